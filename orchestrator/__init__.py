@@ -1,0 +1,1 @@
+"""What to train next: studies, lattices, strategies, and their scheduling on Ray."""

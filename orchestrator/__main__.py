@@ -1,0 +1,5 @@
+"""`python -m orchestrator` is `tapath`."""
+
+from orchestrator.cli import main
+
+main()

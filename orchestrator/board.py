@@ -1,0 +1,61 @@
+"""What is known of every stage of a run: the one record that the terminal, MLflow and the report are written from."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+from orchestrator.lattice import Path
+from trainers.spec import Stage
+
+State = Literal["waiting", "running", "done", "reused", "failed", "lost"]
+
+
+@dataclass
+class Row:
+    """One stage of the run."""
+
+    stage: Stage
+    path: Path  # the first of the paths that want it
+    seed: int
+    role: str  # teacher, assistant, student, or alone: the student that nobody teaches
+    state: State = "waiting"
+    score: float | None = None  # of the last epoch so far
+    history: list[dict[str, float]] = field(default_factory=list)  # one entry an epoch, with "epoch" from 1
+    seconds: float = 0.0  # of training and validation
+    reason: str = ""  # why it failed, or the key of the failed stage that it needed
+    started: float = 0.0  # wall clock
+    weights: str = ""  # where they lie, once it is done
+    sha256: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.stage.key
+
+    @property
+    def epoch(self) -> int:
+        return int(self.history[-1]["epoch"]) if self.history else 0
+
+    @property
+    def epochs(self) -> int:
+        return self.stage.recipe.epochs
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until it is done, if it is running and has an epoch to judge by."""
+        if self.state != "running" or not self.history:
+            return None
+        return self.seconds / self.epoch * (self.epochs - self.epoch)
+
+
+class Board:
+    """The rows of a run by key, in the order in which they became wanted."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.rows: dict[str, Row] = {}
+        self.started = time.time()
+
+    def count(self, *states: State) -> int:
+        return sum(row.state in states for row in self.rows.values())

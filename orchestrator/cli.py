@@ -1,0 +1,144 @@
+"""The command line: tapath plan | run | status | best | report | data."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path as File
+from typing import Any
+
+import click
+
+from trainers.spec import Invalid
+
+# Exit codes; 0 is all wanted stages done, 2 bad input (click's own code for it).
+SOME_FAILED, INTERRUPTED = 3, 130
+
+
+class Group(click.Group):
+    """Turns a user's mistake into one message and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Invalid as error:
+            if ctx.params.get("debug"):
+                raise
+            where = ".".join(str(part) for part in error.where)
+            click.echo(f"error: {f'{where}: ' if where else ''}{error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=Group)
+@click.version_option(package_name="tapath")
+@click.option("--debug", is_flag=True, help="Show where an error comes from.")
+def main(debug: bool) -> None:
+    """Find the best teacher -> assistant -> student path for an object detector."""
+
+
+def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """STUDY, --store and --set; the command gets a loaded study."""
+
+    @click.argument("study", type=click.Path(path_type=File))
+    @click.option("--store", help="Where results and weights lie, instead of resources.store.")
+    @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change the study: recipe.epochs=2")
+    @wraps(command)
+    def wrapped(study: File, store: str | None, sets: tuple[str, ...], **options: Any) -> Any:
+        from orchestrator.study import load
+
+        extra = (f"resources.store={json.dumps(store)}",) if store else ()
+        return command(load(study, (*sets, *extra)), **options)
+
+    return wrapped
+
+
+@main.command()
+@study_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(study: Any, as_json: bool) -> None:
+    """What would be trained: checks everything down to the shapes, trains nothing."""
+    from orchestrator import plan as planning
+
+    made = planning.plan(study)
+    click.echo(json.dumps(made, indent=1) if as_json else planning.text(made))
+
+
+@main.command()
+@study_options
+@click.option("--address", help="A running Ray cluster; without it Ray starts here.")
+@click.option("--quiet", is_flag=True, help="Print only the answer.")
+def run(study: Any, address: str | None, quiet: bool) -> None:
+    """Train what is wanted and missing, then say which path is best. Run it again to go on."""
+    from orchestrator.session import session
+
+    sys.exit(session(study, address=address, quiet=quiet))
+
+
+@main.command()
+@study_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(study: Any, as_json: bool) -> None:
+    """Which stages are done, begun or missing, as the store has it."""
+    from orchestrator import plan as planning
+
+    made = planning.status(study)
+    click.echo(json.dumps(made, indent=1) if as_json else planning.status_text(made))
+
+
+@main.command()
+@click.argument("study", required=False, type=click.Path(path_type=File))
+@click.option("--experiment", help="An MLflow experiment, instead of a study file.")
+@click.option("--tracking", help="MLflow's address, instead of the study's.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def best(study: File | None, experiment: str | None, tracking: str | None, as_json: bool) -> None:
+    """Ask MLflow for the best path of a study or an experiment."""
+    from orchestrator.study import Resources, load
+    from orchestrator.tracking import best as ask
+
+    if (study is None) == (experiment is None):
+        raise Invalid("name a study file, or an experiment with --experiment NAME")
+    if study is not None:
+        loaded = load(study)
+        experiment, tracking = loaded.name, tracking or loaded.resources.tracking
+    default = os.environ.get("MLFLOW_TRACKING_URI") or Resources().tracking
+    found = ask(tracking or default, experiment)
+    if as_json:
+        click.echo(json.dumps(found.as_dict(), indent=1))
+    else:
+        click.echo(f"{found.path}  score {found.score:.4f}")
+
+
+@main.command()
+@study_options
+def report(study: Any) -> None:
+    """Write the report again, from what the store has."""
+    from orchestrator.session import rewrite
+
+    click.echo(rewrite(study))
+
+
+@main.group()
+def data() -> None:
+    """Data sets."""
+
+
+@data.command()
+@click.argument("folder", type=click.Path(path_type=File))
+@click.option("--classes", default=3, show_default=True)
+@click.option("--train", default=600, show_default=True, help="Training images.")
+@click.option("--val", default=200, show_default=True, help="Validation images.")
+@click.option("--size", default=64, show_default=True, help="Pixels a side.")
+@click.option("--seed", default=0, show_default=True)
+def digits(folder: File, **knobs: int) -> None:
+    """Write the demo set as a folder with COCO annotations. A study on it is the same study."""
+    from trainers import data as datasets
+    from trainers.data.digits import write
+    from trainers.spec import Call
+
+    made = Call(name="Digits", args=knobs).complete(datasets).of(datasets)
+    write(made, folder)
+    click.echo(f"{len(made.train)} training and {len(made.val)} validation images in {folder}")
+    click.echo(f"use it with  data: {{COCO: {{root: {folder}}}}}")

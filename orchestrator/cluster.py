@@ -1,0 +1,125 @@
+"""Ray under a run: where it is, how many stages fit on it at once, and Tune's event loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Tune's own loggers and snapshots would cost more than a small stage, and nothing reads them. Set before it loads.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+
+import ray
+from ray import tune
+from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
+from ray.tune.stopper import Stopper
+
+from orchestrator.searcher import DriverOnly, Starts, StageSearcher
+from orchestrator.study import Resources
+from orchestrator.trial import Trial
+from trainers.spec import Invalid, Stage
+
+RETRIES = 3  # how often the process of a stage may die before the stage counts as failed
+DRIVER_CPU = 0.01  # of a stage with several workers: it only waits, and must not keep its own workers out
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Ray at an address, or of a job's own cluster, or started here for the length of the run."""
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    here: dict[str, Any] = (
+        {"num_cpus": os.cpu_count(), "include_dashboard": False} if address == "local" else {}
+    )
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **here)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def needs(resources: Resources) -> dict[str, float]:
+    """What one worker asks of its node."""
+    return {"CPU": float(resources.cpus), **({"GPU": float(resources.gpus)} if resources.gpus else {})}
+
+
+def fits(resources: Resources, node: dict[str, float]) -> int:
+    """How many workers a node has room for."""
+    return min(
+        int((node.get(kind, 0.0) + 1e-9) // amount) for kind, amount in needs(resources).items() if amount
+    )
+
+
+def slots(resources: Resources) -> int:
+    """How many stages run at once. Raises `Invalid` when not even one can ever be placed."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(fits(resources, node) for node in nodes)
+    if room < resources.workers:
+        wanted = ", ".join(f"{amount:g} {kind}" for kind, amount in needs(resources).items())
+        have = ", ".join(f"{ray.cluster_resources().get(kind, 0):g} {kind}" for kind in needs(resources))
+        raise Invalid(
+            f"a stage needs {resources.workers} worker(s) with {wanted} each, but the cluster has {have} on "
+            f"{len(nodes)} node(s), room for {room} worker(s); ask for less or add nodes",
+            ("resources",),
+        )
+    return min(room // resources.workers, resources.stages_at_once or room)
+
+
+def shortage(resources: Resources) -> str:
+    """What a stage needs, and what is free of it now."""
+    free, total = ray.available_resources(), ray.cluster_resources()
+    wanted = {kind: amount * resources.workers for kind, amount in needs(resources).items()}
+    return "; ".join(
+        f"needs {amount:g} {kind}, free are {free.get(kind, 0):g} of {total.get(kind, 0):g}"
+        for kind, amount in wanted.items()
+    )
+
+
+class Interrupted(DriverOnly, Stopper):
+    """Ends all trials once the run is asked to stop."""
+
+    def __init__(self, stopping: Any) -> None:
+        self.stopping = stopping
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return bool(self.stopping.is_set())
+
+
+def tune_all(run: Any, order: Callable[[Stage], str], resources: Resources, *, folder: str) -> None:
+    """Let Tune run trials until the run is over. A trial process that dies is replaced."""
+
+    def configure(stage: Stage) -> dict[str, Any]:
+        return {
+            "order": order(stage),
+            "workers": resources.workers,
+            "cpus": resources.cpus,
+            "gpus": resources.gpus,
+        }
+
+    searcher = StageSearcher(run, configure)
+    demand = needs(resources) if resources.workers == 1 else {"CPU": DRIVER_CPU}
+    Tuner(
+        tune.with_resources(Trial, PlacementGroupFactory([demand])),
+        tune_config=TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: searcher.keys.get(trial.trial_id, trial.trial_id),
+        ),
+        run_config=RunConfig(
+            name="tapath",
+            storage_path=folder,
+            verbose=0,
+            stop=Interrupted(run.stopping),
+            failure_config=FailureConfig(max_failures=RETRIES),
+            callbacks=[Starts(searcher)],
+        ),
+    ).fit()

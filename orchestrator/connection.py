@@ -1,0 +1,126 @@
+"""The way to MLflow: a database or server by its URI, an experiment by its name, all pages of a search."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+# Read when MLflow is imported. Requests are tried again by us: MLflow would go on for minutes by itself.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, Metric, Param, Run, RunTag
+from mlflow.entities.model_registry import ModelVersion
+
+from orchestrator.facts import public
+from trainers.spec import Invalid
+
+__all__ = [
+    "LoggedModel",
+    "Metric",
+    "MlflowClient",
+    "ModelVersion",
+    "Param",
+    "Run",
+    "RunTag",
+    "connect",
+    "every",
+    "open_experiment",
+    "talking",
+]
+
+log = logging.getLogger(__name__)
+
+WHERE = ("resources", "tracking")
+SERVERS = ("http", "https", "databricks")
+DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # with the ports that they have by default
+INSTEAD = "write sqlite:///runs/mlflow.db, or the http:// address of an MLflow server"
+
+
+def connect(uri: str, *, create: bool = False) -> MlflowClient:
+    """A client of the database or server. `create`: make an SQLite database that is not there yet.
+
+    Raises `Invalid` at once when it cannot be used.
+    """
+    parts = urlsplit(uri)
+    scheme = parts.scheme.split("+")[0]
+    if scheme == "sqlite":
+        return _sqlite(uri, create)
+    if scheme in DATABASES and parts.hostname:  # MLflow would try for two minutes
+        with (
+            talking(uri),
+            socket.create_connection((parts.hostname, parts.port or DATABASES[scheme]), timeout=5),
+        ):
+            pass
+    elif scheme not in (*SERVERS, *DATABASES) and uri != "databricks":
+        raise Invalid(f"MLflow does not track in {public(uri)}: it has given up folders; {INSTEAD}", WHERE)
+    with talking(uri):
+        return MlflowClient(uri)
+
+
+def _sqlite(uri: str, create: bool) -> MlflowClient:
+    file = sqlite_file(uri)
+    if not file.name or file.name == ":memory:":
+        raise Invalid(f"{uri} would be forgotten at the end; {INSTEAD}", WHERE)
+    if not create and not file.is_file():
+        raise Invalid(f"there is no MLflow database {file} yet; it is made by `tapath run`", WHERE)
+    with talking(uri):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(file.with_name(f".{file.name}.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two that make its tables at once would break each other
+            return MlflowClient(uri)
+
+
+def sqlite_file(uri: str) -> Path:
+    """The database file of sqlite:///relative/file or sqlite:////absolute/file."""
+    return Path(unquote(urlsplit(uri).path[1:]))
+
+
+@contextmanager
+def talking(uri: str) -> Iterator[None]:
+    """Turn what goes wrong between MLflow and us into `Invalid`, with the URI but without its password."""
+    try:
+        yield
+    except Invalid:
+        raise
+    except Exception as error:  # MlflowException, or whatever its drivers raise
+        reason = public(str(error).strip().partition("\n")[0] or type(error).__name__)
+        raise Invalid(f"MLflow at {public(uri)} cannot be used: {reason}", WHERE) from error
+
+
+def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
+    """The id of the experiment, made if there is none by this name, and brought back if it was deleted."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # Without a server MLflow would put models into ./mlruns of wherever this runs.
+        beside = sqlite_file(uri).resolve().parent / "mlflow" if uri.startswith("sqlite") else None
+        created: str = client.create_experiment(name, artifact_location=beside.as_uri() if beside else None)
+        return created
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+        log.warning("the MLflow experiment %s was deleted; it is back, with all its runs", name)
+    identifier: str = found.experiment_id
+    return identifier
+
+
+def every(search: Callable[..., Any]) -> Iterator[Any]:
+    """All results of a search, page by page."""
+    token = None
+    while True:
+        page = search(page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

@@ -1,0 +1,195 @@
+"""Who may teach whom, the paths that follow from it, and the stage that trains the last model of a path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal
+
+from trainers.spec import Call, Data, Invalid, Model, Recipe, Stage, alternatives
+
+Role = Literal["teacher", "assistant", "student", "alone"]
+
+
+@dataclass(frozen=True, order=True)
+class Path:
+    """Model names, each teaching the next. `budget`: the part of its epochs that each trains, in (0, 1]."""
+
+    models: tuple[str, ...]
+    budget: float = 1.0
+
+    def __add__(self, name: str) -> Path:
+        return Path((*self.models, name), self.budget)
+
+    def __str__(self) -> str:
+        names = " > ".join(self.models)
+        return names if self.budget == 1 else f"{names} @{self.budget:g}"
+
+    @property
+    def teacher(self) -> Path | None:
+        """The path to the model that teaches the last one. A root teacher always trains in full."""
+        above = self.models[:-1]
+        if not above:
+            return None
+        return Path(above, self.budget if len(above) > 1 else 1.0)
+
+
+Scores = Mapping[Path, float]  # higher is better; -inf: could not be trained
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a name of the lattice stands for."""
+
+    model: Model
+    recipe: Recipe
+
+
+class Lattice:
+    """Models by name, strongest first (the first is the root teacher, the last the student), and the edges.
+
+    `edges` are (teacher, student) pairs of names; None lets every model teach all that come after it.
+    Two names may stand for equal models: self-distillation.
+    Raises `Invalid` at ("models",), ("edges",) or ("edges", i).
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Entry],
+        data: Data,
+        distill: Iterable[Call] = (),
+        *,
+        edges: Iterable[tuple[str, str]] | None = None,
+    ) -> None:
+        self.models = dict(models)
+        self.data = data
+        self.distill = tuple(distill)
+        self.names = tuple(self.models)
+        if len(self.names) < 2:
+            raise Invalid("a study needs at least two models, a teacher and a student", ("models",))
+        self.root, self.student = self.names[0], self.names[-1]
+        self.rank = {name: i for i, name in enumerate(self.names)}  # 0: the strongest
+        self.edges = _every_edge(self.names) if edges is None else _checked(edges, self.rank)
+        self._useful = self._between()
+        if self.student not in self._useful:
+            raise Invalid(
+                f"no path leads from {self.root} to {self.student}; add edges until one does, "
+                f"for example [{self.root}, {self.student}]",
+                ("edges",),
+            )
+        self._teachers = {name: self._ends(name, teachers=True) for name in self.names}
+        self._students = {name: self._ends(name, teachers=False) for name in self.names}
+        self._paths: dict[float, tuple[Path, ...]] = {}
+        self._stages: dict[tuple[Path, int], Stage] = {}
+
+    def teachers(self, name: str) -> tuple[str, ...]:
+        """The models that may teach this one, strongest first. Isolated ones neither teach nor are taught."""
+        return self._teachers[name]
+
+    def isolated(self) -> tuple[str, ...]:
+        """The assistants that lie on no path from the root teacher to the student: they are never trained."""
+        return tuple(name for name in self.names if name not in self._useful)
+
+    def paths(self, *, budget: float = 1.0) -> tuple[Path, ...]:
+        """Every path from the root to the student, short ones first; at every call the same objects."""
+        if budget not in self._paths:
+            self._paths[budget] = tuple(Path(models, budget) for models in self._walk())
+        return self._paths[budget]
+
+    def shortest(self) -> Path:
+        """The first of `paths`, without looking for the others."""
+        return Path(next(self._walk()))
+
+    def role(self, path: Path) -> Role:
+        """What the last model of a path is there; `alone`: without a teacher, the yardstick of the others."""
+        if len(path.models) == 1:
+            return "teacher" if path.models[0] == self.root else "alone"
+        return "student" if path.models[-1] == self.student else "assistant"
+
+    def stage(self, path: Path, seed: int) -> Stage:
+        """The training of a path's last model; its whole lineage has the same seed."""
+        if (path, seed) not in self._stages:
+            self._stages[path, seed] = self._stage(path, seed)
+        return self._stages[path, seed]
+
+    def _stage(self, path: Path, seed: int) -> Stage:
+        entry = self.models[path.models[-1]]
+        recipe = entry.recipe
+        if self.role(path) != "teacher":
+            epochs = max(1, round(recipe.epochs * path.budget))
+            recipe = recipe.model_copy(update={"epochs": epochs})
+        teacher = path.teacher
+        return Stage(
+            model=entry.model,
+            data=self.data,
+            recipe=recipe,
+            distill=self.distill if teacher else (),
+            seed=seed,
+            teacher=self.stage(teacher, seed) if teacher else None,
+        )
+
+    def _ends(self, name: str, *, teachers: bool) -> tuple[str, ...]:
+        """The other ends of the edges at a name, in the order of the names."""
+        pairs = self.edges if teachers else {(student, teacher) for teacher, student in self.edges}
+        ends = {other for other, this in pairs if this == name and self._useful >= {this, other}}
+        return tuple(sorted(ends, key=self.rank.__getitem__))
+
+    def _between(self) -> set[str]:
+        """The names that the root reaches and that reach the student."""
+        below, above = {self.root}, {self.student}
+        for name in self.names:
+            if any((teacher, name) in self.edges for teacher in below):
+                below.add(name)
+        for name in reversed(self.names):
+            if any((name, student) in self.edges for student in above):
+                above.add(name)
+        return below & above
+
+    def _walk(self) -> Iterator[tuple[str, ...]]:
+        """Breadth first, so that short paths come first and equally long ones in the order of the names."""
+        layer: list[tuple[str, ...]] = [(self.root,)]
+        while layer:
+            layer = [(*models, name) for models in layer for name in self._students[models[-1]]]
+            yield from (models for models in layer if models[-1] == self.student)
+
+
+def best(scores: Scores, lattice: Lattice) -> Path | None:
+    """The best path to a taught student, trained in full; of equals the shorter, then the first in order."""
+    taught = [
+        path
+        for path, score in scores.items()
+        if path.budget == 1 and lattice.role(path) == "student" and isfinite(score)
+    ]
+
+    def order(path: Path) -> tuple[float, int, list[int]]:
+        return -scores[path], len(path.models), [lattice.rank[name] for name in path.models]
+
+    return min(taught, key=order, default=None)
+
+
+def _every_edge(names: tuple[str, ...]) -> frozenset[tuple[str, str]]:
+    return frozenset((teacher, name) for i, name in enumerate(names) for teacher in names[:i])
+
+
+def _checked(edges: Iterable[tuple[str, str]], rank: Mapping[str, int]) -> frozenset[tuple[str, str]]:
+    """The edges, if each joins two known names, points from the stronger to the weaker and is new."""
+    seen: dict[tuple[str, str], int] = {}
+    for i, (teacher, student) in enumerate(edges):
+        where = ("edges", i)
+        for name in (teacher, student):
+            if name not in rank:
+                raise Invalid(alternatives(name, rank), where)
+        if teacher == student:
+            raise Invalid(f"{teacher} cannot teach itself; list the model twice, under two names", where)
+        if rank[teacher] > rank[student]:
+            raise Invalid(
+                f"{teacher} cannot teach {student}: models are listed strongest first and an edge is "
+                f"[teacher, student], so write [{student}, {teacher}] or list {teacher} before {student}",
+                where,
+            )
+        if (teacher, student) in seen:
+            first = seen[teacher, student]
+            raise Invalid(f"[{teacher}, {student}] is there already, as edge {first}; remove one", where)
+        seen[teacher, student] = i
+    return frozenset(seen)

@@ -1,0 +1,144 @@
+"""What a study will train and what it has already, without training anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.frontier import Frontier
+from orchestrator.run import Prepared
+from orchestrator.session import prepare
+from orchestrator.study import Study
+
+
+def plan(study: Study) -> dict[str, Any]:
+    """The lattice, the stages that are wanted now, and how many trainings that saves.
+
+    A strategy that looks at scores may want more as they come in; `trainings.needed` then counts what it would
+    want if every model scored alike, and `trainings.exact` is false.
+    """
+    prepared = prepare(study)
+    frontier = prepared.frontier(prepared.stored)
+    board = prepared.board(frontier)
+    stages = [
+        {
+            "key": row.key,
+            "path": list(row.path.models),
+            "budget": row.path.budget,
+            "seed": row.seed,
+            "role": row.role,
+            "epochs": row.epochs,
+            "teacher": row.stage.teacher.key if row.stage.teacher else None,
+            "stored": row.state == "reused",
+        }
+        for row in board.rows.values()
+    ]
+    now = frontier.over or not frontier.waiting
+    needed, exact = (len(board.rows), True) if now else pretend(prepared, len(board.rows))
+    paths = prepared.lattice.paths()
+    return {
+        "study": study.name,
+        "search": study.search.name,
+        "seeds": list(study.seeds),
+        "data": prepared.contents.fingerprint,
+        "classes": list(prepared.contents.classes),
+        "models": [
+            {
+                "name": name,
+                "detector": str(entry.model.detector),
+                "backbone": str(entry.model.backbone),
+                "parameters": prepared.sizes[name].parameters,
+                "flops": prepared.sizes[name].flops,
+            }
+            for name, entry in prepared.lattice.models.items()
+        ],
+        "edges": sorted([list(edge) for edge in prepared.lattice.edges]),
+        "isolated": list(prepared.lattice.isolated()),
+        "paths": len(paths),
+        "stages": stages,
+        "trainings": {
+            # Each path on its own, and the student alone.
+            "naive": (sum(len(path.models) for path in paths) + 1) * len(study.seeds),
+            "needed": needed,
+            "exact": exact,
+            "stored": sum(stage["stored"] for stage in stages),
+            "missing": needed - sum(stage["stored"] for stage in stages),
+        },
+    }
+
+
+def pretend(prepared: Prepared, wanted: int) -> tuple[int, bool]:
+    """How many stages the strategy wants in the end if every unknown score is the same; whether that was clear at
+    the start."""
+    frontier = prepared.frontier(prepared.stored)
+    keys = {node.stage.key for node in frontier.wanted()}
+    while (stage := frontier.next()) is not None:
+        frontier.finish(stage.key, 0.0)
+        keys |= new_keys(frontier, keys)
+    return len(keys), len(keys) == wanted
+
+
+def new_keys(frontier: Frontier, known: set[str]) -> set[str]:
+    return {node.stage.key for node in frontier.wanted() if node.stage.key not in known}
+
+
+def status(study: Study) -> dict[str, Any]:
+    """What the store has of a study: done, begun (with the epoch), or missing."""
+    prepared = prepare(study)
+    frontier = prepared.frontier(prepared.stored)
+    stages = []
+    for row in prepared.board(frontier).rows.values():
+        begun = prepared.store.begun(row.key)
+        state = "done" if row.state == "reused" else "begun" if begun else "missing"
+        stages.append(
+            {
+                "key": row.key,
+                "path": list(row.path.models),
+                "seed": row.seed,
+                "role": row.role,
+                "state": state,
+                "epoch": row.epoch if state == "done" else begun,
+                "epochs": row.epochs,
+                "score": row.score,
+            }
+        )
+    counts = {name: sum(s["state"] == name for s in stages) for name in ("done", "begun", "missing")}
+    return {"study": study.name, "counts": counts, "stages": stages}
+
+
+def text(made: dict[str, Any]) -> str:
+    """A plan for people."""
+    trainings = made["trainings"]
+    lines = [f"{made['study']}: {made['paths']} paths, {made['search']}, seeds {made['seeds']}", ""]
+    for model in made["models"]:
+        size = f"{model['parameters'] / 1e6:8.2f} M parameters {model['flops'] / 1e9:9.3f} GFLOPs an image"
+        lines.append(f"  {model['name']:<16} {size}   {model['detector'].split('(')[0]}, {model['backbone']}")
+    lines += [f"  {name} lies on no path and is never trained" for name in made["isolated"]]
+    lines += ["", f"  {'stage':<18}{'seed':>4}  {'epochs':>6}  path"]
+    for stage in made["stages"][:SHOWN]:
+        mark = "stored" if stage["stored"] else ""
+        alone = "  (alone, the yardstick)" if stage["role"] == "alone" else ""
+        budget = f" @{stage['budget']:g}" if stage["budget"] != 1 else ""
+        path = " > ".join(stage["path"]) + budget
+        lines.append(f"  {stage['key']:<18}{stage['seed']:>4}  {stage['epochs']:>6}  {path}{alone}  {mark}".rstrip())
+    if len(made["stages"]) > SHOWN:
+        lines.append(f"  ... and {len(made['stages']) - SHOWN} more; --json has them all")
+    about = "" if trainings["exact"] else "about "
+    lines += [
+        "",
+        f"{about}{trainings['needed']} trainings ({trainings['naive']} if every path were trained on its own), "
+        f"{trainings['stored']} in the store, {trainings['missing']} to do",
+    ]
+    return "\n".join(lines)
+
+
+SHOWN = 64  # stages in the text; more is for a machine to read
+
+
+def status_text(made: dict[str, Any]) -> str:
+    """The status for people."""
+    lines = [f"{made['study']}: " + ", ".join(f"{n} {name}" for name, n in made["counts"].items())]
+    for stage in made["stages"]:
+        score = f"{stage['score']:.4f}" if stage["score"] is not None else "      "
+        progress = f"{stage['epoch'] or 0}/{stage['epochs']}"
+        lines.append(f"  {stage['state']:<8}{progress:>7}  {score}  {' > '.join(stage['path'])} (seed {stage['seed']})")
+    return "\n".join(lines)

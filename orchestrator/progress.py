@@ -1,0 +1,132 @@
+"""The run in the terminal: a live table of stages, or plain lines where nobody sees a table."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+
+from orchestrator.board import Board, Row, State
+from orchestrator.live_table import LiveTable
+from orchestrator.verdict import clock, leader, plain, tally
+
+HEARTBEAT = 60.0  # seconds between two plain lines that say what runs
+QUIET = 10.0  # seconds between two plain lines about epochs of one stage
+
+
+class Progress:
+    """Shows a board from `with` to the end of it. Names and reasons are text, never markup.
+
+    `live`: a table that refreshes itself; None: where `stream` is a terminal that can.
+    """
+
+    def __init__(self, board: Board, *, stream: TextIO = sys.stderr, live: bool | None = None) -> None:
+        self.board = board
+        self.console = Console(file=stream, highlight=False, markup=False, force_terminal=live)
+        able = stream.isatty() and not self.console.is_dumb_terminal
+        self.view = (
+            LiveTable(board, self.console) if (able if live is None else live) else Lines(board, stream)
+        )
+
+    def __enter__(self) -> Progress:
+        self.view.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.view.stop()
+
+    def changed(self, row: Row) -> None:
+        """The driver changed this row."""
+        self.view.changed(row)
+
+    def say(self, text: str) -> None:
+        """Print a line, above the table if there is one."""
+        self.view.say(text)
+
+
+class Lines:
+    """One line an event, and once a minute what runs."""
+
+    def __init__(self, board: Board, stream: TextIO) -> None:
+        self.board, self.stream = board, stream
+        self.lock = threading.RLock()
+        self.known: dict[str, tuple[State, float]] = {}  # state last told, and when, by key
+        self.reused = 0  # not told yet
+        self.over = threading.Event()
+        self.heart = threading.Thread(target=self._beat, name="progress", daemon=True)
+
+    def start(self) -> None:
+        self.heart.start()
+
+    def stop(self) -> None:
+        self.over.set()
+        self.heart.join()
+        self._tell_reused()
+        best = leader(self.board)
+        totals = tally(Counter(row.state for row in self.board.rows.values()))
+        self._print("end", ", ".join(filter(None, [totals, best])))
+
+    def say(self, text: str) -> None:
+        with self.lock:
+            self._tell_reused()
+            print(text, file=self.stream, flush=True)
+
+    def changed(self, row: Row) -> None:
+        with self.lock:
+            state, told = self.known.get(row.key, (None, 0.0))
+            now = time.monotonic()
+            again = state == row.state
+            if again and (row.state != "running" or now - told < QUIET or row.epoch == row.epochs):
+                return  # nothing new, or so soon after the last line or before the one that it is done
+            self.known[row.key] = row.state, now
+            if row.state == "reused":
+                self.reused += 1
+            elif row.state != "waiting":
+                event = ("epoch" if again else "started") if row.state == "running" else row.state
+                self._tell_reused()
+                self._print(event, self._what(row, again=again))
+
+    def _what(self, row: Row, *, again: bool) -> str:
+        name, score = self._name(row), "" if row.score is None else f"  score {row.score:.3f}"
+        if row.state == "running" and again:
+            left = "" if row.left is None else f"  {clock(row.left)} left"
+            return f"{name}  {row.epoch}/{row.epochs}{score}{left}"
+        if row.state == "running":
+            return f"{name}  {row.epochs} epochs" + (f", from epoch {row.epoch}" if row.epoch else "")
+        if row.state == "lost":
+            above = self.board.rows.get(row.reason)
+            return f"{name}  needs {self._name(above) if above else row.reason}, which failed"
+        return f"{name}: {row.reason}" if row.state == "failed" else f"{name}{score}  in {clock(row.seconds)}"
+
+    def _name(self, row: Row) -> str:
+        alone = " alone" if row.role == "alone" else ""
+        seeds = {other.seed for other in list(self.board.rows.values())}
+        return f"{row.path}{alone}" + (f" (seed {row.seed})" if len(seeds) > 1 else "")
+
+    def _tell_reused(self) -> None:
+        if self.reused:
+            number, self.reused = self.reused, 0
+            self._print("reused", f"{number} stage{'' if number == 1 else 's'} trained before")
+
+    def _beat(self) -> None:
+        while not self.over.wait(HEARTBEAT):
+            with self.lock:
+                self._tell_reused()
+                rows = list(self.board.rows.values())
+                running = [self._name(row) for row in rows if row.state == "running"]
+                more = f" and {len(running) - 4} more" if len(running) > 4 else ""
+                what = f"{'; '.join(running[:4])}{more}" if running else "nothing"
+                totals = tally(Counter(row.state for row in rows if row.state != "running"))
+                self._print("running", ". ".join(filter(None, [what, totals])))
+
+    def _print(self, what: str, text: str) -> None:
+        passed = clock(time.time() - self.board.started)
+        with self.lock:
+            print(f"{passed:>8}  {what:<8} {plain(text)}", file=self.stream, flush=True)

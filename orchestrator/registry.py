@@ -1,0 +1,59 @@
+"""The best student in MLflow's model registry, complete: its weights, its description and our code."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib.metadata import version as installed
+from pathlib import Path
+
+import trainers
+from orchestrator import facts
+from orchestrator.board import Row
+from orchestrator.connection import LoggedModel, MlflowClient, ModelVersion
+
+SERVED = Path(__file__).with_name("served.py")
+NEEDS = ("mlflow", "numpy", "pillow", "pydantic", "pycocotools", "safetensors", "torch", "torchvision")
+
+
+def register(client: MlflowClient, name: str, row: Row, weights: Path, model: LoggedModel) -> str:
+    """Have this checkpoint under this name with the alias `best`, uploaded if need be; -> its version."""
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name, tags={"made_by": "tapath"})
+    versions = client.search_model_versions(f"name = '{name}'")
+    mine = [v for v in versions if (v.tags.get("key"), v.tags.get("sha256")) == (row.key, row.sha256)]
+    version = mine[0] if mine else _upload(client, name, row, weights, model)
+    if "best" not in version.aliases:
+        client.set_registered_model_alias(name, "best", version.version)
+    return str(version.version)
+
+
+def _upload(client: MlflowClient, name: str, row: Row, weights: Path, model: LoggedModel) -> ModelVersion:
+    # Imported here: it is slow, and most that track never register.
+    from mlflow.pyfunc import save_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Path(folder) / "stage.json"
+        stage.write_text(row.stage.model_dump_json(indent=1), encoding="utf-8")
+        save_model(
+            Path(folder) / "model",
+            python_model=str(SERVED),
+            artifacts={"weights": str(weights), "stage": str(stage)},
+            code_paths=[str(Path(trainers.__file__).parent)],
+            # Named here, since MLflow would install and run the model to find out.
+            pip_requirements=[f"{package}=={installed(package)}" for package in NEEDS],
+        )
+        client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+    return client.create_model_version(
+        name,
+        model.artifact_location,
+        run_id=model.source_run_id,
+        model_id=model.model_id,
+        tags={
+            "key": row.key,
+            "path": str(row.path),
+            "score": str(row.score),
+            "sha256": row.sha256,
+            "seed": str(row.seed),
+            "uri": facts.public(row.weights),
+        },
+    )

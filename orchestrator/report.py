@@ -1,0 +1,143 @@
+"""The report: report.json for programs, report.html for people, one page that opens offline."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from orchestrator.verdict import arrow, clock, verdict
+
+# A state of an edge or a model is the first of these that one of its stages is in.
+STATES = ("done", "reused", "running", "waiting", "failed", "lost")
+
+
+def write(summary: Mapping[str, Any], folder: Path) -> Path:
+    """Write both files of a summary, each whole or not at all. -> report.html."""
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / "report.html"
+    _put(folder / "report.json", json.dumps(summary, indent=1, allow_nan=False))
+    _put(page, render(summary))
+    return page
+
+
+def render(summary: Mapping[str, Any]) -> str:
+    """The page. Whatever comes from the study or from an error is escaped: it stays text."""
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters.update(arrow=arrow, clock=clock, count=count)
+    pages.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    answer, *cautions = verdict(summary)
+    return pages.get_template("report.html").render(
+        summary,
+        answer=answer,
+        cautions=cautions,
+        states=STATES,
+        paths=[*summary["ranking"], *filter(None, [summary["baseline"]])],
+        drawing=drawing(summary),
+    )
+
+
+def drawing(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page's script draws: the lattice, the points of cost against score, and the curves."""
+    scores = _scores(summary)
+    best = summary["best"]["path"] if summary["best"] else []
+    return {
+        "metric": summary["metric"],
+        "best": best,
+        "models": [_node(model, scores, summary["stages"]) for model in summary["models"]],
+        "edges": [_edge(edge, scores, summary["stages"], best=best) for edge in summary["edges"]],
+        "points": [
+            {key: outcome[key] for key in ("path", "score", "spread", "seconds")}
+            for outcome in (*summary["ranking"], summary["baseline"])
+            if outcome and outcome["seconds"] is not None
+        ],
+        "stages": [_curves(stage) for stage in summary["stages"]],
+    }
+
+
+def count(number: int | None) -> str:
+    """11.6 M, 38 k, 512."""
+    if number is None:
+        return ""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
+
+def _scores(summary: Mapping[str, Any]) -> dict[tuple[str, ...], float]:
+    """Mean score over the seeds of every path of full budget that is trained, also of those to assistants."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for stage in summary["stages"]:
+        if stage["state"] in ("done", "reused") and stage["budget"] == 1 and stage["score"] is not None:
+            found.setdefault(tuple(stage["path"]), []).append(stage["score"])
+    means = {path: fmean(scores) for path, scores in found.items()}
+    return means | {tuple(outcome["path"]): outcome["score"] for outcome in summary["ranking"]}
+
+
+def _node(
+    model: Mapping[str, Any], scores: Mapping[tuple[str, ...], float], stages: list[dict[str, Any]]
+) -> dict[str, Any]:
+    own = [score for path, score in scores.items() if path[-1] == model["name"]]
+    return {
+        "name": model["name"],
+        "title": f"{model['detector']} on {model['backbone']}",
+        "parameters": count(model["parameters"]),
+        "score": max(own, default=None),
+        "state": _state(own, [stage["state"] for stage in stages if stage["model"] == model["name"]]),
+    }
+
+
+def _edge(
+    edge: list[str], scores: Mapping[tuple[str, ...], float], stages: list[dict[str, Any]], *, best: list[str]
+) -> dict[str, Any]:
+    """`paths`: all the trainings along this edge, best first. `score`: the one on the best path, else the best."""
+    ends = tuple(edge)
+    own = sorted(((score, path) for path, score in scores.items() if path[-2:] == ends), reverse=True)
+    on_best = ends in pairwise(best)
+    part = tuple(best[: best.index(ends[1]) + 1]) if on_best else ()
+    return {
+        "ends": edge,
+        "best": on_best,
+        "score": scores.get(part, own[0][0] if own else None),
+        "paths": [{"path": path, "score": score} for score, path in own],
+        "state": _state(own, [stage["state"] for stage in stages if tuple(stage["path"][-2:]) == ends]),
+    }
+
+
+def _state(scores: list[Any], states: list[str]) -> str:
+    return "done" if scores else next((state for state in STATES if state in states), "unseen")
+
+
+def _curves(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage's curves, column by column and rounded to five digits: 2,000 stages must stay a small page."""
+    history = stage["history"]
+    series = sorted({n for epoch in history for n in epoch if n.startswith(("val/", "train/loss"))})
+    return {
+        **{key: stage[key] for key in ("path", "role", "seed", "budget", "state", "epochs")},
+        "epoch": [epoch["epoch"] for epoch in history],
+        "curves": {n: [_short(epoch.get(n)) for epoch in history] for n in series},
+    }
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")
+
+
+def _put(path: Path, text: str) -> None:
+    """Beside it first, then in its place, so that no reader finds half a file."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_bytes(text.encode("utf-8", "backslashreplace"))  # a file name in a reason need not be UTF-8
+    aside.replace(path)

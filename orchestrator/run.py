@@ -1,0 +1,252 @@
+"""Take a study to its best path: a Ray Tune run over the frontier, then the report."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from orchestrator import strategies
+from orchestrator.board import Board, Row
+from orchestrator.costs import identity, relative
+from orchestrator.frontier import Frontier
+from orchestrator.lattice import Lattice, Path
+from orchestrator.study import Study
+from trainers import build
+from trainers.spec import Invalid, Stage
+from trainers.store import Result, Store
+
+PATIENCE = 60.0  # seconds that a stage may wait for resources before it is said what it waits for
+
+
+class Prepared:
+    """A study that was checked down to the shapes: its lattice, the sizes of its models, and the store."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.contents = build.contents(study.data)
+        self.score_name = build.dataset(study.data).score
+        self.lattice: Lattice = study.lattice(self.contents)
+        self.store = Store(study.resources.store)
+        self.sizes = self._sizes()
+        self._check_pairs()
+        self.results: dict[str, Result] = {}
+
+    def _sizes(self) -> dict[str, build.Size]:
+        """Build every model without numbers. Raises `Invalid` at ("models", name)."""
+        classes, sizes = len(self.contents.classes), {}
+        for name, entry in self.lattice.models.items():
+            try:
+                image = build.image_size(self.study.data, entry.recipe)
+                sizes[name] = build.size(entry.model, classes, image)
+                build.check_freeze(entry.model, entry.recipe, classes)
+            except Invalid as error:
+                raise error.under("models", name) from None
+            if entry.recipe.batch % self.study.resources.workers:
+                raise Invalid(
+                    f"a batch of {entry.recipe.batch} cannot be shared by {self.study.resources.workers} workers",
+                    ("models", name, "recipe", "batch"),
+                )
+        return sizes
+
+    def _check_pairs(self) -> None:
+        """Build every loss for every edge. Raises `Invalid` that names the pair."""
+        models, classes = self.lattice.models, len(self.contents.classes)
+        for teacher, student in sorted(self.lattice.edges):
+            try:
+                build.check_pair(self.study.distill, models[student].model, models[teacher].model, classes)
+            except Invalid as error:
+                message = f"{teacher} cannot teach {student}: {error}"
+                raise Invalid(message, ("distill", *error.where)) from None
+
+    def frontier(self, done: Callable[[Stage], float | None]) -> Frontier:
+        """What the study wants. The student alone comes with it, as the yardstick."""
+        call = self.study.search
+        strategy = getattr(strategies, call.name)
+        flops = {identity(entry.model): self.sizes[name].flops for name, entry in self.lattice.models.items()}
+        return Frontier(
+            self.lattice,
+            lambda lattice, scores: strategy(lattice, scores, **call.args),
+            seeds=self.study.seeds,
+            done=done,
+            controls=(Path((self.lattice.student,)),),
+            cost=relative(flops),
+        )
+
+    def stored(self, stage: Stage, *, whole: bool = False) -> float | None:
+        """The score of a stage that the store has; `whole`: after reading every byte of its weights."""
+        if whole and not self.store.check(stage):
+            return None
+        result = self.store.get(stage)
+        if result is None:
+            return None
+        self.results[stage.key] = result
+        return result.score
+
+    def board(self, frontier: Frontier) -> Board:
+        """A record of all that is wanted, finished stages filled in from the store."""
+        board = Board(self.study.name)
+        self.extend(board, frontier)
+        return board
+
+    def extend(self, board: Board, frontier: Frontier) -> list[Row]:
+        """Add the stages that have become wanted; -> their rows."""
+        new = []
+        for node in frontier.wanted():
+            key = node.stage.key
+            if key in board.rows:
+                continue
+            row = Row(node.stage, node.path, node.seed, self.lattice.role(node.path))
+            if key in self.results:
+                self.fill(row, self.results[key], "reused")
+            board.rows[key] = row
+            new.append(row)
+        return new
+
+    def fill(self, row: Row, result: Result, state: Any) -> None:
+        row.state, row.score = state, result.score
+        row.history, row.seconds, row.sha256 = list(result.history), result.seconds, result.sha256
+        row.weights = str(self.store.weights_file(result.key).resolve())
+
+
+class Run:
+    """A study under way. Tune's searcher asks it what to train and tells it what came of it."""
+
+    def __init__(
+        self, prepared: Prepared, *, changed: Callable[[Row], None], say: Callable[[str], None]
+    ) -> None:
+        self.prepared = prepared
+        self.frontier = prepared.frontier(lambda stage: prepared.stored(stage, whole=True))
+        self.board = board
+        self.changed = changed
+        self.say = say
+        self.slots = 1
+        self.tracebacks: dict[str, str] = {}
+        self.handed: dict[str, float] = {}  # stages that wait for a process, and since when
+        self.stopping = threading.Event()
+
+    @property
+    def over(self) -> bool:
+        return self.frontier.over or self.stopping.is_set()
+
+    @property
+    def interrupted(self) -> bool:
+        return self.stopping.is_set() and not self.frontier.over
+
+    def refresh(self) -> None:
+        """Show what has become wanted, and what is lost."""
+        for row in self.prepared.extend(self.board, self.frontier):
+            if row.state != "waiting":
+                self.changed(row)
+        for key, ancestor in self.frontier.lost.items():
+            row = self.board.rows[key]
+            if row.state != "lost":
+                row.state, row.reason = "lost", ancestor
+                self.changed(row)
+
+    def next(self) -> Stage | None:
+        if len(self.frontier.running) >= self.slots:
+            return None
+        stage = self.frontier.next()
+        if stage is not None:
+            self.handed[stage.key] = time.monotonic()
+        return stage
+
+    def started(self, key: str) -> None:
+        self.handed.pop(key, None)
+        row = self.board.rows[key]
+        if row.state == "running":
+            self.say(f"the process of {row.path} (seed {row.seed}) ended; it goes on from epoch {row.epoch}")
+        row.state, row.started = "running", row.started or time.time()
+        self.changed(row)
+
+    def epoch(self, key: str, entry: dict[str, float]) -> None:
+        row = self.board.rows[key]
+        if entry["epoch"] <= row.epoch:
+            return  # a process that was replaced tells its past again
+        row.history.append(entry)
+        row.seconds = entry["seconds"]
+        row.score = entry.get(f"val/{self.prepared.score_name}", row.score)
+        self.changed(row)
+
+    def finished(self, key: str) -> None:
+        row = self.board.rows[key]
+        result = self.prepared.store.get(row.stage)
+        if result is None:
+            self.failed(key, f"its result is not in the store {self.prepared.store.root}", "")
+            return
+        self.prepared.fill(row, result, "done")
+        self.handed.pop(key, None)
+        self.frontier.finish(key, result.score)
+        self.changed(row)
+        self.refresh()
+
+    def failed(self, key: str, reason: str, traceback: str) -> None:
+        row = self.board.rows[key]
+        self.handed.pop(key, None)
+        if self.stopping.is_set():
+            self.frontier.retry(key)
+            row.state = "waiting"
+            return
+        row.state, row.reason = "failed", reason
+        self.tracebacks[key] = traceback
+        self.frontier.fail(key, reason)
+        self.changed(row)
+        self.refresh()
+
+    def train(self, address: str | None) -> None:
+        """Let Ray Tune train what is wanted and missing, until nothing is left or somebody interrupts."""
+        from orchestrator import cluster  # Ray takes seconds to load, and a finished study needs none
+
+        resources = self.prepared.study.resources
+        with cluster.connected(address), self._interruptible():
+            self.slots = cluster.slots(resources)
+            watch = threading.Thread(target=self._watch, args=(cluster.shortage, resources), daemon=True)
+            watch.start()
+            with tempfile.TemporaryDirectory(prefix="tapath-", ignore_cleanup_errors=True) as folder:
+                cluster.tune_all(self, self._order, resources, folder=folder)
+
+    def _order(self, stage: Stage) -> str:
+        from trainers.worker import Order
+
+        study = self.prepared.study
+        return Order(
+            stage=stage,
+            data=study.data,
+            store=str(self.prepared.store.root.resolve()),
+            loader_workers=study.resources.loader_workers,
+            evaluate_every=study.resources.evaluate_every,
+        ).model_dump_json()
+
+    def _watch(self, shortage: Callable[[Any], str], resources: Any) -> None:
+        """Say once a minute which stages wait for resources, and for which."""
+        while not self.stopping.wait(PATIENCE / 4) and not self.frontier.over:
+            late = [key for key, since in dict(self.handed).items() if time.monotonic() - since > PATIENCE]
+            for key in late:
+                self.say(f"{self.board.rows[key].path} waits: {shortage(resources)}")
+                self.handed[key] = time.monotonic()
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ctrl-C or SIGTERM once: stop at the next step, all finished epochs are kept. Twice: end now."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupt(number: int, frame: object) -> None:
+            if self.stopping.is_set():
+                os._exit(128 + number)
+            self.stopping.set()
+            self.say("stopping at the next step; finished epochs are kept, run the same command to go on")
+
+        before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

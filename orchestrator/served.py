@@ -1,0 +1,98 @@
+"""The student as MLflow serves it: a copy of this file, run beside the weights. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+from PIL import Image
+from safetensors.torch import load_file
+
+from trainers import build
+from trainers.data.coco import FORMATS, read_image
+from trainers.data.split import Split
+from trainers.evaluate import find
+from trainers.outputs import Detections
+from trainers.spec import Invalid, Stage
+
+
+class Student(PythonModel):
+    """Images in, detections out."""
+
+    def load_context(self, context: Any) -> None:
+        self.stage = Stage.model_validate_json(Path(context.artifacts["stage"]).read_text(encoding="utf-8"))
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.detector = build.detector(self.stage)
+        self.detector.load_state_dict(load_file(context.artifacts["weights"]))
+        self.detector.to(self.device)
+
+    def predict(
+        self, context: Any, model_input: list[str], params: dict[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """What is found in each image, best first, with boxes (x1, y1, x2, y2) in pixels of that image.
+
+        model_input: paths or base64 texts of images, as a list, an array or the first column of a table.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            images = [picture(text, Path(folder)) for text in texts(model_input)]
+        split = Split(
+            coco={
+                "images": [
+                    {"id": i, "height": im.shape[1], "width": im.shape[2]} for i, im in enumerate(images)
+                ],
+                "annotations": [],
+                "categories": [{"id": k, "name": name} for k, name in enumerate(self.stage.data.classes)],
+            },
+            classes=self.stage.data.classes,
+            read=images.__getitem__,
+        )
+        # One by one: what is found in an image depends on its padding, and so on the others of its batch.
+        recipe = self.stage.recipe.model_copy(update={"batch": 1})
+        found = find(self.detector, split, recipe, device=self.device)
+        return [self.row(found[i]) for i in range(len(images))]
+
+    def row(self, found: Detections) -> dict[str, Any]:
+        labels = found.labels.tolist()
+        return {
+            "boxes": found.boxes.tolist(),
+            "scores": found.scores.tolist(),
+            "labels": labels,
+            "classes": [self.stage.data.classes[label] for label in labels],
+        }
+
+
+def texts(given: Any) -> Iterable[str]:
+    """The strings of a list, an array, a column or a table's first column."""
+    if hasattr(given, "columns"):
+        given = given.iloc[:, 0]
+    if isinstance(given, str):
+        return [given]
+    return [str(text) for text in getattr(given, "tolist", lambda: given)()]
+
+
+def picture(text: str, folder: Path) -> torch.Tensor:
+    """The image at a path, or in base64 with or without `data:...;base64,` before it. -> (3, H, W) uint8."""
+    file = Path(text) if len(text) < 4096 and not text.startswith("data:") else None
+    if file is None or not file.is_file():
+        try:
+            content = base64.b64decode(text.partition("base64,")[2] or text, validate=True)
+        except binascii.Error:
+            raise Invalid(f"{text[:80]} is neither the path of an image nor one in base64") from None
+        file = folder / "image"
+        file.write_bytes(content)
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            size = image.size
+    except (OSError, Image.DecompressionBombError) as error:
+        raise Invalid(f"cannot read the image {text[:80]}: {error}") from None
+    return read_image(file, size=size)
+
+
+set_model(Student())

@@ -1,0 +1,132 @@
+"""`tapath run` from start to end: check, train, track, report, and say what came of it."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path as File
+from typing import Any
+
+import click
+
+from orchestrator import report
+from orchestrator.board import Board, Row
+from orchestrator.lattice import best
+from orchestrator.progress import Progress
+from orchestrator.run import Prepared, Run
+from orchestrator.study import Study
+from orchestrator.summary import summarize
+from orchestrator.tracking import Tracking
+from orchestrator.verdict import arrow, verdict
+from trainers.spec import Invalid
+
+DONE, SOME_FAILED, INTERRUPTED = 0, 3, 130
+
+
+def prepare(study: Study) -> Prepared:
+    """Check a study against its data, down to the shapes. Raises `Invalid` with file and line."""
+    try:
+        return Prepared(study)
+    except Invalid as mistake:
+        raise study.refusal(mistake) from mistake
+
+
+def session(study: Study, *, address: str | None = None, quiet: bool = False) -> int:
+    """Train what a study wants and lacks, then report; -> the exit code."""
+    prepared = prepare(study)
+    prepared.store.writable()
+    for name in prepared.lattice.isolated():
+        click.echo(f"warning: {name} lies on no path from teacher to student and is never trained", err=True)
+    tracking = Tracking(study.resources.tracking, study.name)
+    tracking.start(facts(study, prepared), {"study": study.name})
+    ending = SOME_FAILED
+    try:
+        run = _train(prepared, tracking, address=address, quiet=quiet)
+        ending = INTERRUPTED if run.interrupted else SOME_FAILED if run.frontier.failed else DONE
+        page = _report(prepared, run)
+        _register(run, tracking)
+    finally:
+        tracking.close("FINISHED" if ending == DONE else "KILLED" if ending == INTERRUPTED else "FAILED")
+    summary = summary_of(prepared, run.board)
+    for line in verdict(summary):
+        click.echo(line)
+    for key, reason in run.frontier.failed.items():
+        click.echo(f"failed: {run.board.rows[key].path} (seed {run.board.rows[key].seed}): {reason}")
+    click.echo(f"report: {page}")
+    return ending
+
+
+def facts(study: Study, prepared: Prepared) -> dict[str, object]:
+    """What MLflow keeps of the study itself."""
+    return {
+        "data": str(study.data),
+        "data.fingerprint": prepared.contents.fingerprint,
+        "models": arrow(prepared.lattice.names),
+        "search": str(study.search),
+        "distill": ", ".join(str(call) for call in study.distill),
+        "seeds": list(study.seeds),
+    }
+
+
+def _train(prepared: Prepared, tracking: Tracking, *, address: str | None, quiet: bool) -> Run:
+    board = Board(prepared.study.name)
+    stream = io.StringIO() if quiet else sys.stderr
+    with Progress(board, stream=stream) as progress:
+
+        def changed(row: Row) -> None:
+            tracking.update(row)
+            progress.changed(row)
+
+        run = Run(prepared, board, changed=changed, say=progress.say)
+        run.refresh()
+        if not run.over:
+            run.train(address)
+    return run
+
+
+def folder_of(study: Study) -> File:
+    """Where a study's report lies."""
+    return File(study.resources.runs) / study.name
+
+
+def summary_of(prepared: Prepared, board: Board) -> dict[str, Any]:
+    """report.json."""
+    study = prepared.study
+    return summarize(
+        name=study.name,
+        text=study.text,
+        metric=prepared.score_name,
+        search=str(study.search),
+        seeds=study.seeds,
+        models={name: entry.model for name, entry in prepared.lattice.models.items()},
+        edges=sorted(prepared.lattice.edges),
+        board=board,
+        parameters={name: size.parameters for name, size in prepared.sizes.items()},
+    )
+
+
+def _report(prepared: Prepared, run: Run) -> File:
+    """Write the report, and beside it why stages failed."""
+    folder = folder_of(prepared.study)
+    page = report.write(summary_of(prepared, run.board), folder)
+    for key, text in run.tracebacks.items():
+        if text:
+            (folder / f"failed-{key}.txt").write_text(text)
+    return page
+
+
+def _register(run: Run, tracking: Tracking) -> None:
+    """Register the best student, or the better of its seeds, under the study's name."""
+    path = best(run.frontier.scores, run.prepared.lattice)
+    if path is None:
+        return
+    rows = [row for row in run.board.rows.values() if path in run.frontier.paths_of(row.key)]
+    row = max(rows, key=lambda row: row.score or 0.0)
+    tracking.register(run.prepared.study.name, row, File(row.weights))
+
+
+def rewrite(study: Study) -> File:
+    """The report of what the store has now; -> the page."""
+    prepared = prepare(study)
+    board = prepared.board(prepared.frontier(prepared.stored))
+    return report.write(summary_of(prepared, board), folder_of(study))

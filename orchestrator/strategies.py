@@ -1,0 +1,118 @@
+"""Which paths to train: pure functions of a lattice and of the scores that are known so far.
+
+A strategy is asked afresh after every result and yields all the paths that it wants, known ones included;
+so it has no state to save. Every function defined here without an underscore can be named under `search`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
+from math import inf
+
+# `best` is re-exported: not being defined here, it is not taken for a strategy.
+from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.lattice import best as best
+from trainers.spec import Fraction, Invalid
+
+
+def exhaustive(lattice: Lattice, scores: Scores) -> Iterator[Path]:
+    """Every path. With n models of which any may teach any weaker one: 2^(n-2) paths, 2^(n-1) stages."""
+    yield from lattice.paths()
+
+
+def best_predecessor(lattice: Lattice, scores: Scores) -> Iterator[Path]:
+    """Dynamic programming: a model teaches only as the end of the best path to it. 1 + n(n-1)/2 stages.
+
+    As good as `exhaustive` where a better teacher never makes a worse student.
+    """
+    # None: every path to that model failed. A model is missing while a path to it is unknown or may still
+    # appear: choosing earlier would extend a path that a later result beats.
+    settled: dict[str, Path | None] = {lattice.root: Path((lattice.root,))}
+    for model in lattice.names[1:]:
+        teachers = lattice.teachers(model)
+        paths = [path + model for path in map(settled.get, teachers) if path]
+        yield from paths
+        if settled.keys() >= set(teachers) and _known(paths, scores):
+            settled[model] = _best([path for path in paths if scores[path] > -inf], scores)
+
+
+def greedy(lattice: Lattice, scores: Scores) -> Iterator[Path]:
+    """From the shortest path on, insert the assistant that helps the student most, until none helps."""
+    path = lattice.shortest()
+    yield path
+    while True:
+        longer = _insertions(lattice, path)
+        yield from longer
+        rivals = [path, *longer]
+        if not _known(rivals, scores):
+            return
+        winner = _best(rivals, scores)
+        if winner is None or winner == path:
+            return
+        path = winner
+
+
+def successive_halving(
+    lattice: Lattice,
+    scores: Scores,
+    *,
+    budgets: tuple[Fraction, ...] = (0.25, 1.0),
+    keep: Fraction = 0.5,
+) -> Iterator[Path]:
+    """Train every path for a part of its epochs, keep the best of them, train those longer.
+
+    Jamieson & Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS
+    2016, https://arxiv.org/abs/1502.07943. `budgets`: the parts, rising to 1. `keep`: the part of the paths
+    that goes on, at least one path (half of them in the paper).
+    """
+    if not budgets or budgets[0] <= 0 or any(a >= b for a, b in pairwise(budgets)) or budgets[-1] != 1:
+        raise Invalid(
+            f"budgets must rise from above 0 to exactly 1, as [0.25, 1] does (got {list(budgets)})",
+            ("successive_halving", "budgets"),
+        )
+    return _halve(lattice, scores, budgets, keep)
+
+
+def _halve(lattice: Lattice, scores: Scores, budgets: Sequence[float], keep: float) -> Iterator[Path]:
+    rung = list(lattice.paths(budget=budgets[0]))
+    yield from rung
+    for budget in budgets[1:]:
+        if not _known(rung, scores):
+            return
+        ranked = sorted(rung, key=scores.__getitem__, reverse=True)  # stable: of equals the shorter goes on
+        kept = ranked[: max(1, round(len(ranked) * keep))]
+        rung = [Path(path.models, budget) for path in kept if scores[path] > -inf]
+        yield from rung
+
+
+def _known(paths: Collection[Path], scores: Scores) -> bool:
+    return all(path in scores for path in paths)
+
+
+def _best(paths: Collection[Path], scores: Scores) -> Path | None:
+    """The highest score; of equals the shorter path, then the first."""
+    return max(paths, key=lambda path: (scores[path], -len(path.models)), default=None)
+
+
+def _insertions(lattice: Lattice, path: Path) -> list[Path]:
+    """The paths that add to this one as few models as the edges allow: one, where any may teach any."""
+    models = path.models
+    return [
+        Path((*models[:i], *between, *models[i:]), path.budget)
+        for i, (teacher, student) in enumerate(pairwise(models), start=1)
+        for between in _detours(lattice, teacher, student)
+    ]
+
+
+def _detours(lattice: Lattice, start: str, end: str) -> Iterator[tuple[str, ...]]:
+    """The models of each way from start to end, one at least, that no edge cuts short."""
+    last_steps = lattice.teachers(end)
+    for last in last_steps:
+        if lattice.rank[last] <= lattice.rank[start]:
+            continue
+        if start in lattice.teachers(last):
+            yield (last,)
+        else:
+            ways = _detours(lattice, start, last)
+            yield from ((*way, last) for way in ways if not set(way) & set(last_steps))

@@ -1,0 +1,221 @@
+"""A study file -> `Study`: frozen, complete and checked; or one `Invalid` with file, line, key and remedy."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+
+from orchestrator import strategies
+from orchestrator.document import Document, Where
+from orchestrator.lattice import Entry, Lattice
+from orchestrator.mistakes import found, unknown
+from orchestrator.overrides import assign
+from orchestrator.yamlfile import parse, read
+from trainers import backbones, detectors, distill, optim, schedules
+from trainers import data as datasets
+from trainers.spec import Call, Count, Data, Index, Invalid, Model, NonNegative, Positive, Recipe, Spec
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+def _name(name: str) -> str:
+    if not NAME.fullmatch(name) or ".." in name:
+        raise ValueError(
+            "write at most 100 letters, digits, - _ and ., starting with a letter, digit or _ and without .."
+        )
+    return name
+
+
+def _model_name(name: str) -> str:
+    if not 0 < len(name) <= 100 or not name.isprintable() or name != name.strip() or set("/>") & set(name):
+        raise ValueError("name a model with 1 to 100 visible characters, none of them > or /")
+    return name
+
+
+def _edges(edges: Any) -> Any:
+    if edges == "any":
+        return edges
+    if not isinstance(edges, list | tuple):
+        raise ValueError("write any, or a list of [teacher, student]")
+    for edge in edges:
+        if (
+            not isinstance(edge, list | tuple)
+            or len(edge) != 2
+            or not all(isinstance(name, str) for name in edge)
+        ):
+            raise ValueError(f"{json.dumps(edge):.80} is not [teacher, student], two names of models")
+    return tuple(map(tuple, edges))
+
+
+def _losses(calls: tuple[Call, ...]) -> tuple[Call, ...]:
+    if not calls:
+        raise ValueError("name at least one distillation loss, as in [LD]")
+    return calls
+
+
+def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError("write at least one seed, each once, as in [0, 1, 2]")
+    return seeds
+
+
+class Listed(Spec):
+    """A model as a study lists it. In a `Study` the recipe is whole, in YAML it holds what differs."""
+
+    detector: Call
+    backbone: Call
+    recipe: Recipe = Recipe()
+
+    @property
+    def model(self) -> Model:
+        return Model(detector=self.detector, backbone=self.backbone)
+
+
+class Resources(Spec):
+    """Where and how a study runs. Nothing here changes what is learned, nor the key of a stage."""
+
+    workers: Count = 1  # of a stage
+    cpus: Positive = 1  # of a worker
+    gpus: NonNegative = 0  # of a worker
+    stages_at_once: Count | None = None  # None: as many as there is room for
+    loader_workers: Index = 0  # processes that load data, of a worker
+    evaluate_every: Count = 1  # epochs
+    store: Annotated[str, Field(min_length=1)] = "store"
+    runs: Annotated[str, Field(min_length=1)] = "runs"
+    tracking: Annotated[str, Field(min_length=1)] = "sqlite:///mlflow.db"
+
+
+class Study(Spec):
+    """What to train, with what, and in which order. `file`, `text` and `sets` say where it comes from."""
+
+    name: Annotated[str, AfterValidator(_name)]
+    data: Call
+    models: dict[Annotated[str, AfterValidator(_model_name)], Listed]  # strongest first
+    edges: Annotated[Literal["any"] | tuple[tuple[str, str], ...], BeforeValidator(_edges)] = "any"
+    recipe: Recipe = Recipe()
+    distill: Annotated[tuple[Call, ...], AfterValidator(_losses)]
+    search: Call = Call(name="exhaustive")
+    seeds: Annotated[tuple[Index, ...], AfterValidator(_seeds)] = (0,)
+    resources: Resources = Resources()
+    file: str = ""
+    text: str = ""  # of the file
+    sets: tuple[str, ...] = ()  # applied to it, in this order
+
+    def lattice(self, data: Data) -> Lattice:
+        """Who may teach whom, on this data. Raises `Invalid` at ("models",), ("edges",) or ("edges", i)."""
+        entries = {name: Entry(listed.model, listed.recipe) for name, listed in self.models.items()}
+        return Lattice(entries, data, self.distill, edges=None if self.edges == "any" else self.edges)
+
+    def resolved(self) -> dict[str, Any]:
+        """The study with every default written out: another study file, as JSON or YAML."""
+        return self.model_dump(mode="json", exclude=ORIGIN)
+
+    def refusal(self, mistake: Invalid) -> Invalid:
+        """A mistake that was found later, with file and line of its key."""
+        return _changed(parse(self.text, self.file), self.sets).refusal([mistake])
+
+
+ORIGIN = {"file", "text", "sets"}  # the fields that are not written in a study
+CREATED = {"recipe", "resources", "search", "optimizer", "schedule"}  # what `--set` may add on its way
+
+
+def load(file: Path | str, sets: Sequence[str] = ()) -> Study:
+    """The study in a file, after each of `sets` (`recipe.epochs=2`), every call complete.
+
+    Raises `Invalid`: up to ten lines `demo.yaml:12: recipe.epochs: ...what is wrong, and what would do...`.
+    """
+    document = _changed(read(Path(file)), sets)
+    tree = {"name": Path(file).stem, **document.tree}
+    written = {key: value for key, value in tree.items() if key not in ORIGIN}
+    mistakes = [unknown((key,), _known(())) for key in tree if key in ORIGIN]
+    try:
+        # As JSON: there pydantic is strict about numbers, words and booleans, and still takes lists for tuples.
+        study = Study.model_validate_json(json.dumps(written), strict=True)
+    except ValidationError as errors:
+        mistakes += found(errors, tree, _known)
+    if mistakes:
+        raise document.refusal(mistakes)
+    study = study.model_copy(update={"file": str(file), "text": document.text, "sets": tuple(sets)})
+    return _complete(study, document)
+
+
+def _changed(document: Document, sets: Sequence[str]) -> Document:
+    if not isinstance(document.tree, dict):
+        kind = "empty" if document.tree is None else "not a mapping"
+        raise document.refusal([Invalid(f"this is {kind}; a study has at least data, models and distill")])
+    for assignment in sets:
+        document = assign(document, assignment, creates=CREATED)
+    return document
+
+
+def _known(where: Where) -> Iterable[str]:
+    """The keys that a study may have there."""
+    match where:
+        case ():
+            return Study.model_fields.keys() - ORIGIN
+        case ("resources",):
+            return Resources.model_fields
+        case ("models", _):
+            return Listed.model_fields
+        case _:
+            return Recipe.model_fields
+
+
+def _complete(study: Study, document: Document) -> Study:
+    """Every call with all its arguments, every model with its whole recipe, edges and search checked."""
+    mistakes: list[Invalid] = []
+
+    def call(written: Call, package: ModuleType, *where: str | int) -> Call:
+        try:
+            return written.complete(package)
+        except Invalid as mistake:
+            mistakes.append(mistake.under(*where))
+            return written
+
+    def recipe(written: Recipe, *where: str | int) -> Recipe:
+        optimizer = call(written.optimizer, optim, *where, "optimizer")
+        schedule = call(written.schedule, schedules, *where, "schedule")
+        return written.model_copy(update={"optimizer": optimizer, "schedule": schedule})
+
+    def listed(name: str, written: Listed) -> Listed:
+        own = recipe(written.recipe, "models", name, "recipe")
+        differs = {key: getattr(own, key) for key in written.recipe.model_fields_set}
+        return Listed(
+            detector=call(written.detector, detectors, "models", name, "detector"),
+            backbone=call(written.backbone, backbones, "models", name, "backbone"),
+            recipe=base.model_copy(update=differs),
+        )
+
+    base = recipe(study.recipe, "recipe")
+    complete = {
+        "data": call(study.data, datasets, "data"),
+        "models": {name: listed(name, written) for name, written in study.models.items()},
+        "recipe": base,
+        "distill": tuple(call(loss, distill, "distill", i) for i, loss in enumerate(study.distill)),
+        "search": call(study.search, strategies, "search"),
+    }
+    study = study.model_copy(update=complete)
+    if not mistakes:
+        mistakes = _misfits(study)
+    if mistakes:
+        raise document.refusal(mistakes)
+    return study
+
+
+def _misfits(study: Study) -> list[Invalid]:
+    """What is wrong between parts that are each right: edges and models, arguments of the search."""
+    try:
+        lattice = study.lattice(Data(fingerprint="", classes=()))  # edges do not depend on the data
+    except Invalid as mistake:
+        return [mistake]
+    try:
+        study.search.of(strategies, lattice, {})
+    except Invalid as mistake:
+        return [mistake.under("search")]
+    return []

@@ -1,0 +1,284 @@
+"""MLflow: a parent run for the study, a child run for each stage, a logged model for each checkpoint.
+
+Only the driver talks to MLflow, by one thread, so SQLite is enough and no worker needs a password. `update`
+leaves a copy of the row to that thread, which brings MLflow to what the row says. That can be done again
+after any failure: what MLflow has is read back first, and an epoch that is there is not written again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from orchestrator import facts
+from orchestrator.background import Background
+from orchestrator.board import Row
+from orchestrator.connection import (
+    LoggedModel,
+    Metric,
+    MlflowClient,
+    Param,
+    Run,
+    RunTag,
+    connect,
+    every,
+    open_experiment,
+    talking,
+)
+from orchestrator.ranking import Found, best, paths
+from orchestrator.registry import register
+from trainers.spec import Invalid
+
+__all__ = ["Found", "Tracking", "best", "paths"]
+
+log = logging.getLogger(__name__)
+
+STATUS = {"running": "RUNNING", "done": "FINISHED", "reused": "FINISHED", "failed": "FAILED"}
+METRICS, PARAMS = 900, 90  # of one request; MLflow takes 100 parameters, and 1000 things in all
+
+
+@dataclass
+class Logged:
+    """What MLflow has of a stage."""
+
+    run: str
+    parent: str
+    status: str
+    epoch: int = 0  # the last one that is there
+    described: bool = False  # whether its parameters are there
+    tags: Mapping[str, str] = field(default_factory=dict)
+    model: LoggedModel | None = None
+
+    @property
+    def whole(self) -> bool:
+        return self.status == "FINISHED" and self.model is not None and self.model.status == "READY"
+
+
+class Tracking:
+    """The runs of a study in an experiment. Raises `Invalid` when MLflow cannot be used."""
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        self.uri, self.experiment = uri, experiment
+        self.client = connect(uri, create=True)
+        with talking(uri):
+            self.experiment_id = open_experiment(self.client, uri, experiment)
+        self.parent = ""  # the id of the study's run
+        self.logged: dict[str, Logged] = {}
+        self._doubtful: set[str] = set()  # keys that could not be written: part of it may be there
+        self._background = Background(f"MLflow at {facts.public(uri)}", explain=facts.public)
+
+    def start(self, parameters: Mapping[str, object], tags: Mapping[str, str]) -> None:
+        """Open the study's run, named by the tag `study` or else as the experiment, and read what is there.
+
+        MLflow never changes a parameter: one with another value than at the first start becomes a tag,
+        `now.<name>`.
+        """
+        name = tags.get("study", self.experiment)
+        with talking(self.uri):
+            studies = every(partial(self.client.search_runs, [self.experiment_id], "tags.role = 'study'"))
+            run: Run | None = next((run for run in studies if run.info.run_name == name), None)
+            if run is None:
+                run = self.client.create_run(self.experiment_id, run_name=name, tags={"role": "study"})
+            elif run.info.status != "RUNNING":
+                self.client.update_run(run.info.run_id, status="RUNNING")
+            self.parent = run.info.run_id
+            there = run.data.params
+            wanted = {facts.metric(key): facts.public(value) for key, value in parameters.items()}
+            changed = {f"now.{key}": value for key, value in wanted.items() if value != there.get(key, value)}
+            self._log(
+                self.parent,
+                params={key: value for key, value in wanted.items() if key not in there},
+                tags={**changed, **{key: facts.public(value) for key, value in tags.items()}},
+            )
+            self.logged = recorded(self.client, self.experiment_id)
+
+    def update(self, row: Row) -> None:
+        """Note what is known of a stage now; returns at once. Stages that wait or are lost have no run."""
+        if row.state in STATUS:
+            copy = replace(row, history=list(row.history))
+            self._background.put(row.key, partial(self._write, copy))
+
+    def register(self, name: str, row: Row, weights: Path, *, patience: float = 60.0) -> str | None:
+        """Have a finished student in the registry as `models:/NAME@best`, loadable by `mlflow.pyfunc`.
+
+        -> its version; nothing is added when these weights are there already. None, with a warning, when
+        MLflow has not got the stage within so many seconds, or fails.
+        """
+        self._background.wait(patience)
+        have = self.logged.get(row.key)
+        try:
+            if have is None or not have.whole:
+                raise ConnectionError("it has not got the stage yet")
+            with talking(self.uri):
+                version = register(self.client, facts.entity(name), row, weights, have.model)
+        except (Invalid, ConnectionError) as error:
+            log.warning("%s is not registered: %s; run the study again to do it", facts.entity(name), error)
+            return None
+        return version
+
+    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"], *, patience: float = 60.0) -> None:
+        """Write what is left, waiting at most so many seconds for MLflow if it is away, and end all runs."""
+        until = time.monotonic() + patience
+        self._background.wait(patience)
+        left = len(self._background.left())
+        if self.parent:
+            self._background.put("", partial(self._end, status))
+        if not self._background.wait(max(1.0, until - time.monotonic())):
+            log.warning(
+                "MLflow at %s has not got %d stages and the study's end; run the study again to write them",
+                facts.public(self.uri),
+                left,
+            )
+        self._background.stop()
+
+    def _end(self, status: str) -> None:
+        """End what still runs of this study: interrupted now, or when an older driver was killed."""
+        for have in self.logged.values():
+            if have.status == "RUNNING" and have.parent == self.parent:
+                self._log(have.run, tags={"state": "interrupted"})
+                self.client.set_terminated(have.run, "KILLED")
+                have.status = "KILLED"
+        self.client.set_terminated(self.parent, status)
+
+    def _write(self, row: Row) -> None:
+        """Bring MLflow to what the row says."""
+        try:
+            if row.key in self._doubtful:
+                self.logged.pop(row.key, None)
+                self.logged.update(recorded(self.client, self.experiment_id, key=row.key))
+                self._doubtful.discard(row.key)
+            have = self.logged.get(row.key)
+            if have is None:
+                have = self.logged[row.key] = self._create(row)
+            if not have.whole:
+                self._bring(row, have)
+        except Exception:
+            self._doubtful.add(row.key)
+            raise
+
+    def _create(self, row: Row) -> Logged:
+        tags = {
+            **facts.tags(row),
+            "state": row.state,
+            "mlflow.parentRunId": self.parent,
+            "mlflow.source.name": "tapath",
+        }
+        run = self.client.create_run(
+            self.experiment_id,
+            start_time=round(row.started * 1000) or None,
+            tags=tags,
+            run_name=facts.run_name(row),
+        )
+        return Logged(run.info.run_id, self.parent, "RUNNING", tags=tags)
+
+    def _bring(self, row: Row, have: Logged) -> None:
+        status = STATUS[row.state]
+        if status == "RUNNING" != have.status:
+            self.client.update_run(have.run, status=status)
+            have.status = status
+        # The last epoch waits for the checkpoint: MLflow ties metrics to it as they arrive, or never.
+        done = status == "FINISHED"
+        last = len(row.history) - 1 if done else min(len(row.history), row.epochs - 1)
+        for part in facts.parts(facts.epochs(row, have.epoch + 1, last), METRICS):
+            now = round(time.time() * 1000)
+            self._log(have.run, metrics=[metric for epoch in part for metric in metrics(epoch, now)])
+            have.epoch = int(part[-1]["epoch"])
+        if done and have.model is None:
+            have.model = self._create_model(row, have)
+        news = {name: value for name, value in outcome(row).items() if value != have.tags.get(name, "")}
+        self._log(
+            have.run,
+            metrics=checkpoint_metrics(facts.final(row), have.model) if done and have.model else (),
+            params={} if have.described else facts.parameters(row.stage),
+            tags=news,
+        )
+        have.described, have.tags = True, {**have.tags, **news}
+        if done and have.model:
+            have.model = self.client.finalize_logged_model(have.model.model_id, "READY")
+        if have.status != status:
+            self.client.set_terminated(have.run, status)
+            have.status = status
+
+    def _create_model(self, row: Row, have: Logged) -> LoggedModel:
+        external = {"mlflow.model.isExternal": "true"}  # MLflow's word for weights that lie elsewhere
+        return self.client.create_logged_model(
+            self.experiment_id,
+            name=facts.entity(row.path.models[-1]),
+            source_run_id=have.run,
+            tags={**facts.tags(row), "sha256": row.sha256, "uri": facts.public(row.weights), **external},
+            params=facts.parameters(row.stage),
+            model_type="detector",
+        )
+
+    def _log(
+        self,
+        run: str,
+        *,
+        metrics: Sequence[Metric] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write to a run in as few requests as MLflow allows."""
+        pairs = [Param(name, value) for name, value in (params or {}).items()]
+        while len(pairs) > PARAMS or len(metrics) > METRICS:
+            self.client.log_batch(run, metrics[:METRICS], pairs[:PARAMS])
+            metrics, pairs = metrics[METRICS:], pairs[PARAMS:]
+        if metrics or pairs or tags:
+            self.client.log_batch(
+                run, metrics, pairs, [RunTag(name, value) for name, value in (tags or {}).items()]
+            )
+
+
+def recorded(client: MlflowClient, experiment_id: str, *, key: str = "") -> dict[str, Logged]:
+    """What the experiment has of all stages, or of one."""
+    condition = f"tags.key = '{key}'" if key else ""
+    models = {
+        model.tags["key"]: model
+        for model in every(partial(client.search_logged_models, [experiment_id], condition or None))
+        if "key" in model.tags
+    }
+    found: dict[str, Logged] = {}
+    for run in every(partial(client.search_runs, [experiment_id], condition)):
+        its = run.data.tags.get("key")
+        if its is None or (its in found and found[its].whole):
+            continue
+        found[its] = Logged(
+            run=run.info.run_id,
+            parent=run.data.tags.get("mlflow.parentRunId", ""),
+            status=run.info.status,
+            epoch=int(run.data.metrics.get("epoch", 0)),
+            described=bool(run.data.params),
+            tags=run.data.tags,
+            model=models.get(its),
+        )
+    return found
+
+
+def outcome(row: Row) -> dict[str, str]:
+    """The tags that change while a stage is trained."""
+    return {"state": row.state, "reason": facts.public(row.reason), "weights": facts.public(row.weights)}
+
+
+def metrics(epoch: Mapping[str, float], timestamp: int) -> Iterable[Metric]:
+    step = int(epoch["epoch"])
+    return (Metric(name, value, timestamp, step) for name, value in epoch.items())
+
+
+def checkpoint_metrics(epoch: Mapping[str, float], model: LoggedModel) -> list[Metric]:
+    """The metrics of a run's last epoch, which are those of its checkpoint as well.
+
+    They have the time of the checkpoint: equal metrics of equal times are one in MLflow, so they may be sent
+    again.
+    Those that are not finite are kept from the checkpoint, where MLflow would turn NaN into 0.
+    """
+    time, step = model.creation_timestamp, int(epoch["epoch"])
+    return [
+        Metric(name, value, time, step, model_id=model.model_id if math.isfinite(value) else None)
+        for name, value in epoch.items()
+    ]

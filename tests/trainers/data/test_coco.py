@@ -1,0 +1,219 @@
+"""A COCO folder is read whatever its images are made of, and what is missing or hostile is refused."""
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from trainers.data import COCO
+from trainers.data.coco import read_image
+from trainers.spec import Invalid
+
+RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """One training and one validation image in the layout of COCO 2017."""
+    for part in ("train2017", "val2017"):
+        (tmp_path / part).mkdir()
+        Image.fromarray(RGB).save(tmp_path / part / "one.png")
+        describe(tmp_path, part)
+    return tmp_path
+
+
+def describe(root: Path, part: str, **image: Any) -> None:
+    (root / "annotations").mkdir(exist_ok=True)
+    coco = {
+        "images": [{"id": 1, "file_name": "one.png", "width": 8, "height": 6, **image}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 4, "bbox": [1, 1, 4, 3]}],
+        "categories": [{"id": 4, "name": "noise"}],
+    }
+    (root / "annotations" / f"instances_{part}.json").write_text(json.dumps(coco))
+
+
+def test_the_layout_of_coco_2017_needs_only_its_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = COCO(root=str(root))
+    assert data.classes == ("noise",) and data.score == "AP"
+    assert torch.equal(data.val.read(0), torch.from_numpy(RGB).permute(2, 0, 1))
+    assert data.train.boxes(0).tolist() == [[1, 1, 5, 4]]
+    monkeypatch.chdir(root.parent)
+    assert COCO(root=root.name).fingerprint == data.fingerprint
+
+
+def test_other_names_can_be_given(root: Path) -> None:
+    (root / "train2017").rename(root / "pictures")
+    (root / "annotations/instances_train2017.json").rename(root / "learn.json")
+    data = COCO(root=str(root), train="learn.json", train_images="pictures")
+    assert len(data.train) == 1 and data.train.read(0).shape == (3, 6, 8)
+
+
+def test_the_same_files_are_read_once_and_changed_ones_again(root: Path) -> None:
+    one, two = COCO(root=str(root)), COCO(root=str(root))
+    assert one.train is two.train
+    describe(root, "train2017", license=3)
+    assert COCO(root=str(root)).train is not one.train
+
+
+def test_what_is_missing_is_named_with_what_would_do(root: Path) -> None:
+    with pytest.raises(Invalid, match=r"no folder .*nowhere"):
+        COCO(root=str(root / "nowhere"))
+    with pytest.raises(Invalid, match=r"no annotation file .*other\.json; name it by `val`"):
+        COCO(root=str(root), val="other.json")
+    with pytest.raises(Invalid, match=r"no folder of images .*elsewhere; name it by `train_images`"):
+        COCO(root=str(root), train_images="elsewhere")
+
+
+def test_images_that_do_not_exist_are_named_before_anything_starts(root: Path) -> None:
+    describe(root, "train2017", file_name="sub/two.png")
+    with pytest.raises(Invalid, match=r"instances_train2017\.json .*: sub/two\.png"):
+        COCO(root=str(root))
+
+
+def test_a_name_in_another_case_is_pointed_out(root: Path) -> None:
+    describe(root, "train2017", file_name="ONE.png")
+    with pytest.raises(Invalid, match=r"ONE\.png \(there is one\.png\)"):
+        COCO(root=str(root))
+
+
+def test_a_hostile_name_is_refused_even_if_the_file_exists(root: Path) -> None:
+    for name in ("../val2017/one.png", str(root / "val2017" / "one.png")):
+        describe(root, "train2017", file_name=name)
+        with pytest.raises(Invalid, match=r"image 1: .*leaves the folder"):
+            COCO(root=str(root))
+
+
+def test_a_validation_set_with_nothing_to_find_is_refused(root: Path) -> None:
+    path = root / "annotations/instances_val2017.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
+    with pytest.raises(Invalid, match="no object to measure on"):
+        COCO(root=str(root))
+
+
+def saved(path: Path, image: Image.Image, **options: Any) -> torch.Tensor:
+    image.save(path, **options)
+    return read_image(path, size=image.size)
+
+
+def test_grey_becomes_three_equal_colours(tmp_path: Path) -> None:
+    grey = saved(tmp_path / "x.png", Image.fromarray(RGB[..., 0]))
+    assert torch.equal(grey, torch.from_numpy(RGB[..., 0]).expand(3, 6, 8))
+
+
+def test_sixteen_bits_keep_their_upper_eight(tmp_path: Path) -> None:
+    deep = np.array([[0, 255, 256, 30_000, 65_535]], dtype=np.uint16)
+    for suffix in ("png", "tif"):
+        read = saved(tmp_path / f"x.{suffix}", Image.fromarray(deep))
+        assert read[:, 0].tolist() == [[0, 0, 1, 117, 255]] * 3
+
+
+def test_palettes_alpha_and_single_bits_are_drawn_in_colour(tmp_path: Path) -> None:
+    few = Image.fromarray(RGB // 128 * 255)
+    want = torch.from_numpy(np.array(few)).permute(2, 0, 1)
+    assert torch.equal(saved(tmp_path / "p.png", few.quantize(8)), want)
+    assert torch.equal(saved(tmp_path / "a.png", few.convert("RGBA")), want)
+    assert set(saved(tmp_path / "1.png", few.convert("1")).unique().tolist()) <= {0, 255}
+
+
+def test_cmyk_jpegs_come_out_in_their_own_colours(tmp_path: Path) -> None:
+    red = Image.new("RGB", (16, 16), (200, 30, 30))
+    read = saved(tmp_path / "x.jpg", red.convert("CMYK"), quality=95).float().mean((1, 2))
+    assert (read - torch.tensor([200.0, 30, 30])).abs().max() < 6
+
+
+def test_of_an_animation_the_first_picture_counts(tmp_path: Path) -> None:
+    black, white = Image.new("L", (4, 4), 0), Image.new("L", (4, 4), 255)
+    assert saved(tmp_path / "x.gif", black, save_all=True, append_images=[white]).max() == 0
+
+
+def test_an_extension_that_lies_and_a_single_pixel_are_no_matter(tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    Image.new("RGB", (1, 1), (1, 2, 3)).save(path, format="PNG")
+    assert read_image(path, size=(1, 1)).flatten().tolist() == [1, 2, 3]
+
+
+def test_exif_turns_an_image_only_if_its_annotations_are_turned(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: a viewer turns the picture clockwise
+    path = tmp_path / "x.png"
+    Image.fromarray(RGB).save(path, exif=exif)
+    stored = torch.from_numpy(RGB).permute(2, 0, 1)
+    assert torch.equal(read_image(path, size=(8, 6)), stored)
+    assert torch.equal(read_image(path, size=(6, 8)), stored.rot90(-1, (1, 2)))
+
+
+def test_another_size_than_annotated_is_refused_even_if_the_sides_are_swapped(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.fromarray(RGB).save(path)
+    for size in ((9, 6), (6, 8)):
+        with pytest.raises(Invalid, match=r"x\.png has 8 x 6 pixels, its annotations say"):
+            read_image(path, size=size)
+
+
+def png_with_bad_checksum() -> bytes:
+    raw = io.BytesIO()
+    Image.fromarray(RGB).save(raw, "PNG")
+    data = bytearray(raw.getvalue())
+    data[data.index(b"IDAT") + 6] ^= 0xFF
+    return bytes(data)
+
+
+def truncated_jpeg() -> bytes:
+    raw = io.BytesIO()
+    Image.fromarray(RGB).save(raw, "JPEG")
+    return raw.getvalue()[:-20]
+
+
+def bomb() -> bytes:
+    """A PNG of 30,000 x 30,000 pixels in its header and none in its body."""
+    raw = io.BytesIO()
+    Image.new("1", (30_000, 30_000)).save(raw, "PNG")
+    return raw.getvalue()[:200]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"no image",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n",
+        png_with_bad_checksum(),
+        truncated_jpeg(),
+        bomb(),
+    ],
+)
+def test_a_broken_image_is_refused_by_name(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "broken.png"
+    path.write_bytes(raw)
+    with pytest.raises(Invalid, match=r"broken\.png"):
+        read_image(path, size=(8, 6))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "tif", "webp", "ppm"])
+def test_noise_in_a_file_never_ends_in_anything_but_pixels_or_a_refusal(tmp_path: Path, suffix: str) -> None:
+    path, rng = tmp_path / f"x.{suffix}", np.random.default_rng(0)
+    Image.fromarray(RGB).save(path)
+    good = path.read_bytes()
+    for _ in range(60):
+        bad = np.frombuffer(good, dtype=np.uint8).copy()
+        bad[rng.integers(0, len(bad), 3)] = rng.integers(0, 256, 3)
+        path.write_bytes(bad.tobytes()[: rng.integers(1, 2 * len(bad))])
+        try:
+            assert read_image(path, size=(8, 6)).shape == (3, 6, 8)
+        except Invalid as error:
+            assert path.name in str(error)
+
+
+def test_a_file_without_permission_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "secret.png"
+    Image.fromarray(RGB).save(path)
+    path.chmod(0)
+    if not os.access(path, os.R_OK):  # the administrator may read everything
+        with pytest.raises(Invalid, match=r"secret\.png"):
+            read_image(path, size=(8, 6))

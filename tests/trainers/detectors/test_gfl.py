@@ -1,0 +1,248 @@
+"""GFL: the whole loss written out level by level, its divisors, and what padding may not do."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import box_iou, complete_box_iou_loss, generalized_box_iou_loss
+
+from trainers import workers
+from trainers.backbones import ResNet, TinyResNet
+from trainers.detectors import GFL
+from trainers.outputs import Outputs, Targets, Truth
+
+STRIDES = (4, 8, 16)
+BINS = 9
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make(num_classes: int = 3, **knobs: object) -> GFL:
+    torch.manual_seed(0)
+    small: dict[str, object] = {"channels": 16, "convs": 1, "extra": 0, "reg_max": BINS - 1}
+    return GFL(TinyResNet(width=8), num_classes, **{**small, **knobs})  # type: ignore[arg-type]
+
+
+def truth(*boxes: list[list[float]], size: tuple[int, int] = (64, 64)) -> Truth:
+    """Images with boxes of class 0, 1, 2, 0, ... each."""
+    return Truth(
+        boxes=[torch.tensor(b).view(-1, 4) for b in boxes],
+        labels=[torch.arange(len(b)) % 3 for b in boxes],
+        sizes=[size] * len(boxes),
+        ids=list(range(len(boxes))),
+        scales=[(1.0, 1.0)] * len(boxes),
+    )
+
+
+def said(images: int, *, seed: int = 0, side: int = 64, num_classes: int = 3) -> Outputs:
+    """Outputs that are leaves; with confident enough scores that the weights differ."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def levels(channels: int) -> list[Tensor]:
+        shapes = [(images, channels, side // s, side // s) for s in STRIDES]
+        return [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+
+    return Outputs(levels(16), levels(num_classes), levels(4 * BINS))
+
+
+THREE = truth([[3.0, 5, 33, 40]], [], [[10.0, 8, 22, 21], [30.0, 20, 61, 60], [2.0, 40, 20, 63]])
+
+
+def literal(outputs: Outputs, targets: Targets, *, ciou: bool) -> dict[str, float]:
+    """Level by level and location by location, in the words of the paper and its code."""
+    per_image = sum(cls[0, 0].numel() for cls in outputs.cls)
+    owner = {row: p for p, row in enumerate(targets.row.tolist())}
+    counts = [0] * targets.images
+    sums = dict.fromkeys(("qfl", "box", "dfl", "weight"), 0.0)
+    offset = 0
+    for cls, box, stride in zip(outputs.cls, outputs.box, STRIDES, strict=True):
+        height, width = cls.shape[2:]
+        for image in range(targets.images):
+            for i in range(height):
+                for j in range(width):
+                    z = cls[image, :, i, j].detach()
+                    quality = torch.zeros_like(z)
+                    p = owner.get(image * per_image + offset + i * width + j)
+                    if p is not None:
+                        counts[image] += 1
+                        edges = box[image, :, i, j].detach().view(4, BINS)
+                        d = (edges.softmax(1) * torch.arange(BINS)).sum(1)
+                        predicted = torch.stack([j - d[0], i - d[1], j + d[2], i + d[3]])[None]
+                        real = targets.box[p][None] / stride
+                        quality[targets.label[p]] = box_iou(predicted, real).item()
+                        weight = z.sigmoid().max().item()
+                        loss = complete_box_iou_loss if ciou else generalized_box_iou_loss
+                        sums["box"] += weight * loss(predicted, real).item()
+                        l, t, r, b = real[0].tolist()
+                        for e, y in enumerate((j - l, i - t, r - j, b - i)):
+                            y = min(max(y, 0), BINS - 1 - 0.1)
+                            k = math.floor(y)
+                            log_p = edges[e].log_softmax(0)
+                            sums["dfl"] -= (
+                                weight * ((k + 1 - y) * log_p[k] + (y - k) * log_p[k + 1]).item() / 4
+                            )
+                        sums["weight"] += weight
+                    bce = F.binary_cross_entropy_with_logits(z, quality, reduction="none")
+                    sums["qfl"] += ((quality - z.sigmoid()).abs() ** 2 * bce).sum().item()
+        offset += height * width
+    number = sum(max(1, count) for count in counts)
+    return {
+        "qfl": sums["qfl"] / number,
+        "box": 2 * sums["box"] / sums["weight"],
+        "dfl": 0.25 * sums["dfl"] / sums["weight"],
+    }
+
+
+@pytest.mark.parametrize("box_loss", ["giou", "ciou"])
+def test_the_losses_are_those_of_the_paper_written_out(box_loss: str) -> None:
+    model, outputs = make(box_loss=box_loss), said(3)
+    targets = model.assign(outputs, THREE)
+    assert len(set(targets.level.tolist())) > 1
+    found = {name: loss.item() for name, loss in model.losses(outputs, targets).items()}
+    assert found == pytest.approx(literal(outputs, targets, ciou=box_loss == "ciou"), rel=1e-4)
+
+
+def test_positives_carry_the_label_and_the_box_that_they_lie_in() -> None:
+    model = make()
+    targets = model.assign(said(3), THREE)
+    image = targets.row // (16 * 16 + 8 * 8 + 4 * 4)
+    assert set(image.tolist()) == {0, 2}
+    for i, label, box in zip(image.tolist(), targets.label.tolist(), targets.box.tolist(), strict=True):
+        assert box == THREE.boxes[i][label].tolist()
+    assert targets.valid.all()
+    assert (targets.images, targets.levels) == (3, 3)
+    cell = targets.row % 336
+    assert torch.equal(targets.level, (cell >= 256).long() + (cell >= 320).long())
+
+
+def test_losses_of_two_workers_average_to_the_losses_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, outputs = make(), said(3)
+    whole = model.losses(outputs, model.assign(outputs, THREE))
+
+    def part(images: slice) -> tuple[Outputs, Targets]:
+        own = Outputs(
+            *([x[images] for x in levels] for levels in (outputs.features, outputs.cls, outputs.box))
+        )
+        own_truth = replace(
+            THREE, boxes=THREE.boxes[images], labels=THREE.labels[images], sizes=THREE.sizes[images]
+        )
+        return own, model.assign(own, own_truth)
+
+    parts = [part(slice(0, 1)), part(slice(1, 3))]
+    seen: list[Tensor] = []
+    monkeypatch.setattr(workers, "mean", lambda x: seen.append(x.detach()) or x.detach())
+    for own, targets in parts:
+        model.losses(own, targets)
+    monkeypatch.setattr(workers, "mean", lambda _: torch.stack(seen).mean(0))
+    halves = [model.losses(own, targets) for own, targets in parts]
+    for name, loss in whole.items():
+        torch.testing.assert_close((halves[0][name] + halves[1][name]) / 2, loss)
+
+
+def test_a_batch_twice_over_has_the_same_losses() -> None:
+    model, outputs = make(), said(3)
+    twice = Outputs(*([torch.cat([x, x]) for x in ls] for ls in (outputs.features, outputs.cls, outputs.box)))
+    both = Truth(*(x + x for x in (THREE.boxes, THREE.labels, THREE.sizes, THREE.ids, THREE.scales)))
+    once = model.losses(outputs, model.assign(outputs, THREE))
+    for name, loss in model.losses(twice, model.assign(twice, both)).items():
+        torch.testing.assert_close(loss, once[name])
+
+
+def test_a_batch_without_boxes_has_gradients_of_zero_for_boxes_and_divides_by_its_images() -> None:
+    model, outputs = make(), said(2)
+    losses = model.losses(outputs, model.assign(outputs, truth([], [])))
+    assert losses["box"].item() == losses["dfl"].item() == 0
+    z = torch.cat([c.detach().flatten() for c in outputs.cls])
+    torch.testing.assert_close(losses["qfl"], (z.sigmoid() ** 2 * F.softplus(z)).sum() / 2)
+    sum(losses.values()).backward()
+    for box in outputs.box:
+        assert box.grad is not None and not box.grad.any()
+
+
+def test_padding_carries_no_loss_and_everything_else_does() -> None:
+    model, outputs = make(), said(2)
+    size = (33, 20)  # 9 by 5, 5 by 3 and 3 by 2 cells
+    targets = model.assign(outputs, truth([[2.0, 3, 18, 30]], [[1.0, 1, 17, 19]], size=size))
+    sum(model.losses(outputs, targets).values()).backward()
+    for cls, box, (height, width) in zip(outputs.cls, outputs.box, [(9, 5), (5, 3), (3, 2)], strict=True):
+        assert cls.grad is not None and box.grad is not None
+        assert (cls.grad[:, :, :height, :width] != 0).all()
+        for grad in (cls.grad, box.grad):
+            assert not grad[:, :, height:].any()
+            assert not grad[:, :, :, width:].any()
+
+
+def test_what_the_padding_says_changes_no_loss_and_is_never_detected() -> None:
+    model, outputs = make(score_threshold=0.0, max_detections=10_000, nms_iou=1.0), said(1)
+    size = (33, 20)
+    loud = replace(outputs, cls=[c.detach().clone() for c in outputs.cls])
+    for cls, (height, width) in zip(loud.cls, [(9, 5), (5, 3), (3, 2)], strict=True):
+        cls[:, :, height:] += 20
+        cls[:, :, :, width:] += 20
+    seen = truth([[2.0, 3, 18, 30]], size=size)
+    quiet_losses = model.losses(outputs, model.assign(outputs, seen))
+    for name, loss in model.losses(loud, model.assign(loud, seen)).items():
+        torch.testing.assert_close(loss, quiet_losses[name])
+    (found,) = model.detect(loud, [size])
+    assert len(found.scores) == 3 * (9 * 5 + 5 * 3 + 3 * 2)
+    assert found.scores.max() < 0.999
+
+
+def test_a_certain_location_is_decoded_to_its_box() -> None:
+    """Cell (5, 6) of stride 8 says: 2, 3, 4 and 1.5 strides to the left, top, right and bottom, class 2."""
+    model, outputs = make(), said(1)
+    cls = [torch.full_like(c, -9.0) for c in outputs.cls]
+    box = [torch.zeros_like(b) for b in outputs.box]
+    cls[1][0, 2, 5, 6] = 3.0
+    edges = torch.full((4, BINS), -50.0)
+    edges[[0, 1, 2], [2, 3, 4]] = 50
+    edges[3, 1:3] = 50
+    box[1][0, :, 5, 6] = edges.flatten()
+    (found,) = model.detect(Outputs([], cls, box), [(64, 64)])
+    torch.testing.assert_close(found.boxes, torch.tensor([[48.0 - 16, 40 - 24, 64, 40 + 12]]))
+    assert found.labels.tolist() == [2]
+    torch.testing.assert_close(found.scores, torch.tensor([3.0]).sigmoid())
+
+
+def test_every_class_starts_at_a_score_of_one_in_a_hundred() -> None:
+    outputs = make()(torch.rand(2, 3, 64, 64))
+    for cls in outputs.cls:
+        torch.testing.assert_close(cls.sigmoid(), torch.full_like(cls, 0.01), atol=2e-3, rtol=0)
+
+
+def test_losses_are_float32_under_autocast_and_equal_those_of_the_same_outputs_without() -> None:
+    model = make()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = model(torch.rand(3, 3, 64, 64))
+        targets = model.assign(outputs, THREE)
+        inside = model.losses(outputs, targets)
+    assert outputs.cls[0].dtype == torch.bfloat16
+    for name, loss in model.losses(outputs, targets).items():
+        assert inside[name].dtype == torch.float32
+        assert torch.equal(inside[name], loss)
+
+
+@pytest.mark.parametrize(
+    ("depth", "count"), [(18, 19_420_889), (34, 29_529_049), (50, 32_440_537), (101, 51_432_665)]
+)
+def test_parameters_are_those_of_the_published_networks(depth: int, count: int) -> None:
+    with torch.device("meta"):
+        model = GFL(ResNet(depth=depth), 80)  # type: ignore[arg-type]
+        outputs = model(torch.zeros(1, 3, 801, 1333))
+    assert sum(p.numel() for p in model.parameters()) == count
+    assert sum(p.numel() for p in model.head.parameters()) == 5_063_833
+    assert [tuple(c.shape) for c in outputs.cls] == [
+        (1, 80, math.ceil(801 / s), math.ceil(1333 / s)) for s in (8, 16, 32, 64, 128)
+    ]
+    assert model.strides == (8, 16, 32, 64, 128)
+    assert model.bins == 17

@@ -1,0 +1,75 @@
+"""Detectors that are only figures, and random outputs and targets for them: 8 locations on two levels."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainers.outputs import Outputs, Targets
+
+SHAPES = ((2, 3), (1, 2))
+LOCATIONS = 8  # of which the first six lie on level 0
+
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a loss may read of a detector."""
+
+    num_classes: int = 3
+    strides: tuple[int, ...] = (8, 16)
+    channels: int = 4
+    bins: int = 5
+
+
+def random_outputs(seed: int, *, images: int = 2, classes: int = 3, bins: int = 5) -> Outputs:
+    """Leaves in float64 that want a gradient."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def levels(channels: int) -> list[Tensor]:
+        draws = [torch.randn(images, channels, *s, generator=generator, dtype=torch.float64) for s in SHAPES]
+        return [draw.mul(2).requires_grad_() for draw in draws]
+
+    return Outputs(features=levels(4), cls=levels(classes), box=levels(4 * bins))
+
+
+def targets_at(*rows: int, images: int = 2) -> Targets:
+    """Targets whose positives are these rows."""
+    row = torch.tensor(rows, dtype=torch.long)
+    return Targets(
+        row=row,
+        level=(row % LOCATIONS >= 6).long(),
+        label=torch.zeros_like(row),
+        box=torch.tensor([4.0, 4.0, 20.0, 20.0]).expand(len(rows), 4),
+        valid=torch.ones(images * LOCATIONS, dtype=torch.bool),
+        images=images,
+        levels=2,
+    )
+
+
+@pytest.fixture
+def figures() -> type[Figures]:
+    return Figures
+
+
+@pytest.fixture
+def outputs() -> Callable[..., Outputs]:
+    return random_outputs
+
+
+@pytest.fixture
+def targets() -> Callable[..., Targets]:
+    return targets_at
+
+
+@pytest.fixture
+def of_images() -> Callable[[Outputs, list[int]], Outputs]:
+    """The outputs of these images, in this order, as new leaves."""
+
+    def pick(levels: list[Tensor], images: list[int]) -> list[Tensor]:
+        return [level.detach()[images].requires_grad_() for level in levels]
+
+    return lambda o, images: Outputs(pick(o.features, images), pick(o.cls, images), pick(o.box, images))

@@ -1,0 +1,88 @@
+"""A small residual network for images of 64 to 128 pixels: feature maps of strides 4, 8 and 16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainers.norm import Colours, freeze, group_norm, still
+from trainers.spec import Count
+
+Layer = Callable[[int], nn.Module]  # a norm for so many channels
+
+
+class TinyResNet(nn.Module):
+    """A stem of stride 2, then three stages of `blocks` blocks, of 1, 2 and 4 times `width` channels.
+
+    Group norm does not care how a batch is spread over workers; batch norm is no faster.
+    """
+
+    strides = (4, 8, 16)
+
+    def __init__(
+        self, *, width: Count = 16, blocks: Count = 1, norm: Literal["group", "batch"] = "group"
+    ) -> None:
+        super().__init__()
+        layer: Layer = group_norm if norm == "group" else nn.BatchNorm2d
+        self.channels = (width, 2 * width, 4 * width)
+        self.colours = Colours()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, 3, 2, 1, bias=False), layer(width), nn.ReLU(inplace=True)
+        )
+        self.stages = nn.ModuleList()
+        before = width
+        for channels in self.channels:
+            rest = [Block(channels, channels, 1, layer) for _ in range(blocks - 1)]
+            self.stages.append(nn.Sequential(Block(before, channels, 2, layer), *rest))
+            before = channels
+        self.frozen: list[nn.Module] = []
+        self.fixed = False
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images of 0..1, (B, 3, H, W) -> three maps of ceil(H / stride) by ceil(W / stride) cells."""
+        x = self.colours(images).contiguous(memory_format=torch.channels_last)  # a CPU is fastest with it
+        x = self.stem(x)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    def freeze(self, stages: int) -> None:
+        """The stem and this many stages keep weights and statistics; 0: none do. Raises `Invalid` above 3."""
+        first, *rest = self.stages
+        self.frozen = freeze([nn.ModuleList((self.stem, first)), *rest], stages)
+        still(self.frozen)
+
+    def fix_norm(self) -> None:
+        """All batch norms keep their running statistics; gamma and beta learn where they are not frozen."""
+        self.fixed = True
+        still([self])
+
+    def train(self, mode: bool = True) -> TinyResNet:
+        """As always, but what keeps still stays so."""
+        super().train(mode)
+        still([self] if self.fixed else self.frozen)
+        return self
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions around which the input goes, through a 1x1 convolution where the shape changes."""
+
+    def __init__(self, before: int, channels: int, stride: int, layer: Layer) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, channels, 3, stride, 1, bias=False)
+        self.norm1 = layer(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norm2 = layer(channels)
+        same = stride == 1 and before == channels
+        self.skip = nn.Identity() if same else nn.Conv2d(before, channels, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, before, H, W) -> (B, channels, ceil(H / stride), ceil(W / stride))."""
+        y = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        return F.relu(self.norm2(self.conv2(y)) + self.skip(x), inplace=True)

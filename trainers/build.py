@@ -1,0 +1,109 @@
+"""From a stage to the objects that train: data set, student, teacher's shape and losses; and a dry build of all that.
+
+The dry build happens on torch's meta device, which has shapes but no numbers: it finds what does not fit before
+anything is trained, at any size, in milliseconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import Counter
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainers import backbones, data, detectors, distill
+from trainers.spec import Call, Data, Invalid, Model, Recipe, Stage, canonical
+
+
+def dataset(call: Call) -> Any:
+    """The data set that a call names; one process opens it once."""
+    return _dataset(canonical(call.model_dump(mode="json")))
+
+
+@functools.lru_cache(maxsize=4)
+def _dataset(text: str) -> Any:
+    return Call.model_validate(json.loads(text)).of(data)
+
+
+def contents(call: Call) -> Data:
+    """What identifies a data set, wherever it lies."""
+    found = dataset(call)
+    return Data(fingerprint=found.fingerprint, classes=found.classes)
+
+
+def network(model: Model, num_classes: int) -> nn.Module:
+    """A detector with fresh weights."""
+    built: nn.Module = model.detector.of(detectors, model.backbone.of(backbones), num_classes)
+    return built
+
+
+def detector(stage: Stage) -> nn.Module:
+    """The model that a stage trains, with fresh weights, frozen where its recipe says so."""
+    built = network(stage.model, len(stage.data.classes))
+    built.backbone.freeze(stage.recipe.freeze)
+    if stage.recipe.fixed_norm:
+        built.backbone.fix_norm()
+    return built
+
+
+def losses(calls: tuple[Call, ...], student: nn.Module, teacher: nn.Module) -> dict[str, nn.Module]:
+    """The distillation losses by the names under which they are logged: ld, or ld_1 and ld_2 when there are two."""
+    times = Counter(call.name for call in calls)
+    seen: Counter[str] = Counter()
+    built = {}
+    for call in calls:
+        seen[call.name] += 1
+        name = call.name.lower() + (f"_{seen[call.name]}" if times[call.name] > 1 else "")
+        built[name] = call.of(distill, student, teacher)
+    return built
+
+
+class Size(NamedTuple):
+    """How large a model is."""
+
+    parameters: int
+    flops: int  # of one image's forward pass
+
+
+def size(model: Model, num_classes: int, image: tuple[int, int]) -> Size:
+    """Build a model without numbers and send an image (height, width) through it.
+
+    Raises `Invalid` when its parts do not fit.
+    """
+    with torch.device("meta"):
+        try:
+            built = network(model, num_classes)
+            stride = max(built.strides)
+            padded = [-(-side // stride) * stride for side in image]
+            counter = FlopCounterMode(display=False)
+            with counter, torch.no_grad():
+                built.eval()(torch.zeros(1, 3, *padded))
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise Invalid(f"{model.detector} on {model.backbone} cannot be built: {error}") from error
+    return Size(sum(p.numel() for p in built.parameters()), counter.get_total_flops())
+
+
+def check_freeze(model: Model, recipe: Recipe, num_classes: int) -> None:
+    """Raise `Invalid` when a recipe freezes what the model does not have, or everything."""
+    with torch.device("meta"):
+        built = network(model, num_classes)
+    built.backbone.freeze(recipe.freeze)
+
+
+def check_pair(calls: tuple[Call, ...], student: Model, teacher: Model, num_classes: int) -> None:
+    """Raise `Invalid` when a loss cannot take this teacher and this student."""
+    with torch.device("meta"):
+        losses(calls, network(student, num_classes), network(teacher, num_classes))
+
+
+def image_size(call: Call, recipe: Recipe) -> tuple[int, int]:
+    """(height, width) of a typical training image, before padding."""
+    if recipe.resize:
+        short, long = recipe.resize
+        return short, long
+    height, width = dataset(call).train.sizes[0]
+    return int(height), int(width)

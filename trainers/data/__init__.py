@@ -1,0 +1,7 @@
+"""Data sets by name: what this file imports is what a study can ask for.
+
+A data set has `classes`, `fingerprint`, `train` and `val` (each a `Split`), and `score`: what to maximise.
+"""
+
+from trainers.data.coco import COCO
+from trainers.data.digits import Digits

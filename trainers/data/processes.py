@@ -1,0 +1,97 @@
+"""Work done ahead by other processes, its results in order; a process that dies or hangs is replaced once.
+
+torch's own loader raises in the middle of whatever the main thread does when one of its processes dies. Here
+the loss shows only where a result is waited for, and can be made good.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import TimeoutError as HungError
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.multiprocessing  # hands tensors over in shared memory
+
+AHEAD = 2  # results that each process may be ahead
+WATCH = 2.0  # seconds between two looks at whether the parent still lives
+
+
+def ahead(
+    work: Callable[[Any], Any], items: Sequence[Any], *, processes: int, patience: float = 300.0
+) -> Iterator[Any]:
+    """work(item) for each item, in order, by so many forked processes.
+
+    patience: seconds without a result after which a process is taken to hang. What `work` raises is raised
+    here. Raises `RuntimeError` when processes are lost a second time.
+    """
+    done, lost = 0, False
+    while done < len(items):
+        try:
+            for result in _pooled(work, items[done:], processes=processes, patience=patience):
+                yield result
+                done += 1
+        except (BrokenProcessPool, HungError) as error:
+            how = "hung" if isinstance(error, HungError) else "died"
+            if lost:
+                raise RuntimeError(
+                    f"a loader process {how} at item {done} of {len(items)}, the second loss"
+                ) from error
+            lost = True
+
+
+def _pooled(
+    work: Callable[[Any], Any], items: Sequence[Any], *, processes: int, patience: float
+) -> Iterator[Any]:
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(
+        processes,
+        mp_context=multiprocessing.get_context("fork"),  # what `work` holds is inherited and never pickled
+        initializer=_begin,
+        initargs=(work, os.getpid()),
+    )
+    rest, waiting = iter(items), deque[Future[Any]]()
+    try:
+        waiting.extend(pool.submit(_do, item) for item in islice(rest, AHEAD * processes))
+        while waiting:
+            result = waiting.popleft().result(patience)
+            waiting.extend(pool.submit(_do, item) for item in islice(rest, 1))
+            yield result
+    except HungError:
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+_job: Callable[[Any], Any]  # in a process of the pool: what it is there for
+
+
+def _begin(work: Callable[[Any], Any], parent: int) -> None:
+    """Set a process up: one thread, none of its parent's signal handling, and no life after its parent."""
+    global _job
+    _job = work
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH)
+    os._exit(1)
+
+
+def _do(item: Any) -> Any:
+    return _job(item)

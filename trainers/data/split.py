@@ -1,0 +1,126 @@
+"""One part of a data set: annotations in COCO's format, and a way to read an image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainers.spec import canonical
+
+
+class Rows(NamedTuple):
+    """All M annotations of a split as columns, in an order that does not depend on the file's."""
+
+    image: np.ndarray  # (M,) int64, position of the image, never falling
+    category: np.ndarray  # (M,) int64, category id
+    bbox: np.ndarray  # (M, 4) float64, x, y, width, height in pixels
+    area: np.ndarray  # (M,) float64, square pixels; of the mask where there is one
+    crowd: np.ndarray  # (M,) bool: a region with many objects, for the metric only
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images by position 0..len-1, in the order of `coco["images"]`. The annotations are checked already."""
+
+    coco: dict[str, Any]  # images, annotations, categories; never changed
+    classes: tuple[str, ...]  # names in the order of the category ids: label k is the k-th
+    read: Callable[[int], Tensor]  # position -> (3, H, W) uint8, RGB
+
+    def __len__(self) -> int:
+        return len(self.coco["images"])
+
+    @cached_property
+    def ids(self) -> list[int]:
+        """Image ids by position."""
+        return [image["id"] for image in self.coco["images"]]
+
+    @cached_property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) by position, in pixels."""
+        return [(image["height"], image["width"]) for image in self.coco["images"]]
+
+    @cached_property
+    def categories(self) -> list[int]:
+        """Category ids by label."""
+        return sorted(category["id"] for category in self.coco["categories"])
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The annotations as columns, sorted by their content. A missing area or iscrowd is filled in."""
+        position = {identity: index for index, identity in enumerate(self.ids)}
+        table = self.coco["annotations"]
+        image = np.array([position[row["image_id"]] for row in table], dtype=np.int64)
+        category = np.array([row["category_id"] for row in table], dtype=np.int64)
+        # Adding zero makes -0.0 a plain 0.0.
+        bbox = np.array([row["bbox"] for row in table], dtype=np.float64).reshape(-1, 4) + 0.0
+        boxed = bbox[:, 2] * bbox[:, 3]
+        area = np.array([row.get("area", np.nan) for row in table], dtype=np.float64) + 0.0
+        area = np.where(np.isnan(area), boxed, area)
+        crowd = np.array([row.get("iscrowd", 0) for row in table], dtype=bool)
+        order = np.lexsort((crowd, area, *bbox.T[::-1], category, image))
+        return Rows(image[order], category[order], bbox[order], area[order], crowd[order])
+
+    def boxes(self, index: int) -> Tensor:
+        """What to find in an image, cut to it, without crowds. -> (N, 4) float32, x1 y1 x2 y2 in pixels."""
+        return self._objects[0][self._within(index)].clone()
+
+    def labels(self, index: int) -> Tensor:
+        """The classes of `boxes`. -> (N,) int64, 0..K-1."""
+        return self._objects[1][self._within(index)].clone()
+
+    def _within(self, index: int) -> slice:
+        starts = self._objects[2]
+        return slice(starts[index], starts[index + 1])
+
+    @cached_property
+    def _objects(self) -> tuple[Tensor, Tensor, list[int]]:
+        """Boxes and labels of all images one after another, and where those of each image start."""
+        rows = self.rows
+        height, width = np.array(self.sizes, dtype=np.float64).reshape(-1, 2)[rows.image].T
+        x, y, w, h = rows.bbox.T
+        left, right = np.clip(x, 0, width), np.clip(x + w, 0, width)
+        top, bottom = np.clip(y, 0, height), np.clip(y + h, 0, height)
+        boxes = np.stack([left, top, right, bottom], axis=1).astype(np.float32)
+        # A box without width or height can be neither assigned nor regressed.
+        kept = ~rows.crowd & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        labels = np.searchsorted(np.array(self.categories, dtype=np.int64), rows.category)
+        starts = np.searchsorted(rows.image[kept], np.arange(len(self) + 1))
+        return torch.from_numpy(boxes[kept]), torch.from_numpy(labels[kept]), starts.tolist()
+
+
+def classes_of(coco: dict[str, Any]) -> tuple[str, ...]:
+    """Category names in the order of their ids."""
+    return tuple(category["name"] for category in sorted(coco["categories"], key=lambda c: c["id"]))
+
+
+def fingerprint(train: Split, val: Split) -> str:
+    """SHA-256 in hex over what both splits say: image list, categories and annotations.
+
+    The order and ids of annotations, keys that nobody reads, and 3 for 3.0 make no difference. The folder
+    that the images lie in does not enter, nor do their pixels.
+    """
+    digest = hashlib.sha256()
+    for split in (train, val):
+        images = [[i["id"], i["file_name"], i["width"], i["height"]] for i in split.coco["images"]]
+        categories = sorted([c["id"], c["name"]] for c in split.coco["categories"])
+        rows = split.rows
+        count = len(rows.image)
+        digest.update(canonical({"images": images, "categories": categories, "annotations": count}).encode())
+        # Little-endian bytes instead of JSON: the same on every machine, and 860,000 annotations in no time.
+        identities = np.array(split.ids, dtype="<i8")[rows.image]
+        for column in (
+            identities,
+            rows.category.astype("<i8"),
+            rows.bbox.astype("<f8"),
+            rows.area.astype("<f8"),
+        ):
+            digest.update(column.tobytes())
+        digest.update(rows.crowd.astype(np.uint8).tobytes())
+    return digest.hexdigest()

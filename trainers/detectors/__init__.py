@@ -1,0 +1,3 @@
+"""The detectors that a study can name."""
+
+from trainers.detectors.gfl import GFL

@@ -1,0 +1,170 @@
+"""GFL: a dense detector whose class score is the quality of its box, and whose edges are distributions.
+
+Li et al., "Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes for Dense Object
+Detection", NeurIPS 2020, https://arxiv.org/abs/2006.04388
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
+
+from trainers import workers
+from trainers.detectors.anchors import anchors, inside, paired_iou
+from trainers.detectors.atss import assign
+from trainers.detectors.focal import distribution_focal_loss, integral, quality_focal_loss
+from trainers.detectors.nms import best_pairs, keep_best
+from trainers.fpn import FPN, Backbone
+from trainers.norm import group_norm
+from trainers.outputs import Detections, Outputs, Targets, Truth
+from trainers.spec import Count, Fraction, Index, NonNegative
+
+PRIOR = 0.01  # the score of every class before training
+
+
+class GFL(nn.Module):
+    """FPN and two towers that all levels share. The distance of an edge is counted in strides, 0..reg_max."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        channels: Count = 256,
+        convs: Index = 4,
+        extra: Index = 2,
+        reg_max: Count = 16,
+        box_loss: Literal["giou", "ciou"] = "giou",
+        box_weight: NonNegative = 2.0,
+        dfl_weight: NonNegative = 0.25,
+        score_threshold: Fraction = 0.05,
+        nms_iou: Fraction = 0.6,
+        top_k: Count = 1000,
+        max_detections: Count = 100,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.strides = (*backbone.strides, *(backbone.strides[-1] * 2**i for i in range(1, extra + 1)))
+        self.channels = channels
+        self.bins = reg_max + 1
+        self.backbone = backbone
+        self.neck = FPN(backbone.channels, channels=channels, extra=extra)
+        self.head = Head(channels, convs, num_classes, self.bins, len(self.strides))
+        self.box_loss = {"giou": generalized_box_iou_loss, "ciou": complete_box_iou_loss}[box_loss]
+        self.box_weight, self.dfl_weight = box_weight, dfl_weight
+        self.score_threshold, self.nms_iou = score_threshold, nms_iou
+        self.top_k, self.max_detections = top_k, max_detections
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Images of 0..1, (B, 3, height, width) of any size -> Outputs."""
+        features = self.neck(self.backbone(images))
+        return Outputs(features, *self.head(features))
+
+    @torch.no_grad()
+    def assign(self, outputs: Outputs, truth: Truth) -> Targets:
+        """ATSS over the cells that do not lie in the padding."""
+        grid = anchors(outputs.cls, self.strides)
+        valid = inside(grid, truth.sizes)
+        boxes, labels = torch.cat(truth.boxes), torch.cat(truth.labels)
+        image = torch.tensor([i for i, b in enumerate(truth.boxes) for _ in range(len(b))], dtype=torch.long)
+        row, number, _ = assign(grid, valid, boxes, image.to(boxes.device))
+        level = grid.level[row % valid.shape[1]]
+        return Targets(
+            row, level, labels[number], boxes[number], valid.flatten(), len(valid), len(self.strides)
+        )
+
+    def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
+        """Quality focal loss, box loss and distribution focal loss, in float32 even under autocast.
+
+        The first is divided by the number of positives, an image counting at least one; the others by the sum
+        of the positives' weights, their highest scores. Both divisors are means over the workers.
+        """
+        logits = outputs.class_rows().float()
+        edges = outputs.edge_rows(self.bins).index_select(0, targets.row).float()  # (P, 4, S)
+        with torch.autocast(logits.device.type, enabled=False):
+            grid = anchors(outputs.cls, self.strides)
+            cell = targets.row % len(grid.stride)
+            stride = grid.stride[cell, None]
+            centre, box = grid.centre[cell] / stride, targets.box / stride
+            predicted = around(centre, integral(edges))
+
+            quality = torch.zeros_like(logits)
+            quality[targets.row, targets.label] = paired_iou(predicted.detach(), box)
+            qfl = quality_focal_loss(logits, quality) @ targets.valid.float()
+
+            weight = logits.detach().index_select(0, targets.row).sigmoid().amax(1)
+            distance = torch.cat([centre - box[:, :2], box[:, 2:] - centre], dim=1)
+            distance = distance.clamp(min=0, max=self.bins - 1.1)
+            dfl = distribution_focal_loss(edges, distance).mean(1) @ weight
+            iou = self.box_loss(predicted, box) @ weight
+
+            positives = logits.new_zeros(targets.images)
+            positives.index_add_(0, targets.row // len(grid.stride), torch.ones_like(weight))
+            count, total = workers.mean(torch.stack([positives.clamp(min=1).sum(), weight.sum()]))
+            total = total + 1e-6
+            return {
+                "qfl": qfl / count,
+                "box": self.box_weight * iou / total,
+                "dfl": self.dfl_weight * dfl / total,
+            }
+
+    @torch.no_grad()
+    def detect(self, outputs: Outputs, sizes: list[tuple[int, int]]) -> list[Detections]:
+        """The best boxes of each image. Cells in the padding, which never learnt, say nothing."""
+        grid = anchors(outputs.cls, self.strides)
+        valid = inside(grid, sizes)
+        logits = outputs.class_rows().float().unflatten(0, valid.shape)
+        scores, cells, labels = best_pairs(logits, valid, grid.cells, top_k=self.top_k)
+        distance = integral(outputs.edge_rows(self.bins).float()).unflatten(0, valid.shape)
+        boxes = around(grid.centre, distance * grid.stride[:, None])
+        boxes = boxes.gather(1, cells[:, :, None].expand(-1, -1, 4))
+        return keep_best(
+            boxes,
+            scores,
+            labels,
+            sizes,
+            score_threshold=self.score_threshold,
+            nms_iou=self.nms_iou,
+            max_detections=self.max_detections,
+        )
+
+
+class Head(nn.Module):
+    """A tower for classes and one for edges: the same weights at every level, but for the scale of edges."""
+
+    def __init__(self, channels: int, convs: int, num_classes: int, bins: int, levels: int) -> None:
+        super().__init__()
+        self.cls_tower = tower(channels, convs)
+        self.box_tower = tower(channels, convs)
+        self.cls = nn.Conv2d(channels, num_classes, 3, 1, 1)
+        self.box = nn.Conv2d(channels, 4 * bins, 3, 1, 1)
+        self.scales = nn.Parameter(torch.ones(levels))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+        for conv, value in ((self.cls, math.log(PRIOR / (1 - PRIOR))), (self.box, 0.0)):
+            nn.init.constant_(conv.get_parameter("bias"), value)
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """L of (B, C, H, W) -> class logits, L of (B, K, H, W), and edge logits, L of (B, 4*S, H, W)."""
+        cls = [self.cls(self.cls_tower(x)) for x in features]
+        box = [self.box(self.box_tower(x)) * s for x, s in zip(features, self.scales, strict=True)]
+        return cls, box
+
+
+def tower(channels: int, convs: int) -> nn.Sequential:
+    """3x3 convolutions of one width, each with group norm and ReLU."""
+    layers: list[nn.Module] = []
+    for _ in range(convs):
+        conv = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        layers += [conv, group_norm(channels), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def around(centre: Tensor, distance: Tensor) -> Tensor:
+    """The box whose edges lie so far from its centre. (..., 2), (..., 4) -> (..., 4)."""
+    return torch.cat([centre - distance[..., :2], centre + distance[..., 2:]], dim=-1)

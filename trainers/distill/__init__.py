@@ -1,0 +1,4 @@
+"""The distillation losses: a study may name what this file imports."""
+
+from trainers.distill.kd import KD
+from trainers.distill.ld import LD

@@ -1,0 +1,56 @@
+"""What a detector finds in a split, and how good that is."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from trainers.data.batches import in_order
+from trainers.data.split import Split
+from trainers.metrics import coco_ap
+from trainers.outputs import Detections
+from trainers.spec import Recipe
+
+
+@torch.no_grad()
+def find(
+    detector: nn.Module, split: Split, recipe: Recipe, *, device: torch.device, loader_workers: int = 0
+) -> dict[int, Detections]:
+    """Detections by image id, in pixels of the original images. The detector is left in evaluation mode."""
+    detector.eval()
+    found: dict[int, Detections] = {}
+    batches = in_order(
+        split,
+        batch=recipe.batch,
+        resize=recipe.resize,
+        divisor=max(detector.strides),
+        loader_workers=loader_workers,
+    )
+    for images, truth in batches:
+        with precision(recipe, device):
+            outputs = detector(images.to(device, non_blocking=True))
+        for one, image_id, scale in zip(
+            detector.detect(outputs, truth.sizes), truth.ids, truth.scales, strict=True
+        ):
+            found[image_id] = original(one, scale)
+    return found
+
+
+def original(found: Detections, scale: tuple[float, float]) -> Detections:
+    """The same detections in pixels of the image as it was before resizing, on the CPU."""
+    factor = torch.tensor([*scale, *scale])
+    return Detections(found.boxes.float().cpu() / factor, found.scores.float().cpu(), found.labels.cpu())
+
+
+def measure(
+    detector: nn.Module, split: Split, recipe: Recipe, *, device: torch.device, loader_workers: int = 0
+) -> dict[str, float]:
+    """The metrics of a detector on a split, such as AP, AP50 and AP75."""
+    return coco_ap(split, find(detector, split, recipe, device=device, loader_workers=loader_workers))
+
+
+def precision(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """Automatic mixed precision as the recipe wants it; on a CPU there is none."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
+    enabled = device.type == "cuda" and recipe.precision != "fp32"
+    return torch.autocast(device.type, dtype=dtype if enabled else torch.bfloat16, enabled=enabled)

@@ -1,0 +1,224 @@
+"""Train a student: a generator of epochs that knows neither Ray nor MLflow nor which method it trains."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainers import optim
+from trainers.data.batches import Batches
+from trainers.evaluate import precision
+from trainers.outputs import Outputs, Truth
+from trainers.spec import Recipe
+from trainers.task import Losses, Task
+
+
+class NonFinite(ArithmeticError):
+    """A loss became NaN or infinite."""
+
+
+class Unreachable(ArithmeticError):
+    """A distillation loss gives the student no gradient, or one that is not finite."""
+
+
+class Stopped(BaseException):
+    """Somebody asked the training to end before its time; not an error, so nothing that handles errors sees it."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch brought: its metrics, and all that is needed to go on after it."""
+
+    number: int  # from 1
+    metrics: dict[str, float]
+    state: dict[str, Any]
+
+
+Lessons = Callable[[Tensor], Outputs | None]
+
+
+class Training:
+    """A task on its way through a recipe."""
+
+    def __init__(self, task: Task, recipe: Recipe, batches: Batches, *, device: torch.device) -> None:
+        self.task = task
+        self.recipe = recipe
+        self.batches = batches
+        self.device = device
+        self.wrapped: nn.Module = task  # what is called; a data-parallel wrapper may take its place
+        self.learning = [p for p in task.parameters() if p.requires_grad]
+        self.optimizer = recipe.optimizer.of(optim, self.learning, recipe.lr)
+        self.rate = optim.rates(recipe, batches.steps)
+        self.scaler = torch.amp.GradScaler(enabled=recipe.precision == "fp16" and device.type == "cuda")
+        self.average = Average(task.student, recipe.ema) if recipe.ema else None
+        self.epoch = 0
+        self.checked = not len(task.distill)
+
+    @property
+    def product(self) -> nn.Module:
+        """The detector that this training makes: the student, or the average of its weights."""
+        return self.average.model if self.average else self.task.student
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values only, so that reading it back can run no code."""
+        return {
+            "epoch": self.epoch,
+            "task": self.task.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.model.state_dict() if self.average else None,
+            "rng": torch.get_rng_state(),
+            "device_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "checked": self.checked,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken; the weights will be those of an uninterrupted training."""
+        self.epoch = state["epoch"]
+        self.task.load_state_dict(state["task"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.model.load_state_dict(state["average"])
+        torch.set_rng_state(state["rng"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["device_rng"], self.device)
+        self.checked = state["checked"]
+
+    def epochs(self, lessons: Lessons, *, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
+        """Train epoch by epoch, from wherever this training stands.
+
+        Raises `NonFinite`, `Unreachable`, and `Stopped` when `stop()` says so between two steps.
+        """
+        while self.epoch < self.recipe.epochs:
+            metrics = self._one_epoch(lessons, stop)
+            self.epoch += 1
+            yield Epoch(self.epoch, metrics, self.state())
+
+    def _one_epoch(self, lessons: Lessons, stop: Callable[[], bool]) -> dict[str, float]:
+        self.task.train()
+        started = time.perf_counter()
+        meter = Meter(every=1 if self.device.type == "cpu" else 50, epoch=self.epoch + 1)
+        step = self.epoch * self.batches.steps
+        for images, truth in self.batches.epoch(self.epoch):
+            if stop():
+                raise Stopped
+            meter.add(
+                self._step(images.to(self.device, non_blocking=True), truth.to(self.device), lessons, step)
+            )
+            step += 1
+        metrics = meter.means()
+        metrics["train/lr"] = self.rate(step - 1)
+        seconds = time.perf_counter() - started
+        metrics["train/images_per_second"] = self.batches.steps * self.recipe.batch / seconds
+        return metrics
+
+    def _step(self, images: Tensor, truth: Truth, lessons: Lessons, step: int) -> dict[str, Tensor]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(step)
+        with precision(self.recipe, self.device):
+            losses: Losses = self.wrapped(images, truth, lessons(images))
+            total = losses.total
+        if not self.checked:
+            self.checked = reaches(self.task, losses)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(total).backward()
+        if self.recipe.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.learning, self.recipe.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average:
+            self.average.update(self.task.student)
+        return {
+            "loss": total.detach(),
+            **{f"loss_{name}": loss.detach() for name, loss in losses.by_name.items()},
+        }
+
+
+def reaches(task: Task, losses: Losses) -> bool:
+    """Check that every distillation loss reaches the student with a finite, non-zero gradient.
+
+    -> False when the batch has nothing to distil (no location answers for a box), so that the next one is checked.
+    A loss whose weight is 0 is meant to be silent. Raises `Unreachable`, which names the loss.
+    """
+    if not int(losses.positives):
+        return False
+    parameters = [p for p in task.student.parameters() if p.requires_grad]
+    for name, module in task.distill.items():
+        if getattr(module, "weight", None) == 0:
+            continue
+        loss = losses.by_name[name]
+        if not loss.requires_grad:
+            raise Unreachable(f"the distillation loss {name} gives the student no gradient at all")
+        grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        norm = torch.stack([g.float().norm() for g in grads if g is not None]).norm()
+        if not torch.isfinite(norm):
+            raise Unreachable(
+                f"the distillation loss {name} gives the student a gradient of norm {norm.item()}"
+            )
+        if norm == 0:
+            raise Unreachable(
+                f"the distillation loss {name} gives the student a gradient of zero; is it the teacher?"
+            )
+    return True
+
+
+class Meter:
+    """Means of the losses of an epoch, kept on the device; looks for non-finite ones every few steps."""
+
+    def __init__(self, *, every: int, epoch: int) -> None:
+        self.every = every
+        self.epoch = epoch
+        self.names: list[str] = []
+        self.recent: list[Tensor] = []
+        self.sum: Tensor | None = None
+        self.steps = 0
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        self.names = list(losses)
+        self.recent.append(torch.stack(list(losses.values())))
+        if len(self.recent) == self.every:
+            self._settle()
+
+    def _settle(self) -> None:
+        values = torch.stack(self.recent).double()
+        if not torch.isfinite(values).all():
+            step, column = (~torch.isfinite(values)).nonzero()[0].tolist()
+            # The sum comes first; name the part of it that went wrong.
+            wrong = [
+                n for n, v in zip(self.names, values[step].tolist(), strict=True) if not abs(v) < float("inf")
+            ]
+            name = wrong[1] if wrong[0] == "loss" and len(wrong) > 1 else self.names[column]
+            value = values[step, self.names.index(name)].item()
+            raise NonFinite(f"{name} became {value} in epoch {self.epoch}, step {self.steps + step + 1}")
+        self.sum = values.sum(0) if self.sum is None else self.sum + values.sum(0)
+        self.steps += len(self.recent)
+        self.recent = []
+
+    def means(self) -> dict[str, float]:
+        if self.recent:
+            self._settle()
+        assert self.sum is not None, "an epoch has at least one step"
+        return {f"train/{n}": v / self.steps for n, v in zip(self.names, self.sum.tolist(), strict=True)}
+
+
+class Average:
+    """An exponential moving average of a model's weights; buffers are copied."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        pairs = list(zip(self.model.parameters(), model.parameters(), strict=True))
+        torch._foreach_lerp_([a for a, _ in pairs], [b.detach() for _, b in pairs], 1 - self.decay)
+        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)

@@ -1,0 +1,56 @@
+"""Normalisation layers: group norm for any width, and batch norms that keep still."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from trainers.spec import Invalid
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the colours of ImageNet
+
+
+class Colours(nn.Module):
+    """Images of 0..1, (B, 3, H, W), to about zero mean and unit variance in each colour."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, value in (("mean", MEAN), ("std", STD)):
+            # Not in the state: they are no weights.
+            self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 3, H, W)."""
+        return (images - self.mean) / self.std
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """About eight channels a group and at most 32 groups: 256 channels have the 32 of Wu and He, 2018.
+
+    One channel a group would be instance norm, which forgets how strong a feature is.
+    """
+    return nn.GroupNorm(math.gcd(channels, 32, max(1, channels // 8)), channels)
+
+
+def freeze(stages: list[nn.Module], count: int) -> list[nn.Module]:
+    """Stop the first `count` stages from learning. -> those stages. Raises `Invalid` if there are fewer."""
+    if count > len(stages):
+        raise Invalid(f"cannot freeze {count} stages: the backbone has {len(stages)}", ("freeze",))
+    for stage in stages[:count]:
+        stage.requires_grad_(False)
+    return stages[:count]
+
+
+def still(modules: Iterable[nn.Module]) -> None:
+    """Keep the running statistics of the batch norms in these modules; to be called after each `.train()`."""
+    for module in modules:
+        for norm in module.modules():
+            if isinstance(norm, _BatchNorm):
+                norm.eval()

@@ -1,0 +1,60 @@
+"""Optimizers by name, and the rate of each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from trainers import schedules
+from trainers.spec import Fraction, NonNegative, Recipe
+
+
+class SGD(torch.optim.SGD):
+    """Stochastic gradient descent; the defaults are those of the detection field."""
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        *,
+        momentum: Fraction = 0.9,
+        weight_decay: NonNegative = 1e-4,
+        nesterov: bool = False,
+    ) -> None:
+        super().__init__(
+            parameters, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True
+        )
+
+
+class AdamW(torch.optim.AdamW):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        *,
+        betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999),
+        weight_decay: NonNegative = 0.05,
+    ) -> None:
+        super().__init__(parameters, lr, betas=betas, weight_decay=weight_decay, fused=True)
+
+
+def rates(recipe: Recipe, steps: int) -> Callable[[int], float]:
+    """The learning rate of the n-th step (from 0) of a training with so many steps an epoch.
+
+    The schedule's rate, times a linear warm-up from `warmup_from` over the first `warmup` steps.
+    """
+    schedule = recipe.schedule.of(schedules)
+
+    def rate(step: int) -> float:
+        factor: float = schedule(step / steps, recipe.epochs)
+        if step < recipe.warmup:
+            factor *= recipe.warmup_from + (1 - recipe.warmup_from) * step / recipe.warmup
+        return recipe.lr * factor
+
+    return rate

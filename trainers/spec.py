@@ -1,0 +1,211 @@
+"""What to train: frozen values that say everything about a training but not where it runs.
+
+A `Stage` contains the stage that teaches it, so its hash is the address of its result. Two rules keep that true:
+whatever changes the weights is in here, and whatever does not (machines, folders, worker counts) is not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from types import ModuleType
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+# Raised by hand when the meaning of training changes, so that no older result passes for a newer one.
+SEMANTICS = 1
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Index = Annotated[int, Field(ge=0)]
+
+
+class Invalid(ValueError):
+    """A user's mistake: what is wrong, and at which key (`where`, from the outside in)."""
+
+    def __init__(self, message: str, where: Iterable[str | int] = ()) -> None:
+        super().__init__(message)
+        self.where = tuple(where)
+
+    def under(self, *where: str | int) -> Invalid:
+        """The same mistake, seen from further out."""
+        return Invalid(str(self), (*where, *self.where))
+
+
+def alternatives(name: str, known: Iterable[str]) -> str:
+    """`LDD is not one of KD, LD; did you mean LD?`"""
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{name} is not one of {', '.join(known) or '(nothing)'}{hint}"
+
+
+class Spec(BaseModel):
+    """A frozen value that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def offers(package: ModuleType) -> dict[str, Any]:
+    """The classes and functions that a package offers by name: those it imported from its own files."""
+    return {
+        name: thing
+        for name, thing in vars(package).items()
+        if not name.startswith("_")
+        and (inspect.isclass(thing) or inspect.isfunction(thing))
+        and thing.__module__.split(".")[: package.__name__.count(".") + 1] == package.__name__.split(".")
+    }
+
+
+class Call(Spec):
+    """A class by its name, with arguments: `LD`, or `{LD: {temperature: 10}}`."""
+
+    name: str
+    args: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, Mapping) and len(value) == 1 and "name" not in value:
+            ((name, args),) = value.items()
+            if not isinstance(name, str) or not isinstance(args or {}, Mapping):
+                raise ValueError("write a name, or {Name: {argument: value}}")
+            return {"name": name, "args": dict(args or {})}
+        if isinstance(value, Mapping) and set(value) <= {"name", "args"}:
+            return value
+        raise ValueError("write a name, or {Name: {argument: value}}")
+
+    @model_serializer
+    def _write(self) -> dict[str, Any]:
+        return {self.name: self.args}
+
+    def knobs(self, package: ModuleType) -> dict[str, inspect.Parameter]:
+        """The keyword-only parameters of what this names, or `Invalid` when the package does not offer it."""
+        known = offers(package)
+        if self.name not in known:
+            raise Invalid(alternatives(self.name, known))
+        parameters = inspect.signature(known[self.name]).parameters
+        return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+    def complete(self, package: ModuleType) -> Call:
+        """The same call with every default written out and every value of its parameter's type.
+
+        Raises `Invalid` for an unknown name or argument, a missing argument, or a value of the wrong type or range.
+        """
+        knobs = self.knobs(package)
+        thing = offers(package)[self.name]
+        hints = get_type_hints(thing.__init__ if inspect.isclass(thing) else thing, include_extras=True)
+        for name in self.args:
+            if name not in knobs:
+                raise Invalid(f"{self.name} has no argument {alternatives(name, knobs)}", (self.name, name))
+        args = {}
+        for name, knob in knobs.items():
+            value = self.args.get(name, knob.default)
+            if value is knob.empty:
+                raise Invalid(f"{self.name} needs the argument {name}", (self.name,))
+            try:
+                adapter = TypeAdapter(hints.get(name, Any))
+                args[name] = adapter.dump_python(adapter.validate_python(value), mode="json")
+            except ValidationError as error:
+                raise Invalid(f"{name}: {explain(error)}", (self.name, name)) from None
+        return Call(name=self.name, args=args)
+
+    def of(self, package: ModuleType, *context: Any) -> Any:
+        """Build what this names, from the context and the arguments."""
+        return offers(package)[self.name](*context, **self.args)
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(f'{k}={v}' for k, v in self.args.items())})"
+
+
+def explain(error: ValidationError) -> str:
+    """One line for what pydantic found, without its web addresses."""
+    first = error.errors(include_url=False)[0]
+    return f"{first['msg'].removeprefix('Value error, ')} (got {first['input']!r:.80})"
+
+
+class Model(Spec):
+    """A detector on a backbone."""
+
+    detector: Call
+    backbone: Call
+
+
+class Data(Spec):
+    """A data set by its content: the same annotations and image list are the same data, wherever they lie."""
+
+    fingerprint: str
+    classes: tuple[str, ...]
+
+
+class Recipe(Spec):
+    """How weights come about. `epochs` counts passes over the training set, `batch` images over all workers."""
+
+    epochs: Count = 12
+    batch: Count = 16
+    optimizer: Call = Call(name="SGD")
+    lr: Positive = 0.01
+    schedule: Call = Call(name="Step")
+    warmup: Index = 500  # optimizer steps over which the rate rises linearly
+    warmup_from: Fraction = 0.001  # the part of the rate at which it starts to rise
+    clip: Positive | None = None  # largest norm of the gradient
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the averaged weights; 0: none
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # on a CPU always fp32
+    freeze: Index = 0  # the stem and this many stages less one of the backbone keep their weights; 0: none
+    fixed_norm: bool = False  # batch norm keeps its running statistics; gamma and beta still learn
+    resize: tuple[Count, Count] | None = None  # short side, and the most that the long side may have; pixels
+    flip: Fraction = 0.5  # how often an image is mirrored
+
+
+class Stage(Spec):
+    """One training of one model by one teacher stage, or by nobody."""
+
+    model: Model
+    data: Data
+    recipe: Recipe
+    distill: tuple[Call, ...] = ()
+    seed: Index = 0
+    teacher: Stage | None = None
+
+    @model_validator(mode="after")
+    def _teacher_and_losses_go_together(self) -> Stage:
+        if self.distill and self.teacher is None:
+            raise ValueError("a stage without a teacher has no distillation losses")
+        return self
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits: the address of this stage's result. It covers the teacher by the teacher's own key."""
+        own = self.model_dump(mode="json", exclude={"teacher"})
+        own["semantics"] = SEMANTICS
+        own["teacher"] = self.teacher.key if self.teacher else None
+        return hashlib.sha256(canonical(own).encode()).hexdigest()[:16]
+
+    @property
+    def lineage(self) -> Iterator[Stage]:
+        """The stages from the root teacher to this one."""
+        if self.teacher is not None:
+            yield from self.teacher.lineage
+        yield self
+
+
+def canonical(value: Any) -> str:
+    """JSON that is the same for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

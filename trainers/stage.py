@@ -1,0 +1,130 @@
+"""Run a stage as a Ray Train `TorchTrainer`: in this process, or with several workers. The only Ray in this package."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from torch import nn
+
+from trainers import workers
+from trainers.loop import Stopped
+from trainers.store import Result, Store
+from trainers.worker import Entry, Order, work
+
+
+def run_here(
+    order: Order, *, cpus: float, report: Callable[[Entry], None], stop: Callable[[], bool]
+) -> Result:
+    """Train a stage in this process, by TorchTrainer's local mode: no other process has to load torch for it."""
+
+    def loop() -> Result:
+        torch.set_num_threads(max(1, int(cpus)))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return work(order, device=device, report=report, stop=stop)
+
+    result: Result = TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0)).fit().return_value
+    return result
+
+
+@ray.remote(num_cpus=0)
+class Post:
+    """Between a stage's workers and its trial: epochs one way, the wish to stop the other."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.stopping = False
+        self.failure: str | None = None
+
+    def report(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+    def take(self) -> list[Entry]:
+        taken, self.entries = self.entries, []
+        return taken
+
+    def stop(self) -> None:
+        self.stopping = True
+
+    def stopped(self) -> bool:
+        return self.stopping
+
+    def fail(self, reason: str) -> None:
+        self.failure = self.failure or reason
+
+    def failed(self) -> str | None:
+        return self.failure
+
+
+class StageFailed(RuntimeError):
+    """A worker of the stage failed in a way that trying again does not mend."""
+
+
+def run_on_workers(
+    order: Order, *, num_workers: int, cpus: float, gpus: float, post: Any, tries: int = 3
+) -> Result:
+    """Train a stage with data-parallel workers. A worker that dies is replaced and the stage goes on from its last
+    epoch, at most `tries` times; an error in the training itself is final and raised as `StageFailed`."""
+    with tempfile.TemporaryDirectory(prefix="tapath-") as folder:
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={"order": order.model_dump_json(), "post": post, "threads": max(1, int(cpus))},
+            scaling_config=ScalingConfig(
+                num_workers=num_workers,
+                use_gpu=gpus > 0,
+                resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
+            ),
+            run_config=RunConfig(
+                name=order.stage.key, storage_path=folder, failure_config=FailureConfig(max_failures=tries)
+            ),
+        )
+        trainer.fit()
+    failure = ray.get(post.failed.remote())
+    if failure is not None:
+        raise StageFailed(failure)
+    if ray.get(post.stopped.remote()):
+        raise Stopped
+    result = Store(order.store).get(order.stage)
+    assert result is not None, "the workers ended well"
+    return result
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """What each of several workers does."""
+    post = config["post"]
+    if ray.get(post.failed.remote()) is not None:
+        return  # this is a new try of something that trying does not mend
+    torch.set_num_threads(config["threads"])
+    device = ray.train.torch.get_device()
+
+    def report(entry: Entry) -> None:
+        # All workers learn of a wish to stop at the same epoch, or the others would wait for one that left.
+        stopping = torch.zeros(1, device=device)
+        if workers.rank() == 0:
+            ray.get(post.report.remote(entry))
+            stopping += ray.get(post.stopped.remote())
+        if workers.mean(stopping).item() > 0:
+            raise Stopped
+        ray.train.report(entry)
+
+    def wrap(task: nn.Module) -> nn.Module:
+        if workers.count() == 1:
+            return task
+        return nn.parallel.DistributedDataParallel(
+            task, device_ids=[device] if device.type == "cuda" else None
+        )
+
+    try:
+        work(Order.model_validate_json(config["order"]), device=device, report=report, wrap=wrap)
+    except Stopped:
+        return
+    except Exception as error:
+        ray.get(post.fail.remote(f"{type(error).__name__}: {error}"))
+        raise

@@ -1,0 +1,206 @@
+"""Results and weights by the key of their stage, on a folder that every worker can see.
+
+A result is there whole or not at all: weights are written aside, flushed and renamed, then `result.json` is, which
+names their SHA-256. Nothing that is read back can run code: weights are safetensors, and states are opened with
+`weights_only`. Nothing absolute is stored, so a store may be moved.
+
+    <store>/<key>/result.json          the stage, its score, its curves, the digest of its weights
+    <store>/<key>/weights.safetensors  what the stage learned
+    <store>/<key>/measured.json        that the weights, read back, have this score
+    <store>/<key>/state-<epoch>-<digest>.pt   where a half-trained stage stopped; gone when it is done
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trainers.spec import Invalid, Spec, Stage
+
+FORMAT = 1
+
+
+class Result(Spec):
+    """What is kept of a finished stage."""
+
+    stage: Stage
+    score: float  # of the last epoch; higher is better
+    metrics: dict[str, float]  # of the last epoch, such as val/AP
+    history: list[dict[str, float]]  # one entry an epoch, with "epoch" counting from 1
+    seconds: float  # of training and validation, interruptions not counted
+    device: str
+    sha256: str  # of the weights file
+    size: int  # of the weights file, bytes
+    format: int = FORMAT
+
+    @property
+    def key(self) -> str:
+        return self.stage.key
+
+
+class Damaged(RuntimeError):
+    """A stored file is not what was written; it was set aside."""
+
+
+class Store:
+    """Results and half-trained states under one folder."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def get(self, stage: Stage) -> Result | None:
+        """The stage's result if it is stored whole: readable, of this very stage, its weights of the recorded size."""
+        file = self.root / stage.key / "result.json"
+        try:
+            result = Result.model_validate_json(file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (ValidationError, UnicodeDecodeError):
+            set_aside(file)
+            return None
+        if result.format > FORMAT:
+            raise Invalid(
+                f"{file} was written by a newer tapath (format {result.format}, this one reads {FORMAT})"
+            )
+        if result.stage != stage:
+            raise Invalid(f"{file} holds another stage than its key says; move that folder away")
+        weights = self.weights_file(stage.key)
+        return result if weights.is_file() and weights.stat().st_size == result.size else None
+
+    def check(self, stage: Stage) -> bool:
+        """Whether the stage is stored whole, every byte of its weights included. Damaged weights are set aside."""
+        result = self.get(stage)
+        if result is None:
+            return False
+        file = self.weights_file(stage.key)
+        if digest(file) == result.sha256:
+            return True
+        set_aside(file)
+        return False
+
+    def weights(self, result: Result) -> dict[str, Tensor]:
+        """The weights of a result. Raises `Damaged` when the file is not the one that was stored."""
+        file = self.weights_file(result.key)
+        if not file.is_file() or digest(file) != result.sha256:
+            aside = set_aside(file) if file.is_file() else file
+            raise Damaged(
+                f"the weights of stage {result.key} are damaged ({aside}); run again to train it anew"
+            )
+        return load_file(file)
+
+    def put(self, stage: Stage, weights: dict[str, Tensor], **facts: Any) -> Result:
+        """Store a finished stage; `facts` are the other fields of `Result`."""
+        folder = self.root / stage.key
+        file = self.weights_file(stage.key)
+        write(file, lambda path: save_file(weights, path))
+        result = Result(stage=stage, sha256=digest(file), size=file.stat().st_size, **facts)
+        write(folder / "result.json", lambda path: path.write_text(result.model_dump_json(indent=1)))
+        return result
+
+    def weights_file(self, key: str) -> Path:
+        return self.root / key / "weights.safetensors"
+
+    def save_state(self, key: str, epoch: int, state: dict[str, Any]) -> None:
+        """Keep where a stage is after an epoch, and drop where it was before."""
+        folder = self.root / key
+        folder.mkdir(parents=True, exist_ok=True)
+        older = list(folder.glob("state-*.pt"))
+        aside = folder / f".state.{os.getpid()}.pt"
+        torch.save(state, aside)
+        flush(aside)
+        aside.rename(folder / f"state-{epoch:06d}-{digest(aside)}.pt")
+        for file in older:
+            file.unlink(missing_ok=True)
+
+    def load_state(self, key: str) -> dict[str, Any] | None:
+        """Where the stage last was, if it was begun; a damaged state is set aside."""
+        for file in sorted((self.root / key).glob("state-*.pt"), reverse=True):
+            if file.stem.rsplit("-", 1)[1] == digest(file):
+                state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+                return state
+            set_aside(file)
+        return None
+
+    def begun(self, key: str) -> int:
+        """The last epoch from which a stage that is not done can go on; 0 if there is none."""
+        return max((int(file.stem.split("-")[1]) for file in (self.root / key).glob("state-*.pt")), default=0)
+
+    def drop_state(self, key: str) -> None:
+        for file in (self.root / key).glob("state-*.pt"):
+            file.unlink(missing_ok=True)
+
+    def measured(self, result: Result) -> bool:
+        """Whether these very weights were read back once and had this very score."""
+        file = self.root / result.key / "measured.json"
+        try:
+            return Measurement.model_validate_json(file.read_bytes()) == measurement(result)
+        except (FileNotFoundError, ValidationError):
+            return False
+
+    def mark_measured(self, result: Result) -> None:
+        text = measurement(result).model_dump_json()
+        write(self.root / result.key / "measured.json", lambda path: path.write_text(text))
+
+    def writable(self) -> None:
+        """Raise `Invalid` when nothing can be stored here."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise Invalid(
+                f"the store {self.root} cannot be written: {error.strerror}", ("resources", "store")
+            ) from None
+
+
+class Measurement(Spec):
+    """The score that the weights with this digest had when they were read back."""
+
+    sha256: str
+    score: float
+
+
+def measurement(result: Result) -> Measurement:
+    return Measurement(sha256=result.sha256, score=result.score)
+
+
+def write(file: Path, fill: Callable[[Path], object]) -> None:
+    """Fill a file beside its place, flush it to the disk, and rename it: it is there whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        fill(aside)
+        flush(aside)
+        aside.rename(file)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def flush(file: Path) -> None:
+    with open(file, "rb+") as handle:
+        os.fsync(handle.fileno())
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(file, "rb") as handle:
+        hasher = hashlib.sha256()
+        while block := handle.read(1 << 20):
+            hasher.update(block)
+        return hasher.hexdigest()
+
+
+def set_aside(file: Path) -> Path:
+    """Rename a damaged file so that nobody reads it again; -> its new name."""
+    aside = file.with_name(f"{file.name}.corrupt")
+    file.rename(aside)
+    return aside

@@ -1,0 +1,63 @@
+"""Load a trained stage as a teacher, and make sure that what was loaded is what was trained.
+
+"The teacher was not really loaded" is the most common reason why distillation gives nothing. So weights are read back
+and measured on the validation set once, and their score must be the recorded one before they teach anybody.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainers import build
+from trainers.evaluate import measure
+from trainers.spec import Stage
+from trainers.store import Result, Store
+
+# Another device or another number of threads sums in another order; a wrong teacher is off by far more.
+TOLERANCE = 0.002
+
+
+class NotTheTeacher(RuntimeError):
+    """Loaded weights have another score than their record says."""
+
+
+def load(store: Store, stage: Stage, *, device: torch.device) -> nn.Module:
+    """The detector of a finished stage, in evaluation mode and without gradients."""
+    result = store.get(stage)
+    if result is None:
+        raise NotTheTeacher(
+            f"the teacher {stage.key} is not in the store {store.root}; run again to train it"
+        )
+    return restore(store, result, device=device)
+
+
+def restore(store: Store, result: Result, *, device: torch.device) -> nn.Module:
+    detector = build.network(result.stage.model, len(result.stage.data.classes))
+    detector.load_state_dict(store.weights(result))
+    return detector.to(device).eval().requires_grad_(False)
+
+
+def verified(
+    store: Store, stage: Stage, data: Any, *, device: torch.device, loader_workers: int = 0
+) -> nn.Module:
+    """The same, measured first if these weights never were. Raises `NotTheTeacher` with both figures."""
+    detector = load(store, stage, device=device)
+    result = store.get(stage)
+    assert result is not None, "load would have raised"
+    if not store.measured(result):
+        metrics = measure(detector, data.val, stage.recipe, device=device, loader_workers=loader_workers)
+        agree(result, metrics[data.score])
+        store.mark_measured(result)
+    return detector
+
+
+def agree(result: Result, score: float) -> None:
+    """Raise `NotTheTeacher` unless the score is the recorded one."""
+    if not abs(score - result.score) <= TOLERANCE:
+        raise NotTheTeacher(
+            f"the weights of {result.key} score {score:.4f} but their record says {result.score:.4f}; "
+            f"they may not teach. Remove the folder {result.key} from the store to train it anew"
+        )

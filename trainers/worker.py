@@ -1,0 +1,165 @@
+"""One worker's part of a stage, from its teacher to its stored result; resumes by itself where it was left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainers import build, teacher, workers
+from trainers.data.batches import Batches
+from trainers.evaluate import measure
+from trainers.loop import Epoch, Training
+from trainers.outputs import Outputs
+from trainers.spec import Call, Count, Index, Invalid, Spec, Stage
+from trainers.store import Result, Store
+from trainers.task import Task
+
+Entry = dict[str, float]
+
+
+class Order(Spec):
+    """A stage, and where to train it. Nothing here but the stage changes the weights."""
+
+    stage: Stage
+    data: Call  # the data set as it can be found here
+    store: str
+    loader_workers: Index = 0
+    evaluate_every: Count = 1  # epochs
+
+
+def work(
+    order: Order,
+    *,
+    device: torch.device,
+    report: Callable[[Entry], None] = lambda entry: None,
+    stop: Callable[[], bool] = lambda: False,
+    wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
+) -> Result:
+    """Train a stage and store it; -> its result.
+
+    `report` gets each epoch's entry once it can be resumed from, `stop` is asked between two steps, `wrap` makes the
+    task data-parallel. Everything that goes wrong is raised, and nothing finished is lost by it.
+    """
+    store, stage = Store(order.store), order.stage
+    result = store.get(stage)
+    if result is not None:  # another driver, or this one before it was killed
+        return result
+    data = build.dataset(order.data)
+    if data.fingerprint != stage.data.fingerprint:
+        raise Invalid(
+            f"{order.data} is not the data of this study any more: its annotations or image list changed"
+        )
+    torch.manual_seed(stage.seed)
+    student = build.detector(stage).to(device)
+    lessons, losses = no_lesson, {}
+    if stage.teacher is not None:
+        guide = teacher.verified(
+            store, stage.teacher, data, device=device, loader_workers=order.loader_workers
+        )
+        losses = build.losses(stage.distill, student, guide)
+        lessons = lessons_of(guide)
+    training = Training(
+        Task(student, losses).to(device), stage.recipe, batches(order, data, student), device=device
+    )
+    training.wrapped = wrap(training.task)
+    history, seconds = _resume(store, stage, training)
+    started = time.perf_counter() - seconds
+    for entry in history:
+        report(entry)
+    for epoch in training.epochs(lessons, stop=stop):
+        entry = {"epoch": float(epoch.number), **epoch.metrics, **_validate(order, training, data, device)}
+        entry["seconds"] = seconds = time.perf_counter() - started
+        history.append(entry)
+        if workers.rank() == 0:
+            _keep(store, stage, epoch, history, seconds)
+        report(entry)
+    if workers.rank() == 0:
+        _finish(store, order, training.product, data, history=history, seconds=seconds, device=device)
+    workers.barrier()
+    result = store.get(stage)
+    assert result is not None, "it was just stored"
+    return result
+
+
+def batches(order: Order, data: Any, student: nn.Module) -> Batches:
+    """The training batches of this worker."""
+    recipe = order.stage.recipe
+    return Batches(
+        data.train,
+        batch=recipe.batch,
+        seed=order.stage.seed,
+        flip=recipe.flip,
+        resize=recipe.resize,
+        divisor=max(student.strides),
+        rank=workers.rank(),
+        world=workers.count(),
+        loader_workers=order.loader_workers,
+    )
+
+
+def no_lesson(images: Tensor) -> Outputs | None:
+    return None
+
+
+def lessons_of(guide: nn.Module) -> Callable[[Tensor], Outputs]:
+    """What the teacher says of images, without gradient."""
+
+    def lesson(images: Tensor) -> Outputs:
+        with torch.no_grad():
+            outputs: Outputs = guide(images)
+        return outputs
+
+    return lesson
+
+
+def _resume(store: Store, stage: Stage, training: Training) -> tuple[list[Entry], float]:
+    """Bring the training to where it was left; -> the epochs so far and the seconds that they took."""
+    kept = store.load_state(stage.key)
+    if kept is None:
+        return [], 0.0
+    training.restore(kept["training"])
+    return kept["history"], kept["seconds"]
+
+
+def _keep(store: Store, stage: Stage, epoch: Epoch, history: list[Entry], seconds: float) -> None:
+    state = {"training": epoch.state, "history": history, "seconds": seconds}
+    store.save_state(stage.key, epoch.number, state)
+
+
+def _validate(order: Order, training: Training, data: Any, device: torch.device) -> Entry:
+    """The validation metrics after an epoch, by the first worker, when it is time for them."""
+    last = training.epoch == order.stage.recipe.epochs
+    if workers.rank() or not (last or training.epoch % order.evaluate_every == 0):
+        return {}
+    recipe = order.stage.recipe
+    found = measure(training.product, data.val, recipe, device=device, loader_workers=order.loader_workers)
+    return {f"val/{name}": value for name, value in found.items()}
+
+
+def _finish(
+    store: Store,
+    order: Order,
+    product: nn.Module,
+    data: Any,
+    *,
+    history: list[Entry],
+    seconds: float,
+    device: torch.device,
+) -> None:
+    """Store the result, read it back as a child will, and only then forget how it came about."""
+    last = history[-1]
+    result = store.put(
+        order.stage,
+        {name: tensor.detach().cpu().contiguous() for name, tensor in product.state_dict().items()},
+        score=last[f"val/{data.score}"],
+        metrics={name: value for name, value in last.items() if name.startswith("val/")},
+        history=history,
+        seconds=seconds,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    )
+    teacher.verified(store, order.stage, data, device=device, loader_workers=order.loader_workers)
+    store.drop_state(result.key)

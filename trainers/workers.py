@@ -1,0 +1,33 @@
+"""The workers of one stage: sums and means over all of them, so that a loss does not depend on their number."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+def count() -> int:
+    """How many workers train this stage."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this one is, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def mean(x: Tensor) -> Tensor:
+    """The mean of x over the workers, without gradient. DDP averages gradients, so a loss that is divided by a mean
+    over workers has the gradient that one worker with the whole batch would have."""
+    x = x.detach()
+    if count() == 1:
+        return x
+    x = x.clone()
+    dist.all_reduce(x)
+    return x / count()
+
+
+def barrier() -> None:
+    """Wait until every worker is here."""
+    if count() > 1:
+        dist.barrier()
