@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path as File
 from typing import Any
@@ -95,18 +96,22 @@ def status(study: Any, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def best(study: File | None, experiment: str | None, tracking: str | None, as_json: bool) -> None:
     """Ask MLflow for the best path of a study or an experiment."""
+    from orchestrator.ranking import best as ask
+    from orchestrator.run import student_keys
     from orchestrator.study import Resources, load
-    from orchestrator.tracking import best as ask
 
     if (study is None) == (experiment is None):
         raise Invalid("name a study file, or an experiment with --experiment NAME")
+    keys = None
     if study is not None:
         loaded = load(study)
         experiment, tracking = loaded.name, tracking or loaded.resources.tracking
+        keys = student_keys(loaded)
+    assert experiment is not None, "one of them was given"
     default = os.environ.get("MLFLOW_TRACKING_URI") or Resources().tracking
-    found = ask(tracking or default, experiment)
+    found = ask(tracking or default, experiment, keys=keys)
     if as_json:
-        click.echo(json.dumps(found.as_dict(), indent=1))
+        click.echo(json.dumps(asdict(found), indent=1))
     else:
         click.echo(f"{found.path}  score {found.score:.4f}")
 

@@ -20,7 +20,7 @@ from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.stopper import Stopper
 
-from orchestrator.searcher import DriverOnly, Starts, StageSearcher
+from orchestrator.searcher import DriverOnly, StageSearcher, Starts
 from orchestrator.study import Resources
 from orchestrator.trial import Trial
 from trainers.spec import Invalid, Stage
@@ -33,9 +33,7 @@ DRIVER_CPU = 0.01  # of a stage with several workers: it only waits, and must no
 def connected(address: str | None) -> Iterator[None]:
     """Ray at an address, or of a job's own cluster, or started here for the length of the run."""
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    here: dict[str, Any] = (
-        {"num_cpus": os.cpu_count(), "include_dashboard": False} if address == "local" else {}
-    )
+    here: dict[str, Any] = {"num_cpus": os.cpu_count(), "include_dashboard": False} if address == "local" else {}
     ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **here)
     try:
         yield
@@ -50,9 +48,7 @@ def needs(resources: Resources) -> dict[str, float]:
 
 def fits(resources: Resources, node: dict[str, float]) -> int:
     """How many workers a node has room for."""
-    return min(
-        int((node.get(kind, 0.0) + 1e-9) // amount) for kind, amount in needs(resources).items() if amount
-    )
+    return min(int((node.get(kind, 0.0) + 1e-9) // amount) for kind, amount in needs(resources).items() if amount)
 
 
 def slots(resources: Resources) -> int:

@@ -101,8 +101,6 @@ class Frontier:
         """A running stage cannot be trained; all that it would have taught is lost."""
         del self.running[key]
         self.failed[key] = reason
-        for path in self._paths[key]:
-            self._rate(path)
         self._plan()
         self._ask()
 

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Collection
 from typing import Any
 
+from orchestrator import scalar
 from orchestrator.document import Document, Where, located, printable
 from orchestrator.yamlfile import parse
 from trainers.spec import Invalid, alternatives
@@ -28,6 +29,8 @@ def assign(document: Document, assignment: str, *, creates: Collection[str]) -> 
     value = parse(text, source, numbered=False).tree
     tree = copy.deepcopy(document.tree)
     try:
+        for key in keys:
+            scalar.value(key, plain=False)
         where = _put(tree, keys, value, creates)
     except Invalid as mistake:
         raise Invalid(printable(f"{source}: {located(mistake)}")) from None
@@ -35,7 +38,9 @@ def assign(document: Document, assignment: str, *, creates: Collection[str]) -> 
     for n in range(1, len(where)):
         places.setdefault(where[:n], source)
     parent = where[:-1]
-    if parent in document.places and where not in document.places:  # a key too many is the parent's mistake
+    if (
+        parent and parent in document.places and where not in document.places
+    ):  # a key too many is the parent's mistake
         places[parent] = f"{document.places[parent]}, with {source}"
     places[where] = source
     return Document(document.source, document.text, tree, places)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.frontier import Frontier
-from orchestrator.run import Prepared
-from orchestrator.session import prepare
+from orchestrator.run import Prepared, prepare
 from orchestrator.study import Study
 
 
@@ -19,7 +18,7 @@ def plan(study: Study) -> dict[str, Any]:
     prepared = prepare(study)
     frontier = prepared.frontier(prepared.stored)
     board = prepared.board(frontier)
-    stages = [
+    stages: list[dict[str, Any]] = [
         {
             "key": row.key,
             "path": list(row.path.models),

@@ -29,9 +29,7 @@ class Progress:
         self.board = board
         self.console = Console(file=stream, highlight=False, markup=False, force_terminal=live)
         able = stream.isatty() and not self.console.is_dumb_terminal
-        self.view = (
-            LiveTable(board, self.console) if (able if live is None else live) else Lines(board, stream)
-        )
+        self.view = LiveTable(board, self.console) if (able if live is None else live) else Lines(board, stream)
 
     def __enter__(self) -> Progress:
         self.view.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from importlib.metadata import version as installed
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def _upload(client: MlflowClient, name: str, row: Row, weights: Path, model: Log
     # Imported here: it is slow, and most that track never register.
     from mlflow.pyfunc import save_model
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Any type hint", UserWarning)  # of what is returned; nothing is lost
         stage = Path(folder) / "stage.json"
         stage.write_text(row.stage.model_dump_json(indent=1), encoding="utf-8")
         save_model(
@@ -43,6 +45,7 @@ def _upload(client: MlflowClient, name: str, row: Row, weights: Path, model: Log
             pip_requirements=[f"{package}=={installed(package)}" for package in NEEDS],
         )
         client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+    client.delete_logged_model_tag(model.model_id, "mlflow.model.isExternal")
     return client.create_model_version(
         name,
         model.artifact_location,

@@ -22,7 +22,7 @@ def write(summary: Mapping[str, Any], folder: Path) -> Path:
     """Write both files of a summary, each whole or not at all. -> report.html."""
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "report.html"
-    _put(folder / "report.json", json.dumps(summary, indent=1, allow_nan=False))
+    _put(folder / "report.json", json.dumps(summary, allow_nan=False))
     _put(page, render(summary))
     return page
 
@@ -103,11 +103,11 @@ def _node(
 def _edge(
     edge: list[str], scores: Mapping[tuple[str, ...], float], stages: list[dict[str, Any]], *, best: list[str]
 ) -> dict[str, Any]:
-    """`paths`: all the trainings along this edge, best first. `score`: the one on the best path, else the best."""
-    ends = tuple(edge)
+    """`paths`: all trainings along this edge, best first. `score`: that on the best path, else the best."""
+    _, student = ends = edge[0], edge[1]
     own = sorted(((score, path) for path, score in scores.items() if path[-2:] == ends), reverse=True)
-    on_best = ends in pairwise(best)
-    part = tuple(best[: best.index(ends[1]) + 1]) if on_best else ()
+    on_best = ends in list(pairwise(best))
+    part = tuple(best[: best.index(student) + 1]) if on_best else ()
     return {
         "ends": edge,
         "best": on_best,

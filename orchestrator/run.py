@@ -24,6 +24,14 @@ from trainers.store import Result, Store
 PATIENCE = 60.0  # seconds that a stage may wait for resources before it is said what it waits for
 
 
+def prepare(study: Study) -> Prepared:
+    """Check a study against its data, down to the shapes. Raises `Invalid` with file and line."""
+    try:
+        return Prepared(study)
+    except Invalid as mistake:
+        raise study.refusal(mistake) from mistake
+
+
 class Prepared:
     """A study that was checked down to the shapes: its lattice, the sizes of its models, and the store."""
 
@@ -114,11 +122,18 @@ class Prepared:
         row.weights = str(self.store.weights_file(result.key).resolve())
 
 
+def student_keys(study: Study) -> set[str]:
+    """The keys of all stages that train the student of a study, alone or at the end of a path."""
+    prepared = prepare(study)
+    paths = [*prepared.lattice.paths(), Path((prepared.lattice.student,))]
+    return {prepared.lattice.stage(path, seed).key for path in paths for seed in study.seeds}
+
+
 class Run:
     """A study under way. Tune's searcher asks it what to train and tells it what came of it."""
 
     def __init__(
-        self, prepared: Prepared, *, changed: Callable[[Row], None], say: Callable[[str], None]
+        self, prepared: Prepared, board: Board, *, changed: Callable[[Row], None], say: Callable[[str], None]
     ) -> None:
         self.prepared = prepared
         self.frontier = prepared.frontier(lambda stage: prepared.stored(stage, whole=True))

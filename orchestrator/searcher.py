@@ -65,9 +65,7 @@ class StageSearcher(DriverOnly, Searcher):
         if "entry" in result:
             self.listener.epoch(self.keys[trial_id], json.loads(result["entry"]))
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         key = self.keys.pop(trial_id)
         if error or result is None:
             self.listener.failed(key, "its process died again and again", "")

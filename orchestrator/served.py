@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +37,10 @@ class Student(PythonModel):
     ) -> list[dict[str, Any]]:
         """What is found in each image, best first, with boxes (x1, y1, x2, y2) in pixels of that image.
 
-        model_input: paths or base64 texts of images, as a list, an array or the first column of a table.
+        model_input: paths of images, or images in base64. MLflow also makes a list of a table with one column.
         """
         with tempfile.TemporaryDirectory() as folder:
-            images = [picture(text, Path(folder)) for text in texts(model_input)]
+            images = [picture(text, Path(folder)) for text in model_input]
         split = Split(
             coco={
                 "images": [
@@ -66,15 +65,6 @@ class Student(PythonModel):
             "labels": labels,
             "classes": [self.stage.data.classes[label] for label in labels],
         }
-
-
-def texts(given: Any) -> Iterable[str]:
-    """The strings of a list, an array, a column or a table's first column."""
-    if hasattr(given, "columns"):
-        given = given.iloc[:, 0]
-    if isinstance(given, str):
-        return [given]
-    return [str(text) for text in getattr(given, "tolist", lambda: given)()]
 
 
 def picture(text: str, folder: Path) -> torch.Tensor:

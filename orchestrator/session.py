@@ -13,22 +13,13 @@ from orchestrator import report
 from orchestrator.board import Board, Row
 from orchestrator.lattice import best
 from orchestrator.progress import Progress
-from orchestrator.run import Prepared, Run
+from orchestrator.run import Prepared, Run, prepare
 from orchestrator.study import Study
 from orchestrator.summary import summarize
 from orchestrator.tracking import Tracking
 from orchestrator.verdict import arrow, verdict
-from trainers.spec import Invalid
 
 DONE, SOME_FAILED, INTERRUPTED = 0, 3, 130
-
-
-def prepare(study: Study) -> Prepared:
-    """Check a study against its data, down to the shapes. Raises `Invalid` with file and line."""
-    try:
-        return Prepared(study)
-    except Invalid as mistake:
-        raise study.refusal(mistake) from mistake
 
 
 def session(study: Study, *, address: str | None = None, quiet: bool = False) -> int:

@@ -135,7 +135,7 @@ def load(file: Path | str, sets: Sequence[str] = ()) -> Study:
     written = {key: value for key, value in tree.items() if key not in ORIGIN}
     mistakes = [unknown((key,), _known(())) for key in tree if key in ORIGIN]
     try:
-        # As JSON: there pydantic is strict about numbers, words and booleans, and still takes lists for tuples.
+        # As JSON: there pydantic is strict about numbers, words and booleans, and yet takes lists for tuples.
         study = Study.model_validate_json(json.dumps(written), strict=True)
     except ValidationError as errors:
         mistakes += found(errors, tree, _known)

@@ -79,9 +79,7 @@ class Trial(tune.Trainable):
         except StageFailed as error:
             self.news.put(Finished(failed=str(error), traceback=traceback.format_exc()))
         except Exception as error:
-            self.news.put(
-                Finished(failed=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
-            )
+            self.news.put(Finished(failed=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()))
 
     def _train_here(self, order: Order, config: dict[str, Any]) -> float:
         return run_here(order, cpus=config["cpus"], report=self.news.put, stop=self.stopping.is_set).score

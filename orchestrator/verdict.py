@@ -25,10 +25,10 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
     if open_stages:
         said.append(f"{_stages(open_stages)} still to be trained.")
     if counts["failed"]:
-        lost = (
-            f", and {counts['lost']} that needed them {_are(counts['lost'])} lost" if counts["lost"] else ""
-        )
-        said.append(f"{_stages(counts['failed'])} failed{lost}; no path through them is ranked.")
+        lost = f", and {counts['lost']} that needed them could not start" if counts["lost"] else ""
+        first = next(stage for stage in summary["stages"] if stage["state"] == "failed")
+        why = f"{arrow(first['path'])}: {plain(first['reason'])}"
+        said.append(f"{_stages(counts['failed'])} failed{lost}. The first was {why}")
     return said
 
 
@@ -104,15 +104,8 @@ def _noise(summary: Mapping[str, Any], student: str) -> list[str]:
     means = f"Means over {len(best['scores'])} seeds."
     if not within:
         return [means]
-    return [
-        f"{means} The difference to {' and to '.join(within)} is within the spread between seeds: "
-        "it may be noise."
-    ]
+    return [f"{means} The difference to {' and to '.join(within)} is within the spread between seeds: it may be noise."]
 
 
 def _stages(number: int) -> str:
     return f"{number} stage{'' if number == 1 else 's'}"
-
-
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"

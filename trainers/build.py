@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainers import backbones, data, detectors, distill
+from trainers.outputs import Network
 from trainers.spec import Call, Data, Invalid, Model, Recipe, Stage, canonical
 
 
@@ -35,13 +36,12 @@ def contents(call: Call) -> Data:
     return Data(fingerprint=found.fingerprint, classes=found.classes)
 
 
-def network(model: Model, num_classes: int) -> nn.Module:
+def network(model: Model, num_classes: int) -> Network:
     """A detector with fresh weights."""
-    built: nn.Module = model.detector.of(detectors, model.backbone.of(backbones), num_classes)
-    return built
+    return model.detector.of(detectors, model.backbone.of(backbones), num_classes)
 
 
-def detector(stage: Stage) -> nn.Module:
+def detector(stage: Stage) -> Network:
     """The model that a stage trains, with fresh weights, frozen where its recipe says so."""
     built = network(stage.model, len(stage.data.classes))
     built.backbone.freeze(stage.recipe.freeze)

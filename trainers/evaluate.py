@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from trainers.data.batches import in_order
 from trainers.data.split import Split
-from trainers.metrics import coco_ap
-from trainers.outputs import Detections
+from trainers.metrics.coco import coco_ap
+from trainers.outputs import Detections, Network
 from trainers.spec import Recipe
 
 
 @torch.no_grad()
 def find(
-    detector: nn.Module, split: Split, recipe: Recipe, *, device: torch.device, loader_workers: int = 0
+    detector: Network, split: Split, recipe: Recipe, *, device: torch.device, loader_workers: int = 0
 ) -> dict[int, Detections]:
     """Detections by image id, in pixels of the original images. The detector is left in evaluation mode."""
     detector.eval()
@@ -29,9 +28,7 @@ def find(
     for images, truth in batches:
         with precision(recipe, device):
             outputs = detector(images.to(device, non_blocking=True))
-        for one, image_id, scale in zip(
-            detector.detect(outputs, truth.sizes), truth.ids, truth.scales, strict=True
-        ):
+        for one, image_id, scale in zip(detector.detect(outputs, truth.sizes), truth.ids, truth.scales, strict=True):
             found[image_id] = original(one, scale)
     return found
 
@@ -43,7 +40,7 @@ def original(found: Detections, scale: tuple[float, float]) -> Detections:
 
 
 def measure(
-    detector: nn.Module, split: Split, recipe: Recipe, *, device: torch.device, loader_workers: int = 0
+    detector: Network, split: Split, recipe: Recipe, *, device: torch.device, loader_workers: int = 0
 ) -> dict[str, float]:
     """The metrics of a detector on a split, such as AP, AP50 and AP75."""
     return coco_ap(split, find(detector, split, recipe, device=device, loader_workers=loader_workers))

@@ -55,7 +55,7 @@ class Training:
         self.learning = [p for p in task.parameters() if p.requires_grad]
         self.optimizer = recipe.optimizer.of(optim, self.learning, recipe.lr)
         self.rate = optim.rates(recipe, batches.steps)
-        self.scaler = torch.amp.GradScaler(enabled=recipe.precision == "fp16" and device.type == "cuda")
+        self.scaler = torch.amp.grad_scaler.GradScaler(enabled=recipe.precision == "fp16" and device.type == "cuda")
         self.average = Average(task.student, recipe.ema) if recipe.ema else None
         self.epoch = 0
         self.checked = not len(task.distill)
@@ -109,9 +109,7 @@ class Training:
         for images, truth in self.batches.epoch(self.epoch):
             if stop():
                 raise Stopped
-            meter.add(
-                self._step(images.to(self.device, non_blocking=True), truth.to(self.device), lessons, step)
-            )
+            meter.add(self._step(images.to(self.device, non_blocking=True), truth.to(self.device), lessons, step))
             step += 1
         metrics = meter.means()
         metrics["train/lr"] = self.rate(step - 1)
@@ -160,13 +158,9 @@ def reaches(task: Task, losses: Losses) -> bool:
         grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         norm = torch.stack([g.float().norm() for g in grads if g is not None]).norm()
         if not torch.isfinite(norm):
-            raise Unreachable(
-                f"the distillation loss {name} gives the student a gradient of norm {norm.item()}"
-            )
+            raise Unreachable(f"the distillation loss {name} gives the student a gradient of norm {norm.item()}")
         if norm == 0:
-            raise Unreachable(
-                f"the distillation loss {name} gives the student a gradient of zero; is it the teacher?"
-            )
+            raise Unreachable(f"the distillation loss {name} gives the student a gradient of zero; is it the teacher?")
     return True
 
 
@@ -192,9 +186,7 @@ class Meter:
         if not torch.isfinite(values).all():
             step, column = (~torch.isfinite(values)).nonzero()[0].tolist()
             # The sum comes first; name the part of it that went wrong.
-            wrong = [
-                n for n, v in zip(self.names, values[step].tolist(), strict=True) if not abs(v) < float("inf")
-            ]
+            wrong = [n for n, v in zip(self.names, values[step].tolist(), strict=True) if not abs(v) < float("inf")]
             name = wrong[1] if wrong[0] == "loss" and len(wrong) > 1 else self.names[column]
             value = values[step, self.names.index(name)].item()
             raise NonFinite(f"{name} became {value} in epoch {self.epoch}, step {self.steps + step + 1}")

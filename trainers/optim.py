@@ -12,6 +12,8 @@ from torch import nn
 from trainers import schedules
 from trainers.spec import Fraction, NonNegative, Recipe
 
+__all__ = ["SGD", "AdamW"]  # what a study may name
+
 
 class SGD(torch.optim.SGD):
     """Stochastic gradient descent; the defaults are those of the detection field."""
@@ -25,9 +27,7 @@ class SGD(torch.optim.SGD):
         weight_decay: NonNegative = 1e-4,
         nesterov: bool = False,
     ) -> None:
-        super().__init__(
-            parameters, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True
-        )
+        super().__init__(parameters, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
 
 
 class AdamW(torch.optim.AdamW):

@@ -8,7 +8,7 @@ Boxes are (x1, y1, x2, y2) in pixels of the padded batch; edges come in the orde
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -73,6 +73,9 @@ class Detections:
     boxes: Tensor  # (N, 4)
     scores: Tensor  # (N,), 0..1
     labels: Tensor  # (N,), 0..K-1
+
+
+Network = Any  # an nn.Module that is a Detector and has a `backbone`; typing cannot say "both"
 
 
 class Detector(Protocol):

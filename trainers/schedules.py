@@ -9,6 +9,8 @@ from pydantic import Field
 
 from trainers.spec import Fraction
 
+__all__ = ["Constant", "Cosine", "OneCycle", "Step"]  # what a study may name
+
 
 class Constant:
     """The same rate all the way."""

@@ -62,11 +62,11 @@ class Spec(BaseModel):
 
 
 def offers(package: ModuleType) -> dict[str, Any]:
-    """The classes and functions that a package offers by name: those it imported from its own files."""
+    """The classes and functions that a package offers by name: its `__all__`, or what it imported from its files."""
     return {
         name: thing
         for name, thing in vars(package).items()
-        if not name.startswith("_")
+        if (name in package.__all__ if hasattr(package, "__all__") else not name.startswith("_"))
         and (inspect.isclass(thing) or inspect.isfunction(thing))
         and thing.__module__.split(".")[: package.__name__.count(".") + 1] == package.__name__.split(".")
     }
@@ -85,9 +85,8 @@ class Call(Spec):
             return {"name": value}
         if isinstance(value, Mapping) and len(value) == 1 and "name" not in value:
             ((name, args),) = value.items()
-            if not isinstance(name, str) or not isinstance(args or {}, Mapping):
-                raise ValueError("write a name, or {Name: {argument: value}}")
-            return {"name": name, "args": dict(args or {})}
+            if isinstance(name, str) and (args is None or isinstance(args, Mapping)):
+                return {"name": name, "args": dict(args or {})}
         if isinstance(value, Mapping) and set(value) <= {"name", "args"}:
             return value
         raise ValueError("write a name, or {Name: {argument: value}}")
@@ -121,10 +120,11 @@ class Call(Spec):
             if value is knob.empty:
                 raise Invalid(f"{self.name} needs the argument {name}", (self.name,))
             try:
-                adapter = TypeAdapter(hints.get(name, Any))
-                args[name] = adapter.dump_python(adapter.validate_python(value), mode="json")
+                args[name] = settled(value, hints.get(name, Any))
             except ValidationError as error:
                 raise Invalid(f"{name}: {explain(error)}", (self.name, name)) from None
+            except (ValueError, TypeError) as error:
+                raise Invalid(f"{name}: {error}", (self.name, name)) from None
         return Call(name=self.name, args=args)
 
     def of(self, package: ModuleType, *context: Any) -> Any:
@@ -133,6 +133,15 @@ class Call(Spec):
 
     def __str__(self) -> str:
         return f"{self.name}({', '.join(f'{k}={v}' for k, v in self.args.items())})"
+
+
+def settled(value: Any, kind: Any) -> Any:
+    """A value as plain JSON data of a parameter's type. Strict: no word passes for a number, nor `true` for 1.
+
+    6 and 6.0 come out alike, as the type has it. Raises `ValidationError`, or `ValueError` for what JSON lacks.
+    """
+    adapter = TypeAdapter(kind)
+    return adapter.dump_python(adapter.validate_json(json.dumps(value, allow_nan=False), strict=True), mode="json")
 
 
 def explain(error: ValidationError) -> str:

@@ -20,9 +20,7 @@ from trainers.store import Result, Store
 from trainers.worker import Entry, Order, work
 
 
-def run_here(
-    order: Order, *, cpus: float, report: Callable[[Entry], None], stop: Callable[[], bool]
-) -> Result:
+def run_here(order: Order, *, cpus: float, report: Callable[[Entry], None], stop: Callable[[], bool]) -> Result:
     """Train a stage in this process, by TorchTrainer's local mode: no other process has to load torch for it."""
 
     def loop() -> Result:
@@ -34,8 +32,7 @@ def run_here(
     return result
 
 
-@ray.remote(num_cpus=0)
-class Post:
+class Letters:
     """Between a stage's workers and its trial: epochs one way, the wish to stop the other."""
 
     def __init__(self) -> None:
@@ -63,13 +60,14 @@ class Post:
         return self.failure
 
 
+Post: Any = ray.remote(num_cpus=0)(Letters)
+
+
 class StageFailed(RuntimeError):
     """A worker of the stage failed in a way that trying again does not mend."""
 
 
-def run_on_workers(
-    order: Order, *, num_workers: int, cpus: float, gpus: float, post: Any, tries: int = 3
-) -> Result:
+def run_on_workers(order: Order, *, num_workers: int, cpus: float, gpus: float, post: Any, tries: int = 3) -> Result:
     """Train a stage with data-parallel workers. A worker that dies is replaced and the stage goes on from its last
     epoch, at most `tries` times; an error in the training itself is final and raised as `StageFailed`."""
     with tempfile.TemporaryDirectory(prefix="tapath-") as folder:
@@ -117,9 +115,7 @@ def _worker(config: dict[str, Any]) -> None:
     def wrap(task: nn.Module) -> nn.Module:
         if workers.count() == 1:
             return task
-        return nn.parallel.DistributedDataParallel(
-            task, device_ids=[device] if device.type == "cuda" else None
-        )
+        return nn.parallel.DistributedDataParallel(task, device_ids=[device] if device.type == "cuda" else None)
 
     try:
         work(Order.model_validate_json(config["order"]), device=device, report=report, wrap=wrap)

@@ -68,9 +68,7 @@ class Store:
             set_aside(file)
             return None
         if result.format > FORMAT:
-            raise Invalid(
-                f"{file} was written by a newer tapath (format {result.format}, this one reads {FORMAT})"
-            )
+            raise Invalid(f"{file} was written by a newer tapath (format {result.format}, this one reads {FORMAT})")
         if result.stage != stage:
             raise Invalid(f"{file} holds another stage than its key says; move that folder away")
         weights = self.weights_file(stage.key)
@@ -92,9 +90,7 @@ class Store:
         file = self.weights_file(result.key)
         if not file.is_file() or digest(file) != result.sha256:
             aside = set_aside(file) if file.is_file() else file
-            raise Damaged(
-                f"the weights of stage {result.key} are damaged ({aside}); run again to train it anew"
-            )
+            raise Damaged(f"the weights of stage {result.key} are damaged ({aside}); run again to train it anew")
         return load_file(file)
 
     def put(self, stage: Stage, weights: dict[str, Tensor], **facts: Any) -> Result:

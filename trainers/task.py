@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainers.outputs import Outputs, Truth
+from trainers.outputs import Network, Outputs, Truth
 
 
 class Losses(NamedTuple):
@@ -24,9 +24,9 @@ class Losses(NamedTuple):
 class Task(nn.Module):
     """Everything that learns. The teacher is not part of it: what it said comes in as `lesson`."""
 
-    def __init__(self, student: nn.Module, losses: dict[str, nn.Module]) -> None:
+    def __init__(self, student: Network, losses: dict[str, nn.Module]) -> None:
         super().__init__()
-        self.student = student
+        self.student: Network = student
         self.distill = nn.ModuleDict(losses)
 
     def forward(self, images: Tensor, truth: Truth, lesson: Outputs | None) -> Losses:

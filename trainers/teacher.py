@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
 from trainers import build
 from trainers.evaluate import measure
+from trainers.outputs import Network
 from trainers.spec import Stage
 from trainers.store import Result, Store
 
@@ -24,25 +24,21 @@ class NotTheTeacher(RuntimeError):
     """Loaded weights have another score than their record says."""
 
 
-def load(store: Store, stage: Stage, *, device: torch.device) -> nn.Module:
+def load(store: Store, stage: Stage, *, device: torch.device) -> Network:
     """The detector of a finished stage, in evaluation mode and without gradients."""
     result = store.get(stage)
     if result is None:
-        raise NotTheTeacher(
-            f"the teacher {stage.key} is not in the store {store.root}; run again to train it"
-        )
+        raise NotTheTeacher(f"the teacher {stage.key} is not in the store {store.root}; run again to train it")
     return restore(store, result, device=device)
 
 
-def restore(store: Store, result: Result, *, device: torch.device) -> nn.Module:
+def restore(store: Store, result: Result, *, device: torch.device) -> Network:
     detector = build.network(result.stage.model, len(result.stage.data.classes))
     detector.load_state_dict(store.weights(result))
     return detector.to(device).eval().requires_grad_(False)
 
 
-def verified(
-    store: Store, stage: Stage, data: Any, *, device: torch.device, loader_workers: int = 0
-) -> nn.Module:
+def verified(store: Store, stage: Stage, data: Any, *, device: torch.device, loader_workers: int = 0) -> Network:
     """The same, measured first if these weights never were. Raises `NotTheTeacher` with both figures."""
     detector = load(store, stage, device=device)
     result = store.get(stage)

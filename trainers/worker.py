@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from trainers import build, teacher, workers
 from trainers.data.batches import Batches
 from trainers.evaluate import measure
-from trainers.loop import Epoch, Training
-from trainers.outputs import Outputs
+from trainers.loop import Epoch, Lessons, Training
+from trainers.outputs import Network, Outputs
 from trainers.spec import Call, Count, Index, Invalid, Spec, Stage
 from trainers.store import Result, Store
 from trainers.task import Task
@@ -50,21 +50,16 @@ def work(
         return result
     data = build.dataset(order.data)
     if data.fingerprint != stage.data.fingerprint:
-        raise Invalid(
-            f"{order.data} is not the data of this study any more: its annotations or image list changed"
-        )
+        raise Invalid(f"{order.data} is not the data of this study any more: its annotations or image list changed")
     torch.manual_seed(stage.seed)
     student = build.detector(stage).to(device)
-    lessons, losses = no_lesson, {}
+    lessons: Lessons = no_lesson
+    losses = {}
     if stage.teacher is not None:
-        guide = teacher.verified(
-            store, stage.teacher, data, device=device, loader_workers=order.loader_workers
-        )
+        guide = teacher.verified(store, stage.teacher, data, device=device, loader_workers=order.loader_workers)
         losses = build.losses(stage.distill, student, guide)
         lessons = lessons_of(guide)
-    training = Training(
-        Task(student, losses).to(device), stage.recipe, batches(order, data, student), device=device
-    )
+    training = Training(Task(student, losses).to(device), stage.recipe, batches(order, data, student), device=device)
     training.wrapped = wrap(training.task)
     history, seconds = _resume(store, stage, training)
     started = time.perf_counter() - seconds
@@ -85,7 +80,7 @@ def work(
     return result
 
 
-def batches(order: Order, data: Any, student: nn.Module) -> Batches:
+def batches(order: Order, data: Any, student: Network) -> Batches:
     """The training batches of this worker."""
     recipe = order.stage.recipe
     return Batches(
@@ -105,7 +100,7 @@ def no_lesson(images: Tensor) -> Outputs | None:
     return None
 
 
-def lessons_of(guide: nn.Module) -> Callable[[Tensor], Outputs]:
+def lessons_of(guide: Network) -> Callable[[Tensor], Outputs]:
     """What the teacher says of images, without gradient."""
 
     def lesson(images: Tensor) -> Outputs:
@@ -143,7 +138,7 @@ def _validate(order: Order, training: Training, data: Any, device: torch.device)
 def _finish(
     store: Store,
     order: Order,
-    product: nn.Module,
+    product: Network,
     data: Any,
     *,
     history: list[Entry],

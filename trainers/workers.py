@@ -1,4 +1,4 @@
-"""The workers of one stage: sums and means over all of them, so that a loss does not depend on their number."""
+"""The workers of one stage: means over all of them, so that a loss does not depend on their number."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ def rank() -> int:
 
 
 def mean(x: Tensor) -> Tensor:
-    """The mean of x over the workers, without gradient. DDP averages gradients, so a loss that is divided by a mean
-    over workers has the gradient that one worker with the whole batch would have."""
+    """The mean of x over the workers, without gradient.
+
+    DDP averages gradients, so a loss that is divided by a mean over workers has the gradient that one worker with
+    the whole batch would have.
+    """
     x = x.detach()
     if count() == 1:
         return x

@@ -92,13 +92,9 @@ def fail(filled: Board, path: Path, reason: str) -> None:
         row.reason = reason if first else key
 
 
-def summary(
-    filled: Board, names: Sequence[str] = tuple(SIZES), *, seeds: Sequence[int] = (0,)
-) -> dict[str, Any]:
+def summary(filled: Board, names: Sequence[str] = tuple(SIZES), *, seeds: Sequence[int] = (0,)) -> dict[str, Any]:
     entries = lattice(names)
-    listed = "\n".join(
-        f"  {n}: {{detector: GFL, backbone: {{ResNet: {{depth: {i}}}}}}}" for i, n in enumerate(names)
-    )
+    listed = "\n".join(f"  {n}: {{detector: GFL, backbone: {{ResNet: {{depth: {i}}}}}}}" for i, n in enumerate(names))
     return summarize(
         name=filled.name,
         text=YAML.format(name=filled.name, models=listed, seeds=list(seeds)),

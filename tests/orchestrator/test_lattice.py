@@ -108,9 +108,7 @@ def test_paths_are_exactly_the_chains_of_edges_from_root_to_student(case):
     assert restricted.shortest().models == paths[0]
     assert set(restricted.isolated()) == set(names) - {name for chain in chains for name in chain}
     for name in names:
-        assert set(restricted.teachers(name)) == {
-            chain[chain.index(name) - 1] for chain in chains if name in chain[1:]
-        }
+        assert set(restricted.teachers(name)) == {chain[chain.index(name) - 1] for chain in chains if name in chain[1:]}
 
 
 # Mistakes

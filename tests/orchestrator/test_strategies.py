@@ -44,9 +44,7 @@ def brief(path: Path) -> Path:
     return Path(path.models, 0.25)
 
 
-def search(
-    strategy: Callable[..., Iterator[Path]], lattice: Lattice, score: Callable[[Path], float], seed: int = 0
-):
+def search(strategy: Callable[..., Iterator[Path]], lattice: Lattice, score: Callable[[Path], float], seed: int = 0):
     """Score one wanted path at a time, in a random order, until nothing new is wanted -> all scores."""
     order = random.Random(seed)
     scores: dict[Path, float] = {}
@@ -94,9 +92,7 @@ def test_a_study_can_name_the_strategies_and_nothing_else():
 def test_options_are_completed_and_checked_like_those_of_any_call():
     whole = Call(name="successive_halving").complete(strategies)
     assert whole.args == {"budgets": [0.25, 1.0], "keep": 0.5}
-    assert list(successive_halving(lattice(FOUR), {}, **whole.args)) == list(
-        successive_halving(lattice(FOUR), {})
-    )
+    assert list(successive_halving(lattice(FOUR), {}, **whole.args)) == list(successive_halving(lattice(FOUR), {}))
     with pytest.raises(Invalid, match="keep"):
         Call(name="successive_halving", args={"keep": 2}).complete(strategies)
     with pytest.raises(Invalid, match="exhaustive has no argument"):
@@ -115,9 +111,7 @@ def test_what_a_strategy_wants_depends_on_the_scores_and_not_on_the_order_they_c
 
 @pytest.mark.parametrize("strategy", EVERY)
 @given(lattices(), st.integers(0, 2**32))
-def test_a_strategy_wants_each_path_once_along_edges_from_the_root_and_ends_with_an_answer(
-    strategy, lattice, seed
-):
+def test_a_strategy_wants_each_path_once_along_edges_from_the_root_and_ends_with_an_answer(strategy, lattice, seed):
     scores = search(strategy, lattice, table(random.Random(seed)))
     wanted = list(strategy(lattice, scores))
     assert len(wanted) == len(set(wanted))
@@ -167,7 +161,7 @@ def test_best_predecessor_extends_only_the_best_path_to_each_teacher():
 
 
 def test_of_equally_good_teachers_best_predecessor_extends_the_one_with_the_shorter_path():
-    """To m4, the path by m2 (which m1 taught) and the one by m3 are as good, and m2 comes first in the lattice."""
+    """To m4, the path by m2, whom m1 taught, and the one by m3 are as good, and m2 comes first."""
     good = {("m0", "m1", "m2"), ("m0", "m3"), ("m0", "m1", "m2", "m4"), ("m0", "m3", "m4")}
     six = lattice([f"m{i}" for i in range(6)])
     scores = search(best_predecessor, six, lambda path: 0.9 if path.models in good else 0.1)
@@ -269,10 +263,7 @@ def test_successive_halving_climbs_as_many_rungs_as_there_are_budgets():
 
 def test_successive_halving_keeps_one_path_at_least_but_none_that_failed():
     four = lattice(FOUR)
-    known = {
-        brief(path): score
-        for path, score in ((DIRECT, -inf), (VIA_50, 0.2), (VIA_34, -inf), (VIA_BOTH, -inf))
-    }
+    known = {brief(path): score for path, score in ((DIRECT, -inf), (VIA_50, 0.2), (VIA_34, -inf), (VIA_BOTH, -inf))}
     assert list(successive_halving(four, known))[4:] == [VIA_50]
     assert list(successive_halving(four, known, keep=0.0))[4:] == [VIA_50]
     assert list(successive_halving(four, known, keep=1.0))[4:] == [VIA_50]

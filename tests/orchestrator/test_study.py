@@ -102,7 +102,7 @@ def test_a_models_recipe_may_go_back_to_a_default():
 
 def test_a_study_is_frozen():
     with pytest.raises(ValueError, match="frozen"):
-        read(TEXT).name = "other"  # type: ignore[misc]
+        read(TEXT).name = "other"
 
 
 def test_the_lattice_has_the_models_the_losses_and_the_edges():
@@ -172,8 +172,8 @@ REFUSED = [
         "9: models.small.detectr: ",
     ),
     # missing keys
-    ("data: {Digits: {classes: 3}}\n", "", ": data: ", "this key is missing"),
-    ("distill:\n  - LD: {weight: 0.5}\n  - KD\n", "", ": distill: ", "this key is missing"),
+    ("data: {Digits: {classes: 3}}\n", "", "1: data: ", "this key is missing"),
+    ("distill:\n  - LD: {weight: 0.5}\n  - KD\n", "", "1: distill: ", "this key is missing"),
     ("    backbone: TinyResNet\n", "", "8: models.small.backbone: ", "this key is missing"),
     # wrong types
     ("name: demo", "name: 5", "1: name: ", "valid string; put it in quotes (got 5)"),
@@ -328,8 +328,7 @@ REFUSED = [
 @pytest.mark.parametrize(("old", "new", "place", "says"), [(a, b, c, d) for a, b, c, *d in REFUSED])
 def test_a_mistake_is_refused_with_file_line_key_and_remedy(old, new, place, says):
     message = refused(changed(old, new))
-    place = f"demo.yaml{place}" if place.startswith(":") else f"demo.yaml:{place}"
-    assert message.startswith(place)
+    assert message.startswith(f"demo.yaml:{place}")
     for part in says:
         assert part in message
     assert all(line.isprintable() for line in message.split("\n"))
@@ -426,7 +425,6 @@ def test_a_hostile_study_runs_nothing(monkeypatch):
         ("name=other", lambda study: study.name == "other"),
         ("seeds=[3]", lambda study: study.seeds == (3,)),
         ("seeds.0=5", lambda study: study.seeds == (5, 1)),
-        ("edges.1=[mid, small]", lambda study: False),
         ("distill=[{LD: {temperature: 5}}]", lambda study: study.distill[0].args["temperature"] == 5),
         ("distill.0.LD.weight=1", lambda study: study.distill[0].args["weight"] == 1),
         ("distill.1.KD.weight=2", lambda study: study.distill[1].args["weight"] == 2),
@@ -442,7 +440,6 @@ def test_a_hostile_study_runs_nothing(monkeypatch):
             "recipe.optimizer.AdamW.weight_decay=0",
             lambda study: study.recipe.optimizer.args["weight_decay"] == 0,
         ),
-        ("search.successive_halving={keep: 1}", lambda study: False),
         ("search={successive_halving: {keep: 1}}", lambda study: study.search.args["keep"] == 1),
         ("resources.store='a=b'", lambda study: study.resources.store == "a=b"),
         ('resources.store="\\ud83d\\ude00"', lambda study: study.resources.store == "\U0001f600"),
@@ -450,9 +447,6 @@ def test_a_hostile_study_runs_nothing(monkeypatch):
     ],
 )
 def test_a_set_changes_the_study_before_it_is_checked(assignment, value):
-    if assignment.startswith(("edges.", "search.")):  # nothing there to walk into
-        assert refused(TEXT, assignment).startswith("--set ")
-        return
     study = read(TEXT, assignment)
     assert value(study)
     assert study.sets == (assignment,) and study.text == TEXT
@@ -508,6 +502,11 @@ def test_a_set_finds_a_model_whose_name_has_dots():
         ("distill.1=KDD", "distill.1: KDD is not one of"),
         ("recipe.epochs.x=1", "recipe.epochs: this is 2, which has no x"),
         ("name.x.y=1", "name: this is demo, which has no x; set it as a whole"),
+        ("edges.1=[mid, small]", "edges: this is any, which has no 1; set it as a whole"),
+        (
+            "search.successive_halving={keep: 1}",
+            "search: this is exhaustive, which has no successive_halving",
+        ),
         ("recipe.epochs", "write key.key=value, as in recipe.epochs=2"),
         ("=2", "write key.key=value"),
         ("", "write key.key=value"),
@@ -525,7 +524,8 @@ def test_a_set_finds_a_model_whose_name_has_dots():
         ("models={big: {detector: GFL}}", "models.big.backbone: this key is missing"),
         ("file=x", "file: there is no such key"),
         ("edges=[[big, bgi]]", "edges.0: bgi is not one of"),
-        ("\x1b[31m\udcff=1", "there is no such key"),
+        ("\x1b[31m=1", "the character U+001B has no place here"),
+        ("\udcff=1", "the character U+DCFF has no place here"),
     ],
 )
 def test_a_wrong_set_is_refused_by_name(assignment, says):
@@ -581,7 +581,7 @@ WORDS = [
     "{}",
     "[]",
 ]
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def study_or_refusal(text: str, *sets: str) -> None:

@@ -142,7 +142,7 @@ def test_so_few_flat_boxes_as_coco_itself_has_are_no_mistake() -> None:
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=5,
+    max_leaves=3,
 )
 
 

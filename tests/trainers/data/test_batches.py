@@ -1,5 +1,7 @@
 """Batches depend on seed and epoch alone, not on who makes them, and boxes stay on their pixels."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -25,7 +27,7 @@ def read(index: int) -> Tensor:
     return torch.stack([red, green, torch.arange(height)[:, None].expand(height, width)]).to(torch.uint8)
 
 
-def mixed(reader=read) -> Split:
+def mixed(reader: Callable[[int], Tensor] = read) -> Split:
     """Images of several sizes; the first has no box, the others have one of 8 x 6 at (4, 2)."""
     images = [
         {"id": 100 + i, "file_name": f"{i}.png", "width": w, "height": h} for i, (h, w) in enumerate(SIZES)

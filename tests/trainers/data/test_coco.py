@@ -195,6 +195,7 @@ def test_a_broken_image_is_refused_by_name(tmp_path: Path, raw: bytes) -> None:
         read_image(path, size=(8, 6))
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "tif", "webp", "ppm"])
 def test_noise_in_a_file_never_ends_in_anything_but_pixels_or_a_refusal(tmp_path: Path, suffix: str) -> None:
     path, rng = tmp_path / f"x.{suffix}", np.random.default_rng(0)
