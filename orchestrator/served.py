@@ -43,9 +43,7 @@ class Student(PythonModel):
             images = [picture(text, Path(folder)) for text in model_input]
         split = Split(
             coco={
-                "images": [
-                    {"id": i, "height": im.shape[1], "width": im.shape[2]} for i, im in enumerate(images)
-                ],
+                "images": [{"id": i, "height": im.shape[1], "width": im.shape[2]} for i, im in enumerate(images)],
                 "annotations": [],
                 "categories": [{"id": k, "name": name} for k, name in enumerate(self.stage.data.classes)],
             },

@@ -11,7 +11,7 @@ import click
 
 from orchestrator import report
 from orchestrator.board import Board, Row
-from orchestrator.lattice import best
+from orchestrator.lattice import Path
 from orchestrator.progress import Progress
 from orchestrator.run import Prepared, Run, prepare
 from orchestrator.study import Study
@@ -34,11 +34,11 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False) ->
     try:
         run = _train(prepared, tracking, address=address, quiet=quiet)
         ending = INTERRUPTED if run.interrupted else SOME_FAILED if run.frontier.failed else DONE
-        page = _report(prepared, run)
-        _register(run, tracking)
+        summary = summary_of(prepared, run.board)
+        page = _report(run, summary)
+        _register(run, summary, tracking)
     finally:
         tracking.close("FINISHED" if ending == DONE else "KILLED" if ending == INTERRUPTED else "FAILED")
-    summary = summary_of(prepared, run.board)
     for line in verdict(summary):
         click.echo(line)
     for key, reason in run.frontier.failed.items():
@@ -96,21 +96,21 @@ def summary_of(prepared: Prepared, board: Board) -> dict[str, Any]:
     )
 
 
-def _report(prepared: Prepared, run: Run) -> File:
-    """Write the report, and beside it why stages failed."""
-    folder = folder_of(prepared.study)
-    page = report.write(summary_of(prepared, run.board), folder)
+def _report(run: Run, summary: dict[str, Any]) -> File:
+    """Write the report, and beside it why stages failed; -> the page."""
+    folder = folder_of(run.prepared.study)
+    page = report.write(summary, folder)
     for key, text in run.tracebacks.items():
         if text:
             (folder / f"failed-{key}.txt").write_text(text)
     return page
 
 
-def _register(run: Run, tracking: Tracking) -> None:
-    """Register the best student, or the better of its seeds, under the study's name."""
-    path = best(run.frontier.scores, run.prepared.lattice)
-    if path is None:
+def _register(run: Run, summary: dict[str, Any], tracking: Tracking) -> None:
+    """Register the student of the best path, of its seeds the best, under the study's name."""
+    if summary["best"] is None:
         return
+    path = Path(tuple(summary["best"]["path"]))
     rows = [row for row in run.board.rows.values() if path in run.frontier.paths_of(row.key)]
     row = max(rows, key=lambda row: row.score or 0.0)
     tracking.register(run.prepared.study.name, row, File(row.weights))

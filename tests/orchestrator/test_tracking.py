@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 import math
+import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -19,8 +21,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from orchestrator.board import Row
-from orchestrator.connection import connect, sqlite_file
-from orchestrator.facts import parameters, parts, public, setting
+from orchestrator.connection import connect
 from orchestrator.lattice import Path
 from orchestrator.tracking import Tracking, best, paths
 from trainers.spec import Call, Data, Invalid, Model, Recipe, Stage
@@ -267,7 +268,12 @@ def test_a_checkpoint_without_any_epoch_has_a_score(tracking: Tracking, uri: str
 )
 @pytest.mark.parametrize("after", [False, True])
 def test_an_outage_loses_nothing_and_doubles_nothing(
-    name: str, after: bool, tracking: Tracking, uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    name: str,
+    after: bool,
+    tracking: Tracking,
+    uri: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     students = [row(seed=seed) for seed in range(2)]
     settle(tracking, replace(students[0], state="running", history=students[0].history[:1]))
@@ -285,7 +291,8 @@ def test_an_outage_loses_nothing_and_doubles_nothing(
     for model in models(uri):
         assert Counter(metric.key for metric in model.metrics)["score"] == 1 and model.status == "READY"
     told = [record.getMessage() for record in caplog.records]
-    assert sum("trying again" in message for message in told) == 1 and "secret" not in "".join(told)
+    assert sum("trying again" in message for message in told) <= (len(failures) if after else 1)
+    assert "trying again" in told[0] and "secret" not in "".join(told)
 
 
 def test_a_run_that_a_person_deletes_while_it_trains_is_written_anew(tracking: Tracking, uri: str) -> None:
@@ -346,7 +353,7 @@ def test_a_score_that_is_not_finite_never_wins(bad: float, tracking: Tracking, u
 
 
 def test_an_unknown_experiment_is_refused_with_those_there_are(tracking: Tracking, uri: str) -> None:
-    with pytest.raises(Invalid, match="demos is not one of .*did you mean demo") as refused:
+    with pytest.raises(Invalid, match=r"demos is not one of .*did you mean demo") as refused:
         best(uri, "demos")
     assert refused.value.where == ("resources", "tracking")
 
@@ -360,7 +367,9 @@ def test_a_deleted_experiment_comes_back_with_its_runs(uri: str) -> None:
     assert best(uri, "demo").score == 0.5
 
 
-@pytest.mark.parametrize("wrong", ["mlruns", "./runs", "file:///data/mlruns", "ftp://me:secret@host/x", "", "sqlite://"])
+@pytest.mark.parametrize(
+    "wrong", ["mlruns", "./runs", "file:///data/mlruns", "ftp://me:secret@host/x", "", "sqlite://"]
+)
 def test_what_mlflow_cannot_track_in_is_refused_with_what_would_do(wrong: str) -> None:
     with pytest.raises(Invalid, match="sqlite:///") as refused:
         Tracking(wrong, "demo")
@@ -391,24 +400,31 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: File) -> None:
         Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", "demo")
 
 
-def test_two_drivers_may_start_on_a_database_that_is_not_there_yet(tmp_path: File) -> None:
-    uri = f"sqlite:///{tmp_path / 'a' / 'b' / 'mlflow.db'}"
-    failed: list[BaseException] = []
+def test_two_first_starts_at_once_print_nothing_and_leave_nothing_in_their_folder(tmp_path: File) -> None:
+    (tmp_path / "here").mkdir()
+    program = """
+from orchestrator.tracking import Tracking
+tracking = Tracking("sqlite:///../db/mlflow.db", "demo")
+tracking.start({}, {})
+tracking.close("FINISHED")
+"""
+    drivers = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=tmp_path / "here",
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for driver in drivers:
+        assert (driver.communicate()[0], driver.returncode) == ("", 0)
+    assert not list((tmp_path / "here").iterdir()) and (tmp_path / "db" / "mlflow.db").is_file()
 
-    def open_one() -> None:
-        try:
-            connect(uri, create=True)
-        except BaseException as error:
-            failed.append(error)
 
-    threads = [threading.Thread(target=open_one) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failed and sqlite_file(uri).is_file()
-
-
+@pytest.mark.slow
 def test_two_hundred_stages(tracking: Tracking, uri: str, capsys: pytest.CaptureFixture[str]) -> None:
     begun = time.perf_counter()
     for seed in range(200):

@@ -46,9 +46,7 @@ def batch(
     for height, width in sizes:
         side = torch.tensor([width, height])
         low = torch.rand(boxes, 2, generator=generator) * side * 0.4
-        all_boxes.append(
-            torch.cat([low, low + side * (0.3 + 0.2 * torch.rand(boxes, 2, generator=generator))], 1)
-        )
+        all_boxes.append(torch.cat([low, low + side * (0.3 + 0.2 * torch.rand(boxes, 2, generator=generator))], 1))
     labels = [torch.randint(0, num_classes, (boxes,), generator=generator) for _ in sizes]
     images = torch.rand(len(sizes), 3, *padded, generator=generator)
     return images, Truth(all_boxes, labels, list(sizes), list(range(len(sizes))), [(1.0, 1.0)] * len(sizes))
@@ -78,8 +76,8 @@ def check_detections(model: Any, images: Tensor, truth: Truth) -> None:
     for detections, (height, width) in zip(found, truth.sizes, strict=True):
         x1, y1, x2, y2 = detections.boxes.unbind(1)
         assert len(detections.boxes) == len(detections.scores) == len(detections.labels) > 0
-        assert (0 <= x1).all() and (x1 <= x2).all() and (x2 <= width).all()
-        assert (0 <= y1).all() and (y1 <= y2).all() and (y2 <= height).all()
+        assert (x1 >= 0).all() and (x1 <= x2).all() and (x2 <= width).all()
+        assert (y1 >= 0).all() and (y1 <= y2).all() and (y2 <= height).all()
         assert (detections.scores.diff() <= 0).all()
         assert ((detections.scores > 0) & (detections.scores <= 1)).all()
         assert ((detections.labels >= 0) & (detections.labels < model.num_classes)).all()
@@ -206,6 +204,4 @@ def test_with_its_defaults_it_builds_and_runs_without_numbers(name: str) -> None
 
 @EVERY
 def test_its_file_names_its_paper(name: str) -> None:
-    assert re.search(
-        r"https://arxiv\.org/abs/\d{4}\.\d+", sys.modules[OFFERED[name].__module__].__doc__ or ""
-    )
+    assert re.search(r"https://arxiv\.org/abs/\d{4}\.\d+", sys.modules[OFFERED[name].__module__].__doc__ or "")

@@ -58,9 +58,7 @@ def test_forward_leaves_the_maps_of_the_backbone_alone() -> None:
         assert torch.equal(x, y)
 
 
-@pytest.mark.parametrize(
-    ("channels_in", "count"), [((512, 1024, 2048), 3_868_672), ((128, 256, 512), 3_180_544)]
-)
+@pytest.mark.parametrize(("channels_in", "count"), [((512, 1024, 2048), 3_868_672), ((128, 256, 512), 3_180_544)])
 def test_parameters_are_those_of_the_published_networks(channels_in: tuple[int, ...], count: int) -> None:
     with torch.device("meta"):
         assert sum(p.numel() for p in FPN(channels_in).parameters()) == count

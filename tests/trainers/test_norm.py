@@ -15,9 +15,7 @@ def test_groups_always_divide_the_channels(channels: int) -> None:
     assert norm.num_groups <= 32
 
 
-@pytest.mark.parametrize(
-    ("channels", "groups"), [(256, 32), (64, 8), (32, 4), (16, 2), (24, 1), (8, 1), (3, 1)]
-)
+@pytest.mark.parametrize(("channels", "groups"), [(256, 32), (64, 8), (32, 4), (16, 2), (24, 1), (8, 1), (3, 1)])
 def test_a_group_has_about_eight_channels(channels: int, groups: int) -> None:
     assert group_norm(channels).num_groups == groups
 

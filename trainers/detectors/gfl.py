@@ -73,9 +73,7 @@ class GFL(nn.Module):
         image = torch.tensor([i for i, b in enumerate(truth.boxes) for _ in range(len(b))], dtype=torch.long)
         row, number, _ = assign(grid, valid, boxes, image.to(boxes.device))
         level = grid.level[row % valid.shape[1]]
-        return Targets(
-            row, level, labels[number], boxes[number], valid.flatten(), len(valid), len(self.strides)
-        )
+        return Targets(row, level, labels[number], boxes[number], valid.flatten(), len(valid), len(self.strides))
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """Quality focal loss, box loss and distribution focal loss, in float32 even under autocast.

@@ -52,16 +52,12 @@ def test_the_cases_cover_every_backbone() -> None:
 
 @EVERY
 @pytest.mark.parametrize("size", [(64, 64), (65, 91), (33, 130)])
-def test_maps_have_the_promised_channels_and_strides(
-    name: str, args: dict[str, Any], size: tuple[int, int]
-) -> None:
+def test_maps_have_the_promised_channels_and_strides(name: str, args: dict[str, Any], size: tuple[int, int]) -> None:
     with torch.device("meta"):
         backbone = make(name, args)
         found = backbone(torch.zeros(2, 3, *size))
     cells = [tuple(math.ceil(side / stride) for side in size) for stride in backbone.strides]
-    assert [tuple(x.shape) for x in found] == [
-        (2, c, *s) for c, s in zip(backbone.channels, cells, strict=True)
-    ]
+    assert [tuple(x.shape) for x in found] == [(2, c, *s) for c, s in zip(backbone.channels, cells, strict=True)]
 
 
 @BATCH_NORM
@@ -90,9 +86,7 @@ def test_fixed_norms_keep_statistics_but_learn_scale_and_shift(name: str, args: 
 
 
 @BATCH_NORM
-def test_a_copy_keeps_its_own_norms_still_and_not_the_ones_of_the_original(
-    name: str, args: dict[str, Any]
-) -> None:
+def test_a_copy_keeps_its_own_norms_still_and_not_the_ones_of_the_original(name: str, args: dict[str, Any]) -> None:
     backbone = make(name, args)
     backbone.freeze(1)
     twin = copy.deepcopy(backbone).train()

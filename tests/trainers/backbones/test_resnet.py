@@ -12,9 +12,7 @@ def test_its_state_is_torchvisions_without_the_classifier(depth: int) -> None:
     with torch.device("meta"):
         ours = ResNet(depth=depth).state_dict()
         theirs = get_model(f"resnet{depth}", weights=None).state_dict()
-    assert {k: v.shape for k, v in ours.items()} == {
-        k: v.shape for k, v in theirs.items() if not k.startswith("fc.")
-    }
+    assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items() if not k.startswith("fc.")}
 
 
 @pytest.mark.parametrize(("depth", "count"), [(18, 157_504), (50, 225_344), (101, 225_344)])

@@ -33,6 +33,13 @@ def test_more_blocks_are_more_layers_of_the_same_shape() -> None:
     assert one.channels == two.channels == (8, 16, 32)
 
 
+def test_no_convolution_of_one_cell_has_a_stride() -> None:
+    """On channels-last input its backward pass corrupts the heap: torch 2.12.1, 8 channels, 64x64, AVX-512."""
+    for module in TinyResNet(width=8, blocks=2).modules():
+        if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (1, 1):
+            assert module.stride == (1, 1)
+
+
 @pytest.mark.parametrize("args", [{"width": 0}, {"blocks": 0}, {"norm": "layer"}])
 def test_knobs_out_of_range_are_refused(args: dict[str, object]) -> None:
     with pytest.raises(Invalid):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -27,10 +28,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def make(num_classes: int = 3, **knobs: object) -> GFL:
+def make(num_classes: int = 3, **knobs: Any) -> GFL:
     torch.manual_seed(0)
-    small: dict[str, object] = {"channels": 16, "convs": 1, "extra": 0, "reg_max": BINS - 1}
-    return GFL(TinyResNet(width=8), num_classes, **{**small, **knobs})  # type: ignore[arg-type]
+    small: dict[str, Any] = {"channels": 16, "convs": 1, "extra": 0, "reg_max": BINS - 1}
+    return GFL(TinyResNet(width=8), num_classes, **{**small, **knobs})
 
 
 def truth(*boxes: list[list[float]], size: tuple[int, int] = (64, 64)) -> Truth:
@@ -55,7 +56,7 @@ def said(images: int, *, seed: int = 0, side: int = 64, num_classes: int = 3) ->
     return Outputs(levels(16), levels(num_classes), levels(4 * BINS))
 
 
-THREE = truth([[3.0, 5, 33, 40]], [], [[10.0, 8, 22, 21], [30.0, 20, 61, 60], [2.0, 40, 20, 63]])
+THREE = truth([[3.0, 5, 33, 40], [4.0, 3, 61, 62]], [], [[10.0, 8, 22, 21], [30.0, 20, 61, 60], [2.0, 40, 20, 63]])
 
 
 def literal(outputs: Outputs, targets: Targets, *, ciou: bool) -> dict[str, float]:
@@ -83,14 +84,12 @@ def literal(outputs: Outputs, targets: Targets, *, ciou: bool) -> dict[str, floa
                         weight = z.sigmoid().max().item()
                         loss = complete_box_iou_loss if ciou else generalized_box_iou_loss
                         sums["box"] += weight * loss(predicted, real).item()
-                        l, t, r, b = real[0].tolist()
-                        for e, y in enumerate((j - l, i - t, r - j, b - i)):
+                        x1, y1, x2, y2 = real[0].tolist()
+                        for e, y in enumerate((j - x1, i - y1, x2 - j, y2 - i)):
                             y = min(max(y, 0), BINS - 1 - 0.1)
                             k = math.floor(y)
                             log_p = edges[e].log_softmax(0)
-                            sums["dfl"] -= (
-                                weight * ((k + 1 - y) * log_p[k] + (y - k) * log_p[k + 1]).item() / 4
-                            )
+                            sums["dfl"] -= weight * ((k + 1 - y) * log_p[k] + (y - k) * log_p[k + 1]).item() / 4
                         sums["weight"] += weight
                     bce = F.binary_cross_entropy_with_logits(z, quality, reduction="none")
                     sums["qfl"] += ((quality - z.sigmoid()).abs() ** 2 * bce).sum().item()
@@ -130,17 +129,18 @@ def test_losses_of_two_workers_average_to_the_losses_of_one(monkeypatch: pytest.
     whole = model.losses(outputs, model.assign(outputs, THREE))
 
     def part(images: slice) -> tuple[Outputs, Targets]:
-        own = Outputs(
-            *([x[images] for x in levels] for levels in (outputs.features, outputs.cls, outputs.box))
-        )
-        own_truth = replace(
-            THREE, boxes=THREE.boxes[images], labels=THREE.labels[images], sizes=THREE.sizes[images]
-        )
+        own = Outputs(*([x[images] for x in levels] for levels in (outputs.features, outputs.cls, outputs.box)))
+        own_truth = replace(THREE, boxes=THREE.boxes[images], labels=THREE.labels[images], sizes=THREE.sizes[images])
         return own, model.assign(own, own_truth)
 
     parts = [part(slice(0, 1)), part(slice(1, 3))]
     seen: list[Tensor] = []
-    monkeypatch.setattr(workers, "mean", lambda x: seen.append(x.detach()) or x.detach())
+
+    def remember(x: Tensor) -> Tensor:
+        seen.append(x.detach())
+        return x.detach()
+
+    monkeypatch.setattr(workers, "mean", remember)
     for own, targets in parts:
         model.losses(own, targets)
     monkeypatch.setattr(workers, "mean", lambda _: torch.stack(seen).mean(0))
@@ -217,7 +217,7 @@ def test_a_certain_location_is_decoded_to_its_box() -> None:
 def test_every_class_starts_at_a_score_of_one_in_a_hundred() -> None:
     outputs = make()(torch.rand(2, 3, 64, 64))
     for cls in outputs.cls:
-        torch.testing.assert_close(cls.sigmoid(), torch.full_like(cls, 0.01), atol=2e-3, rtol=0)
+        torch.testing.assert_close(cls.sigmoid(), torch.full_like(cls, 0.01), atol=5e-3, rtol=0)
 
 
 def test_losses_are_float32_under_autocast_and_equal_those_of_the_same_outputs_without() -> None:
@@ -232,12 +232,10 @@ def test_losses_are_float32_under_autocast_and_equal_those_of_the_same_outputs_w
         assert torch.equal(inside[name], loss)
 
 
-@pytest.mark.parametrize(
-    ("depth", "count"), [(18, 19_420_889), (34, 29_529_049), (50, 32_440_537), (101, 51_432_665)]
-)
+@pytest.mark.parametrize(("depth", "count"), [(18, 19_420_889), (34, 29_529_049), (50, 32_440_537), (101, 51_432_665)])
 def test_parameters_are_those_of_the_published_networks(depth: int, count: int) -> None:
     with torch.device("meta"):
-        model = GFL(ResNet(depth=depth), 80)  # type: ignore[arg-type]
+        model = GFL(ResNet(depth=depth), 80)
         outputs = model(torch.zeros(1, 3, 801, 1333))
     assert sum(p.numel() for p in model.parameters()) == count
     assert sum(p.numel() for p in model.head.parameters()) == 5_063_833

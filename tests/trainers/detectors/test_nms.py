@@ -39,9 +39,7 @@ EVERYWHERE = torch.ones(1, 6, dtype=torch.bool)
 def test_each_level_keeps_its_own_best_pairs() -> None:
     rows = logits(0, 9, 1, 2, 8, 3, 7, 0, -1, -2, -3, -4)  # two levels: 4 cells and 2
     scores, cells, labels = best_pairs(rows, EVERYWHERE, (4, 2), top_k=3)
-    found = set(
-        zip(scores.logit().round().int()[0].tolist(), cells[0].tolist(), labels[0].tolist(), strict=True)
-    )
+    found = set(zip(scores.logit().round().int()[0].tolist(), cells[0].tolist(), labels[0].tolist(), strict=True))
     assert found == {(9, 0, 1), (8, 2, 0), (7, 3, 0), (-1, 4, 0), (-2, 4, 1), (-3, 5, 0)}
 
 
