@@ -61,9 +61,7 @@ class Background:
                 job = self._jobs.pop(key)
             try:
                 job()
-            except (
-                Exception
-            ) as error:  # whatever it is, this thread must outlive it: nobody else does the rest
+            except Exception as error:  # whatever it is, this thread must outlive it: nobody else does the rest
                 if not delay:
                     log.warning("%s: %s; trying again until it works", self.name, self.explain(error))
                 delay = min(delay * 2 or self.first, self.longest)

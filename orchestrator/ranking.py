@@ -40,9 +40,7 @@ def paths(uri: str, experiment: str, *, keys: Container[str] | None = None) -> l
             names = [e.name for e in every(client.search_experiments)]
             raise Invalid(f"the MLflow experiment {alternatives(experiment, names)}", WHERE)
         models = list(every(partial(client.search_logged_models, [known.experiment_id])))
-    ready = {
-        model.tags["key"]: model for model in models if model.status == "READY" and "setting" in model.tags
-    }
+    ready = {model.tags["key"]: model for model in models if model.status == "READY" and "setting" in model.tags}
     groups: dict[str, list[LoggedModel]] = defaultdict(list)
     for key, model in ready.items():
         if model.tags["role"] in ("student", "alone") and (keys is None or key in keys):

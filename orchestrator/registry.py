@@ -29,11 +29,10 @@ def register(client: MlflowClient, name: str, row: Row, weights: Path, model: Lo
 
 
 def _upload(client: MlflowClient, name: str, row: Row, weights: Path, model: LoggedModel) -> ModelVersion:
-    # Imported here: it is slow, and most that track never register.
-    from mlflow.pyfunc import save_model
-
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Any type hint", UserWarning)  # of what is returned; nothing is lost
+        warnings.filterwarnings("ignore", ".*Any type hint", UserWarning)  # of its own types and of what we return
+        from mlflow.pyfunc import save_model  # here, since it is slow, warns, and most never register
+
         stage = Path(folder) / "stage.json"
         stage.write_text(row.stage.model_dump_json(indent=1), encoding="utf-8")
         save_model(
@@ -45,7 +44,7 @@ def _upload(client: MlflowClient, name: str, row: Row, weights: Path, model: Log
             pip_requirements=[f"{package}=={installed(package)}" for package in NEEDS],
         )
         client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
-    client.delete_logged_model_tag(model.model_id, "mlflow.model.isExternal")
+    client.set_logged_model_tags(model.model_id, {"mlflow.model.isExternal": "false"})
     return client.create_model_version(
         name,
         model.artifact_location,

@@ -230,9 +230,7 @@ class Tracking:
             self.client.log_batch(run, metrics[:METRICS], pairs[:PARAMS])
             metrics, pairs = metrics[METRICS:], pairs[PARAMS:]
         if metrics or pairs or tags:
-            self.client.log_batch(
-                run, metrics, pairs, [RunTag(name, value) for name, value in (tags or {}).items()]
-            )
+            self.client.log_batch(run, metrics, pairs, [RunTag(name, value) for name, value in (tags or {}).items()])
 
 
 def recorded(client: MlflowClient, experiment_id: str, *, key: str = "") -> dict[str, Logged]:
@@ -274,11 +272,10 @@ def checkpoint_metrics(epoch: Mapping[str, float], model: LoggedModel) -> list[M
     """The metrics of a run's last epoch, which are those of its checkpoint as well.
 
     They have the time of the checkpoint: equal metrics of equal times are one in MLflow, so they may be sent
-    again.
-    Those that are not finite are kept from the checkpoint, where MLflow would turn NaN into 0.
+    again. Those that are not finite are kept from the checkpoint, where MLflow would turn NaN into 0.
     """
-    time, step = model.creation_timestamp, int(epoch["epoch"])
+    made, step = model.creation_timestamp, int(epoch["epoch"])
     return [
-        Metric(name, value, time, step, model_id=model.model_id if math.isfinite(value) else None)
+        Metric(name, value, made, step, model_id=model.model_id if math.isfinite(value) else None)
         for name, value in epoch.items()
     ]

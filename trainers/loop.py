@@ -33,7 +33,10 @@ class Stopped(BaseException):
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch brought: its metrics, and all that is needed to go on after it."""
+    """What an epoch brought: its metrics, and all that is needed to go on after it.
+
+    The state is the training's own tensors, so it is to be saved before the next epoch changes them.
+    """
 
     number: int  # from 1
     metrics: dict[str, float]
@@ -83,11 +86,12 @@ class Training:
         self.epoch = state["epoch"]
         self.task.load_state_dict(state["task"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where nothing is scaled, as on a CPU
+            self.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.model.load_state_dict(state["average"])
         torch.set_rng_state(state["rng"])
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and state["device_rng"] is not None:
             torch.cuda.set_rng_state(state["device_rng"], self.device)
         self.checked = state["checked"]
 
@@ -155,8 +159,8 @@ def reaches(task: Task, losses: Losses) -> bool:
         loss = losses.by_name[name]
         if not loss.requires_grad:
             raise Unreachable(f"the distillation loss {name} gives the student no gradient at all")
-        grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-        norm = torch.stack([g.float().norm() for g in grads if g is not None]).norm()
+        grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+        norm = torch.stack([g.float().norm() for g in grads]).norm()
         if not torch.isfinite(norm):
             raise Unreachable(f"the distillation loss {name} gives the student a gradient of norm {norm.item()}")
         if norm == 0:

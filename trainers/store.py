@@ -14,19 +14,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainers.spec import Invalid, Spec, Stage
 
 FORMAT = 1
+STATES = f"state-{'[0-9]' * 6}-*.pt"
 
 
 class Result(Spec):
@@ -47,6 +51,12 @@ class Result(Spec):
         return self.stage.key
 
 
+class Header(BaseModel):
+    """What results of all formats say."""
+
+    format: int
+
+
 class Damaged(RuntimeError):
     """A stored file is not what was written; it was set aside."""
 
@@ -61,14 +71,16 @@ class Store:
         """The stage's result if it is stored whole: readable, of this very stage, its weights of the recorded size."""
         file = self.root / stage.key / "result.json"
         try:
-            result = Result.model_validate_json(file.read_bytes())
-        except FileNotFoundError:
+            text = file.read_bytes()
+            version = Header.model_validate_json(text).format
+            if version > FORMAT:
+                raise Invalid(f"{file} was written by a newer tapath (format {version}, this one reads {FORMAT})")
+            result = Result.model_validate_json(text)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValidationError, UnicodeDecodeError):
+        except ValidationError:
             set_aside(file)
             return None
-        if result.format > FORMAT:
-            raise Invalid(f"{file} was written by a newer tapath (format {result.format}, this one reads {FORMAT})")
         if result.stage != stage:
             raise Invalid(f"{file} holds another stage than its key says; move that folder away")
         weights = self.weights_file(stage.key)
@@ -108,30 +120,31 @@ class Store:
     def save_state(self, key: str, epoch: int, state: dict[str, Any]) -> None:
         """Keep where a stage is after an epoch, and drop where it was before."""
         folder = self.root / key
-        folder.mkdir(parents=True, exist_ok=True)
-        older = list(folder.glob("state-*.pt"))
-        aside = folder / f".state.{os.getpid()}.pt"
-        torch.save(state, aside)
-        flush(aside)
-        aside.rename(folder / f"state-{epoch:06d}-{digest(aside)}.pt")
-        for file in older:
-            file.unlink(missing_ok=True)
+        older = set(folder.glob(STATES))
+        with beside(folder / "state.pt") as aside:
+            torch.save(state, aside)
+            flush(aside)
+            file = aside.rename(folder / f"state-{epoch:06d}-{digest(aside)}.pt")
+        for one in older - {file}:
+            one.unlink(missing_ok=True)
 
     def load_state(self, key: str) -> dict[str, Any] | None:
-        """Where the stage last was, if it was begun; a damaged state is set aside."""
-        for file in sorted((self.root / key).glob("state-*.pt"), reverse=True):
-            if file.stem.rsplit("-", 1)[1] == digest(file):
-                state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-                return state
-            set_aside(file)
+        """Where the stage last was, if it was begun; a damaged state is set aside, and so is one with code in it."""
+        for file in sorted((self.root / key).glob(STATES), reverse=True):
+            with suppress(FileNotFoundError):  # set aside by another worker meanwhile
+                if file.stem.rsplit("-", 1)[1] == digest(file):
+                    with suppress(pickle.UnpicklingError, EOFError):
+                        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+                        return state
+                set_aside(file)
         return None
 
     def begun(self, key: str) -> int:
         """The last epoch from which a stage that is not done can go on; 0 if there is none."""
-        return max((int(file.stem.split("-")[1]) for file in (self.root / key).glob("state-*.pt")), default=0)
+        return max((int(file.stem.split("-")[1]) for file in (self.root / key).glob(STATES)), default=0)
 
     def drop_state(self, key: str) -> None:
-        for file in (self.root / key).glob("state-*.pt"):
+        for file in (self.root / key).glob(STATES):
             file.unlink(missing_ok=True)
 
     def measured(self, result: Result) -> bool:
@@ -171,12 +184,19 @@ def measurement(result: Result) -> Measurement:
 
 def write(file: Path, fill: Callable[[Path], object]) -> None:
     """Fill a file beside its place, flush it to the disk, and rename it: it is there whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    with beside(file) as aside:
         fill(aside)
         flush(aside)
         aside.rename(file)
+
+
+@contextmanager
+def beside(file: Path) -> Iterator[Path]:
+    """A name of our own beside a file's place; what is still there in the end is removed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.{uuid4().hex}")
+    try:
+        yield aside
     finally:
         aside.unlink(missing_ok=True)
 

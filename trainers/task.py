@@ -35,5 +35,6 @@ class Task(nn.Module):
         targets = self.student.assign(outputs, truth)
         by_name = self.student.losses(outputs, targets)
         for name, loss in self.distill.items():
+            assert name not in by_name, f"two losses are called {name}"
             by_name[name] = loss(outputs, lesson, targets)
         return Losses(by_name, torch.tensor(len(targets.row)))

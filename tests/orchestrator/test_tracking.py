@@ -18,7 +18,6 @@ from pathlib import Path as File
 from typing import Any
 
 import pytest
-from mlflow.exceptions import MlflowException
 
 from orchestrator.board import Row
 from orchestrator.connection import connect
@@ -128,7 +127,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, tracking: Tracking, name: str, *, time
         result = real(*args, **kwargs) if after or len(failures) == times else None
         if len(failures) < times:
             failures.append(name)
-            raise MlflowException("http://me:secret@server does not answer")
+            raise ConnectionError("http://me:secret@server does not answer")
         return result
 
     monkeypatch.setattr(tracking.client, name, flaky)

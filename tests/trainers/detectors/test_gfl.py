@@ -106,9 +106,24 @@ def literal(outputs: Outputs, targets: Targets, *, ciou: bool) -> dict[str, floa
 def test_the_losses_are_those_of_the_paper_written_out(box_loss: str) -> None:
     model, outputs = make(box_loss=box_loss), said(3)
     targets = model.assign(outputs, THREE)
+    targets.box[0] = torch.tensor([-90.0, -80, 150, 160])  # its edges are farther away than the last bin
     assert len(set(targets.level.tolist())) > 1
     found = {name: loss.item() for name, loss in model.losses(outputs, targets).items()}
     assert found == pytest.approx(literal(outputs, targets, ciou=box_loss == "ciou"), rel=1e-4)
+
+
+def test_scores_learn_from_quality_alone_and_edges_from_boxes_alone() -> None:
+    """Neither the quality that a score should have nor the weight that it gives to a box has a gradient."""
+    model, outputs = make(), said(3)
+    losses = model.losses(outputs, model.assign(outputs, THREE))
+    for name, blind, seeing in (
+        ("qfl", outputs.box, outputs.cls),
+        ("box", outputs.cls, outputs.box),
+        ("dfl", outputs.cls, outputs.box),
+    ):
+        grads = torch.autograd.grad(losses[name], blind + seeing, retain_graph=True, materialize_grads=True)
+        assert not any(grad.any() for grad in grads[: len(blind)]), name
+        assert grads[len(blind)].any(), name
 
 
 def test_positives_carry_the_label_and_the_box_that_they_lie_in() -> None:

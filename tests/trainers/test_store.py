@@ -1,0 +1,453 @@
+"""A result is in the store whole or not at all, whatever happens while it is written or afterwards."""
+
+import json
+import os
+import pickle
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.trainers.stages import stage
+from trainers import store as module
+from trainers.spec import Invalid, Stage
+from trainers.store import FORMAT, Damaged, Result, Store, digest
+
+STAGE = stage()
+OTHER = stage(seed=1)
+
+
+def weights(seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {"a": torch.randn(50, generator=generator), "b.c": torch.arange(6).view(2, 3)}
+
+
+def facts(score: float = 0.5) -> dict[str, Any]:
+    history = [{"epoch": 1.0, "train/loss": 2.0}, {"epoch": 2.0, "train/loss": 1.0, "val/AP": score}]
+    return {"score": score, "metrics": {"val/AP": score}, "history": history, "seconds": 3.0, "device": "cpu"}
+
+
+def put(store: Store, of: Stage = STAGE, **changes: Any) -> Result:
+    return store.put(of, weights(), **{**facts(), **changes})
+
+
+def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
+    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def folder(store: Store) -> Path:
+    return store.root / STAGE.key
+
+
+# Results
+
+
+def test_what_is_put_is_what_is_got(store: Store) -> None:
+    assert store.get(STAGE) is None and not store.check(STAGE)
+    result = put(store)
+    assert store.get(STAGE) == result and store.check(STAGE)
+    assert same(store.weights(result), weights())
+    assert result.stage == STAGE and result.key == STAGE.key and result.format == FORMAT
+    assert store.get(OTHER) is None
+    assert names(store.root / STAGE.key) == ["result.json", "weights.safetensors"]
+
+
+def test_a_store_may_be_moved_because_nothing_absolute_is_in_it(store: Store, tmp_path: Path) -> None:
+    result = put(store)
+    store.mark_measured(result)
+    store.save_state(OTHER.key, 1, {"x": 1})
+    for file in store.root.rglob("*"):
+        assert file.is_dir() or str(tmp_path).encode() not in file.read_bytes()
+    moved = Store(store.root.rename(tmp_path / "elsewhere"))
+    found = moved.get(STAGE)
+    assert found == result and moved.check(STAGE) and moved.measured(found)
+    assert same(moved.weights(found), weights()) and moved.load_state(OTHER.key) == {"x": 1}
+    assert store.get(STAGE) is None
+
+
+def test_weights_that_are_no_neat_tensors_are_an_error_of_ours_and_store_nothing(store: Store, folder: Path) -> None:
+    shared = torch.zeros(4)
+    with pytest.raises(RuntimeError, match="share memory"):
+        store.put(STAGE, {"a": shared, "b": shared}, **facts())
+    assert store.get(STAGE) is None and names(folder) == []
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
+def test_a_score_that_is_no_number_is_never_stored(store: Store, score: float) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        put(store, score=score)
+    assert store.get(STAGE) is None
+
+
+class Crash(BaseException):
+    """As sudden as a power cut: nothing in our code may catch it."""
+
+
+def crash_at(monkeypatch: pytest.MonkeyPatch, moment: int, *, after: bool) -> list[str]:
+    """Die at the n-th operation that changes the disk, just before or just after it. -> the operations so far."""
+    done: list[str] = []
+
+    def mortal(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
+        def act(*args: Any, **kwargs: Any) -> Any:
+            done.append(name)
+            if len(done) == moment and not after:
+                raise Crash
+            result = operation(*args, **kwargs)
+            if len(done) == moment:
+                raise Crash
+            return result
+
+        return act
+
+    monkeypatch.setattr(module, "save_file", mortal("weights", module.save_file))
+    monkeypatch.setattr(torch, "save", mortal("state", torch.save))
+    monkeypatch.setattr(Path, "write_text", mortal("text", Path.write_text))
+    monkeypatch.setattr(Path, "rename", mortal("rename", Path.rename))
+    monkeypatch.setattr(os, "fsync", mortal("fsync", os.fsync))
+    monkeypatch.setattr(Path, "unlink", mortal("unlink", Path.unlink))
+    return done
+
+
+def test_every_file_is_flushed_before_it_gets_its_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        done = crash_at(patch, 0, after=False)
+        put(store)
+    steps = [name for name in done if name != "unlink"]
+    assert steps == ["weights", "fsync", "rename", "text", "fsync", "rename"]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("moment", range(1, 9))
+def test_a_crash_at_any_moment_of_putting_leaves_all_or_nothing(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, moment: int, after: bool
+) -> None:
+    with monkeypatch.context() as patch:
+        done = crash_at(patch, moment, after=after)
+        with pytest.raises(Crash):
+            put(store)
+        assert len(done) >= moment
+    found = store.get(STAGE)
+    if found is not None:
+        assert done.count("rename") == 2 and store.check(STAGE) and same(store.weights(found), weights())
+    again = put(store)
+    assert store.get(STAGE) == again and store.check(STAGE)
+
+
+def test_the_crash_test_above_covers_every_moment(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        assert len(crash_at(patch, 0, after=False)) == 0
+        done = crash_at(patch, 0, after=False)
+        put(store)
+    assert len(done) == 8
+
+
+def test_a_full_disk_leaves_nothing_half_written_behind(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(content: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(path))
+
+    store.save_state(STAGE.key, 1, {"x": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "save_file", full)
+        patch.setattr(torch, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            put(store)
+        with pytest.raises(OSError, match="No space left"):
+            store.save_state(STAGE.key, 2, {"x": 2})
+    assert len(names(folder)) == 1 and store.load_state(STAGE.key) == {"x": 1}
+
+
+def damage(file: Path, *, bit: int | None = None, length: int | None = None) -> None:
+    content = bytearray(file.read_bytes())
+    if bit is not None:
+        content[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(bytes(content[:length]))
+
+
+@pytest.mark.parametrize("length", [0, 1, 8, 100, -1])
+def test_truncated_weights_are_not_done(store: Store, folder: Path, length: int) -> None:
+    result = put(store)
+    damage(folder / "weights.safetensors", length=length)
+    assert store.get(STAGE) is None and not store.check(STAGE)
+    with pytest.raises(Damaged, match=rf"{STAGE.key} are damaged .*\.corrupt\); run again"):
+        store.weights(result)
+    assert put(store) == store.get(STAGE) and store.check(STAGE)
+
+
+def test_one_flipped_bit_anywhere_in_the_weights_is_found_and_the_file_set_aside(store: Store, folder: Path) -> None:
+    result = put(store)
+    file = folder / "weights.safetensors"
+    bits = 8 * file.stat().st_size
+    for bit in [0, bits - 1, *random.Random(0).sample(range(bits), 8)]:
+        damage(file, bit=bit)
+        with pytest.raises(Damaged, match="damaged"):
+            store.weights(result)
+        assert not file.exists() and (folder / "weights.safetensors.corrupt").exists()
+        put(store)
+        damage(file, bit=bit)
+        assert not store.check(STAGE) and not file.exists()
+        put(store)
+    assert store.check(STAGE)
+
+
+def test_a_result_without_weights_and_weights_without_a_result_are_not_done(store: Store, folder: Path) -> None:
+    result = put(store)
+    (folder / "weights.safetensors").unlink()
+    assert store.get(STAGE) is None and not store.check(STAGE)
+    with pytest.raises(Damaged, match="run again"):
+        store.weights(result)
+    put(store)
+    (folder / "result.json").unlink()
+    assert store.get(STAGE) is None and not store.check(STAGE)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"3", b'{"format": 1}', b"\xff\xfe\x00", b'{"format": "x"}', b"{}"]
+)
+def test_a_result_that_cannot_be_read_is_set_aside(store: Store, folder: Path, content: bytes) -> None:
+    put(store)
+    (folder / "result.json").write_bytes(content)
+    assert store.get(STAGE) is None
+    assert (folder / "result.json.corrupt").read_bytes() == content
+    assert put(store) == store.get(STAGE)
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    file = folder / "result.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("changes", [{"score": None}, {"sha256": 3}, {"history": {}}, {"stage": {}}])
+def test_a_result_edited_until_it_is_none_is_set_aside(store: Store, folder: Path, changes: Any) -> None:
+    put(store)
+    edit(folder, **changes)
+    assert store.get(STAGE) is None and not (folder / "result.json").exists()
+
+
+def test_a_result_with_a_score_of_nan_is_set_aside(store: Store, folder: Path) -> None:
+    put(store)
+    text = (folder / "result.json").read_text()
+    (folder / "result.json").write_text(text.replace('"score": 0.5', '"score": NaN'))
+    assert store.get(STAGE) is None
+
+
+@pytest.mark.parametrize("digits", ["0" * 64, ""])
+def test_an_edited_digest_makes_the_weights_unbelieved(store: Store, folder: Path, digits: str) -> None:
+    put(store)
+    edit(folder, sha256=digits)
+    assert not store.check(STAGE)
+
+
+def test_an_edited_size_is_not_done(store: Store, folder: Path) -> None:
+    put(store)
+    edit(folder, size=7)
+    assert store.get(STAGE) is None
+
+
+def test_a_result_of_another_stage_is_refused_and_left_where_it_is(store: Store, folder: Path) -> None:
+    put(store, OTHER)
+    (store.root / OTHER.key).rename(folder)
+    with pytest.raises(Invalid, match=rf"{STAGE.key}/result.json holds another stage .* move that folder away"):
+        store.get(STAGE)
+    assert (folder / "result.json").exists()
+
+
+@pytest.mark.parametrize("more", [{}, {"energy": 3}, {"score": [1, 2]}], ids=["same", "another field", "another type"])
+def test_a_result_of_a_newer_format_is_named_and_left_alone(store: Store, folder: Path, more: Any) -> None:
+    put(store)
+    edit(folder, format=FORMAT + 1, **more)
+    before = (folder / "result.json").read_bytes()
+    with pytest.raises(Invalid, match=f"newer tapath \\(format {FORMAT + 1}, this one reads {FORMAT}\\)"):
+        store.get(STAGE)
+    assert (folder / "result.json").read_bytes() == before and store.weights_file(STAGE.key).exists()
+
+
+# Whether weights were measured
+
+
+def test_weights_are_measured_once_and_for_this_score_and_these_bytes_only(store: Store, folder: Path) -> None:
+    result = put(store)
+    assert not store.measured(result)
+    store.mark_measured(result)
+    assert store.measured(result)
+    assert not store.measured(result.model_copy(update={"score": 0.6}))
+    assert not store.measured(result.model_copy(update={"sha256": "0" * 64}))
+    assert not store.measured(put(store, OTHER))
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b"true", b'{"sha256": "", "score": NaN}'])
+def test_an_unreadable_measurement_is_none(store: Store, folder: Path, content: bytes) -> None:
+    result = put(store)
+    store.mark_measured(result)
+    (folder / "measured.json").write_bytes(content)
+    assert not store.measured(result)
+
+
+# States
+
+
+def state(n: int) -> dict[str, Any]:
+    return {"epoch": n, "tensors": {"w": torch.full((100,), float(n))}, "history": [{"epoch": 1.0}], "none": None}
+
+
+def epoch_of(found: dict[str, Any] | None) -> int | None:
+    if found is None:
+        return None
+    assert torch.equal(found["tensors"]["w"], torch.full((100,), float(found["epoch"])))
+    return int(found["epoch"])
+
+
+def test_the_last_state_is_kept_and_the_one_before_dropped(store: Store, folder: Path) -> None:
+    assert store.load_state(STAGE.key) is None and store.begun(STAGE.key) == 0
+    for n in (1, 2, 10):
+        store.save_state(STAGE.key, n, state(n))
+        assert epoch_of(store.load_state(STAGE.key)) == n == store.begun(STAGE.key)
+        assert len(names(folder)) == 1
+    store.drop_state(STAGE.key)
+    assert names(folder) == [] and store.load_state(STAGE.key) is None and store.begun(STAGE.key) == 0
+    store.drop_state(STAGE.key)
+
+
+def test_saving_a_state_twice_does_not_drop_it(store: Store) -> None:
+    for _ in range(2):
+        store.save_state(STAGE.key, 3, {"x": 1})
+    assert store.load_state(STAGE.key) == {"x": 1}
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("moment", range(1, 6))
+def test_a_crash_at_any_moment_of_saving_leaves_this_state_or_the_one_before(
+    store: Store, monkeypatch: pytest.MonkeyPatch, moment: int, after: bool
+) -> None:
+    store.save_state(STAGE.key, 1, state(1))
+    with monkeypatch.context() as patch:
+        done = crash_at(patch, moment, after=after)
+        with pytest.raises(Crash):
+            store.save_state(STAGE.key, 2, state(2))
+    assert epoch_of(store.load_state(STAGE.key)) == store.begun(STAGE.key) == (2 if "rename" in done[:-1] else 1) or (
+        done[-1] == "rename" and epoch_of(store.load_state(STAGE.key)) == (2 if after else 1)
+    )
+    store.save_state(STAGE.key, 3, state(3))
+    assert epoch_of(store.load_state(STAGE.key)) == 3
+
+
+def test_of_two_states_the_later_is_taken_and_if_that_is_damaged_the_other(store: Store, folder: Path) -> None:
+    store.save_state(STAGE.key, 9, state(9))
+    (ninth,) = folder.glob("state-*.pt")
+    content = ninth.read_bytes()
+    store.save_state(STAGE.key, 10, state(10))
+    (tenth,) = folder.glob("state-*.pt")
+    ninth.write_bytes(content)
+    assert epoch_of(store.load_state(STAGE.key)) == 10 == store.begun(STAGE.key)
+    damage(tenth, bit=5000)
+    assert epoch_of(store.load_state(STAGE.key)) == 9 == store.begun(STAGE.key)
+    assert (folder / f"{tenth.name}.corrupt").exists()
+    damage(ninth, length=200)
+    assert store.load_state(STAGE.key) is None and store.begun(STAGE.key) == 0
+
+
+def test_other_files_in_the_folder_are_none_of_our_states(store: Store, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for name in ("state-old.pt", "state-1-mine.pt", "state-.pt", "state-abcdef-0.pt", "notes.txt", ".state.pt.abc"):
+        (folder / name).write_text("mine")
+    assert store.load_state(STAGE.key) is None and store.begun(STAGE.key) == 0
+    store.save_state(STAGE.key, 1, state(1))
+    store.drop_state(STAGE.key)
+    assert len(names(folder)) == 6
+
+
+class Hostile:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.target}",)
+
+
+def plant(folder: Path, content: bytes) -> Path:
+    """A state file whose name has the right digest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / "planted"
+    aside.write_bytes(content)
+    return aside.rename(folder / f"state-000007-{digest(aside)}.pt")
+
+
+@pytest.mark.parametrize("how", ["pickle", "torch", "old torch"])
+def test_code_in_a_state_is_never_run_and_the_file_is_set_aside(
+    store: Store, folder: Path, tmp_path: Path, how: str
+) -> None:
+    target, sample = tmp_path / "harmed", tmp_path / "sample"
+    hostile = {"training": Hostile(target)}
+    if how == "pickle":
+        sample.write_bytes(pickle.dumps(hostile))
+    else:
+        torch.save(hostile, sample, _use_new_zipfile_serialization=how == "torch")
+    file = plant(folder, sample.read_bytes())
+    assert store.load_state(STAGE.key) is None
+    assert not target.exists() and not file.exists() and (folder / f"{file.name}.corrupt").exists()
+    torch.load(sample, weights_only=False) if how == "torch" else pickle.loads(pickle.dumps(hostile))
+    assert target.exists(), "the sample was harmless"
+
+
+@pytest.mark.parametrize("content", [b"", b"no state at all", b"\x80\x04."])
+def test_a_well_named_file_that_is_no_state_is_set_aside(store: Store, folder: Path, content: bytes) -> None:
+    file = plant(folder, content)
+    assert store.load_state(STAGE.key) is None and not file.exists()
+
+
+def test_code_in_place_of_weights_is_never_run(store: Store, folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "harmed"
+    result = put(store)
+    file = folder / "weights.safetensors"
+    file.write_bytes(pickle.dumps(Hostile(target)))
+    edit(folder, sha256=digest(file), size=file.stat().st_size)
+    believed = store.get(STAGE)
+    assert believed is not None and believed != result
+    with pytest.raises(Exception, match="(?i)header"):
+        store.weights(believed)
+    assert not target.exists()
+
+
+# Whether anything can be stored
+
+
+def test_a_store_is_made_where_there_is_none(tmp_path: Path) -> None:
+    Store(tmp_path / "a" / "b").writable()
+    assert (tmp_path / "a" / "b").is_dir() and names(tmp_path / "a" / "b") == []
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_file_where_the_store_should_be_is_refused_with_its_path(tmp_path: Path, below: str) -> None:
+    (tmp_path / "store").write_text("a file")
+    store = Store(tmp_path / "store" / below)
+    with pytest.raises(Invalid, match=rf"the store {store.root} cannot be written: ") as caught:
+        store.writable()
+    assert caught.value.where == ("resources", "store")
+    assert store.get(STAGE) is None and store.load_state(STAGE.key) is None and store.begun(STAGE.key) == 0
+
+
+def test_a_store_that_takes_no_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(module.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(Invalid, match="Read-only file system"):
+        Store(tmp_path).writable()
