@@ -33,7 +33,11 @@ DRIVER_CPU = 0.01  # of a stage with several workers: it only waits, and must no
 def connected(address: str | None) -> Iterator[None]:
     """Ray at an address, or of a job's own cluster, or started here for the length of the run."""
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    here: dict[str, Any] = {"num_cpus": os.cpu_count(), "include_dashboard": False} if address == "local" else {}
+    here: dict[str, Any] = {}
+    if address == "local":
+        here = {"num_cpus": os.cpu_count(), "include_dashboard": False}
+        # Ray's agents outlive a killed driver by this long, since they try to tell its control store of it.
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "30")
     ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **here)
     try:
         yield

@@ -29,10 +29,12 @@ def register(client: MlflowClient, name: str, row: Row, weights: Path, model: Lo
 
 
 def _upload(client: MlflowClient, name: str, row: Row, weights: Path, model: LoggedModel) -> ModelVersion:
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*Any type hint", UserWarning)  # of its own types and of what we return
-        from mlflow.pyfunc import save_model  # here, since it is slow, warns, and most never register
+    # Imported here: it is slow and warns of itself, and most that track never register.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow.pyfunc import save_model
 
+    with tempfile.TemporaryDirectory() as folder:
         stage = Path(folder) / "stage.json"
         stage.write_text(row.stage.model_dump_json(indent=1), encoding="utf-8")
         save_model(

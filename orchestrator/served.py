@@ -6,7 +6,7 @@ import base64
 import binascii
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from mlflow.models import set_model
@@ -22,6 +22,15 @@ from trainers.outputs import Detections
 from trainers.spec import Invalid, Stage
 
 
+class Answer(TypedDict):
+    """What is found in one image, best first."""
+
+    boxes: list[list[float]]  # x1, y1, x2, y2 in pixels of that image
+    scores: list[float]  # 0..1
+    labels: list[int]  # 0..K-1
+    classes: list[str]  # their names
+
+
 class Student(PythonModel):
     """Images in, detections out."""
 
@@ -32,10 +41,8 @@ class Student(PythonModel):
         self.detector.load_state_dict(load_file(context.artifacts["weights"]))
         self.detector.to(self.device)
 
-    def predict(
-        self, context: Any, model_input: list[str], params: dict[str, Any] | None = None
-    ) -> list[dict[str, Any]]:
-        """What is found in each image, best first, with boxes (x1, y1, x2, y2) in pixels of that image.
+    def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[Answer]:
+        """What is found in each image.
 
         model_input: paths of images, or images in base64. MLflow also makes a list of a table with one column.
         """
@@ -53,9 +60,9 @@ class Student(PythonModel):
         # One by one: what is found in an image depends on its padding, and so on the others of its batch.
         recipe = self.stage.recipe.model_copy(update={"batch": 1})
         found = find(self.detector, split, recipe, device=self.device)
-        return [self.row(found[i]) for i in range(len(images))]
+        return [self.answer(found[i]) for i in range(len(images))]
 
-    def row(self, found: Detections) -> dict[str, Any]:
+    def answer(self, found: Detections) -> Answer:
         labels = found.labels.tolist()
         return {
             "boxes": found.boxes.tolist(),

@@ -105,12 +105,19 @@ class Store:
             raise Damaged(f"the weights of stage {result.key} are damaged ({aside}); run again to train it anew")
         return load_file(file)
 
-    def put(self, stage: Stage, weights: dict[str, Tensor], **facts: Any) -> Result:
-        """Store a finished stage; `facts` are the other fields of `Result`."""
+    def put(
+        self, stage: Stage, weights: dict[str, Tensor], *, check: Callable[[Result], object] = bool, **facts: Any
+    ) -> Result:
+        """Store a finished stage; `facts` are the other fields of `Result`.
+
+        `check` gets the result while its weights can be read and before anybody else can see it; if it raises,
+        there is no result.
+        """
         folder = self.root / stage.key
         file = self.weights_file(stage.key)
         write(file, lambda path: save_file(weights, path))
         result = Result(stage=stage, sha256=digest(file), size=file.stat().st_size, **facts)
+        check(result)
         write(folder / "result.json", lambda path: path.write_text(result.model_dump_json(indent=1)))
         return result
 

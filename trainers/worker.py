@@ -145,16 +145,21 @@ def _finish(
     seconds: float,
     device: torch.device,
 ) -> None:
-    """Store the result, read it back as a child will, and only then forget how it came about."""
+    """Store the result, once its weights were read back and have its score; then forget how it came about."""
     last = history[-1]
+
+    def check(result: Result) -> None:
+        read_back = teacher.restore(store, result, device=device)
+        teacher.check(store, result, read_back, data, device=device, loader_workers=order.loader_workers)
+
     result = store.put(
         order.stage,
         {name: tensor.detach().cpu().contiguous() for name, tensor in product.state_dict().items()},
+        check=check,
         score=last[f"val/{data.score}"],
         metrics={name: value for name, value in last.items() if name.startswith("val/")},
         history=history,
         seconds=seconds,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     )
-    teacher.verified(store, order.stage, data, device=device, loader_workers=order.loader_workers)
     store.drop_state(result.key)

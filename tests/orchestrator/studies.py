@@ -15,6 +15,8 @@ from pathlib import Path as File
 from typing import Any
 
 TAPATH = str(File(sys.executable).with_name("tapath"))
+MODULE = (sys.executable, "-m", "orchestrator")
+CPUS = os.cpu_count()
 
 # Line numbers count: the tests of bad input look for them.
 TEXT = """\

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path as File
@@ -93,9 +92,7 @@ def test_the_served_student_finds_what_validation_finds_in_any_kind_of_input(
 ) -> None:
     row, weights = trained(tmp_path)
     tracking.update(row)
-    begun = time.perf_counter()
     assert tracking.register("demo", row, weights) == "1"
-    assert time.perf_counter() - begun < 20
 
     file = tmp_path / "image.png"
     image = picture(file)

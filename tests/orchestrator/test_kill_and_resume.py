@@ -1,0 +1,200 @@
+"""Killed or interrupted at any moment and run again, a study ends as if nothing had happened; with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path as File
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from tests.orchestrator import studies
+from tests.orchestrator.studies import Process, Ran, Underway, command_line, tapath, underway, write
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+RUN = ("run", "tiny.yaml")
+
+
+def begun(folder: File) -> list[File]:
+    """The states of half-trained stages."""
+    return list((folder / "store").glob("*/state-*.pt"))
+
+
+def results(folder: File) -> int:
+    return len(studies.stored(folder))
+
+
+def trial(command: Underway) -> list[Process]:
+    """The processes that train."""
+    return [process for process in command.look() if command_line(process).startswith("ray::ResourceTrainable")]
+
+
+def undisturbed(folder: File, finished: File) -> None:
+    """Every stage has the scores and the weights of the run that nobody disturbed, and so has the best path."""
+    assert studies.stored(folder) == studies.stored(finished)
+    mine, theirs = studies.report(folder), studies.report(finished)
+    assert mine["best"]["path"] == theirs["best"]["path"]
+    for name in ("best", "baseline", "direct"):
+        assert mine[name]["score"] == theirs[name]["score"]
+    assert not begun(folder), "no state of a half-trained stage is left"
+
+
+def kept(before: dict[str, tuple[int, int]], folder: File) -> None:
+    """No finished stage was stored again."""
+    after = studies.written(folder)
+    assert {key: after.get(key) for key in before} == before
+
+
+class Disturbed:
+    """What was seen on the way: the last run, processes that outlived a killed driver, results and first epochs."""
+
+    def __init__(self, folder: File) -> None:
+        self.folder = folder
+        self.codes: list[int] = []
+        self.orphans: list[str] = []
+        self.written: list[dict[str, tuple[int, int]]] = []
+        self.firsts: dict[str, float] = {}  # by key: the seconds after which the first epoch was over
+        self.last: Ran | None = None
+
+    def note(self) -> None:
+        """What is on the disk between two runs."""
+        self.written.append(studies.written(self.folder))
+        for file in begun(self.folder):
+            state = torch.load(file, weights_only=True)
+            self.firsts[file.parent.name] = state["history"][0]["seconds"]
+
+    def finish(self) -> Disturbed:
+        self.last = tapath(self.folder, *RUN)
+        return self
+
+    @property
+    def resumed(self) -> dict[str, float]:
+        """By key: when the first epoch of a stage that was left half trained was over, as its result has it."""
+        files = {key: self.folder / "store" / key / "result.json" for key in self.firsts}
+        return {key: json.loads(file.read_text())["history"][0]["seconds"] for key, file in files.items()}
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
+    """The driver is killed in the middle of the first stage, then between stages, then left alone."""
+    folder = tmp_path_factory.mktemp("killed")
+    write(folder)
+    seen = Disturbed(folder)
+    for moment in (lambda: begun(folder), lambda: results(folder) >= 4):
+        with underway(folder, *RUN) as command:
+            command.until(moment)
+            command.look()
+            command.popen.kill()
+            command.popen.wait()
+            seen.orphans += [command_line(process) for process in command.left(patience=60)]
+        seen.note()
+    return seen.finish()
+
+
+def test_after_kill_9_of_the_driver_the_same_command_ends_as_if_nothing_had_happened(
+    killed: Disturbed, finished: File
+) -> None:
+    assert killed.last is not None
+    assert killed.last.code == 0, killed.last.err
+    undisturbed(killed.folder, finished)
+
+
+def test_no_finished_stage_is_trained_again_after_kill_9_of_the_driver(killed: Disturbed) -> None:
+    assert len(killed.written[-1]) >= 4, "there was something to lose"
+    for before in killed.written:
+        kept(before, killed.folder)
+    reused = {stage["key"] for stage in studies.report(killed.folder)["stages"] if stage["reused"]}
+    assert reused == set(killed.written[-1])
+
+
+def test_a_half_trained_stage_goes_on_from_its_last_epoch(killed: Disturbed) -> None:
+    assert killed.firsts, "the driver was killed with a stage half trained"
+    assert killed.resumed == killed.firsts
+
+
+def test_a_killed_driver_leaves_no_process_behind_for_more_than_a_minute(killed: Disturbed) -> None:
+    assert killed.orphans == []
+
+
+def test_mlflow_is_whole_after_a_killed_driver(killed: Disturbed) -> None:
+    client = MlflowClient(f"sqlite:///{killed.folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 10, "none is there twice"
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    children = [run for run in runs if "key" in run.data.tags]
+    for run in children:
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, "val/AP")]
+        assert sorted(steps) == [1, 2]
+    assert {run.data.tags["key"]: run.data.metrics["val/AP"] for run in children} == pytest.approx(
+        {key: score for key, (score, _) in studies.stored(killed.folder).items()}
+    )
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
+    """Ctrl-C in the first stage, SIGTERM in a later one; in the last run kill -9 of the process that trains."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    write(folder)
+    seen = Disturbed(folder)
+    with underway(folder, *RUN) as command:
+        command.until(lambda: begun(folder))
+        command.look()
+        command.interrupt()
+        seen.codes.append(command.end())
+        seen.orphans += [command_line(process) for process in command.left(patience=20)]
+    seen.note()
+    with underway(folder, *RUN) as command:
+        command.until(lambda: results(folder) >= 2)
+        command.look()
+        command.popen.send_signal(signal.SIGTERM)
+        seen.codes.append(command.end())
+        seen.orphans += [command_line(process) for process in command.left(patience=20)]
+    seen.note()
+    with underway(folder, *RUN) as command:
+        command.until(lambda: results(folder) > len(seen.written[-1]))
+        (victim,) = trial(command)
+        os.kill(victim[0], signal.SIGKILL)
+        seen.codes.append(command.end(limit=180))
+        seen.last = Ran(seen.codes[-1], command.text, command.text, 0.0)
+    return seen
+
+
+def test_an_interrupted_run_ends_with_130(interrupted: Disturbed) -> None:
+    assert interrupted.codes[:2] == [130, 130], "Ctrl-C, SIGTERM"
+
+
+def test_an_interrupted_run_keeps_every_finished_epoch(interrupted: Disturbed) -> None:
+    first, second = interrupted.written
+    assert len(first) or interrupted.firsts, "the first epoch was over when Ctrl-C came"
+    assert len(second) >= 2
+    assert interrupted.resumed == interrupted.firsts
+    for before in interrupted.written:
+        kept(before, interrupted.folder)
+
+
+def test_an_interrupted_run_takes_its_processes_with_it(interrupted: Disturbed) -> None:
+    assert interrupted.orphans == []
+
+
+def test_a_killed_trial_process_is_replaced_and_its_run_ends_as_if_nothing_had_happened(
+    interrupted: Disturbed, finished: File
+) -> None:
+    assert interrupted.last is not None
+    assert interrupted.last.code == 0, interrupted.last.err
+    undisturbed(interrupted.folder, finished)
+    assert "goes on from epoch" in interrupted.last.err, "it is said once"
+
+
+def test_no_run_of_mlflow_is_left_running(interrupted: Disturbed) -> None:
+    client = MlflowClient(f"sqlite:///{interrupted.folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 10
+    assert {run.info.status for run in runs} == {"FINISHED"}

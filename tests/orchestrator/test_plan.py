@@ -1,0 +1,161 @@
+"""`plan` and `status` count what is wanted, stored and begun, and train nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path as File
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator import plan as planning
+from orchestrator.run import prepare
+from orchestrator.study import Study, load
+from tests.orchestrator.studies import PATHS, STAGES, changed, without, write
+from trainers.spec import Stage
+from trainers.store import Store
+
+
+@pytest.fixture
+def study(tmp_path: File) -> Study:
+    return load(write(tmp_path), (f"resources.store={tmp_path / 'store'}",))
+
+
+def stage_of(study: Study, *path: str) -> Stage:
+    wanted = prepare(study).frontier(lambda stage: None).wanted()
+    (stage,) = (node.stage for node in wanted if node.path.models == path)
+    return stage
+
+
+def store(study: Study, *paths: tuple[str, ...], score: float = 0.5) -> None:
+    """Put results with these paths into the store, as if they had been trained."""
+    for path in paths:
+        last = {"epoch": 2.0, "val/AP": score}
+        Store(study.resources.store).put(
+            stage_of(study, *path),
+            {"weight": torch.zeros(3)},
+            score=score,
+            metrics={"val/AP": score},
+            history=[{"epoch": 1.0, "val/AP": 0.0}, last],
+            seconds=1.0,
+            device="cpu",
+        )
+
+
+def marks(made: dict[str, Any], field: str) -> dict[tuple[str, ...], Any]:
+    return {tuple(stage["path"]): stage[field] for stage in made["stages"]}
+
+
+def test_four_models_need_nine_trainings_where_the_naive_way_needs_thirteen(study: Study) -> None:
+    made = planning.plan(study)
+    assert made["paths"] == len(PATHS)
+    assert set(marks(made, "key")) == STAGES
+    # Each path on its own: 2 + 3 + 3 + 4 trainings; and the student alone.
+    assert made["trainings"] == {"naive": 13, "needed": 9, "exact": True, "stored": 0, "missing": 9}
+
+
+def test_every_seed_is_trained_for_itself(tmp_path: File) -> None:
+    made = planning.plan(load(write(tmp_path), ("seeds=[0, 1, 2]", f"resources.store={tmp_path / 'store'}")))
+    assert (made["trainings"]["naive"], made["trainings"]["needed"]) == (39, 27)
+    assert len({stage["key"] for stage in made["stages"]}) == 27
+
+
+def test_a_plan_names_each_stages_teacher_and_role(study: Study) -> None:
+    made = planning.plan(study)
+    keys, teachers, roles = (marks(made, field) for field in ("key", "teacher", "role"))
+    assert {path: teachers[path] for path in STAGES} == {path: keys.get(path[:-1]) for path in STAGES}
+    assert roles["big",] == "teacher" and roles["wee",] == "alone"
+    assert roles["big", "mid"] == roles["big", "low"] == roles["big", "mid", "low"] == "assistant"
+    assert {roles[path] for path in PATHS} == {"student"}
+
+
+def test_a_plan_makes_nothing(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = load(write(tmp_path))
+    planning.plan(made)
+    planning.status(made)
+    assert [file.name for file in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_a_plan_marks_what_is_stored(study: Study) -> None:
+    store(study, ("big",), ("big", "mid"), ("wee",))
+    made = planning.plan(study)
+    assert {path for path, stored in marks(made, "stored").items() if stored} == {("big",), ("big", "mid"), ("wee",)}
+    assert (made["trainings"]["stored"], made["trainings"]["missing"]) == (3, 6)
+    text = planning.text(made)
+    assert "9 trainings (13 if every path were trained on its own), 3 in the store, 6 to do" in text
+    assert sum(line.endswith("stored") for line in text.splitlines()) == 3
+
+
+def test_a_result_whose_weights_are_gone_is_not_stored(study: Study) -> None:
+    store(study, ("big",))
+    Store(study.resources.store).weights_file(stage_of(study, "big").key).unlink()
+    assert not any(marks(planning.plan(study), "stored").values())
+
+
+def test_a_plan_of_the_same_models_under_other_names_has_the_same_keys(study: Study, tmp_path: File) -> None:
+    renamed = changed(("  big:", "  teacher:"), ("  wee:", "  pupil:"), ("name: tiny", "name: other"))
+    other = load(write(tmp_path / "other", renamed))
+    assert [s["key"] for s in planning.plan(other)["stages"]] == [s["key"] for s in planning.plan(study)["stages"]]
+
+
+def test_machines_are_no_part_of_a_key_and_the_recipe_is(study: Study, tmp_path: File) -> None:
+    keys = marks(planning.plan(study), "key")
+    file, own = write(tmp_path), f"resources.store={tmp_path / 'store'}"
+    for same in ("resources.workers=2", "resources.cpus=3", "resources.stages_at_once=1", "name=other"):
+        assert marks(planning.plan(load(file, (own, same))), "key") == keys, same
+    for another in ("recipe.epochs=3", "seeds=[1]", "data.Digits.seed=1"):
+        assert not set(marks(planning.plan(load(file, (own, another))), "key").values()) & set(keys.values()), another
+    # What a distillation loss is given changes those that are distilled and no others.
+    other = marks(planning.plan(load(write(tmp_path / "t", changed(("temperature: 10", "temperature: 5"))))), "key")
+    assert {path for path in STAGES if other[path] == keys[path]} == {("big",), ("wee",)}
+
+
+def test_a_strategy_that_looks_at_scores_is_counted_as_if_all_models_scored_alike(tmp_path: File) -> None:
+    made = planning.plan(load(write(tmp_path), ("search=best_predecessor", f"resources.store={tmp_path / 's'}")))
+    # Dynamic programming: an edge is one training, whatever the scores: 1 + 1 + 2 + 3, and the student alone.
+    assert made["trainings"]["needed"] == 8 and not made["trainings"]["exact"]
+    assert planning.text(made).splitlines()[-1].startswith("about 8 trainings (13 ")
+
+
+def test_status_tells_done_from_begun_and_missing(study: Study) -> None:
+    store(study, ("big",), score=0.25)
+    half = stage_of(study, "big", "mid")
+    Store(study.resources.store).save_state(half.key, 1, {"epoch": 1})
+    made = planning.status(study)
+    assert made["counts"] == {"done": 1, "begun": 1, "missing": 7}
+    states, epochs, scores = (marks(made, field) for field in ("state", "epoch", "score"))
+    assert (states["big",], epochs["big",], scores["big",]) == ("done", 2, 0.25)
+    assert (states["big", "mid"], epochs["big", "mid"], scores["big", "mid"]) == ("begun", 1, None)
+    assert states["wee",] == "missing"
+    text = planning.status_text(made)
+    assert "0.2500" in text and "1/2" in text
+
+
+def test_a_model_on_no_path_is_named_and_not_counted(tmp_path: File) -> None:
+    text = changed(("distill:", "edges: [[big, low], [low, wee], [big, mid]]\ndistill:"))
+    made = planning.plan(load(write(tmp_path, text)))
+    assert made["isolated"] == ["mid"]
+    assert set(marks(made, "key")) == {("big",), ("big", "low"), ("big", "low", "wee"), ("wee",)}
+    assert "mid lies on no path" in planning.text(made)
+
+
+def test_sizes_are_those_of_the_built_models(study: Study) -> None:
+    from trainers import build
+
+    for model in planning.plan(study)["models"]:
+        built = build.network(study.models[model["name"]].model, 3)
+        assert model["parameters"] == sum(p.numel() for p in built.parameters())
+        assert model["flops"] > 0
+
+
+def test_twelve_models_are_2048_stages_and_the_student_planned_in_seconds(tmp_path: File) -> None:
+    line = "  m{0}: {{detector: {{GFL: {{channels: 8, extra: 0, reg_max: 8}}}}, backbone: {{TinyResNet: {{width: {1}}}}}}}\n"
+    models = "".join(line.format(i, 52 - 4 * i) for i in range(12))
+    text = changed(("models:\n", f"models:\n{models}"), text=without("big", "mid", "low", "wee"))
+    since = time.perf_counter()
+    made = planning.plan(load(write(tmp_path, text), (f"resources.store={tmp_path / 'store'}",)))
+    print(f"a plan of 12 models took {(seconds := time.perf_counter() - since):.1f} s")
+    assert (made["paths"], made["trainings"]["needed"]) == (1024, 2049)
+    assert seconds < 15, "5 s on a quiet machine; benchmarks/ measure it"

@@ -1,0 +1,365 @@
+"""`tapath run` from YAML to the best path, and what it leaves for others: store, MLflow, report; with real processes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path as File
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.orchestrator import studies
+from tests.orchestrator.studies import PATHS, STAGES, Ran, changed, tapath, without, write
+
+pytestmark = pytest.mark.ray
+
+
+def copy(finished: File, folder: File) -> File:
+    """The undisturbed run's folder, to be changed. Nothing absolute is stored, so it may move."""
+    shutil.copytree(finished, folder, dirs_exist_ok=True)
+    return folder
+
+
+# One study, end to end.
+
+
+def test_a_study_ends_with_exit_code_0_and_every_stage_trained_once(first: tuple[File, Ran]) -> None:
+    folder, ran = first
+    assert ran.code == 0, ran.err
+    made = studies.report(folder)
+    assert len(made["stages"]) == 9
+    assert {tuple(stage["path"]) for stage in made["stages"]} == STAGES
+    assert not any(stage["reused"] for stage in made["stages"])
+    assert len(studies.stored(folder)) == 9
+    # Each once: its start and its end are said once, and no more than its two epochs are recorded.
+    assert ran.err.count(" started ") == ran.err.count(" done ") - 1 == 9, "the last line counts what is done"
+    assert all([epoch["epoch"] for epoch in stage["history"]] == [1, 2] for stage in made["stages"])
+
+
+def test_it_ends_with_the_best_path_its_gains_and_where_the_report_is(first: tuple[File, Ran]) -> None:
+    folder, ran = first
+    best = studies.report(folder)["best"]
+    assert " > ".join(best["path"]) in ran.out
+    assert f"{best['score']:.3f}" in ran.out
+    assert "wee alone" in ran.out
+    assert f"{best['gain_over_baseline']:+.3f}" in ran.out
+    if best["path"] != ["big", "wee"]:
+        assert f"{best['gain_over_direct']:+.3f}" in ran.out
+    assert str(File("runs", "tiny", "report.html")) in ran.out.splitlines()[-1]
+
+
+def test_the_report_has_the_figures_of_the_store(finished: File) -> None:
+    made, store = studies.report(finished), studies.stored(finished)
+    assert {stage["key"]: stage["score"] for stage in made["stages"]} == {key: s for key, (s, _) in store.items()}
+    assert all(stage["seconds"] > 0 for stage in made["stages"])
+    scores = {tuple(stage["path"]): stage["score"] for stage in made["stages"]}
+    best = max(PATHS, key=scores.__getitem__)
+    assert (tuple(made["best"]["path"]), made["best"]["score"]) == (best, scores[best])
+    assert (made["baseline"]["path"], made["baseline"]["score"]) == (["wee"], scores["wee",])
+    assert (made["direct"]["path"], made["direct"]["score"]) == (["big", "wee"], scores["big", "wee"])
+    page = (finished / "runs" / "tiny" / "report.html").read_text()
+    assert "big" in page and f"{scores[best]:.3f}" in page
+    assert "http://" not in page.replace("http://www.w3.org", "") and "src=" not in page, "it opens offline"
+
+
+def test_every_teacher_is_stored_before_its_student_starts(finished: File) -> None:
+    """By the files: a student's result is younger than its teacher's."""
+    written = studies.written(finished)
+    for stage in studies.report(finished)["stages"]:
+        if stage["teacher"]:
+            assert written[stage["teacher"]][0] < written[stage["key"]][0]
+
+
+def test_nothing_is_left_of_half_trained_stages(finished: File) -> None:
+    assert {file.name for file in (finished / "store").glob("*/*")} == {
+        "result.json",
+        "weights.safetensors",
+        "measured.json",
+    }
+
+
+def test_it_writes_nothing_but_the_store_the_runs_and_mlflow(finished: File) -> None:
+    assert {file.name for file in finished.iterdir()} <= {"tiny.yaml", "store", "runs", "mlflow.db", "mlflow", "mlruns"}
+
+
+# MLflow.
+
+
+@pytest.fixture(scope="module")
+def client(finished: File) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{finished / 'mlflow.db'}")
+
+
+@pytest.fixture(scope="module")
+def runs(client: MlflowClient) -> list[Any]:
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def test_mlflow_has_a_parent_run_and_a_child_for_each_stage(runs: list[Any], finished: File) -> None:
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run not in parents]
+    assert len(parents) == 1 and len(children) == 9
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    by_key = {run.data.tags["key"]: run.data.tags for run in children}
+    for stage in studies.report(finished)["stages"]:
+        tags = by_key[stage["key"]]
+        assert tags["path"] == " > ".join(stage["path"])
+        assert tags["teacher_key"] == (stage["teacher"] or "")
+        assert tags["role"] == stage["role"]
+    roles = sorted(tags["role"] for tags in by_key.values())
+    assert roles == ["alone", *["assistant"] * 3, *["student"] * 4, "teacher"]
+
+
+def test_mlflow_has_all_parameters_and_the_metrics_of_every_epoch(
+    client: MlflowClient, runs: list[Any], finished: File
+) -> None:
+    for path, stage in studies.stages(finished).items():
+        (run,) = (run for run in runs if run.data.tags.get("key") == stage["key"])
+        assert run.data.params["recipe.lr"] == "0.008"
+        assert run.data.params["recipe.optimizer"] == "AdamW"
+        assert ("distill.LD.temperature" in run.data.params) == (stage["teacher"] is not None)
+        for name in ["val/AP", *(["train/loss_ld"] if stage["teacher"] else [])]:
+            points = {point.step: point.value for point in client.get_metric_history(run.info.run_id, name)}
+            assert points == {int(e["epoch"]): pytest.approx(e[name]) for e in stage["history"]}, (path, name)
+
+
+def test_mlflow_has_a_model_for_each_checkpoint_with_score_place_and_digest(
+    client: MlflowClient, runs: list[Any], finished: File
+) -> None:
+    models = client.search_logged_models([runs[0].info.experiment_id])
+    assert len(models) == 9
+    store = studies.stored(finished)
+    for model in models:
+        score, digest = store[model.tags["key"]]
+        assert model.tags["sha256"] == digest
+        assert File(model.tags["uri"].removeprefix("file://")).samefile(
+            finished / "store" / model.tags["key"] / "weights.safetensors"
+        )
+        assert {m.key: m.value for m in model.metrics or ()}["score"] == pytest.approx(score)
+
+
+def test_the_best_student_is_registered_with_the_alias_best(client: MlflowClient, finished: File) -> None:
+    best = studies.report(finished)["best"]
+    version = client.get_model_version_by_alias("tiny", "best")
+    assert version.tags["key"] == studies.stages(finished)[tuple(best["path"])]["key"]
+
+
+# Asked by another process.
+
+
+def test_best_asks_mlflow_after_the_run_is_gone_by_study_and_by_experiment(finished: File) -> None:
+    best = studies.report(finished)["best"]
+    by_study = tapath(finished, "best", "tiny.yaml", "--json")
+    by_name = tapath(finished, "best", "--experiment", "tiny", "--json", program=studies.MODULE)
+    assert (by_study.code, by_name.code) == (0, 0), by_study.err + by_name.err
+    found = json.loads(by_study.out)
+    assert found == json.loads(by_name.out)
+    assert found["path"] == " > ".join(best["path"])
+    assert found["score"] == pytest.approx(best["score"])
+
+
+# Again, and beside others.
+
+
+@pytest.fixture(scope="module")
+def again(finished: File, tmp_path_factory: pytest.TempPathFactory) -> tuple[File, Ran]:
+    """The same command a second time, in a copy of the first one's folder."""
+    folder = copy(finished, tmp_path_factory.mktemp("again") / "moved")
+    return folder, tapath(folder, "run", "tiny.yaml")
+
+
+def test_running_again_trains_nothing_and_is_quick(again: tuple[File, Ran], finished: File) -> None:
+    folder, ran = again
+    assert ran.code == 0, ran.err
+    assert all(stage["reused"] for stage in studies.report(folder)["stages"])
+    assert {key: time for key, (time, _) in studies.written(folder).items()} == {
+        key: time for key, (time, _) in studies.written(finished).items()
+    }, "copies keep their times"
+    print(f"running again took {ran.seconds:.1f} s")
+    assert ran.seconds < 15
+
+
+def test_running_again_says_the_same_of_the_best_path(again: tuple[File, Ran], first: tuple[File, Ran]) -> None:
+    assert again[1].out == first[1].out
+    old, new = studies.report(first[0]), studies.report(again[0])
+    assert {name: new[name] for name in ("best", "baseline", "direct", "ranking")} == {
+        name: old[name] for name in ("best", "baseline", "direct", "ranking")
+    }
+
+
+def test_running_again_adds_no_run_and_no_version_to_mlflow(again: tuple[File, Ran]) -> None:
+    client = MlflowClient(f"sqlite:///{again[0] / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    assert len(client.search_runs([experiment.experiment_id])) == 10
+    assert len(client.search_logged_models([experiment.experiment_id])) == 9
+    assert len(client.search_model_versions("name = 'tiny'")) == 1
+
+
+def test_a_study_on_the_written_folder_is_the_same_study(finished: File, tmp_path: File) -> None:
+    copy(finished, tmp_path)
+    made = tapath(tmp_path, "data", "digits", "scenes", "--classes", "3", "--train", "32", "--val", "16")
+    assert made.code == 0, made.err
+    digits = "{Digits: {classes: 3, train: 32, val: 16}}"
+    write(tmp_path, changed((digits, "{COCO: {root: scenes}}"), ("name: tiny", "name: folder")))
+    ran = tapath(tmp_path, "run", "tiny.yaml")
+    assert ran.code == 0, ran.err
+    there, here = studies.stages(tmp_path), studies.stages(tmp_path, "folder")
+    assert {path: stage["key"] for path, stage in here.items()} == {p: stage["key"] for p, stage in there.items()}
+    assert all(stage["reused"] for stage in here.values())
+
+
+def test_training_on_the_written_folder_gives_the_very_same_weights(finished: File, tmp_path: File) -> None:
+    """One stage, trained in this process: the images come from files, the weights must not differ in a bit."""
+    from orchestrator.run import Prepared
+    from orchestrator.study import load
+    from trainers import data
+    from trainers.data.digits import write as write_digits
+    from trainers.spec import Call
+    from trainers.stage import run_here
+    from trainers.worker import Order
+
+    write_digits(Call(name="Digits", args={"classes": 3, "train": 32, "val": 16}).of(data), tmp_path / "scenes")
+    digits = "{Digits: {classes: 3, train: 32, val: 16}}"
+    study = load(write(tmp_path, changed((digits, f"{{COCO: {{root: {tmp_path / 'scenes'}}}}}"))))
+    prepared = Prepared(study)
+    wanted = prepared.frontier(lambda stage: None).wanted()
+    (alone,) = (node.stage for node in wanted if node.path.models == ("wee",))
+    order = Order(stage=alone, data=study.data, store=str(tmp_path / "store"))
+    result = run_here(order, cpus=1, report=lambda entry: None, stop=lambda: False)
+    assert studies.stored(finished)[alone.key] == (result.score, result.sha256)
+
+
+def test_two_workers_train_what_one_does(finished: File, tmp_path: File) -> None:
+    write(tmp_path, without("mid", "low"))
+    ran = tapath(tmp_path, "run", "tiny.yaml", "--set", "resources.workers=2", "--store", "elsewhere")
+    assert ran.code == 0, ran.err
+    one, two = studies.stages(finished), studies.stages(tmp_path)
+    assert set(two) == {("big",), ("big", "wee"), ("wee",)}
+    assert set(studies.stored(tmp_path, "elsewhere")) == {stage["key"] for stage in two.values()}
+    for path, stage in two.items():
+        assert stage["key"] == one[path]["key"], "workers are no part of a stage"
+        assert stage["score"] == pytest.approx(one[path]["score"], abs=0.01), path
+        for mine, theirs in zip(stage["history"], one[path]["history"], strict=True):
+            for name in (name for name in theirs if name.startswith("train/loss")):
+                assert mine[name] == pytest.approx(theirs[name], rel=0.02), (path, name)
+
+
+# When something goes wrong.
+
+
+@pytest.fixture(scope="module")
+def broken(finished: File, tmp_path_factory: pytest.TempPathFactory) -> tuple[File, Ran, Ran]:
+    """A study beside the first: `mid` learns at a rate at which nothing can, `wee` longer than before. Run twice."""
+    folder = copy(finished, tmp_path_factory.mktemp("broken"))
+    wild = ("{TinyResNet: {width: 12}}}", "{TinyResNet: {width: 12}}, recipe: {lr: 1.0e+30}}")
+    longer = ("{TinyResNet: {width: 4}}}", "{TinyResNet: {width: 4}}, recipe: {epochs: 3}}")
+    write(folder, changed(wild, longer, ("name: tiny", "name: broken"), text=without("low")))
+    return folder, tapath(folder, "run", "tiny.yaml"), tapath(folder, "run", "tiny.yaml")
+
+
+def test_another_study_reuses_the_stages_that_it_shares(broken: tuple[File, Ran, Ran], finished: File) -> None:
+    folder, ran, _ = broken
+    written = studies.written(folder)
+    there = studies.stages(finished)["big",]["key"]
+    assert studies.stages(folder, "broken")["big",]["key"] == there
+    assert written[there][0] == studies.written(finished)[there][0]
+    assert "started  big  " not in ran.err
+    assert len(written) == 9 + 2, "wee alone and big > wee are new"
+
+
+def test_a_loss_that_becomes_non_finite_fails_its_stage_by_name_with_reason_and_step(
+    broken: tuple[File, Ran, Ran],
+) -> None:
+    folder, ran, _ = broken
+    assert ran.code == 3, ran.err
+    (said,) = (line for line in ran.out.splitlines() if line.startswith("failed: "))
+    assert "big > mid" in said and "loss" in said and "step" in said
+    assert "nan" in said or "inf" in said
+    failed = studies.stages(folder, "broken")["big", "mid"]
+    assert failed["state"] == "failed" and failed["reason"] in said and failed["score"] is None
+
+
+def test_what_the_failed_stage_would_have_taught_is_lost_and_the_rest_goes_on(broken: tuple[File, Ran, Ran]) -> None:
+    there = studies.stages(broken[0], "broken")
+    assert there["big", "mid", "wee"]["state"] == "lost"
+    assert {there[path]["state"] for path in [("big",), ("big", "wee"), ("wee",)]} <= {"done", "reused"}
+
+
+def test_the_report_is_written_all_the_same(broken: tuple[File, Ran, Ran]) -> None:
+    folder, ran, _ = broken
+    page = folder / "runs" / "broken" / "report.html"
+    assert str(page.relative_to(folder)) in ran.out
+    assert "big" in page.read_text() and "non" not in studies.report(folder, "broken")["best"]["path"]
+    assert studies.report(folder, "broken")["best"]["path"] == ["big", "wee"]
+
+
+def test_a_failure_is_not_remembered_so_that_a_later_run_tries_again(broken: tuple[File, Ran, Ran]) -> None:
+    folder, first_run, second = broken
+    key = studies.stages(folder, "broken")["big", "mid"]["key"]
+    assert not (folder / "store" / key / "result.json").exists()
+    assert second.code == 3
+    assert second.err.count("started") == 1 and "started  big > mid" in second.err
+    assert first_run.err.count("started") == 3, "big > mid, big > wee and wee alone"
+
+
+def test_mlflow_says_which_stage_failed_and_why(broken: tuple[File, Ran, Ran]) -> None:
+    client = MlflowClient(f"sqlite:///{broken[0] / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("broken")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    failed = [run for run in runs if run.info.status == "FAILED" and run.data.tags.get("path") == "big > mid"]
+    assert failed and "loss" in failed[0].data.tags["reason"]
+    assert "RUNNING" not in {run.info.status for run in runs}
+
+
+@pytest.fixture(scope="module")
+def damaged(finished: File, tmp_path_factory: pytest.TempPathFactory) -> tuple[File, Ran]:
+    """One teacher's weights have a flipped bit, another's record was made better by hand; their students are gone."""
+    folder = copy(finished, tmp_path_factory.mktemp("damaged"))
+    there, store = studies.stages(finished), folder / "store"
+    for path in [("big", "mid", "wee"), ("big", "low", "wee")]:
+        shutil.rmtree(store / there[path]["key"])
+    weights = store / there["big", "mid"]["key"] / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    record = store / there["big", "low"]["key"] / "result.json"
+    result = json.loads(record.read_text())
+    result["score"] = 0.9
+    record.write_text(json.dumps(result))
+    return folder, tapath(folder, "run", "tiny.yaml")
+
+
+def test_damaged_weights_are_set_aside_and_trained_anew(damaged: tuple[File, Ran], finished: File) -> None:
+    folder, ran = damaged
+    there, old, new = studies.stages(finished), studies.stored(finished), studies.stored(folder)
+    teacher, student = there["big", "mid"]["key"], there["big", "mid", "wee"]["key"]
+    assert list((folder / "store" / teacher).glob("*.corrupt"))
+    assert new[teacher] == old[teacher], "the same weights come out, bit for bit"
+    assert new[student] == old[student]
+    assert "started  big > mid  " in ran.err
+
+
+def test_a_teacher_whose_score_is_not_its_record_may_not_teach(damaged: tuple[File, Ran], finished: File) -> None:
+    folder, ran = damaged
+    assert ran.code == 3, ran.err
+    really = studies.stages(finished)["big", "low"]["score"]
+    (said,) = (line for line in ran.out.splitlines() if line.startswith("failed: "))
+    assert "big > low > wee" in said
+    assert "0.9000" in said and f"{really:.4f}" in said, "both figures"
+    assert not (folder / "store" / studies.stages(finished)["big", "low", "wee"]["key"] / "result.json").exists()
+
+
+def test_a_stage_that_can_never_be_placed_is_an_error_with_both_figures(tmp_path: File) -> None:
+    write(tmp_path)
+    ran = tapath(tmp_path, "run", "tiny.yaml", "--set", "resources.cpus=64000")
+    assert ran.code == 2, ran.out + ran.err
+    assert "64000 CPU" in ran.err and f"{studies.CPUS} CPU" in ran.err
+    assert not list((tmp_path / "store").glob("*")), "nothing was begun"
+    assert ran.seconds < 60
