@@ -53,7 +53,7 @@ def main() -> None:
         file.write_text(lattice(7) + "seeds: [0, 1, 2]\n")
         study = load(file, [f"resources.store={folder}/store", f"resources.tracking=sqlite:///{folder}/mlflow.db"])
         prepared = Prepared(study)
-        tracking = Tracking(study.resources.tracking, study.name)
+        tracking = Tracking(study.resources.tracking_uri, study.name)
         tracking.start(facts(study, prepared), {"study": study.name})
         run = Timed(prepared, Board(study.name), changed=tracking.update, say=print)
         run.refresh()

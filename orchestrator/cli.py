@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,7 +19,7 @@ SOME_FAILED, INTERRUPTED = 3, 130
 
 
 class Group(click.Group):
-    """Turns a user's mistake into one message and exit code 2."""
+    """Turns a user's mistake into one message and exit code 2, and Ctrl-C into 130."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -31,6 +30,9 @@ class Group(click.Group):
             where = ".".join(str(part) for part in error.where)
             click.echo(f"error: {f'{where}: ' if where else ''}{error}", err=True)
             ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
 
 
 @click.group(cls=Group)
@@ -71,11 +73,12 @@ def plan(study: Any, as_json: bool) -> None:
 @study_options
 @click.option("--address", help="A running Ray cluster; without it Ray starts here.")
 @click.option("--quiet", is_flag=True, help="Print only the answer.")
-def run(study: Any, address: str | None, quiet: bool) -> None:
+@click.option("--yes", is_flag=True, help="Train more than a thousand stages.")
+def run(study: Any, address: str | None, quiet: bool, yes: bool) -> None:
     """Train what is wanted and missing, then say which path is best. Run it again to go on."""
     from orchestrator.session import session
 
-    sys.exit(session(study, address=address, quiet=quiet))
+    sys.exit(session(study, address=address, quiet=quiet, yes=yes))
 
 
 @main.command()
@@ -105,11 +108,10 @@ def best(study: File | None, experiment: str | None, tracking: str | None, as_js
     keys = None
     if study is not None:
         loaded = load(study)
-        experiment, tracking = loaded.name, tracking or loaded.resources.tracking
+        experiment, tracking = loaded.name, tracking or loaded.resources.tracking_uri
         keys = student_keys(loaded)
     assert experiment is not None, "one of them was given"
-    default = os.environ.get("MLFLOW_TRACKING_URI") or Resources().tracking
-    found = ask(tracking or default, experiment, keys=keys)
+    found = ask(tracking or Resources().tracking_uri, experiment, keys=keys)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1))
     else:

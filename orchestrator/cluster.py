@@ -26,18 +26,14 @@ from orchestrator.trial import Trial
 from trainers.spec import Invalid, Stage
 
 RETRIES = 3  # how often the process of a stage may die before the stage counts as failed
-DRIVER_CPU = 0.01  # of a stage with several workers: it only waits, and must not keep its own workers out
+DRIVER = {"memory": 1.0}  # of a stage with several workers: any part of a CPU could keep its own workers out for ever
 
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
     """Ray at an address, or of a job's own cluster, or started here for the length of the run."""
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    here: dict[str, Any] = {}
-    if address == "local":
-        here = {"num_cpus": os.cpu_count(), "include_dashboard": False}
-        # Ray's agents outlive a killed driver by this long, since they try to tell its control store of it.
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "30")
+    here: dict[str, Any] = {"num_cpus": os.cpu_count(), "include_dashboard": False} if address == "local" else {}
     ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **here)
     try:
         yield
@@ -105,7 +101,7 @@ def tune_all(run: Any, order: Callable[[Stage], str], resources: Resources, *, f
         }
 
     searcher = StageSearcher(run, configure)
-    demand = needs(resources) if resources.workers == 1 else {"CPU": DRIVER_CPU}
+    demand = needs(resources) if resources.workers == 1 else DRIVER
     Tuner(
         tune.with_resources(Trial, PlacementGroupFactory([demand])),
         tune_config=TuneConfig(

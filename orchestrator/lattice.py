@@ -97,6 +97,15 @@ class Lattice:
             self._paths[budget] = tuple(Path(models, budget) for models in self._walk())
         return self._paths[budget]
 
+    def count(self) -> tuple[int, int]:
+        """How many paths there are, and how many models are on all of them together; without listing them."""
+        paths, models = {self.root: 1}, {self.root: 1}
+        for name in self.names[1:]:
+            above = [teacher for teacher in self._teachers[name] if teacher in paths]
+            paths[name] = sum(paths[teacher] for teacher in above)
+            models[name] = sum(models[teacher] for teacher in above) + paths[name]
+        return paths[self.student], models[self.student]
+
     def shortest(self) -> Path:
         """The first of `paths`, without looking for the others."""
         return Path(next(self._walk()))

@@ -33,7 +33,7 @@ def plan(study: Study) -> dict[str, Any]:
     ]
     now = frontier.over or not frontier.waiting
     needed, exact = (len(board.rows), True) if now else pretend(prepared, len(board.rows))
-    paths = prepared.lattice.paths()
+    paths, models = prepared.lattice.count()
     return {
         "study": study.name,
         "search": study.search.name,
@@ -52,11 +52,11 @@ def plan(study: Study) -> dict[str, Any]:
         ],
         "edges": sorted([list(edge) for edge in prepared.lattice.edges]),
         "isolated": list(prepared.lattice.isolated()),
-        "paths": len(paths),
+        "paths": paths,
         "stages": stages,
         "trainings": {
             # Each path on its own, and the student alone.
-            "naive": (sum(len(path.models) for path in paths) + 1) * len(study.seeds),
+            "naive": (models + 1) * len(study.seeds),
             "needed": needed,
             "exact": exact,
             "stored": sum(stage["stored"] for stage in stages),

@@ -21,6 +21,8 @@ from trainers import build
 from trainers.spec import Invalid, Stage
 from trainers.store import Result, Store
 
+TOO_MANY = 100_000  # paths that are listed one by one
+ENUMERATING = ("exhaustive", "successive_halving")
 PATIENCE = 60.0  # seconds that a stage may wait for resources before it is said what it waits for
 
 
@@ -37,7 +39,10 @@ class Prepared:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.contents = build.contents(study.data)
+        try:
+            self.contents = build.contents(study.data)
+        except Invalid as error:
+            raise error.under("data", study.data.name) from None
         self.score_name = build.dataset(study.data).score
         self.lattice: Lattice = study.lattice(self.contents)
         self.store = Store(study.resources.store)
@@ -52,14 +57,14 @@ class Prepared:
             try:
                 image = build.image_size(self.study.data, entry.recipe)
                 sizes[name] = build.size(entry.model, classes, image)
-                build.check_freeze(entry.model, entry.recipe, classes)
+                build.check_recipe(entry.model, entry.recipe, classes)
             except Invalid as error:
                 raise error.under("models", name) from None
-            if entry.recipe.batch % self.study.resources.workers:
-                raise Invalid(
-                    f"a batch of {entry.recipe.batch} cannot be shared by {self.study.resources.workers} workers",
-                    ("models", name, "recipe", "batch"),
-                )
+            batch, shares = entry.recipe.batch, self.study.resources.workers
+            if batch % shares:
+                own = ("models", name) if batch != self.study.recipe.batch else ()
+                message = f"a batch of {batch} cannot be shared by {shares} workers"
+                raise Invalid(message, (*own, "recipe", "batch"))
         return sizes
 
     def _check_pairs(self) -> None:
@@ -75,6 +80,13 @@ class Prepared:
     def frontier(self, done: Callable[[Stage], float | None]) -> Frontier:
         """What the study wants. The student alone comes with it, as the yardstick."""
         call = self.study.search
+        paths, _ = self.lattice.count()
+        if paths > TOO_MANY and call.name in ENUMERATING:
+            raise Invalid(
+                f"{call.name} would list {paths} paths, more than {TOO_MANY}; leave edges out, or search with "
+                "best_predecessor or greedy",
+                ("search",),
+            )
         strategy = getattr(strategies, call.name)
         flops = {identity(entry.model): self.sizes[name].flops for name, entry in self.lattice.models.items()}
         return Frontier(
@@ -219,7 +231,7 @@ class Run:
         from orchestrator import cluster  # Ray takes seconds to load, and a finished study needs none
 
         resources = self.prepared.study.resources
-        with cluster.connected(address), self._interruptible():
+        with cluster.connected(address), self._interruptible():  # Ray has a SIGTERM handler of its own
             self.slots = cluster.slots(resources)
             watch = threading.Thread(target=self._watch, args=(cluster.shortage, resources), daemon=True)
             watch.start()

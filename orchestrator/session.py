@@ -18,21 +18,23 @@ from orchestrator.study import Study
 from orchestrator.summary import summarize
 from orchestrator.tracking import Tracking
 from orchestrator.verdict import arrow, verdict
+from trainers.spec import Invalid
 
+MANY = 1000  # trainings that nobody starts by mistake
 DONE, SOME_FAILED, INTERRUPTED = 0, 3, 130
 
 
-def session(study: Study, *, address: str | None = None, quiet: bool = False) -> int:
+def session(study: Study, *, address: str | None = None, quiet: bool = False, yes: bool = False) -> int:
     """Train what a study wants and lacks, then report; -> the exit code."""
     prepared = prepare(study)
     prepared.store.writable()
     for name in prepared.lattice.isolated():
         click.echo(f"warning: {name} lies on no path from teacher to student and is never trained", err=True)
-    tracking = Tracking(study.resources.tracking, study.name)
+    tracking = Tracking(study.resources.tracking_uri, study.name)
     tracking.start(facts(study, prepared), {"study": study.name})
     ending = SOME_FAILED
     try:
-        run = _train(prepared, tracking, address=address, quiet=quiet)
+        run = _train(prepared, tracking, address=address, quiet=quiet, yes=yes)
         ending = INTERRUPTED if run.interrupted else SOME_FAILED if run.frontier.failed else DONE
         summary = summary_of(prepared, run.board)
         page = _report(run, summary)
@@ -59,7 +61,7 @@ def facts(study: Study, prepared: Prepared) -> dict[str, object]:
     }
 
 
-def _train(prepared: Prepared, tracking: Tracking, *, address: str | None, quiet: bool) -> Run:
+def _train(prepared: Prepared, tracking: Tracking, *, address: str | None, quiet: bool, yes: bool) -> Run:
     board = Board(prepared.study.name)
     stream = io.StringIO() if quiet else sys.stderr
     with Progress(board, stream=stream) as progress:
@@ -70,6 +72,8 @@ def _train(prepared: Prepared, tracking: Tracking, *, address: str | None, quiet
 
         run = Run(prepared, board, changed=changed, say=progress.say)
         run.refresh()
+        if len(run.frontier.waiting) > MANY and not yes:
+            raise Invalid(f"this would train {len(run.frontier.waiting)} stages; add --yes if that is what you want")
         if not run.over:
             run.train(address)
     return run

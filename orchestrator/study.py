@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -88,7 +89,12 @@ class Resources(Spec):
     evaluate_every: Count = 1  # epochs
     store: Annotated[str, Field(min_length=1)] = "store"
     runs: Annotated[str, Field(min_length=1)] = "runs"
-    tracking: Annotated[str, Field(min_length=1)] = "sqlite:///mlflow.db"
+    tracking: Annotated[str, Field(min_length=1)] | None = None  # None: where MLflow's own variable says, or here
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's address: the study's, else $MLFLOW_TRACKING_URI, else the file that `mlflow ui` opens here."""
+        return self.tracking or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
 
 
 class Study(Spec):

@@ -6,8 +6,6 @@ anything is trained, at any size, in milliseconds.
 
 from __future__ import annotations
 
-import functools
-import json
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -15,19 +13,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainers import backbones, data, detectors, distill
+from trainers import backbones, data, detectors, distill, optim
 from trainers.outputs import Network
-from trainers.spec import Call, Data, Invalid, Model, Recipe, Stage, canonical
+from trainers.spec import Call, Data, Invalid, Model, Recipe, Stage
 
 
 def dataset(call: Call) -> Any:
-    """The data set that a call names; one process opens it once."""
-    return _dataset(canonical(call.model_dump(mode="json")))
-
-
-@functools.lru_cache(maxsize=4)
-def _dataset(text: str) -> Any:
-    return Call.model_validate(json.loads(text)).of(data)
+    """The data set that a call names. Data sets see to it themselves that one process reads them once."""
+    return call.of(data)
 
 
 def contents(call: Call) -> Data:
@@ -87,8 +80,12 @@ def size(model: Model, num_classes: int, image: tuple[int, int]) -> Size:
     return Size(sum(p.numel() for p in built.parameters()), counter.get_total_flops())
 
 
-def check_freeze(model: Model, recipe: Recipe, num_classes: int) -> None:
-    """Raise `Invalid` when a recipe freezes what the model does not have, or everything."""
+def check_recipe(model: Model, recipe: Recipe, num_classes: int) -> None:
+    """Raise `Invalid` for an optimizer that torch refuses, and for frozen stages that the model does not have."""
+    try:
+        recipe.optimizer.of(optim, [nn.Parameter(torch.zeros(1))], recipe.lr)
+    except ValueError as error:
+        raise Invalid(str(error), ("recipe", "optimizer")) from None
     with torch.device("meta"):
         built = network(model, num_classes)
     built.backbone.freeze(recipe.freeze)

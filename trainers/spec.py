@@ -87,7 +87,7 @@ class Call(Spec):
             ((name, args),) = value.items()
             if isinstance(name, str) and (args is None or isinstance(args, Mapping)):
                 return {"name": name, "args": dict(args or {})}
-        if isinstance(value, Mapping) and set(value) <= {"name", "args"}:
+        if isinstance(value, Mapping) and {"name"} <= set(value) <= {"name", "args"}:
             return value
         raise ValueError("write a name, or {Name: {argument: value}}")
 
@@ -113,7 +113,7 @@ class Call(Spec):
         hints = get_type_hints(thing.__init__ if inspect.isclass(thing) else thing, include_extras=True)
         for name in self.args:
             if name not in knobs:
-                raise Invalid(f"{self.name} has no argument {alternatives(name, knobs)}", (self.name, name))
+                raise Invalid(f"{self.name} has no such argument: {alternatives(name, knobs)}", (self.name, name))
         args = {}
         for name, knob in knobs.items():
             value = self.args.get(name, knob.default)
@@ -138,7 +138,7 @@ class Call(Spec):
 def settled(value: Any, kind: Any) -> Any:
     """A value as plain JSON data of a parameter's type. Strict: no word passes for a number, nor `true` for 1.
 
-    6 and 6.0 come out alike, as the type has it. Raises `ValidationError`, or `ValueError` for what JSON lacks.
+    6 for a float comes out as 6.0. Raises `ValidationError`, or `ValueError` for what JSON lacks.
     """
     adapter = TypeAdapter(kind)
     return adapter.dump_python(adapter.validate_json(json.dumps(value, allow_nan=False), strict=True), mode="json")
@@ -190,7 +190,7 @@ class Stage(Spec):
     data: Data
     recipe: Recipe
     distill: tuple[Call, ...] = ()
-    seed: Index = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # what torch can take
     teacher: Stage | None = None
 
     @model_validator(mode="after")
@@ -216,5 +216,14 @@ class Stage(Spec):
 
 
 def canonical(value: Any) -> str:
-    """JSON that is the same for equal values: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    """JSON that is the same for equal values: sorted keys, no spaces, no NaN, no negative zero."""
+    return json.dumps(_positive_zero(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _positive_zero(value: Any) -> Any:
+    """-0.0 equals 0.0, so it is written like it."""
+    if isinstance(value, dict):
+        return {key: _positive_zero(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_positive_zero(item) for item in value]
+    return value + 0.0 if isinstance(value, float) else value

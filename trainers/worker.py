@@ -47,6 +47,7 @@ def work(
     store, stage = Store(order.store), order.stage
     result = store.get(stage)
     if result is not None:  # another driver, or this one before it was killed
+        store.drop_state(stage.key)
         return result
     data = build.dataset(order.data)
     if data.fingerprint != stage.data.fingerprint:
@@ -114,14 +115,14 @@ def lessons_of(guide: Network) -> Callable[[Tensor], Outputs]:
 def _resume(store: Store, stage: Stage, training: Training) -> tuple[list[Entry], float]:
     """Bring the training to where it was left; -> the epochs so far and the seconds that they took."""
     kept = store.load_state(stage.key)
-    if kept is None:
+    if kept is None or kept["key"] != stage.key:  # a state that somebody copied here is not this stage's
         return [], 0.0
     training.restore(kept["training"])
     return kept["history"], kept["seconds"]
 
 
 def _keep(store: Store, stage: Stage, epoch: Epoch, history: list[Entry], seconds: float) -> None:
-    state = {"training": epoch.state, "history": history, "seconds": seconds}
+    state = {"key": stage.key, "training": epoch.state, "history": history, "seconds": seconds}
     store.save_state(stage.key, epoch.number, state)
 
 

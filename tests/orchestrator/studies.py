@@ -86,6 +86,7 @@ class Ran:
     out: str
     err: str
     seconds: float
+    cpu_seconds: float = 0.0  # of the command and of what it waited for
 
 
 def environment() -> dict[str, str]:
@@ -95,11 +96,17 @@ def environment() -> dict[str, str]:
 
 def tapath(folder: File, *words: str, program: tuple[str, ...] = (TAPATH,), limit: float = 240) -> Ran:
     """Run `tapath WORDS` in a folder, as a user would."""
-    since = time.monotonic()
+    since, worked = time.monotonic(), child_seconds()
     ended = subprocess.run(
         [*program, *words], cwd=folder, env=environment(), capture_output=True, text=True, timeout=limit
     )
-    return Ran(ended.returncode, ended.stdout, ended.stderr, time.monotonic() - since)
+    seconds, cpu_seconds = time.monotonic() - since, child_seconds() - worked
+    return Ran(ended.returncode, ended.stdout, ended.stderr, seconds, cpu_seconds)
+
+
+def child_seconds() -> float:
+    used = os.times()
+    return used.children_user + used.children_system
 
 
 Process = tuple[int, int]  # its id, and when it started: ids are used again
@@ -146,10 +153,12 @@ class Underway:
         """Wait for the command to end by itself; -> its exit code."""
         return self.popen.wait(limit)
 
-    def left(self, *, patience: float) -> set[Process]:
-        """The processes that are still alive after at most so many seconds."""
+    def left(self, *, patience: float, beside: str = "\n") -> set[Process]:
+        """The processes still alive after at most so many seconds, `beside` those whose command line has this."""
         late = time.monotonic() + patience
-        while (alive := {process for process in self.seen if lives(process)}) and time.monotonic() < late:
+        while alive := {p for p in self.seen if lives(p) and beside not in command_line(p)}:
+            if time.monotonic() > late:
+                break
             time.sleep(0.1)
         return alive
 

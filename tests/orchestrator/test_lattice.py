@@ -243,3 +243,9 @@ def test_of_equally_good_paths_the_shortest_is_best_then_the_first_in_order(path
     assert best(scores, four) == Path(("r101", "r18"))
     del scores[Path(("r101", "r18"))]
     assert best(scores, four) == Path(("r101", "r50", "r18"))
+
+
+@pytest.mark.parametrize("edges", [None, [("a", "b"), ("b", "c"), ("c", "d")], [("a", "b"), ("a", "d"), ("b", "d")]])
+def test_paths_are_counted_without_being_listed(edges):
+    of = lattice("abcd", edges)
+    assert of.count() == (len(of.paths()), sum(len(path.models) for path in of.paths()))

@@ -151,8 +151,8 @@ def test_sizes_are_those_of_the_built_models(study: Study) -> None:
 
 
 def test_twelve_models_are_2048_stages_and_the_student_planned_in_seconds(tmp_path: File) -> None:
-    line = "  m{0}: {{detector: {{GFL: {{channels: 8, extra: 0, reg_max: 8}}}}, backbone: {{TinyResNet: {{width: {1}}}}}}}\n"
-    models = "".join(line.format(i, 52 - 4 * i) for i in range(12))
+    detector = "detector: {GFL: {channels: 8, extra: 0, reg_max: 8}}"
+    models = "".join(f"  m{i}: {{{detector}, backbone: {{TinyResNet: {{width: {52 - 4 * i}}}}}}}\n" for i in range(12))
     text = changed(("models:\n", f"models:\n{models}"), text=without("big", "mid", "low", "wee"))
     since = time.perf_counter()
     made = planning.plan(load(write(tmp_path, text), (f"resources.store={tmp_path / 'store'}",)))

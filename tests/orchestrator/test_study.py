@@ -140,11 +140,7 @@ def test_nothing_in_resources_changes_a_key():
 
 
 def test_numbers_written_in_different_ways_are_the_same_study():
-    other = (
-        TEXT.replace("1e-3", "0.001")
-        .replace("epochs: 2", "epochs: 2.0")
-        .replace("channels: 16", "channels: 1.6e1")
-    )
+    other = TEXT.replace("1e-3", "0.001").replace("epochs: 2", "epochs: 2.0").replace("channels: 16", "channels: 1.6e1")
     assert read(other).resolved() == read(TEXT).resolved()
 
 
@@ -394,10 +390,7 @@ def test_a_wrong_recipe_is_reported_once_and_not_again_for_every_model():
 
 def test_a_mistake_that_is_found_later_gets_its_line():
     study = read(TEXT, "models.big.detector.GFL.convs=2")
-    assert (
-        str(study.refusal(Invalid("does not fit", ("models", "mid"))))
-        == "demo.yaml:7: models.mid: does not fit"
-    )
+    assert str(study.refusal(Invalid("does not fit", ("models", "mid")))) == "demo.yaml:7: models.mid: does not fit"
     found = str(study.refusal(Invalid("too many", ("models", "big", "detector", "GFL", "convs"))))
     assert found == "--set models.big.detector.GFL.convs=2: models.big.detector.GFL.convs: too many"
 
@@ -459,10 +452,7 @@ def width(study: Study, name: str) -> int:
 def test_a_set_may_start_what_the_study_leaves_to_defaults():
     study = read(SMALLEST, "recipe.epochs=1", "resources.gpus=1", "search.successive_halving.keep=0.25")
     assert study.recipe.epochs == 1 and study.resources.gpus == 1 and study.search.args["keep"] == 0.25
-    assert (
-        read(SMALLEST, "models.a.recipe.schedule.Step.factor=0.5").models["a"].recipe.schedule.args["factor"]
-        == 0.5
-    )
+    assert read(SMALLEST, "models.a.recipe.schedule.Step.factor=0.5").models["a"].recipe.schedule.args["factor"] == 0.5
 
 
 def test_sets_are_applied_in_order():
@@ -471,12 +461,7 @@ def test_sets_are_applied_in_order():
 
 
 def test_a_set_finds_a_model_whose_name_has_dots():
-    assert (
-        width(
-            read(changed("  mid:", "  mid.v1.5:"), "models.mid.v1.5.backbone.TinyResNet.width=3"), "mid.v1.5"
-        )
-        == 3
-    )
+    assert width(read(changed("  mid:", "  mid.v1.5:"), "models.mid.v1.5.backbone.TinyResNet.width=3"), "mid.v1.5") == 3
 
 
 @pytest.mark.parametrize(
@@ -608,9 +593,7 @@ def mutants(draw: st.DrawFn) -> str:
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(text)))
         end = start + draw(st.integers(0, 12))
-        text = (
-            text[:start] + "".join(draw(st.lists(st.sampled_from(PIECES + WORDS), max_size=3))) + text[end:]
-        )
+        text = text[:start] + "".join(draw(st.lists(st.sampled_from(PIECES + WORDS), max_size=3))) + text[end:]
     return text
 
 
@@ -622,9 +605,7 @@ def test_any_change_to_a_study_is_a_study_or_refused(text):
 
 def places(tree, where=()):
     yield where
-    for key, value in (
-        tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    ):
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
         yield from places(value, (*where, key))
 
 
@@ -644,9 +625,7 @@ def test_any_value_at_any_place_is_a_study_or_refused(place, value):
 
 @FUZZ
 @given(
-    st.lists(
-        st.sampled_from([*".=0123[]{}", "recipe", "models", "big", "distill", "LD", "x"]), max_size=8
-    ).map("".join)
+    st.lists(st.sampled_from([*".=0123[]{}", "recipe", "models", "big", "distill", "LD", "x"]), max_size=8).map("".join)
 )
 def test_any_set_is_applied_or_refused(assignment):
     study_or_refusal(TEXT, assignment)

@@ -22,7 +22,7 @@ from trainers.worker import lessons_of, no_lesson
 BOTH = ({"LD": {"weight": 2}}, {"KD": {"weight": 1}})
 
 
-def guide() -> nn.Module:
+def guide() -> Any:
     """A teacher of other weights than any student."""
     torch.manual_seed(99)
     return build.network(model(width=16, norm="batch"), 2).eval().requires_grad_(False)
@@ -266,8 +266,8 @@ def test_gradients_are_clipped_to_their_norm(clip: float | None) -> None:
 
 
 def test_the_average_is_the_one_by_hand_and_copies_buffers() -> None:
-    model = nn.BatchNorm1d(1)
-    average = Average(model, 0.9)
+    model: Any = nn.BatchNorm1d(1)
+    average: Any = Average(model, 0.9)
     for value in (2.0, 3.0):
         nn.init.constant_(model.weight, value)
         model.running_mean.fill_(value)
@@ -328,6 +328,15 @@ def test_a_stop_comes_between_two_steps_and_no_step_too_late(after: int) -> None
     with pytest.raises(Stopped):
         done += [epoch.number for epoch in one.epochs(no_lesson, stop=lambda: steps == after)]
     assert steps == after and one.epoch == after // STEPS
+
+
+def test_an_epoch_after_a_measurement_trains_as_ever() -> None:
+    """Measuring leaves the student in evaluation mode, in which batch norm neither learns nor uses the batch."""
+    measured, plain = training(stage(epochs=3)), training(stage(epochs=3))
+    for _ in measured.epochs(no_lesson):
+        measured.task.student.eval()
+    list(plain.epochs(no_lesson))
+    assert identical(measured.state(), plain.state())
 
 
 def test_a_stop_is_no_error() -> None:
@@ -504,7 +513,7 @@ def test_half_precision_is_for_devices_only() -> None:
 def test_a_state_without_a_scale_can_be_taken_up_where_there_is_one() -> None:
     """As a stage that began on a CPU and goes on with a GPU."""
     one, other = training(stage()), training(stage())
-    other.scaler = torch.amp.GradScaler("cpu")
+    other.scaler = torch.GradScaler("cpu")
     assert one.state()["scaler"] == {} and other.scaler.is_enabled()
     other.restore(one.state())
     assert other.scaler.get_scale() == 2.0**16

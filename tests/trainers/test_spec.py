@@ -73,7 +73,7 @@ def test_a_call_is_written_as_a_name_or_as_a_name_with_arguments() -> None:
 
 @pytest.mark.parametrize("written", [7, ["LD"], {}, {"LD": {}, "KD": {}}, {"LD": 3}, {"LD": [1]}, {3: {}}, None])
 def test_anything_else_is_no_call(written: Any) -> None:
-    with pytest.raises(ValidationError, match="write a name, or|Field required"):
+    with pytest.raises(ValidationError, match=r"write a name, or|Field required"):
         Call.model_validate(written)
 
 
@@ -240,7 +240,7 @@ def test_the_meaning_of_training_is_part_of_the_key(monkeypatch: pytest.MonkeyPa
 
 @given(st.data())
 def test_stages_of_equal_values_have_equal_keys_however_they_are_written(draw: st.DataObject) -> None:
-    args = {"weight": 6, "part": 1, "size": 4, "at": [1, 0]}
+    args: dict[str, Any] = {"weight": 6, "part": 1, "size": 4, "at": [1, 0]}
     names = draw.draw(st.permutations(list(args)))
     floats = {name: float(args[name]) for name in ("weight", "part") if draw.draw(st.booleans())}
     written = Call(name="Loss", args={name: floats.get(name, args[name]) for name in names})

@@ -1,0 +1,156 @@
+"""A stage becomes objects, and what does not fit is found before anything trains."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.trainers.stages import DIGITS, model, recipe, stage
+from trainers import backbones, build, detectors, distill
+from trainers.spec import Call, Invalid, Model
+
+
+def gfl(width: int = 8, **knobs: Any) -> Model:
+    small = {"channels": 8, "convs": 1, "extra": 0, "reg_max": 4, **knobs}
+    return Model(
+        detector=Call(name="GFL", args=small).complete(detectors),
+        backbone=Call(name="TinyResNet", args={"width": width}).complete(backbones),
+    )
+
+
+def calls(*written: Any) -> tuple[Call, ...]:
+    return tuple(Call.model_validate(one).complete(distill) for one in written)
+
+
+def test_a_data_set_is_opened_once_however_its_arguments_are_ordered() -> None:
+    shuffled = Call(name="Digits", args=dict(reversed(DIGITS.args.items())))
+    assert build.dataset(DIGITS) is build.dataset(shuffled)
+    assert build.dataset(DIGITS) is not build.dataset(Call(name="Digits", args={**DIGITS.args, "seed": 1}))
+
+
+def test_contents_identify_the_data_and_not_its_call() -> None:
+    contents = build.contents(DIGITS)
+    assert contents.classes == ("zero", "one") and contents.fingerprint == build.dataset(DIGITS).fingerprint
+    assert build.contents(Call(name="Digits", args={**DIGITS.args, "seed": 1})) != contents
+
+
+def test_a_detector_has_the_classes_of_its_data_and_weights_of_the_seed() -> None:
+    built = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        built.append(build.detector(stage()))
+    assert built[0].num_classes == 2
+    first, same, other = (torch.cat([p.flatten() for p in one.parameters()]) for one in built)
+    assert torch.equal(first, same) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("freeze", [0, 1, 2, 3])
+def test_a_recipe_freezes_the_first_stages(freeze: int) -> None:
+    backbone: Any = build.detector(stage(freeze=freeze)).backbone
+    learning = [any(p.requires_grad for p in part.parameters()) for part in (backbone.stem, *backbone.stages)]
+    assert learning == [freeze == 0, *(index >= freeze for index in range(3))]
+
+
+def test_a_recipe_fixes_the_norms_even_in_training() -> None:
+    fixed, free = build.detector(stage(fixed_norm=True)).train(), build.detector(stage()).train()
+    assert fixed.training and free.training
+
+    def modes(detector: nn.Module) -> set[bool]:
+        return {module.training for module in detector.modules() if isinstance(module, nn.BatchNorm2d)}
+
+    assert modes(fixed) == {False} and modes(free) == {True}
+
+
+def test_losses_are_called_after_their_classes_and_counted_when_there_are_several() -> None:
+    student, teacher = build.network(gfl(), 2), build.network(gfl(16), 2)
+    assert list(build.losses(calls("LD", "KD"), student, teacher)) == ["ld", "kd"]
+    built = build.losses(calls({"LD": {"weight": 1}}, "KD", {"LD": {"weight": 2}}), student, teacher)
+    assert list(built) == ["ld_1", "kd", "ld_2"]
+    assert [getattr(built[name], "weight", None) for name in ("ld_1", "ld_2")] == [1, 2]
+
+
+def test_the_size_of_a_model_is_counted_without_numbers_and_is_that_of_the_real_one() -> None:
+    size = build.size(gfl(), 2, (32, 32))
+    assert size.parameters == sum(p.numel() for p in build.network(gfl(), 2).parameters())
+    assert build.size(gfl(), 2, (64, 64)).flops == 4 * size.flops > 0
+    assert build.size(gfl(), 2, (17, 32)).flops == size.flops, "padded to the largest stride"
+    assert build.size(gfl(16), 2, (32, 32)).flops > size.flops
+
+
+def test_the_work_of_one_convolution_is_counted_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    class One(nn.Module):
+        strides = (4,)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 5, 4, 4, bias=False)
+
+        def forward(self, images: Tensor) -> Tensor:
+            out: Tensor = self.conv(images)
+            return out
+
+    monkeypatch.setattr(build, "network", lambda model, num_classes: One())
+    # 8 * 4 places, 5 channels, each 3 * 4 * 4 products and as many sums
+    assert build.size(gfl(), 2, (32, 16)) == (240, 8 * 4 * 5 * 48 * 2)
+
+
+def test_a_large_model_is_measured_without_its_memory() -> None:
+    resnet = Model(detector=Call(name="GFL").complete(detectors), backbone=Call(name="ResNet").complete(backbones))
+    size = build.size(resnet, 80, (800, 1333))
+    assert 30e6 < size.parameters < 35e6 and 300e9 < size.flops < 600e9
+    assert all(p.is_meta for p in meta(resnet).parameters())
+
+
+def meta(model: Model) -> Any:
+    with torch.device("meta"):
+        return build.network(model, 80)
+
+
+def test_parts_that_do_not_fit_are_refused_with_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    def misfit(model: Model, num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(5, 4, 1))
+
+    monkeypatch.setattr(nn.Sequential, "strides", (4,), raising=False)
+    monkeypatch.setattr(build, "network", misfit)
+    with pytest.raises(Invalid, match=r"GFL\(.*\) on TinyResNet\(.*\) cannot be built: .*channel"):
+        build.size(gfl(), 2, (32, 32))
+
+
+def test_freezing_more_than_there_is_is_refused() -> None:
+    build.check_recipe(model(), recipe(freeze=3), 2)
+    with pytest.raises(Invalid, match="cannot freeze 4 stages: the backbone has 3") as caught:
+        build.check_recipe(model(), recipe(freeze=4), 2)
+    assert caught.value.where == ("freeze",)
+
+
+def test_a_pair_that_fits_passes_whatever_the_widths() -> None:
+    build.check_pair(calls("LD", "KD"), gfl(8), gfl(24, channels=16), 2)
+    build.check_pair((), gfl(8), gfl(8, reg_max=8), 2)
+
+
+@pytest.mark.parametrize(
+    ("loss", "classes", "teacher", "message"),
+    [
+        ("LD", 2, gfl(reg_max=8), "number of bins, but the student's is 5 and the teacher's is 9"),
+        ("LD", 2, gfl(extra=1), "strides"),
+        ("KD", 2, gfl(extra=1), "strides"),
+        ("KD", 1, gfl(), "one class"),
+    ],
+)
+def test_a_pair_that_a_loss_cannot_take_is_refused(loss: str, classes: int, teacher: Model, message: str) -> None:
+    with pytest.raises(Invalid, match=message):
+        build.check_pair(calls(loss), gfl(), teacher, classes)
+
+
+def test_checking_a_pair_draws_no_random_numbers_and_keeps_no_memory() -> None:
+    before = torch.get_rng_state()
+    build.check_pair(calls("LD"), gfl(), gfl(16), 2)
+    build.size(gfl(), 2, (32, 32))
+    build.check_recipe(gfl(), recipe(), 2)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_typical_image_is_the_first_or_as_the_recipe_resizes() -> None:
+    assert build.image_size(DIGITS, recipe()) == (32, 32)
+    assert build.image_size(DIGITS, recipe(resize=(48, 64))) == (48, 64)

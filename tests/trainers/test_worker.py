@@ -1,0 +1,429 @@
+"""A stage goes from its teacher to its stored result, whatever happens on the way and however often it is begun."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.trainers.stages import CPU, DIGITS, STEPS, order, stage
+from trainers import build, teacher, worker
+from trainers.data.batches import Batch, Batches
+from trainers.evaluate import measure
+from trainers.loop import NonFinite, Stopped
+from trainers.spec import Call, Data, Invalid, Stage
+from trainers.store import Result, Store
+from trainers.teacher import NotTheTeacher
+from trainers.worker import Entry, Order, work
+
+ROOT = stage(seed=7, epochs=1)
+TAUGHT = stage({"LD": {"weight": 2}}, "KD", teacher=ROOT, epochs=3, optimizer="AdamW", lr=0.003, ema=0.5)
+
+
+class Crash(BaseException):
+    """As sudden as a kill."""
+
+
+def run(one: Stage, folder: Path, **facts: Any) -> Result:
+    hooks = {name: facts.pop(name) for name in ("report", "stop", "wrap") if name in facts}
+    return work(order(one, folder, **facts), device=CPU, **hooks)
+
+
+def untimed(history: list[Entry]) -> list[Entry]:
+    return [{name: value for name, value in entry.items() if "second" not in name} for entry in history]
+
+
+def names(folder: Path, one: Stage) -> list[str]:
+    return sorted(path.name for path in (folder / one.key).iterdir())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    """The taught stage, trained in one go, and where."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run(ROOT, folder)
+    return run(TAUGHT, folder), folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, undisturbed: tuple[Result, Path]) -> Path:
+    """A store in which the teacher is trained already."""
+    whole = undisturbed[1] / ROOT.key
+    (tmp_path / ROOT.key).mkdir()
+    for file in whole.iterdir():
+        (tmp_path / ROOT.key / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+@pytest.fixture
+def epochs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The epochs that were really trained, counted from 0."""
+    trained: list[int] = []
+    real = Batches.epoch
+
+    def counted(self: Batches, n: int) -> Iterator[Batch]:
+        trained.append(n)
+        return real(self, n)
+
+    monkeypatch.setattr(Batches, "epoch", counted)
+    yield trained
+
+
+def crash(*_: Any, **__: Any) -> Any:
+    raise Crash
+
+
+def raising_at(epoch: int, error: BaseException) -> Callable[[Entry], None]:
+    def report(entry: Entry) -> None:
+        if entry["epoch"] == epoch:
+            raise error
+
+    return report
+
+
+# One stage in one go
+
+
+def test_a_stage_is_trained_stored_measured_and_its_state_dropped(undisturbed: tuple[Result, Path]) -> None:
+    result, folder = undisturbed
+    store = Store(folder)
+    assert store.get(TAUGHT) == result and store.check(TAUGHT) and store.measured(result)
+    assert names(folder, TAUGHT) == ["measured.json", "result.json", "weights.safetensors"]
+    assert result.stage == TAUGHT and result.device == "cpu" and result.seconds == result.history[-1]["seconds"] > 0
+    assert [entry["epoch"] for entry in result.history] == [1, 2, 3]
+    assert result.score == result.metrics["val/AP"] == result.history[-1]["val/AP"]
+    assert {"val/AP", "val/AP50", "val/AP75"} <= result.metrics.keys()
+    assert not any(name.startswith("train/") for name in result.metrics)
+    assert {"train/loss", "train/loss_ld", "train/loss_kd", "train/lr"} <= result.history[0].keys()
+    seconds = [entry["seconds"] for entry in result.history]
+    assert seconds == sorted(seconds) and seconds[0] > 0
+
+
+def test_what_is_stored_is_the_average_and_its_score(
+    undisturbed: tuple[Result, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    result, folder = undisturbed
+    products: list[dict[str, torch.Tensor]] = []
+    finish = worker._finish
+
+    def look(store: Store, order: Order, product: nn.Module, *rest: Any, **more: Any) -> None:
+        products.append({name: tensor.clone() for name, tensor in product.state_dict().items()})
+        finish(store, order, product, *rest, **more)
+
+    monkeypatch.setattr(worker, "_finish", look)
+    averaged, plain = (run(stage(epochs=1, ema=ema), tmp_path) for ema in (0.9, 0.0))
+    for one, product in zip((averaged, plain), products, strict=True):
+        kept = Store(tmp_path).weights(one)
+        assert kept.keys() == product.keys() and all(torch.equal(kept[name], product[name]) for name in kept)
+    assert averaged.sha256 != plain.sha256
+    detector = teacher.load(Store(folder), TAUGHT, device=CPU)
+    assert measure(detector, build.dataset(DIGITS).val, TAUGHT.recipe, device=CPU)["AP"] == result.score
+
+
+@pytest.mark.parametrize(("ema", "learns"), [(0.9, False), (0.0, True)])
+def test_what_is_measured_after_an_epoch_is_the_average_where_there_is_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, ema: float, learns: bool
+) -> None:
+    seen: list[bool] = []
+
+    def look(detector: nn.Module, *rest: Any, **more: Any) -> dict[str, float]:
+        seen.append(any(p.requires_grad for p in detector.parameters()))
+        return measure(detector, *rest, **more)
+
+    monkeypatch.setattr(worker, "measure", look)
+    run(stage(ema=ema), folder)
+    assert seen == [learns, learns]
+
+
+def test_training_again_elsewhere_gives_the_same_bytes(undisturbed: tuple[Result, Path], folder: Path) -> None:
+    torch.rand(11)
+    again = run(TAUGHT, folder)
+    assert again.sha256 == undisturbed[0].sha256 and untimed(again.history) == untimed(undisturbed[0].history)
+
+
+def test_neither_how_often_it_is_measured_nor_loader_processes_change_a_bit(
+    undisturbed: tuple[Result, Path], folder: Path
+) -> None:
+    result = run(TAUGHT, folder, evaluate_every=2, loader_workers=1)
+    assert result.sha256 == undisturbed[0].sha256 and result.score == undisturbed[0].score
+    assert ["val/AP" in entry for entry in result.history] == [False, True, True]
+
+
+def test_the_last_epoch_is_always_measured(folder: Path) -> None:
+    result = run(stage(), folder, evaluate_every=100)
+    assert ["val/AP" in entry for entry in result.history] == [False, True]
+
+
+def test_a_stored_result_is_returned_without_training(undisturbed: tuple[Result, Path], epochs: list[int]) -> None:
+    result, folder = undisturbed
+    assert run(TAUGHT, folder, report=crash, stop=crash) == result
+    assert epochs == []
+
+
+def test_an_epoch_is_reported_once_it_can_be_resumed_from(folder: Path) -> None:
+    begun: list[tuple[float, int]] = []
+    run(TAUGHT, folder, report=lambda entry: begun.append((entry["epoch"], Store(folder).begun(TAUGHT.key))))
+    assert begun == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_the_wrapper_is_what_is_trained(folder: Path, undisturbed: tuple[Result, Path]) -> None:
+    class Counting(nn.Module):
+        calls = 0
+
+        def __init__(self, task: nn.Module) -> None:
+            super().__init__()
+            self.task = task
+
+        def forward(self, *inputs: Any) -> Any:
+            Counting.calls += 1
+            return self.task(*inputs)
+
+    assert run(TAUGHT, folder, wrap=Counting).sha256 == undisturbed[0].sha256
+    assert Counting.calls == 3 * STEPS
+
+
+def test_an_order_survives_json() -> None:
+    one = order(TAUGHT, Path("some/store"), evaluate_every=3)
+    again = Order.model_validate_json(one.model_dump_json())
+    assert again == one and again.stage.key == TAUGHT.key
+
+
+# Interrupted
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize(
+    "error", [Crash(), RuntimeError("the network is down"), Stopped()], ids=lambda e: type(e).__name__
+)
+def test_an_interruption_after_an_epoch_costs_nothing(
+    undisturbed: tuple[Result, Path], folder: Path, epochs: list[int], epoch: int, error: BaseException
+) -> None:
+    with pytest.raises(type(error)):
+        run(TAUGHT, folder, report=raising_at(epoch, error))
+    assert Store(folder).get(TAUGHT) is None and Store(folder).begun(TAUGHT.key) == epoch
+    told: list[float] = []
+    result = run(TAUGHT, folder, report=lambda entry: told.append(entry["epoch"]))
+    assert epochs == [0, 1, 2], "every epoch once"
+    assert told == [1, 2, 3], "who comes late hears all of it"
+    assert result.sha256 == undisturbed[0].sha256 and untimed(result.history) == untimed(undisturbed[0].history)
+    assert names(folder, TAUGHT) == ["measured.json", "result.json", "weights.safetensors"]
+
+
+def test_a_stop_in_the_middle_of_an_epoch_goes_on_from_its_start(
+    undisturbed: tuple[Result, Path], folder: Path, epochs: list[int]
+) -> None:
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == STEPS + 3
+
+    with pytest.raises(Stopped):
+        run(TAUGHT, folder, stop=stop)
+    assert Store(folder).begun(TAUGHT.key) == 1
+    assert run(TAUGHT, folder).sha256 == undisturbed[0].sha256 and epochs == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [(Store, "put"), (worker, "_finish"), (teacher, "restore")], ids=["put", "finish", "read back"]
+)
+def test_a_crash_between_the_last_epoch_and_the_result_trains_nothing_again(
+    undisturbed: tuple[Result, Path], folder: Path, epochs: list[int], place: Any, name: str
+) -> None:
+    Store(folder)
+    with monkeypatched(place, name, TAUGHT), pytest.raises(Crash):
+        run(TAUGHT, folder)
+    assert epochs == [0, 1, 2]
+    result = run(TAUGHT, folder)
+    assert epochs == [0, 1, 2] and result.sha256 == undisturbed[0].sha256
+    assert untimed(result.history) == untimed(undisturbed[0].history)
+
+
+def monkeypatched(place: Any, name: str, one: Stage) -> Any:
+    """Crash when this stage, and not its teacher, gets there."""
+    real = getattr(place, name)
+
+    def act(*args: Any, **kwargs: Any) -> Any:
+        whose = [getattr(arg, "stage", arg) for arg in args]
+        if one in [value for value in whose if isinstance(value, Stage)]:
+            raise Crash
+        return real(*args, **kwargs)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(place, name, act)
+
+    class Undo:
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *_: Any) -> None:
+            patch.undo()
+
+    return Undo()
+
+
+def test_a_crash_while_measuring_repeats_that_epoch_only(
+    undisturbed: tuple[Result, Path], folder: Path, epochs: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def second(*args: Any, **kwargs: Any) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise Crash
+        return measure(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "measure", second)
+        with pytest.raises(Crash):
+            run(TAUGHT, folder)
+    assert run(TAUGHT, folder).sha256 == undisturbed[0].sha256 and epochs == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("writes", [11, 12])
+def test_a_process_that_always_dies_after_a_few_writes_still_gets_there(
+    undisturbed: tuple[Result, Path], folder: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """An epoch's state takes five operations on the disk, a result eleven: one of them is the last."""
+    left = 0
+
+    def mortal(operation: Callable[..., Any]) -> Callable[..., Any]:
+        def act(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Crash
+            return operation(*args, **kwargs)
+
+        return act
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", mortal(Path.rename))
+        patch.setattr(Path, "unlink", mortal(Path.unlink))
+        patch.setattr(Path, "write_text", mortal(Path.write_text))
+        patch.setattr(os, "fsync", mortal(os.fsync))
+        patch.setattr(torch, "save", mortal(torch.save))
+        deaths = 0
+        for _ in range(12):
+            left = writes
+            try:
+                result = run(TAUGHT, folder)
+                break
+            except Crash:
+                deaths += 1
+    assert deaths
+    assert result.sha256 == undisturbed[0].sha256 and Store(folder).check(TAUGHT)
+
+
+def test_a_damaged_state_costs_its_epochs_and_no_more(
+    undisturbed: tuple[Result, Path], folder: Path, epochs: list[int]
+) -> None:
+    with pytest.raises(Crash):
+        run(TAUGHT, folder, report=raising_at(2, Crash()))
+    (state,) = (folder / TAUGHT.key).glob("state-*.pt")
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 8
+    state.write_bytes(bytes(content))
+    assert run(TAUGHT, folder).sha256 == undisturbed[0].sha256 and epochs == [0, 1, 0, 1, 2]
+
+
+def test_weights_that_were_found_damaged_are_trained_anew_to_the_same_bytes(folder: Path) -> None:
+    before = run(stage(epochs=1), folder)
+    store = Store(folder)
+    file = store.weights_file(before.key)
+    content = bytearray(file.read_bytes())
+    content[200] ^= 1
+    file.write_bytes(bytes(content))
+    assert not store.check(before.stage)
+    assert run(before.stage, folder).sha256 == before.sha256 and store.check(before.stage)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("change", [{"seed": 5}, {"train": 31}, {"val": 15}, {"classes": 3}])
+def test_data_that_changed_is_refused_before_anything_is_written(folder: Path, change: dict[str, int]) -> None:
+    other = Call(name="Digits", args={**DIGITS.args, **change})
+    with pytest.raises(Invalid, match=r"Digits\(.*\) is not the data of this study any more"):
+        work(Order(stage=TAUGHT, data=other, store=str(folder)), device=CPU)
+    assert not (folder / TAUGHT.key).exists()
+
+
+def test_weights_that_read_back_have_another_score_are_no_result(
+    folder: Path, epochs: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = stage(epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(teacher, "measure", lambda *_, **__: {"AP": 0.75})
+        with pytest.raises(NotTheTeacher, match=r"score 0\.7500 but their record says"):
+            run(one, folder)
+    assert Store(folder).get(one) is None and epochs == [0]
+    assert run(one, folder).key == one.key and epochs == [0]
+
+
+def test_a_teacher_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotTheTeacher, match=ROOT.key):
+        run(TAUGHT, tmp_path)
+
+
+def test_a_teacher_whose_record_was_edited_teaches_nobody(folder: Path, epochs: list[int]) -> None:
+    file = folder / ROOT.key / "result.json"
+    score = json.loads(file.read_text())["score"]
+    file.write_text(json.dumps({**json.loads(file.read_text()), "score": score + 0.25}))
+    with pytest.raises(NotTheTeacher, match=f"score {score:.4f} but their record says {score + 0.25:.4f}"):
+        run(TAUGHT, folder)
+    assert epochs == []
+
+
+def test_a_training_that_fails_keeps_its_last_good_epoch_and_fails_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = stage(lr=1e30, warmup=STEPS, warmup_from=0.0, epochs=2, fixed_norm=True)
+    for _ in range(2):
+        with pytest.raises(NonFinite, match=r"^loss\w* became \S+ in epoch \d, step \d$"):
+            run(one, folder)
+    assert Store(folder).get(one) is None
+
+
+def test_a_store_that_cannot_be_written_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file")
+    with pytest.raises(OSError, match="store"):
+        run(stage(), tmp_path / "store")
+
+
+# One of several
+
+
+def test_only_the_first_worker_writes_and_measures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = stage(epochs=1)
+    monkeypatch.setattr(worker.workers, "rank", lambda: 1)
+    monkeypatch.setattr(worker.workers, "barrier", crash)
+    monkeypatch.setattr(worker, "measure", crash)
+    entries: list[Entry] = []
+    with pytest.raises(Crash):
+        run(one, folder, report=entries.append)
+    assert len(entries) == 1 and not (folder / one.key).exists()
+
+
+def test_each_worker_gets_its_part_of_the_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    data, student = build.dataset(DIGITS), build.detector(stage())
+    monkeypatch.setattr(worker.workers, "count", lambda: 2)
+    halves = []
+    for rank in (0, 1):
+        monkeypatch.setattr(worker.workers, "rank", lambda rank=rank: rank)
+        halves.append(list(worker.batches(order(stage(), tmp_path), data, student).epoch(0)))
+    monkeypatch.undo()
+    whole = worker.batches(order(stage(), tmp_path), data, student).epoch(0)
+    for (_, truth), (_, first), (_, second) in zip(whole, *halves, strict=True):
+        assert truth.ids[0::2] == first.ids and truth.ids[1::2] == second.ids
+
+
+def test_a_stages_data_is_the_fingerprint_and_not_the_call(folder: Path) -> None:
+    """The same scenes under another call: COCO's, say, on another machine."""
+    shuffled = Call(name="Digits", args=dict(reversed(DIGITS.args.items())))
+    result = work(Order(stage=stage(epochs=1), data=shuffled, store=str(folder)), device=CPU)
+    assert result.stage.data == Data(fingerprint=build.dataset(DIGITS).fingerprint, classes=("zero", "one"))
