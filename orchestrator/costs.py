@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from trainers.spec import Model, Stage, canonical
+from trainers.spec import Model, Stage
 
 # A training step is about three forward passes; a teacher adds one of its own.
 STEP = 3
@@ -12,7 +12,7 @@ STEP = 3
 
 def identity(model: Model) -> str:
     """Equal for equal models, whatever their names."""
-    return canonical(model.model_dump(mode="json"))
+    return model.model_dump_json()
 
 
 def relative(flops: Mapping[str, int]) -> Callable[[Stage], float]:

@@ -38,9 +38,7 @@ def assign(document: Document, assignment: str, *, creates: Collection[str]) -> 
     for n in range(1, len(where)):
         places.setdefault(where[:n], source)
     parent = where[:-1]
-    if (
-        parent and parent in document.places and where not in document.places
-    ):  # a key too many is the parent's mistake
+    if parent and parent in document.places and where not in document.places:  # a key too many is the parent's mistake
         places[parent] = f"{document.places[parent]}, with {source}"
     places[where] = source
     return Document(document.source, document.text, tree, places)

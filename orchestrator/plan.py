@@ -31,7 +31,7 @@ def plan(study: Study) -> dict[str, Any]:
         }
         for row in board.rows.values()
     ]
-    now = frontier.over or not frontier.waiting
+    now = frontier.over or study.search.name == "exhaustive"
     needed, exact = (len(board.rows), True) if now else pretend(prepared, len(board.rows))
     paths, models = prepared.lattice.count()
     return {

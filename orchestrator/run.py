@@ -18,6 +18,7 @@ from orchestrator.frontier import Frontier
 from orchestrator.lattice import Lattice, Path
 from orchestrator.study import Study
 from trainers import build
+from trainers.outputs import Network
 from trainers.spec import Invalid, Stage
 from trainers.store import Result, Store
 
@@ -46,18 +47,29 @@ class Prepared:
         self.score_name = build.dataset(study.data).score
         self.lattice: Lattice = study.lattice(self.contents)
         self.store = Store(study.resources.store)
+        self.shapes = self._shapes()
         self.sizes = self._sizes()
         self._check_pairs()
         self.results: dict[str, Result] = {}
 
-    def _sizes(self) -> dict[str, build.Size]:
+    def _shapes(self) -> dict[str, Network]:
         """Build every model without numbers. Raises `Invalid` at ("models", name)."""
-        classes, sizes = len(self.contents.classes), {}
+        shapes = {}
+        for name, entry in self.lattice.models.items():
+            try:
+                shapes[name] = build.shape(entry.model, len(self.contents.classes))
+            except Invalid as error:
+                raise error.under("models", name) from None
+        return shapes
+
+    def _sizes(self) -> dict[str, build.Size]:
+        """Send an image through every model, and check its recipe. Raises `Invalid` at ("models", name)."""
+        sizes = {}
         for name, entry in self.lattice.models.items():
             try:
                 image = build.image_size(self.study.data, entry.recipe)
-                sizes[name] = build.size(entry.model, classes, image)
-                build.check_recipe(entry.model, entry.recipe, classes)
+                sizes[name] = build.size(self.shapes[name], image)
+                build.check_recipe(self.shapes[name], entry.recipe)
             except Invalid as error:
                 raise error.under("models", name) from None
             batch, shares = entry.recipe.batch, self.study.resources.workers
@@ -69,10 +81,9 @@ class Prepared:
 
     def _check_pairs(self) -> None:
         """Build every loss for every edge. Raises `Invalid` that names the pair."""
-        models, classes = self.lattice.models, len(self.contents.classes)
         for teacher, student in sorted(self.lattice.edges):
             try:
-                build.check_pair(self.study.distill, models[student].model, models[teacher].model, classes)
+                build.check_pair(self.study.distill, self.shapes[student], self.shapes[teacher])
             except Invalid as error:
                 message = f"{teacher} cannot teach {student}: {error}"
                 raise Invalid(message, ("distill", *error.where)) from None

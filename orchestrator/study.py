@@ -45,11 +45,7 @@ def _edges(edges: Any) -> Any:
     if not isinstance(edges, list | tuple):
         raise ValueError("write any, or a list of [teacher, student]")
     for edge in edges:
-        if (
-            not isinstance(edge, list | tuple)
-            or len(edge) != 2
-            or not all(isinstance(name, str) for name in edge)
-        ):
+        if not isinstance(edge, list | tuple) or len(edge) != 2 or not all(isinstance(name, str) for name in edge):
             raise ValueError(f"{json.dumps(edge):.80} is not [teacher, student], two names of models")
     return tuple(map(tuple, edges))
 

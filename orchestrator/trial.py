@@ -36,6 +36,11 @@ class Trial(tune.Trainable):
     """One stage at a time; the thread beside it trains, so that every epoch can be handed on at once."""
 
     def setup(self, config: dict[str, Any]) -> None:
+        gc.collect()
+        gc.freeze()  # the libraries: looking through them after each stage would take a quarter of a second
+        self._start(config)
+
+    def _start(self, config: dict[str, Any]) -> None:
         self.news: queue.Queue[Entry | Finished] = queue.Queue()
         self.stopping = threading.Event()
         self.post: Any = None
@@ -48,7 +53,7 @@ class Trial(tune.Trainable):
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self.setup(new_config)
+        self._start(new_config)
         return True
 
     def step(self) -> dict[str, Any]:

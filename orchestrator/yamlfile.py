@@ -60,9 +60,7 @@ def parse(text: str, source: str, *, numbered: bool = True) -> Document:
         message = f"{place(mark.line)}: not YAML at column {mark.column + 1}: {_problem(error)}"
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position)
-        message = (
-            f"{place(line)}: the character U+{ord(text[error.position]):04X} has no place here; remove it"
-        )
+        message = f"{place(line)}: the character U+{ord(text[error.position]):04X} has no place here; remove it"
     except Invalid as mistake:
         message = f"{tree.here}: {located(mistake)}"
     except (

@@ -62,39 +62,49 @@ class Size(NamedTuple):
     flops: int  # of one image's forward pass
 
 
-def size(model: Model, num_classes: int, image: tuple[int, int]) -> Size:
-    """Build a model without numbers and send an image (height, width) through it.
+def shape(model: Model, num_classes: int) -> Network:
+    """A model without numbers. Raises `Invalid` when its parts do not fit."""
+    try:
+        with torch.device("meta"):
+            return network(model, num_classes)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise Invalid(f"{model.detector} on {model.backbone} cannot be built: {error}") from error
+
+
+def size(built: Network, image: tuple[int, int]) -> Size:
+    """How large a model without numbers is, found by sending an image (height, width) through it.
 
     Raises `Invalid` when its parts do not fit.
     """
     with torch.device("meta"):
         try:
-            built = network(model, num_classes)
             stride = max(built.strides)
             padded = [-(-side // stride) * stride for side in image]
             counter = FlopCounterMode(display=False)
             with counter, torch.no_grad():
                 built.eval()(torch.zeros(1, 3, *padded))
         except (RuntimeError, ValueError, TypeError) as error:
-            raise Invalid(f"{model.detector} on {model.backbone} cannot be built: {error}") from error
+            raise Invalid(f"an image of {image} does not pass through it: {error}") from error
     return Size(sum(p.numel() for p in built.parameters()), counter.get_total_flops())
 
 
-def check_recipe(model: Model, recipe: Recipe, num_classes: int) -> None:
+def check_recipe(built: Network, recipe: Recipe) -> None:
     """Raise `Invalid` for an optimizer that torch refuses, and for frozen stages that the model does not have."""
     try:
         recipe.optimizer.of(optim, [nn.Parameter(torch.zeros(1))], recipe.lr)
     except ValueError as error:
         raise Invalid(str(error), ("recipe", "optimizer")) from None
-    with torch.device("meta"):
-        built = network(model, num_classes)
     built.backbone.freeze(recipe.freeze)
 
 
-def check_pair(calls: tuple[Call, ...], student: Model, teacher: Model, num_classes: int) -> None:
-    """Raise `Invalid` when a loss cannot take this teacher and this student."""
-    with torch.device("meta"):
-        losses(calls, network(student, num_classes), network(teacher, num_classes))
+def check_pair(calls: tuple[Call, ...], student: Network, teacher: Network) -> None:
+    """Raise `Invalid`, at (index, name) of the loss, when it cannot take this teacher and this student."""
+    for index, call in enumerate(calls):
+        try:
+            with torch.device("meta"):
+                call.of(distill, student, teacher)
+        except Invalid as error:
+            raise error.under(index, call.name) from None
 
 
 def image_size(call: Call, recipe: Recipe) -> tuple[int, int]:

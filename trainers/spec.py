@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -29,8 +30,8 @@ from pydantic import (
 SEMANTICS = 1
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(lambda x: x + 0.0)]  # no -0.0
+Fraction = Annotated[NonNegative, Field(le=1)]
 Count = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0)]
 
@@ -175,7 +176,7 @@ class Recipe(Spec):
     warmup: Index = 500  # optimizer steps over which the rate rises linearly
     warmup_from: Fraction = 0.001  # the part of the rate at which it starts to rise
     clip: Positive | None = None  # largest norm of the gradient
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the averaged weights; 0: none
+    ema: Annotated[NonNegative, Field(lt=1)] = 0.0  # decay of the averaged weights; 0: none
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # on a CPU always fp32
     freeze: Index = 0  # the stem and this many stages less one of the backbone keep their weights; 0: none
     fixed_norm: bool = False  # batch norm keeps its running statistics; gamma and beta still learn
@@ -216,14 +217,5 @@ class Stage(Spec):
 
 
 def canonical(value: Any) -> str:
-    """JSON that is the same for equal values: sorted keys, no spaces, no NaN, no negative zero."""
-    return json.dumps(_positive_zero(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def _positive_zero(value: Any) -> Any:
-    """-0.0 equals 0.0, so it is written like it."""
-    if isinstance(value, dict):
-        return {key: _positive_zero(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_positive_zero(item) for item in value]
-    return value + 0.0 if isinstance(value, float) else value
+    """JSON that is the same for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

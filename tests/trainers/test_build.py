@@ -25,7 +25,7 @@ def calls(*written: Any) -> tuple[Call, ...]:
 
 def test_a_data_set_is_opened_once_however_its_arguments_are_ordered() -> None:
     shuffled = Call(name="Digits", args=dict(reversed(DIGITS.args.items())))
-    assert build.dataset(DIGITS) is build.dataset(shuffled)
+    assert build.dataset(DIGITS).train is build.dataset(shuffled).train
     assert build.dataset(DIGITS) is not build.dataset(Call(name="Digits", args={**DIGITS.args, "seed": 1}))
 
 
@@ -71,11 +71,11 @@ def test_losses_are_called_after_their_classes_and_counted_when_there_are_severa
 
 
 def test_the_size_of_a_model_is_counted_without_numbers_and_is_that_of_the_real_one() -> None:
-    size = build.size(gfl(), 2, (32, 32))
+    size = build.size(build.shape(gfl(), 2), (32, 32))
     assert size.parameters == sum(p.numel() for p in build.network(gfl(), 2).parameters())
-    assert build.size(gfl(), 2, (64, 64)).flops == 4 * size.flops > 0
-    assert build.size(gfl(), 2, (17, 32)).flops == size.flops, "padded to the largest stride"
-    assert build.size(gfl(16), 2, (32, 32)).flops > size.flops
+    assert build.size(build.shape(gfl(), 2), (64, 64)).flops == 4 * size.flops > 0
+    assert build.size(build.shape(gfl(), 2), (17, 32)).flops == size.flops, "padded to the largest stride"
+    assert build.size(build.shape(gfl(16), 2), (32, 32)).flops > size.flops
 
 
 def test_the_work_of_one_convolution_is_counted_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,12 +92,12 @@ def test_the_work_of_one_convolution_is_counted_by_hand(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(build, "network", lambda model, num_classes: One())
     # 8 * 4 places, 5 channels, each 3 * 4 * 4 products and as many sums
-    assert build.size(gfl(), 2, (32, 16)) == (240, 8 * 4 * 5 * 48 * 2)
+    assert build.size(build.shape(gfl(), 2), (32, 16)) == (240, 8 * 4 * 5 * 48 * 2)
 
 
 def test_a_large_model_is_measured_without_its_memory() -> None:
     resnet = Model(detector=Call(name="GFL").complete(detectors), backbone=Call(name="ResNet").complete(backbones))
-    size = build.size(resnet, 80, (800, 1333))
+    size = build.size(build.shape(resnet, 80), (800, 1333))
     assert 30e6 < size.parameters < 35e6 and 300e9 < size.flops < 600e9
     assert all(p.is_meta for p in meta(resnet).parameters())
 
@@ -114,19 +114,19 @@ def test_parts_that_do_not_fit_are_refused_with_both(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(nn.Sequential, "strides", (4,), raising=False)
     monkeypatch.setattr(build, "network", misfit)
     with pytest.raises(Invalid, match=r"GFL\(.*\) on TinyResNet\(.*\) cannot be built: .*channel"):
-        build.size(gfl(), 2, (32, 32))
+        build.size(build.shape(gfl(), 2), (32, 32))
 
 
 def test_freezing_more_than_there_is_is_refused() -> None:
-    build.check_recipe(model(), recipe(freeze=3), 2)
+    build.check_recipe(build.shape(model(), 2), recipe(freeze=3))
     with pytest.raises(Invalid, match="cannot freeze 4 stages: the backbone has 3") as caught:
-        build.check_recipe(model(), recipe(freeze=4), 2)
+        build.check_recipe(build.shape(model(), 2), recipe(freeze=4))
     assert caught.value.where == ("freeze",)
 
 
 def test_a_pair_that_fits_passes_whatever_the_widths() -> None:
-    build.check_pair(calls("LD", "KD"), gfl(8), gfl(24, channels=16), 2)
-    build.check_pair((), gfl(8), gfl(8, reg_max=8), 2)
+    build.check_pair(calls("LD", "KD"), build.shape(gfl(8), 2), build.shape(gfl(24, channels=16), 2))
+    build.check_pair((), build.shape(gfl(8), 2), build.shape(gfl(8, reg_max=8), 2))
 
 
 @pytest.mark.parametrize(
@@ -140,14 +140,14 @@ def test_a_pair_that_fits_passes_whatever_the_widths() -> None:
 )
 def test_a_pair_that_a_loss_cannot_take_is_refused(loss: str, classes: int, teacher: Model, message: str) -> None:
     with pytest.raises(Invalid, match=message):
-        build.check_pair(calls(loss), gfl(), teacher, classes)
+        build.check_pair(calls(loss), build.shape(gfl(), classes), build.shape(teacher, classes))
 
 
 def test_checking_a_pair_draws_no_random_numbers_and_keeps_no_memory() -> None:
     before = torch.get_rng_state()
-    build.check_pair(calls("LD"), gfl(), gfl(16), 2)
-    build.size(gfl(), 2, (32, 32))
-    build.check_recipe(gfl(), recipe(), 2)
+    build.check_pair(calls("LD"), build.shape(gfl(), 2), build.shape(gfl(16), 2))
+    build.size(build.shape(gfl(), 2), (32, 32))
+    build.check_recipe(build.shape(gfl(), 2), recipe())
     assert torch.equal(before, torch.get_rng_state())
 
 

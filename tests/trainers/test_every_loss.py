@@ -176,14 +176,10 @@ def test_the_order_of_the_images_is_irrelevant(name):
     loss = make(name)
     student, teacher, wanted = random_outputs(1), random_outputs(2), targets()
     rows = torch.where(wanted.row < LOCATIONS, wanted.row + LOCATIONS, wanted.row - LOCATIONS)
-    swapped = loss(
-        *(changed(o, lambda level: level.flip(0)) for o in (student, teacher)), replace(wanted, row=rows)
-    )
+    swapped = loss(*(changed(o, lambda level: level.flip(0)) for o in (student, teacher)), replace(wanted, row=rows))
     torch.testing.assert_close(swapped, loss(student, teacher, wanted))
 
 
 def changed(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
     """The outputs with every level changed."""
-    return Outputs(
-        *([change(level) for level in levels] for levels in (outputs.features, outputs.cls, outputs.box))
-    )
+    return Outputs(*([change(level) for level in levels] for levels in (outputs.features, outputs.cls, outputs.box)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor, nn
-from torchvision.models import get_model
 
 from trainers.norm import Colours, freeze, still
 
@@ -20,6 +19,8 @@ class ResNet(nn.Module):
 
     def __init__(self, *, depth: Literal[18, 34, 50, 101] = 50) -> None:
         super().__init__()
+        from torchvision.models import get_model  # seconds to import, and a study may do without
+
         whole = get_model(f"resnet{depth}", weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = whole.conv1, whole.bn1, whole.relu, whole.maxpool
         self.layer1, self.layer2 = whole.layer1, whole.layer2

@@ -45,9 +45,7 @@ def check(coco: object, source: str) -> None:
     Missing area and iscrowd are no mistakes, nor are images without boxes and category ids with holes.
     """
     if isinstance(coco, list) and coco and isinstance(coco[0], dict) and "score" in coco[0]:
-        raise Invalid(
-            f"{source} holds results (a list of detections with scores); give the annotations they belong to"
-        )
+        raise Invalid(f"{source} holds results (a list of detections with scores); give the annotations they belong to")
     if not isinstance(coco, dict):
         raise Invalid(f"{source} is not in COCO's format: a {type(coco).__name__} instead of a dictionary")
     for key in ("images", "annotations", "categories"):

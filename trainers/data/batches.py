@@ -57,9 +57,7 @@ class Batches:
         loader_workers: int = 0,
     ) -> None:
         if batch < world:
-            raise Invalid(
-                f"a batch of {batch} cannot be shared by {world} workers; take at most {batch} workers"
-            )
+            raise Invalid(f"a batch of {batch} cannot be shared by {world} workers; take at most {batch} workers")
         self.split, self.batch, self.seed, self.flip = split, batch, seed, flip
         self.resize, self.divisor, self.rank, self.world = resize, divisor, rank, world
         self.loader_workers = loader_workers

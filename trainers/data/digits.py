@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,21 +69,25 @@ def _draw(classes: int, train: int, val: int, size: int, seed: int) -> tuple[Spl
 
 def _handwriting(classes: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each class the samples of training and of validation. -> (M, 8, 8) uint8 each, 0..240."""
-    from sklearn.datasets import load_digits  # over a second to import, and only this data set needs it
-
-    digits = load_digits()
+    rows = np.loadtxt(_file(), delimiter=",", dtype=np.uint8)  # 64 pixels of 0..16, and which digit they show
+    images, shown = rows[:, :-1].reshape(-1, 8, 8), rows[:, -1]
     pools = []
     for digit in range(classes):
-        samples = (digits.images[digits.target == digit] * 15).astype(np.uint8)
+        samples = images[shown == digit] * np.uint8(15)
         samples = samples[np.random.default_rng((seed, digit)).permutation(len(samples))]
         held = round(HELD_OUT * len(samples))
         pools.append((samples[held:], samples[:held]))
     return pools
 
 
-def _split(
-    name: str, handwriting: list[np.ndarray], count: int, *, size: int, seed: tuple[int, int]
-) -> Split:
+def _file() -> Path:
+    """The handwriting inside scikit-learn, which itself takes two seconds to import."""
+    package = find_spec("sklearn")
+    assert package is not None and package.submodule_search_locations, "tapath requires scikit-learn"
+    return Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+
+
+def _split(name: str, handwriting: list[np.ndarray], count: int, *, size: int, seed: tuple[int, int]) -> Split:
     pictures = np.empty((count, size, size, 3), dtype=np.uint8)
     annotations: list[dict[str, Any]] = []
     for index in range(count):
@@ -174,9 +179,7 @@ def _place(
 ) -> tuple[int, int] | None:
     """A corner at which the digit hides no other, or None if there is no room."""
     for x, y in rng.integers(0, (size - shape[1] + 1, size - shape[0] + 1), size=(20, 2)).tolist():
-        if all(
-            _shared((x + box[0], y + box[1], x + box[2], y + box[3]), other) <= OVERLAP for other in taken
-        ):
+        if all(_shared((x + box[0], y + box[1], x + box[2], y + box[3]), other) <= OVERLAP for other in taken):
             return x, y
     return None
 

@@ -43,15 +43,11 @@ def ahead(
         except (BrokenProcessPool, HungError) as error:
             how = "hung" if isinstance(error, HungError) else "died"
             if lost:
-                raise RuntimeError(
-                    f"a loader process {how} at item {done} of {len(items)}, the second loss"
-                ) from error
+                raise RuntimeError(f"a loader process {how} at item {done} of {len(items)}, the second loss") from error
             lost = True
 
 
-def _pooled(
-    work: Callable[[Any], Any], items: Sequence[Any], *, processes: int, patience: float
-) -> Iterator[Any]:
+def _pooled(work: Callable[[Any], Any], items: Sequence[Any], *, processes: int, patience: float) -> Iterator[Any]:
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         processes,

@@ -11,7 +11,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
 
 from trainers import workers
 from trainers.detectors.anchors import anchors, inside, paired_iou
@@ -54,7 +53,7 @@ class GFL(nn.Module):
         self.backbone = backbone
         self.neck = FPN(backbone.channels, channels=channels, extra=extra)
         self.head = Head(channels, convs, num_classes, self.bins, len(self.strides))
-        self.box_loss = {"giou": generalized_box_iou_loss, "ciou": complete_box_iou_loss}[box_loss]
+        self.box_loss = box_loss
         self.box_weight, self.dfl_weight = box_weight, dfl_weight
         self.score_threshold, self.nms_iou = score_threshold, nms_iou
         self.top_k, self.max_detections = top_k, max_detections
@@ -98,7 +97,7 @@ class GFL(nn.Module):
             distance = torch.cat([centre - box[:, :2], box[:, 2:] - centre], dim=1)
             distance = distance.clamp(min=0, max=self.bins - 1.1)
             dfl = distribution_focal_loss(edges, distance).mean(1) @ weight
-            iou = self.box_loss(predicted, box) @ weight
+            iou = box_loss(self.box_loss, predicted, box) @ weight
 
             positives = logits.new_zeros(targets.images)
             positives.index_add_(0, targets.row // len(grid.stride), torch.ones_like(weight))
@@ -166,3 +165,11 @@ def tower(channels: int, convs: int) -> nn.Sequential:
 def around(centre: Tensor, distance: Tensor) -> Tensor:
     """The box whose edges lie so far from its centre. (..., 2), (..., 4) -> (..., 4)."""
     return torch.cat([centre - distance[..., :2], centre + distance[..., 2:]], dim=-1)
+
+
+def box_loss(kind: str, predicted: Tensor, box: Tensor) -> Tensor:
+    """1 - GIoU or 1 - CIoU of boxes in pairs. (P, 4) twice -> (P,)."""
+    from torchvision import ops  # seconds to import, and a plan computes no loss
+
+    loss: Tensor = (ops.generalized_box_iou_loss if kind == "giou" else ops.complete_box_iou_loss)(predicted, box)
+    return loss

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from trainers.outputs import Detections
 
@@ -38,6 +37,8 @@ def keep_best(
     max_detections: int,
 ) -> list[Detections]:
     """Clip to the images, suppress class by class, keep the best. (B, M, 4), (B, M), (B, M) -> B results."""
+    from torchvision.ops import batched_nms  # seconds to import, and a plan suppresses nothing
+
     limit = boxes.new_tensor([(width, height, width, height) for height, width in sizes])
     boxes = torch.minimum(boxes.clamp(min=0), limit[:, None])
     found = []

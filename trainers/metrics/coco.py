@@ -57,9 +57,7 @@ def to_coco(split: Split, found: Mapping[int, Detections]) -> list[dict[str, Any
             columns = zip(here.boxes.tolist(), here.scores.tolist(), here.labels.tolist(), strict=True)
             for (x1, y1, x2, y2), score, label in columns:
                 bbox = [x1, y1, x2 - x1, y2 - y1]
-                rows.append(
-                    {"image_id": image, "category_id": split.categories[label], "bbox": bbox, "score": score}
-                )
+                rows.append({"image_id": image, "category_id": split.categories[label], "bbox": bbox, "score": score})
     return rows
 
 

@@ -119,9 +119,7 @@ def test_anything_but_a_dictionary_is_refused(thing: object) -> None:
 
 def test_ten_mistakes_are_listed_and_the_rest_counted() -> None:
     coco = copy.deepcopy(GOOD)
-    coco["annotations"] = [
-        {"id": n, "image_id": 0, "category_id": 5, "bbox": [1, 2, 3, 4]} for n in range(1, 35)
-    ]
+    coco["annotations"] = [{"id": n, "image_id": 0, "category_id": 5, "bbox": [1, 2, 3, 4]} for n in range(1, 35)]
     with pytest.raises(Invalid) as error:
         check(coco, "x.json")
     text = str(error.value)
@@ -148,9 +146,7 @@ json_values = st.recursive(
 
 @given(
     st.sampled_from(["images", "annotations", "categories"]),
-    st.sampled_from(
-        ["id", "file_name", "width", "image_id", "category_id", "bbox", "area", "iscrowd", "name"]
-    ),
+    st.sampled_from(["id", "file_name", "width", "image_id", "category_id", "bbox", "area", "iscrowd", "name"]),
     json_values,
 )
 def test_no_value_anywhere_ends_in_anything_but_a_refusal(key: str, name: str, value: Any) -> None:
@@ -176,9 +172,7 @@ def test_a_syntax_error_is_named_by_file_and_line(tmp_path: Path) -> None:
         load(path)
 
 
-@pytest.mark.parametrize(
-    "raw", [b"", b'{"images": [{"id"', b"\xff\xfe\xfd", b"<html></html>", b"[" * 200_000]
-)
+@pytest.mark.parametrize("raw", [b"", b'{"images": [{"id"', b"\xff\xfe\xfd", b"<html></html>", b"[" * 200_000])
 def test_what_is_not_json_is_refused(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "raw.json"
     path.write_bytes(raw)

@@ -29,12 +29,8 @@ def read(index: int) -> Tensor:
 
 def mixed(reader: Callable[[int], Tensor] = read) -> Split:
     """Images of several sizes; the first has no box, the others have one of 8 x 6 at (4, 2)."""
-    images = [
-        {"id": 100 + i, "file_name": f"{i}.png", "width": w, "height": h} for i, (h, w) in enumerate(SIZES)
-    ]
-    rows = [
-        {"id": i, "image_id": 100 + i, "category_id": 1, "bbox": [4, 2, 8, 6]} for i in range(1, len(SIZES))
-    ]
+    images = [{"id": 100 + i, "file_name": f"{i}.png", "width": w, "height": h} for i, (h, w) in enumerate(SIZES)]
+    rows = [{"id": i, "image_id": 100 + i, "category_id": 1, "bbox": [4, 2, 8, 6]} for i in range(1, len(SIZES))]
     coco = {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "thing"}]}
     return Split(coco, classes_of(coco), reader)
 
@@ -61,9 +57,7 @@ def test_an_epoch_comes_out_the_same_every_time_and_in_any_order_of_epochs() -> 
 
 def test_epochs_and_seeds_differ_in_order_and_in_mirroring() -> None:
     digits = Digits(train=40, val=1).train
-    epochs = [
-        list(Batches(digits, batch=40, seed=seed, flip=0.5).epoch(n)) for seed in (0, 1) for n in (0, 1)
-    ]
+    epochs = [list(Batches(digits, batch=40, seed=seed, flip=0.5).epoch(n)) for seed in (0, 1) for n in (0, 1)]
     assert len({tuple(truth.ids) for ((_, truth),) in epochs}) == 4
 
     def mirrored(batch: tuple[Tensor, Truth]) -> tuple[bool, ...]:
@@ -162,9 +156,7 @@ def test_mirroring_twice_changes_nothing(spans: list[tuple[int, int]], width: in
 
 
 @given(st.tuples(st.integers(1, 3000), st.integers(1, 3000)), st.integers(1, 1000), st.integers(1, 2000))
-def test_resizing_keeps_the_ratio_within_short_and_long_side(
-    size: tuple[int, int], short: int, most: int
-) -> None:
+def test_resizing_keeps_the_ratio_within_short_and_long_side(size: tuple[int, int], short: int, most: int) -> None:
     new = resized(size, (short, most))
     scale = min(short / min(size), most / max(size))
     assert all(abs(a - b * scale) <= 0.5 + 1e-6 or a == 1 for a, b in zip(new, size, strict=True))

@@ -19,9 +19,7 @@ def annotated(*rows: dict[str, Any]) -> dict[str, Any]:
     return {"images": images, "categories": categories, "annotations": [dict(row) for row in rows]}
 
 
-def row(
-    identity: int, image: int = 3, category: int = 2, bbox: tuple[float, ...] = (1, 2, 3, 4), **more: Any
-) -> Any:
+def row(identity: int, image: int = 3, category: int = 2, bbox: tuple[float, ...] = (1, 2, 3, 4), **more: Any) -> Any:
     return {"id": identity, "image_id": image, "category_id": category, "bbox": list(bbox), **more}
 
 
@@ -84,9 +82,7 @@ rows = st.lists(
 
 @settings(deadline=None)
 @given(rows, st.randoms(use_true_random=False))
-def test_order_ids_extra_keys_and_number_types_of_annotations_do_not_matter(
-    table: Any, rng: random.Random
-) -> None:
+def test_order_ids_extra_keys_and_number_types_of_annotations_do_not_matter(table: Any, rng: random.Random) -> None:
     other = copy.deepcopy(table)
     rng.shuffle(other)
     for identity, each in enumerate(other):
@@ -123,9 +119,7 @@ def test_whatever_training_or_measuring_reads_changes_the_fingerprint(change: An
     changed = copy.deepcopy(coco)
     change(changed)
     old, new = split_of(coco), split_of(changed)
-    assert (
-        len({fingerprint(old, old), fingerprint(new, old), fingerprint(old, new), fingerprint(new, new)}) == 4
-    )
+    assert len({fingerprint(old, old), fingerprint(new, old), fingerprint(old, new), fingerprint(new, new)}) == 4
 
 
 def test_a_known_fingerprint_stays_as_it_is() -> None:

@@ -68,9 +68,7 @@ def test_the_batch_may_be_doubled(figures, outputs, targets, of_images, normalis
 
 @FORMS
 @NORMALISERS
-def test_the_order_of_images_and_of_rows_is_irrelevant(
-    figures, outputs, targets, of_images, form, normaliser
-):
+def test_the_order_of_images_and_of_rows_is_irrelevant(figures, outputs, targets, of_images, form, normaliser):
     loss = KD(figures(), figures(), form=form, normaliser=normaliser)
     student, teacher = outputs(1), outputs(2)
     swapped = loss(of_images(student, [1, 0]), of_images(teacher, [1, 0]), targets(0, 15, 9, 13))
@@ -90,9 +88,7 @@ def test_a_teacher_that_agrees_asks_for_nothing(figures, outputs, targets, form,
 
 @FORMS
 @NORMALISERS
-def test_a_batch_without_positives_is_an_exact_zero_with_a_zero_gradient(
-    figures, outputs, targets, form, normaliser
-):
+def test_a_batch_without_positives_is_an_exact_zero_with_a_zero_gradient(figures, outputs, targets, form, normaliser):
     student = outputs(1)
     found = KD(figures(), figures(), form=form, normaliser=normaliser)(student, outputs(2), targets())
     assert found.shape == () and found.item() == 0
@@ -112,9 +108,7 @@ def test_a_level_without_positives_counts_for_nothing(figures, outputs, targets,
 @FORMS
 def test_the_gradient_follows_the_formula_at_positives_and_is_zero_elsewhere(figures, outputs, targets, form):
     student, teacher, rows = outputs(1), outputs(2), torch.tensor(POSITIVES)
-    found = KD(figures(), figures(), form=form, weight=3.0, temperature=4.0)(
-        student, teacher, targets(*POSITIVES)
-    )
+    found = KD(figures(), figures(), form=form, weight=3.0, temperature=4.0)(student, teacher, targets(*POSITIVES))
     halves = [o.class_rows().detach()[rows] / 4.0 for o in (student, teacher)]
     p, q = (z.softmax(1) if form == "softmax" else z.sigmoid() for z in halves)
     share = torch.tensor([[1 / 3], [1 / 3], [1.0], [1 / 3]], dtype=torch.float64)
@@ -142,9 +136,7 @@ def test_the_teacher_gets_no_gradient_and_boxes_are_not_read(figures, outputs, t
     assert all(level.grad is not None and (level.grad != 0).any() for level in student.cls)
 
 
-def test_softmax_does_not_see_a_constant_over_the_classes_of_a_location_and_binary_does(
-    figures, outputs, targets
-):
+def test_softmax_does_not_see_a_constant_over_the_classes_of_a_location_and_binary_does(figures, outputs, targets):
     student, teacher, wanted = outputs(1), outputs(2), targets(*POSITIVES)
     shifted = [level.detach().clone() for level in student.cls]
     shifted[0][0, :, 0, 1] += 7
@@ -193,9 +185,7 @@ def test_other_classes_are_refused_with_both_numbers(figures):
 
 
 def test_other_strides_are_refused_with_both(figures):
-    with pytest.raises(
-        Invalid, match=r"strides, but the student's is \(4, 8\) and the teacher's is \(8, 16\)"
-    ):
+    with pytest.raises(Invalid, match=r"strides, but the student's is \(4, 8\) and the teacher's is \(8, 16\)"):
         KD(figures(strides=(4, 8)), figures())
 
 
@@ -203,9 +193,7 @@ def test_detectors_without_distributions_will_do(figures):
     KD(figures(bins=0), figures())
 
 
-@pytest.mark.parametrize(
-    "args", [{"temperature": 0.5}, {"weight": -1}, {"form": "soft"}, {"normaliser": "none"}]
-)
+@pytest.mark.parametrize("args", [{"temperature": 0.5}, {"weight": -1}, {"form": "soft"}, {"normaliser": "none"}])
 def test_a_study_with_an_argument_out_of_range_is_refused_at_that_argument(args):
     with pytest.raises(Invalid) as refusal:
         Call(name="KD", args=args).complete(distill)

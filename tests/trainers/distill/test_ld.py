@@ -22,9 +22,7 @@ def gradients(loss: Tensor, levels: list[Tensor]) -> list[Tensor | None]:
     return list(torch.autograd.grad(loss, levels, allow_unused=True, retain_graph=True))
 
 
-def by_rows(
-    student: Outputs, teacher: Outputs, rows: tuple[int, ...], *, temperature: float
-) -> tuple[Tensor, Tensor]:
+def by_rows(student: Outputs, teacher: Outputs, rows: tuple[int, ...], *, temperature: float) -> tuple[Tensor, Tensor]:
     """Scores (P,) and losses (P, 4), location by location: image row // 8, cell row % 8."""
     scores, losses = [], []
     for row in rows:
@@ -32,9 +30,7 @@ def by_rows(
         level, y, x = (0, *divmod(cell, 3)) if cell < 6 else (1, 0, cell - 6)
         scores.append(max(1 / (1 + math.exp(-z)) for z in student.cls[level][image, :, y, x].tolist()))
         here = [o.box[level][image, :, y, x].split(5) for o in (student, teacher)]
-        losses.append(
-            torch.stack([soft_kl(s, t, temperature=temperature) for s, t in zip(*here, strict=True)])
-        )
+        losses.append(torch.stack([soft_kl(s, t, temperature=temperature) for s, t in zip(*here, strict=True)]))
     return torch.tensor(scores, dtype=torch.float64), torch.stack(losses)
 
 
@@ -51,9 +47,7 @@ def test_by_hand(figures, targets):
     assert found.item() == pytest.approx(2.0 * 0.8 * edge / 4)
 
 
-def test_the_reference_sums_scores_times_losses_over_rows_and_a_quarter_of_the_edges(
-    figures, outputs, targets
-):
+def test_the_reference_sums_scores_times_losses_over_rows_and_a_quarter_of_the_edges(figures, outputs, targets):
     student, teacher = outputs(1), outputs(2)
     scores, losses = by_rows(student, teacher, POSITIVES, temperature=10.0)
     found = LD(figures(), figures())(student, teacher, targets(*POSITIVES))
@@ -64,17 +58,13 @@ def test_per_image_is_the_reference_at_three_images(figures, outputs, targets, o
     per_image, reference = LD(figures(), figures(), normaliser="per_image"), LD(figures(), figures())
     student, teacher = outputs(1, images=3), outputs(2, images=3)
     three = targets(*POSITIVES, images=3)
-    assert per_image(student, teacher, three).item() == pytest.approx(
-        reference(student, teacher, three).item()
-    )
+    assert per_image(student, teacher, three).item() == pytest.approx(reference(student, teacher, three).item())
     student, teacher, two = (
         of_images(student, [0, 1]),
         of_images(teacher, [0, 1]),
         targets(*POSITIVES, images=2),
     )
-    assert per_image(student, teacher, two).item() == pytest.approx(
-        1.5 * reference(student, teacher, two).item()
-    )
+    assert per_image(student, teacher, two).item() == pytest.approx(1.5 * reference(student, teacher, two).item())
 
 
 @pytest.mark.parametrize("shift", [0.0, -8.0])  # heads start with scores of a hundredth: their sum is below 1
@@ -82,9 +72,7 @@ def test_by_weight_is_the_mean_over_rows_weighted_by_score(figures, outputs, tar
     student, teacher = outputs(1), outputs(2)
     student = replace(student, cls=[level + shift for level in student.cls])
     scores, losses = by_rows(student, teacher, POSITIVES, temperature=10.0)
-    found = LD(figures(), figures(), weight=1.0, normaliser="by_weight")(
-        student, teacher, targets(*POSITIVES)
-    )
+    found = LD(figures(), figures(), weight=1.0, normaliser="by_weight")(student, teacher, targets(*POSITIVES))
     torch.testing.assert_close(found, (scores * losses.mean(1)).sum() / scores.sum())
 
 
@@ -116,9 +104,7 @@ def test_a_teacher_that_agrees_asks_for_nothing(figures, outputs, targets, norma
 
 
 @NORMALISERS
-def test_a_batch_without_positives_is_an_exact_zero_with_a_zero_gradient(
-    figures, outputs, targets, normaliser
-):
+def test_a_batch_without_positives_is_an_exact_zero_with_a_zero_gradient(figures, outputs, targets, normaliser):
     student, teacher = outputs(1), outputs(2)
     found = LD(figures(), figures(), normaliser=normaliser)(student, teacher, targets())
     assert found.shape == () and found.item() == 0
@@ -257,9 +243,7 @@ def test_other_classes_and_channels_do_not_matter(figures, outputs, targets):
     assert loss(outputs(1), outputs(2, classes=7), targets(*POSITIVES)).isfinite()
 
 
-@pytest.mark.parametrize(
-    "args", [{"temperature": 0.5}, {"temperature": "inf"}, {"weight": -1}, {"normaliser": "sum"}]
-)
+@pytest.mark.parametrize("args", [{"temperature": 0.5}, {"temperature": "inf"}, {"weight": -1}, {"normaliser": "sum"}])
 def test_a_study_with_an_argument_out_of_range_is_refused_at_that_argument(args):
     with pytest.raises(Invalid) as refusal:
         Call(name="LD", args=args).complete(distill)

@@ -14,9 +14,7 @@ from trainers.distill.soft import bernoulli_kl, full_precision, soft_kl
 BOTH = pytest.mark.parametrize("divergence", [soft_kl, bernoulli_kl])
 SOFTEN = {soft_kl: lambda z: z.softmax(-1), bernoulli_kl: torch.sigmoid}
 temperatures = st.floats(1, 50)
-logits = st.lists(st.floats(-30, 30), min_size=4, max_size=4).map(
-    lambda z: torch.tensor(z, dtype=torch.float64)
-)
+logits = st.lists(st.floats(-30, 30), min_size=4, max_size=4).map(lambda z: torch.tensor(z, dtype=torch.float64))
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -26,9 +24,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 def test_softmax_by_hand():
     # q = (1/4, 3/4), p = (1/2, 1/2): KL = 1/4 log 1/2 + 3/4 log 3/2, of which the mean over two bins is half.
     by_hand = (0.25 * math.log(0.5) + 0.75 * math.log(1.5)) / 2
-    assert soft_kl(torch.zeros(2), torch.tensor([0.0, math.log(3)]), temperature=1).item() == pytest.approx(
-        by_hand
-    )
+    assert soft_kl(torch.zeros(2), torch.tensor([0.0, math.log(3)]), temperature=1).item() == pytest.approx(by_hand)
 
 
 def test_temperature_divides_the_logits_and_its_square_multiplies_the_loss():
@@ -85,9 +81,7 @@ def test_it_is_never_negative_and_zero_only_for_equal_logits(divergence, a, b, t
 @given(a=logits, b=logits, temperature=temperatures, shift=st.floats(-100, 100), other=st.floats(-100, 100))
 def test_softmax_does_not_see_a_constant_on_either_side(a, b, temperature, shift, other):
     before = soft_kl(a, b, temperature=temperature)
-    torch.testing.assert_close(
-        soft_kl(a + shift, b + other, temperature=temperature), before, atol=1e-8, rtol=1e-8
-    )
+    torch.testing.assert_close(soft_kl(a + shift, b + other, temperature=temperature), before, atol=1e-8, rtol=1e-8)
 
 
 def test_bernoulli_does_see_a_constant():
@@ -143,9 +137,7 @@ def test_hot_softmax_is_half_the_variance_of_the_difference_over_n():
 
 def test_hot_bernoulli_is_an_eighth_of_the_mean_squared_difference():
     a, b = draw(6, 5, seed=1), draw(6, 5, seed=2)
-    torch.testing.assert_close(
-        bernoulli_kl(a, b, temperature=1e4), (a - b).square().mean(-1) / 8, rtol=1e-3, atol=0
-    )
+    torch.testing.assert_close(bernoulli_kl(a, b, temperature=1e4), (a - b).square().mean(-1) / 8, rtol=1e-3, atol=0)
 
 
 def test_one_bin_says_nothing():
@@ -173,9 +165,7 @@ def test_half_precision_is_widened_before_anything_else(divergence, half):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = divergence(a, b, temperature=10.0)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(
-        loss.double(), divergence(a.double(), b.double(), temperature=10.0), rtol=1e-3, atol=0
-    )
+    torch.testing.assert_close(loss.double(), divergence(a.double(), b.double(), temperature=10.0), rtol=1e-3, atol=0)
 
 
 def test_double_stays_double():

@@ -45,16 +45,13 @@ def losses() -> dict[str, nn.Module]:
 def maps(seed: int, images: Sequence[int]) -> Outputs:
     generator = torch.Generator().manual_seed(seed)
     levels = [
-        [torch.randn(3, c, *s, generator=generator, dtype=torch.float64)[list(images)] for s in SHAPES]
-        for c in (3, 20)
+        [torch.randn(3, c, *s, generator=generator, dtype=torch.float64)[list(images)] for s in SHAPES] for c in (3, 20)
     ]
     return Outputs([], cls=levels[0], box=levels[1])
 
 
 def targets(positives: Sequence[Sequence[int]]) -> Targets:
-    row = torch.tensor(
-        [8 * n + cell for n, cells in enumerate(positives) for cell in cells], dtype=torch.long
-    )
+    row = torch.tensor([8 * n + cell for n, cells in enumerate(positives) for cell in cells], dtype=torch.long)
     empty = torch.zeros(len(row), dtype=torch.long)
     level = (row % 8 >= 6).long()
     valid = torch.ones(8 * len(positives), dtype=torch.bool)

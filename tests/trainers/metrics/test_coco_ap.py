@@ -47,9 +47,7 @@ def everything(split: Split) -> dict[int, Detections]:
 
 
 def test_finding_everything_is_one() -> None:
-    split = split_of(
-        [ant(10, 0, 0, 10, 10), ant(11, 5, 5, 50, 50), {**ant(11, 0, 0, 100, 100), "category_id": 8}]
-    )
+    split = split_of([ant(10, 0, 0, 10, 10), ant(11, 5, 5, 50, 50), {**ant(11, 0, 0, 100, 100), "category_id": 8}])
     want = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), 1.0)
     assert coco_ap(split, everything(split)) == pytest.approx(want)
 
