@@ -11,7 +11,6 @@ import json
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from ray.tune import PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from table import show
 
 from orchestrator import cluster
-from orchestrator.board import Board
 from orchestrator.run import Prepared, Run
 from orchestrator.searcher import StageSearcher
 from orchestrator.study import load
@@ -107,15 +105,14 @@ def measured(way: str, models: int) -> list[float]:
         file = Path(folder) / "chain.yaml"
         file.write_text(f"{lattice(models)}edges: [{chain}]\n")
         study = load(file, [f"resources.store={folder}/store", "resources.stages_at_once=1", "recipe.epochs=1"])
-        run = Run(Prepared(study), Board(study.name), changed=lambda row: None, say=print)
+        run = Run(Prepared(study))
         run.refresh()
         if way == "naive":
             cluster.tune_all = train_naively
         else:
             cluster.Trial = Watched  # type: ignore[misc]
-        thread = threading.current_thread()
-        assert thread is threading.main_thread()
-        run.train(None)
+        with run.on_ray(None):
+            run.train()
         assert run.board.count("done") == models + 1, "every stage is trained"
         marks = [json.loads(line) for line in (Path(folder) / "marks").read_text().splitlines()]
         times = {(mark["event"], mark["key"]): mark["time"] for mark in marks}

@@ -16,7 +16,6 @@ from plan import study as lattice
 from table import show
 
 from orchestrator import cluster
-from orchestrator.board import Board
 from orchestrator.run import Prepared, Run
 from orchestrator.session import facts
 from orchestrator.study import load
@@ -55,13 +54,16 @@ def main() -> None:
         prepared = Prepared(study)
         tracking = Tracking(study.resources.tracking_uri, study.name)
         tracking.start(facts(study, prepared), {"study": study.name})
-        run = Timed(prepared, Board(study.name), changed=tracking.update, say=print)
+        run = Timed(prepared)
+        run.changed = tracking.update
         run.refresh()
         start = time.perf_counter()
-        run.train(None)
-        trained = time.perf_counter()
+        with run.on_ray(None):
+            run.train()
+            trained = time.perf_counter()
+        stopped = time.perf_counter() - trained
         tracking.close("FINISHED")
-        end = time.perf_counter()
+        end = time.perf_counter() - stopped
     stages = len(run.board.rows)
     assert run.board.count("done") == stages, "every stage is trained"
     total = end - run.first

@@ -116,6 +116,8 @@ class Prepared:
         result = self.store.get(stage)
         if result is None:
             return None
+        if whole:
+            self.store.drop_state(stage.key)  # left by a process that was killed between the two
         self.results[stage.key] = result
         return result.score
 
@@ -155,17 +157,15 @@ def student_keys(study: Study) -> set[str]:
 class Run:
     """A study under way. Tune's searcher asks it what to train and tells it what came of it."""
 
-    def __init__(
-        self, prepared: Prepared, board: Board, *, changed: Callable[[Row], None], say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
         self.frontier = prepared.frontier(lambda stage: prepared.stored(stage, whole=True))
-        self.board = board
-        self.changed = changed
-        self.say = say
+        self.board = Board(prepared.study.name)
+        self.changed: Callable[[Row], None] = lambda row: None  # told of every change of a stage
+        self.say: Callable[[str], None] = lambda text: None
         self.slots = 1
         self.tracebacks: dict[str, str] = {}
-        self.handed: dict[str, float] = {}  # stages that wait for a process, and since when
+        self.handed: dict[str, float] = {}  # stages that nobody trains yet, and since when they wait for that
         self.stopping = threading.Event()
 
     @property
@@ -196,7 +196,9 @@ class Run:
         return stage
 
     def started(self, key: str) -> None:
-        self.handed.pop(key, None)
+        """A process has taken the stage up; several workers must be found first, and send an epoch 0 then."""
+        if self.prepared.study.resources.workers == 1:
+            self.handed.pop(key, None)
         row = self.board.rows[key]
         if row.state == "running":
             self.say(f"the process of {row.path} (seed {row.seed}) ended; it goes on from epoch {row.epoch}")
@@ -204,6 +206,7 @@ class Run:
         self.changed(row)
 
     def epoch(self, key: str, entry: dict[str, float]) -> None:
+        self.handed.pop(key, None)
         row = self.board.rows[key]
         if entry["epoch"] <= row.epoch:
             return  # a process that was replaced tells its past again
@@ -237,13 +240,21 @@ class Run:
         self.changed(row)
         self.refresh()
 
-    def train(self, address: str | None) -> None:
-        """Let Ray Tune train what is wanted and missing, until nothing is left or somebody interrupts."""
+    @contextmanager
+    def on_ray(self, address: str | None) -> Iterator[None]:
+        """Ray at an address, or started here. Raises `Invalid` when no stage could ever be placed there."""
         from orchestrator import cluster  # Ray takes seconds to load, and a finished study needs none
 
+        with cluster.connected(address):
+            self.slots = cluster.slots(self.prepared.study.resources)
+            yield
+
+    def train(self) -> None:
+        """Let Ray Tune train what is wanted and missing, until nothing is left or somebody interrupts."""
+        from orchestrator import cluster
+
         resources = self.prepared.study.resources
-        with cluster.connected(address), self._interruptible():  # Ray has a SIGTERM handler of its own
-            self.slots = cluster.slots(resources)
+        with self._interruptible():  # after Ray's start: it installs a SIGTERM handler of its own
             watch = threading.Thread(target=self._watch, args=(cluster.shortage, resources), daemon=True)
             watch.start()
             with tempfile.TemporaryDirectory(prefix="tapath-", ignore_cleanup_errors=True) as folder:

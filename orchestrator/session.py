@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from contextlib import nullcontext
 from pathlib import Path as File
 from typing import Any
 
@@ -30,17 +31,22 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False, ye
     prepared.store.writable()
     for name in prepared.lattice.isolated():
         click.echo(f"warning: {name} lies on no path from teacher to student and is never trained", err=True)
-    tracking = Tracking(study.resources.tracking_uri, study.name)
-    tracking.start(facts(study, prepared), {"study": study.name})
+    run = Run(prepared)
+    if len(run.frontier.waiting) > MANY and not yes:
+        raise Invalid(f"this would train {len(run.frontier.waiting)} stages; add --yes if that is what you want")
     ending = SOME_FAILED
-    try:
-        run = _train(prepared, tracking, address=address, quiet=quiet, yes=yes)
-        ending = INTERRUPTED if run.interrupted else SOME_FAILED if run.frontier.failed else DONE
-        summary = summary_of(prepared, run.board)
-        page = _report(run, summary)
-        _register(run, summary, tracking)
-    finally:
-        tracking.close("FINISHED" if ending == DONE else "KILLED" if ending == INTERRUPTED else "FAILED")
+    with nullcontext() if run.over else run.on_ray(address):
+        # Whatever can be refused was refused by now; from here on things are written.
+        tracking = Tracking(study.resources.tracking_uri, study.name)
+        tracking.start(facts(study, prepared), {"study": study.name})
+        try:
+            _train(run, tracking, quiet=quiet)
+            ending = INTERRUPTED if run.interrupted else SOME_FAILED if run.frontier.failed else DONE
+            summary = summary_of(prepared, run.board)
+            page = _report(run, summary)
+            _register(run, summary, tracking)
+        finally:
+            tracking.close("FINISHED" if ending == DONE else "KILLED" if ending == INTERRUPTED else "FAILED")
     for line in verdict(summary):
         click.echo(line)
     for key, reason in run.frontier.failed.items():
@@ -61,22 +67,19 @@ def facts(study: Study, prepared: Prepared) -> dict[str, object]:
     }
 
 
-def _train(prepared: Prepared, tracking: Tracking, *, address: str | None, quiet: bool, yes: bool) -> Run:
-    board = Board(prepared.study.name)
+def _train(run: Run, tracking: Tracking, *, quiet: bool) -> None:
+    """Train, and tell the terminal and MLflow of it."""
     stream = io.StringIO() if quiet else sys.stderr
-    with Progress(board, stream=stream) as progress:
+    with Progress(run.board, stream=stream) as progress:
 
         def changed(row: Row) -> None:
             tracking.update(row)
             progress.changed(row)
 
-        run = Run(prepared, board, changed=changed, say=progress.say)
+        run.changed, run.say = changed, progress.say
         run.refresh()
-        if len(run.frontier.waiting) > MANY and not yes:
-            raise Invalid(f"this would train {len(run.frontier.waiting)} stages; add --yes if that is what you want")
         if not run.over:
-            run.train(address)
-    return run
+            run.train()
 
 
 def folder_of(study: Study) -> File:

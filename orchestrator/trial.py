@@ -36,12 +36,12 @@ class Trial(tune.Trainable):
     """One stage at a time; the thread beside it trains, so that every epoch can be handed on at once."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        gc.collect()
-        gc.freeze()  # the libraries: looking through them after each stage would take a quarter of a second
+        self.stages = 0
         self._start(config)
 
     def _start(self, config: dict[str, Any]) -> None:
         self.news: queue.Queue[Entry | Finished] = queue.Queue()
+        self.stages += 1
         self.stopping = threading.Event()
         self.post: Any = None
         target = self._train_on_workers if config["workers"] > 1 else self._train_here
@@ -51,6 +51,9 @@ class Trial(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
         gc.collect()
+        if self.stages == 1:
+            # By now all libraries are loaded. Looking through them again after each stage would cost 0.2 s.
+            gc.freeze()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._start(new_config)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainers import optim
+from trainers import optim, workers
 from trainers.data.batches import Batches
 from trainers.evaluate import precision
 from trainers.outputs import Outputs, Truth
@@ -202,7 +202,8 @@ class Meter:
         if self.recent:
             self._settle()
         assert self.sum is not None, "an epoch has at least one step"
-        return {f"train/{n}": v / self.steps for n, v in zip(self.names, self.sum.tolist(), strict=True)}
+        total = workers.mean(self.sum).tolist()
+        return {f"train/{name}": value / self.steps for name, value in zip(self.names, total, strict=True)}
 
 
 class Average:

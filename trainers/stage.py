@@ -112,6 +112,9 @@ def _worker(config: dict[str, Any]) -> None:
             raise Stopped
         ray.train.report(entry)
 
+    if workers.rank() == 0:
+        ray.get(post.report.remote({"epoch": 0.0}))  # all workers are here: from now on it trains
+
     def wrap(task: nn.Module) -> nn.Module:
         if workers.count() == 1:
             return task
