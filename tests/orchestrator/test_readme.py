@@ -1,0 +1,54 @@
+"""What the README tells people to type works as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path as File
+
+import pytest
+
+from orchestrator.study import load
+from tests.orchestrator.studies import tapath
+
+ROOT = File(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"`tapath ([a-z][^`]*)`", README)
+TARGETS = sorted(set(re.findall(r"\bmake ([a-z]+)\b", README)))
+
+
+def test_the_readme_shows_every_command_that_there_is() -> None:
+    usage = tapath(ROOT, "--help").out
+    there = re.findall(r"^  ([a-z]+) ", usage.partition("Commands:")[2], flags=re.MULTILINE)
+    assert there and {command.split()[0] for command in COMMANDS} == set(there)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("command", sorted(set(COMMANDS)))
+def test_a_command_of_the_readme_works(command: str, finished: File, tmp_path: File) -> None:
+    folder = tmp_path / "here"
+    shutil.copytree(finished, folder)
+    names = {"STUDY": "tiny.yaml", "NAME": "tiny", "DIR": "digits"}
+    words = [names.get(word, word) for word in command.split()]
+    ran = tapath(folder, *(["plan", "tiny.yaml"] if words == ["plan"] else words))
+    assert ran.code == 0, ran.err
+    assert ran.out.strip()
+
+
+def test_the_study_of_the_readme_is_accepted(tmp_path: File) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    file = tmp_path / "readme.yaml"
+    file.write_text(text)
+    assert list(load(file).models) == ["large", "small", "tiny"]
+    assert tapath(tmp_path, "plan", "readme.yaml").code == 0
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_make_knows_what_the_readme_tells_it(target: str) -> None:
+    subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_the_files_that_the_readme_names_exist() -> None:
+    named = re.findall(r"`((?:trainers|orchestrator|tests|search_spaces|benchmarks)/[\w/.]*)`", README)
+    assert named and [name for name in named if not (ROOT / name).exists()] == []
