@@ -23,7 +23,8 @@ from ray.tune import PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from table import show
 
 from orchestrator import cluster
-from orchestrator.run import Prepared, Run
+from orchestrator.prepared import Prepared
+from orchestrator.run import Run
 from orchestrator.searcher import StageSearcher
 from orchestrator.study import load
 from orchestrator.trial import Trial
@@ -51,11 +52,11 @@ def watch(marks: str, order: Order) -> None:
     def noted_step(self: Training, *args: Any) -> Any:
         losses = step(self, *args)
         if not getattr(self, "stepped", False):
-            self.stepped = True  # type: ignore[attr-defined]
+            self.stepped = True
             note(marks, "step", order.stage.key)
         return losses
 
-    Store.put, Training._step = noted_put, noted_step  # type: ignore[method-assign]
+    Store.put, Training._step = noted_put, noted_step
 
 
 def unwrapped(method: Any) -> Any:
@@ -110,7 +111,7 @@ def measured(way: str, models: int) -> list[float]:
         if way == "naive":
             cluster.tune_all = train_naively
         else:
-            cluster.Trial = Watched  # type: ignore[misc]
+            cluster.Trial = Watched
         with run.on_ray(None):
             run.train()
         assert run.board.count("done") == models + 1, "every stage is trained"

@@ -16,7 +16,8 @@ from plan import study as lattice
 from table import show
 
 from orchestrator import cluster
-from orchestrator.run import Prepared, Run
+from orchestrator.prepared import Prepared
+from orchestrator.run import Run
 from orchestrator.session import facts
 from orchestrator.study import load
 from orchestrator.tracking import Tracking
@@ -46,7 +47,7 @@ class Timed(Run):
 
 
 def main() -> None:
-    cluster.Trial = Nothing  # type: ignore[misc]  # the one thing that is not the real run
+    cluster.Trial = Nothing  # the one thing that is not the real run
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "nothing.yaml"
         file.write_text(lattice(7) + "seeds: [0, 1, 2, 3]\n")

@@ -13,10 +13,11 @@ import torch
 from table import show
 
 from orchestrator.lattice import Path as Models
-from orchestrator.run import Prepared
+from orchestrator.prepared import Prepared
 from orchestrator.study import load
 from trainers import build, optim
 from trainers.loop import Training
+from trainers.spec import Stage
 from trainers.task import Task
 from trainers.worker import Order, batches, lessons_of
 
@@ -42,6 +43,12 @@ def bare(task: Task, guide: torch.nn.Module, loader: object, recipe: object) -> 
     return time.perf_counter() - start
 
 
+def fresh(stage: Stage, guide: torch.nn.Module) -> Task:
+    torch.manual_seed(0)
+    student = build.detector(stage)
+    return Task(student, build.losses(stage.distill, student, guide))
+
+
 def main() -> None:
     torch.set_num_threads(1)
     study = load(DEMO)
@@ -53,13 +60,8 @@ def main() -> None:
         order = Order(stage=stage, data=study.data, store="unused")
         guide = build.detector(stage.teacher).eval().requires_grad_(False)
 
-        def task() -> Task:
-            torch.manual_seed(0)
-            student = build.detector(stage)  # noqa: B023  # called in this turn only
-            return Task(student, build.losses(stage.distill, student, guide))  # noqa: B023
-
         ours, theirs = [], []
-        mine, other = task(), task()
+        mine, other = fresh(stage, guide), fresh(stage, guide)
         training = Training(mine, stage.recipe, batches(order, data, mine.student), device=torch.device("cpu"))
         epochs = training.epochs(lessons_of(guide))
         for _ in range(EPOCHS):

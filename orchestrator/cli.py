@@ -99,8 +99,8 @@ def status(study: Any, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def best(study: File | None, experiment: str | None, tracking: str | None, as_json: bool) -> None:
     """Ask MLflow for the best path of a study or an experiment."""
+    from orchestrator.prepared import student_keys
     from orchestrator.ranking import best as ask
-    from orchestrator.run import student_keys
     from orchestrator.study import Resources, load
 
     if (study is None) == (experiment is None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.frontier import Frontier
-from orchestrator.run import Prepared, prepare
+from orchestrator.prepared import Prepared, prepare
 from orchestrator.study import Study
 
 

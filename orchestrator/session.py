@@ -13,8 +13,9 @@ import click
 from orchestrator import report
 from orchestrator.board import Board, Row
 from orchestrator.lattice import Path
+from orchestrator.prepared import Prepared, prepare
 from orchestrator.progress import Progress
-from orchestrator.run import Prepared, Run, prepare
+from orchestrator.run import Run
 from orchestrator.study import Study
 from orchestrator.summary import summarize
 from orchestrator.tracking import Tracking

@@ -33,7 +33,6 @@ DOORS = {
     "jinja2": {"orchestrator/report.py"},
     "torch": {"trainers", "orchestrator/trial.py", "orchestrator/served.py"},
     "torchvision": {"trainers"},
-    "sklearn": {"trainers/data/digits.py"},
     "pycocotools": {"trainers/metrics/coco.py"},
     "safetensors": {"trainers/store.py", "orchestrator/served.py"},
     "pickle": {"trainers/store.py"},  # the name of an error: nothing is unpickled
@@ -44,7 +43,8 @@ PURE = {f"orchestrator.{name}" for name in ("lattice", "strategies", "frontier",
 
 # How the orchestrator enters `trainers`. Everybody may import `trainers.spec`.
 ENTRANCES = {
-    "orchestrator/run.py": {"trainers.build", "trainers.store", "trainers.worker"},
+    "orchestrator/prepared.py": {"trainers.build", "trainers.outputs", "trainers.store"},
+    "orchestrator/run.py": {"trainers.worker"},
     "orchestrator/trial.py": {"trainers.loop", "trainers.stage", "trainers.worker"},
     # What a study may name.
     "orchestrator/study.py": {

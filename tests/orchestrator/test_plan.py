@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from orchestrator import plan as planning
-from orchestrator.run import prepare
+from orchestrator.prepared import prepare
 from orchestrator.study import Study, load
 from tests.orchestrator.studies import PATHS, STAGES, changed, without, write
 from trainers.spec import Stage

@@ -219,7 +219,7 @@ def test_a_study_on_the_written_folder_is_the_same_study(finished: File, tmp_pat
 
 def test_training_on_the_written_folder_gives_the_very_same_weights(finished: File, tmp_path: File) -> None:
     """One stage, trained in this process: the images come from files, the weights must not differ in a bit."""
-    from orchestrator.run import Prepared
+    from orchestrator.prepared import Prepared
     from orchestrator.study import load
     from trainers import data
     from trainers.data.digits import write as write_digits

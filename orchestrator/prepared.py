@@ -1,0 +1,147 @@
+"""A study checked against its data and down to the shapes, before anything is trained or written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator import strategies
+from orchestrator.board import Board, Row
+from orchestrator.costs import identity, relative
+from orchestrator.frontier import Frontier
+from orchestrator.lattice import Lattice, Path
+from orchestrator.study import Study
+from trainers import build
+from trainers.outputs import Network
+from trainers.spec import Invalid, Stage
+from trainers.store import Result, Store
+
+TOO_MANY = 100_000  # paths that are listed one by one
+ENUMERATING = ("exhaustive", "successive_halving")
+
+
+def prepare(study: Study) -> Prepared:
+    """Check a study against its data, down to the shapes. Raises `Invalid` with file and line."""
+    try:
+        return Prepared(study)
+    except Invalid as mistake:
+        raise study.refusal(mistake) from mistake
+
+
+class Prepared:
+    """A study that was checked down to the shapes: its lattice, the sizes of its models, and the store."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        try:
+            self.contents = build.contents(study.data)
+        except Invalid as error:
+            raise error.under("data", study.data.name) from None
+        self.score_name = build.dataset(study.data).score
+        self.lattice: Lattice = study.lattice(self.contents)
+        self.store = Store(study.resources.store)
+        self.shapes = self._shapes()
+        self.sizes = self._sizes()
+        self._check_pairs()
+        self.results: dict[str, Result] = {}
+
+    def _shapes(self) -> dict[str, Network]:
+        """Build every model without numbers. Raises `Invalid` at ("models", name)."""
+        shapes = {}
+        for name, entry in self.lattice.models.items():
+            try:
+                shapes[name] = build.shape(entry.model, len(self.contents.classes))
+            except Invalid as error:
+                raise error.under("models", name) from None
+        return shapes
+
+    def _sizes(self) -> dict[str, build.Size]:
+        """Send an image through every model, and check its recipe. Raises `Invalid` at ("models", name)."""
+        sizes = {}
+        for name, entry in self.lattice.models.items():
+            try:
+                image = build.image_size(self.study.data, entry.recipe)
+                sizes[name] = build.size(self.shapes[name], image)
+                build.check_recipe(self.shapes[name], entry.recipe)
+            except Invalid as error:
+                raise error.under("models", name) from None
+            batch, shares = entry.recipe.batch, self.study.resources.workers
+            if batch % shares:
+                own = ("models", name) if batch != self.study.recipe.batch else ()
+                message = f"a batch of {batch} cannot be shared by {shares} workers"
+                raise Invalid(message, (*own, "recipe", "batch"))
+        return sizes
+
+    def _check_pairs(self) -> None:
+        """Build every loss for every edge. Raises `Invalid` that names the pair."""
+        for teacher, student in sorted(self.lattice.edges):
+            try:
+                build.check_pair(self.study.distill, self.shapes[student], self.shapes[teacher])
+            except Invalid as error:
+                message = f"{teacher} cannot teach {student}: {error}"
+                raise Invalid(message, ("distill", *error.where)) from None
+
+    def frontier(self, done: Callable[[Stage], float | None]) -> Frontier:
+        """What the study wants. The student alone comes with it, as the yardstick."""
+        call = self.study.search
+        paths, _ = self.lattice.count()
+        if paths > TOO_MANY and call.name in ENUMERATING:
+            raise Invalid(
+                f"{call.name} would list {paths} paths, more than {TOO_MANY}; leave edges out, or search with "
+                "best_predecessor or greedy",
+                ("search",),
+            )
+        strategy = getattr(strategies, call.name)
+        flops = {identity(entry.model): self.sizes[name].flops for name, entry in self.lattice.models.items()}
+        return Frontier(
+            self.lattice,
+            lambda lattice, scores: strategy(lattice, scores, **call.args),
+            seeds=self.study.seeds,
+            done=done,
+            controls=(Path((self.lattice.student,)),),
+            cost=relative(flops),
+        )
+
+    def stored(self, stage: Stage, *, whole: bool = False) -> float | None:
+        """The score of a stage that the store has; `whole`: after reading every byte of its weights."""
+        if whole and not self.store.check(stage):
+            return None
+        result = self.store.get(stage)
+        if result is None:
+            return None
+        if whole:
+            self.store.drop_state(stage.key)  # left by a process that was killed between the two
+        self.results[stage.key] = result
+        return result.score
+
+    def board(self, frontier: Frontier) -> Board:
+        """A record of all that is wanted, finished stages filled in from the store."""
+        board = Board(self.study.name)
+        self.extend(board, frontier)
+        return board
+
+    def extend(self, board: Board, frontier: Frontier) -> list[Row]:
+        """Add the stages that have become wanted; -> their rows."""
+        new = []
+        for node in frontier.wanted():
+            key = node.stage.key
+            if key in board.rows:
+                continue
+            row = Row(node.stage, node.path, node.seed, self.lattice.role(node.path))
+            if key in self.results:
+                self.fill(row, self.results[key], "reused")
+            board.rows[key] = row
+            new.append(row)
+        return new
+
+    def fill(self, row: Row, result: Result, state: Any) -> None:
+        row.state, row.score = state, result.score
+        row.history, row.seconds, row.sha256 = list(result.history), result.seconds, result.sha256
+        row.weights = str(self.store.weights_file(result.key).resolve())
+
+
+def student_keys(study: Study) -> set[str]:
+    """The keys of all stages that train the student of a study, alone or at the end of a path."""
+    prepared = prepare(study)
+    paths = [*prepared.lattice.paths(), Path((prepared.lattice.student,))]
+    return {prepared.lattice.stage(path, seed).key for path in paths for seed in study.seeds}
