@@ -95,7 +95,7 @@ def test_options_are_completed_and_checked_like_those_of_any_call():
     assert list(successive_halving(lattice(FOUR), {}, **whole.args)) == list(successive_halving(lattice(FOUR), {}))
     with pytest.raises(Invalid, match="keep"):
         Call(name="successive_halving", args={"keep": 2}).complete(strategies)
-    with pytest.raises(Invalid, match="exhaustive has no argument"):
+    with pytest.raises(Invalid, match="exhaustive has no such argument"):
         Call(name="exhaustive", args={"keep": 0.5}).complete(strategies)
 
 

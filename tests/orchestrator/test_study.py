@@ -264,7 +264,7 @@ REFUSED = [
         "{classes: 3}",
         "{class: 3}",
         "2: data.Digits.class: ",
-        "no argument class is not one of",
+        "no such argument: class is not one of",
         "mean classes?",
     ),
     ("{Digits: {classes: 3}}", "COCO", "2: data.COCO: ", "COCO needs the argument root"),
@@ -274,7 +274,7 @@ REFUSED = [
     ("{weight: 0.5}", "{weigth: 0.5}", "17: distill.0.LD.weigth: ", "did you mean weight?"),
     ("{weight: 0.5}", "{weight: -1}", "17: distill.0.LD.weight: ", "greater than or equal to 0"),
     ("{weight: 0.5}", "{temperature: 0}", "17: distill.0.LD.temperature: ", "greater than"),
-    ("search: exhaustive", "search: {exhaustive: {n: 1}}", "19: search.exhaustive.n: ", "has no argument n"),
+    ("search: exhaustive", "search: {exhaustive: {n: 1}}", "19: search.exhaustive.n: ", "has no such argument: n"),
     (
         "search: exhaustive",
         "search: {successive_halving: {keep: 2}}",
@@ -478,7 +478,7 @@ def test_a_set_finds_a_model_whose_name_has_dots():
         ),
         (
             "models.big.backbone.TinyResNet.widht=1",
-            "models.big.backbone.TinyResNet.widht: TinyResNet has no argument",
+            "models.big.backbone.TinyResNet.widht: TinyResNet has no such argument",
         ),
         ("data.COCO.root=x", "data: COCO is not one of Digits"),
         ("distill.2.LD.weight=1", "distill: 2 is no position in this list of 2; the first is 0"),

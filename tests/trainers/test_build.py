@@ -109,12 +109,19 @@ def meta(model: Model) -> Any:
 
 def test_parts_that_do_not_fit_are_refused_with_both(monkeypatch: pytest.MonkeyPatch) -> None:
     def misfit(model: Model, num_classes: int) -> nn.Module:
-        return nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(5, 4, 1))
+        with torch.device("meta"):
+            return nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(5, 4, 1))
 
     monkeypatch.setattr(nn.Sequential, "strides", (4,), raising=False)
-    monkeypatch.setattr(build, "network", misfit)
-    with pytest.raises(Invalid, match=r"GFL\(.*\) on TinyResNet\(.*\) cannot be built: .*channel"):
-        build.size(build.shape(gfl(), 2), (32, 32))
+    with pytest.raises(Invalid, match=r"an image of \(32, 32\) does not pass through it: .*channel"):
+        build.size(misfit(gfl(), 2), (32, 32))
+
+    def refused(model: Model, num_classes: int) -> nn.Module:
+        return nn.Conv2d(3, 4, 1, groups=2)
+
+    monkeypatch.setattr(build, "network", refused)
+    with pytest.raises(Invalid, match=r"GFL\(.*\) on TinyResNet\(.*\) cannot be built: .*groups"):
+        build.shape(gfl(), 2)
 
 
 def test_freezing_more_than_there_is_is_refused() -> None:
