@@ -14,8 +14,8 @@ import click
 
 from trainers.spec import Invalid
 
-# Exit codes; 0 is all wanted stages done, 2 bad input (click's own code for it).
-SOME_FAILED, INTERRUPTED = 3, 130
+# The exit code after Ctrl-C; 2 is bad input, as in click itself. `session` has the others.
+INTERRUPTED = 130
 
 
 class Group(click.Group):

@@ -105,7 +105,7 @@ def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         # Without a server MLflow would put models into ./mlruns of wherever this runs.
-        beside = sqlite_file(uri).resolve().parent / "mlflow" if uri.startswith("sqlite") else None
+        beside = sqlite_file(uri).resolve().parent / "mlartifacts" if uri.startswith("sqlite") else None
         created: str = client.create_experiment(name, artifact_location=beside.as_uri() if beside else None)
         return created
     if found.lifecycle_stage == "deleted":

@@ -82,7 +82,7 @@ def test_nothing_is_left_of_half_trained_stages(finished: File) -> None:
 
 def test_it_writes_nothing_but_the_store_the_runs_and_mlflow(finished: File) -> None:
     names = {file.name for file in finished.iterdir() if not file.name.startswith(".mlflow.db")}
-    assert names == {"tiny.yaml", "store", "runs", "mlflow.db", "mlflow"}
+    assert names == {"tiny.yaml", "store", "runs", "mlflow.db", "mlartifacts"}
 
 
 # MLflow.
