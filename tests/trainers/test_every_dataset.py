@@ -1,0 +1,73 @@
+"""The contract of every data set that the package offers; a new one needs an example here, and no more."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainers import data
+from trainers.data.digits import write
+from trainers.data.split import Split
+from trainers.metrics.coco import coco_ap
+from trainers.outputs import Detections
+from trainers.spec import Call, offers
+
+DIGITS = {"classes": 2, "train": 6, "val": 4, "size": 48}
+
+
+def folder(tmp_path: Path) -> dict[str, Any]:
+    write(Call(name="Digits", args=DIGITS).complete(data).of(data), tmp_path / "set")
+    return {"root": str(tmp_path / "set")}
+
+
+EXAMPLES: dict[str, Callable[[Path], dict[str, Any]]] = {"Digits": lambda tmp_path: DIGITS, "COCO": folder}
+
+
+@pytest.fixture(params=sorted(offers(data)))
+def example(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    return Call(name=request.param, args=EXAMPLES[request.param](tmp_path)).complete(data).of(data)
+
+
+def splits(example: Any) -> tuple[Split, Split]:
+    return example.train, example.val
+
+
+def test_it_says_what_it_holds(example: Any) -> None:
+    assert re.fullmatch("[0-9a-f]{64}", example.fingerprint)
+    assert example.classes and len(set(example.classes)) == len(example.classes)
+    for split in splits(example):
+        assert split.classes == example.classes
+        assert len(split) == len(set(split.ids)) > 0
+
+
+def test_its_images_are_of_the_size_that_it_says_and_the_same_each_time(example: Any) -> None:
+    for split in splits(example):
+        for index in range(len(split)):
+            image = split.read(index)
+            assert image.dtype == torch.uint8 and tuple(image.shape) == (3, *split.sizes[index])
+            assert torch.equal(image, split.read(index))
+
+
+def test_its_boxes_lie_in_their_images_and_its_labels_among_its_classes(example: Any) -> None:
+    for split in splits(example):
+        assert sum(len(split.boxes(index)) for index in range(len(split))) > 0
+        for index, (height, width) in enumerate(split.sizes):
+            boxes, labels = split.boxes(index), split.labels(index)
+            assert boxes.shape == (len(labels), 4) and boxes.dtype == torch.float32 and labels.dtype == torch.int64
+            assert (boxes[:, 2:] > boxes[:, :2]).all() and (boxes >= 0).all()
+            assert (boxes <= torch.tensor([width, height, width, height])).all()
+            assert ((labels >= 0) & (labels < len(example.classes))).all()
+
+
+def test_its_score_is_one_for_whoever_finds_everything(example: Any) -> None:
+    found = {
+        image: Detections(split.boxes(i), torch.ones(len(split.boxes(i))), split.labels(i))
+        for split in [example.val]
+        for i, image in enumerate(split.ids)
+    }
+    assert coco_ap(example.val, found)[example.score] == pytest.approx(1.0)
