@@ -21,7 +21,7 @@ from trainers.spec import Stage
 from trainers.task import Task
 from trainers.worker import Order, batches, lessons_of
 
-EPOCHS = 8
+EPOCHS = 5
 DEMO = Path(__file__).parent.parent / "search_spaces" / "demo.yaml"
 
 
