@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,6 @@ from orchestrator.study import Resources
 from orchestrator.trial import Trial
 from trainers.spec import Invalid, Stage
 
-RETRIES = 3  # how often the process of a stage may die before the stage counts as failed
 DRIVER = {"memory": 1.0}  # of a stage with several workers: any part of a CPU could keep its own workers out for ever
 
 
@@ -90,7 +90,8 @@ class Interrupted(DriverOnly, Stopper):
 
 
 def tune_all(run: Any, order: Callable[[Stage], str], resources: Resources, *, folder: str) -> None:
-    """Let Tune run trials until the run is over. A trial process that dies is replaced."""
+    """Let Tune run trials until the run is over. The searcher has a trial process that dies replaced."""
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists trials that died, replaced or not
 
     def configure(stage: Stage) -> dict[str, Any]:
         return {
@@ -115,7 +116,7 @@ def tune_all(run: Any, order: Callable[[Stage], str], resources: Resources, *, f
             storage_path=folder,
             verbose=0,
             stop=Interrupted(run.stopping),
-            failure_config=FailureConfig(max_failures=RETRIES),
+            failure_config=FailureConfig(max_failures=0),
             callbacks=[Starts(searcher)],
         ),
     ).fit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -10,6 +11,8 @@ from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from trainers.spec import Stage
+
+RETRIES = 3  # how often the process of a stage may die before the stage counts as failed
 
 
 class Listener(Protocol):
@@ -44,21 +47,29 @@ class DriverOnly:
 
 
 class StageSearcher(DriverOnly, Searcher):
-    """Hands out stages whose teacher is trained. It keeps no state: the store and the frontier have it."""
+    """Hands out stages whose teacher is trained, and hands a stage out again when its process died.
+
+    Tune would replace a process that dies while it trains, but not one that dies between two stages: then it gives the
+    next stage up. So Tune replaces none, and all deaths are counted here. Other state than that is not kept: the store
+    and the frontier have it.
+    """
 
     def __init__(self, listener: Listener, configure: Callable[[Stage], dict[str, Any]]) -> None:
         super().__init__(metric="score", mode="max")
         self.listener = listener
         self.configure = configure
         self.keys: dict[str, str] = {}
+        self.stages: dict[str, Stage] = {}
+        self.deaths: Counter[str] = Counter()
+        self.orphans: list[Stage] = []
 
     def suggest(self, trial_id: str) -> Any:
         if self.listener.over:
             return Searcher.FINISHED
-        stage = self.listener.next()
+        stage = self.orphans.pop() if self.orphans else self.listener.next()
         if stage is None:
             return None  # Tune asks again; something is running, or the run would be over
-        self.keys[trial_id] = stage.key
+        self.keys[trial_id], self.stages[stage.key] = stage.key, stage
         return self.configure(stage)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -68,11 +79,18 @@ class StageSearcher(DriverOnly, Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         key = self.keys.pop(trial_id)
         if error or result is None:
-            self.listener.failed(key, "its process died again and again", "")
+            self._died(key)
         elif result.get("failed"):
             self.listener.failed(key, result["failed"], result["traceback"])
         elif result.get("score") is not None:
             self.listener.finished(key)
+
+    def _died(self, key: str) -> None:
+        self.deaths[key] += 1
+        if self.deaths[key] > RETRIES or self.listener.over:
+            self.listener.failed(key, f"its process died {self.deaths[key]} times", "")
+        else:
+            self.orphans.append(self.stages[key])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: running again is resuming."""

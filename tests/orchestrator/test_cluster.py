@@ -1,0 +1,107 @@
+"""A process of Ray Tune that dies at any moment is replaced, and its stage is neither lost nor trained for ever."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path as File
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray import tune
+
+from orchestrator import cluster
+from orchestrator.searcher import RETRIES
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def fragile() -> type[tune.Trainable]:
+    """A trainable made here, so that it goes to its process by value: the tests are not installed there."""
+
+    class Fragile(tune.Trainable):
+        """Finishes at its first step, after it died as often as the stage's order says, where the order says."""
+
+        def setup(self, config: dict[str, Any]) -> None:
+            self.order = config["order"]
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.order = new_config["order"]
+            self.perhaps("between")
+            return True
+
+        def step(self) -> dict[str, Any]:
+            self.perhaps("training")
+            return {"done": True, "score": 1.0}
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None: ...
+
+        def load_checkpoint(self, checkpoint: Any) -> None: ...
+
+        def perhaps(self, moment: str) -> None:
+            folder, name, where, times = self.order.split("|")
+            deaths = File(folder, name)
+            so_far = int(deaths.read_text()) if deaths.exists() else 0
+            if where == moment and so_far < int(times):
+                deaths.write_text(str(so_far + 1))
+                os._exit(1)
+
+    return Fragile
+
+
+class Told:
+    """The run behind the searcher: stages one after another, and what it was told of them."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self.waiting, self.done, self.failures = list(keys), [], {}  # type: ignore[var-annotated]
+        self.total, self.stopping, self.running = len(keys), threading.Event(), 0
+
+    @property
+    def over(self) -> bool:
+        return len(self.done) + len(self.failures) == self.total
+
+    def next(self) -> Any:
+        if not self.waiting or self.running:
+            return None
+        self.running += 1
+        return SimpleNamespace(key=self.waiting.pop(0))
+
+    def started(self, key: str) -> None: ...
+
+    def epoch(self, key: str, entry: dict[str, float]) -> None: ...
+
+    def finished(self, key: str) -> None:
+        self.running -= 1
+        self.done.append(key)
+
+    def failed(self, key: str, reason: str, traceback: str) -> None:
+        self.running -= 1
+        self.failures[key] = reason
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """Four stages in turn: whole; dead between two stages; dead while it trains; dead whenever it trains."""
+    folder = tmp_path_factory.mktemp("fragile")
+    orders = {"whole": "never|0", "between": "between|1", "training": "training|2", "hopeless": "training|99"}
+    run = Told(list(orders))
+    resources = SimpleNamespace(workers=1, cpus=1, gpus=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "Trial", fragile())
+        with cluster.connected("local"):
+            cluster.tune_all(
+                run,
+                lambda stage: f"{folder}|{stage.key}|{orders[stage.key]}",
+                resources,  # type: ignore[arg-type]
+                folder=str(folder / "tune"),
+            )
+    return run
+
+
+def test_a_stage_whose_process_died_is_trained_by_another(told: Told) -> None:
+    assert told.done == ["whole", "between", "training"]
+
+
+def test_a_stage_that_kills_every_process_fails(told: Told) -> None:
+    assert told.failures == {"hopeless": f"its process died {RETRIES + 1} times"}
