@@ -109,7 +109,8 @@ class Run:
         """Ray at an address, or started here. Raises `Invalid` when no stage could ever be placed there."""
         from orchestrator import cluster  # Ray takes seconds to load, and a finished study needs none
 
-        with cluster.connected(address):
+        # The handler is put twice: Ray's start puts a SIGTERM handler of its own.
+        with handling(self._break), cluster.connected(address), handling(self._break):
             self.slots = cluster.slots(self.prepared.study.resources)
             yield
 
@@ -118,7 +119,7 @@ class Run:
         from orchestrator import cluster
 
         resources = self.prepared.study.resources
-        with self._interruptible():  # after Ray's start: it installs a SIGTERM handler of its own
+        with handling(self._interrupt):
             watch = threading.Thread(target=self._watch, args=(cluster.shortage, resources), daemon=True)
             watch.start()
             with tempfile.TemporaryDirectory(prefix="tapath-", ignore_cleanup_errors=True) as folder:
@@ -144,22 +145,28 @@ class Run:
                 self.say(f"{self.board.rows[key].path} waits: {shortage(resources)}")
                 self.handed[key] = time.monotonic()
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
+    def _interrupt(self, number: int, frame: object) -> None:
         """Ctrl-C or SIGTERM once: stop at the next step, all finished epochs are kept. Twice: end now."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+        if self.stopping.is_set():
+            os._exit(128 + number)
+        self.stopping.set()
+        self.say("stopping at the next step; finished epochs are kept, run the same command to go on")
 
-        def interrupt(number: int, frame: object) -> None:
-            if self.stopping.is_set():
-                os._exit(128 + number)
-            self.stopping.set()
-            self.say("stopping at the next step; finished epochs are kept, run the same command to go on")
+    def _break(self, number: int, frame: object) -> None:
+        """Ctrl-C or SIGTERM while nothing is trained."""
+        self.stopping.set()  # should Ray's start swallow the exception, nothing will be trained all the same
+        raise KeyboardInterrupt
 
-        before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+
+@contextmanager
+def handling(interrupt: Callable[[int, Any], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM call this, if this is the main thread; no other may receive signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

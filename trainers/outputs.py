@@ -19,21 +19,25 @@ class Outputs:
     """What a network says about a batch, before any decoding."""
 
     features: list[Tensor]  # L of (B, C, H, W): the pyramid that the head reads
-    cls: list[Tensor] = field(default_factory=list)  # L of (B, K, H, W): class logits
-    box: list[Tensor] = field(default_factory=list)  # L of (B, 4*S, H, W): edge distributions, or 4 deltas
+    cls: list[Tensor] = field(default_factory=list)  # L of (B, a*K, H, W): class logits of sigmoids, anchor by anchor
+    box: list[Tensor] = field(default_factory=list)  # L of (B, a*4*S, H, W): edge distributions, or a*4 deltas
+    maps: list[Tensor] = field(default_factory=list)  # of the backbone, finest first
+    own: dict[str, Any] = field(default_factory=dict)  # tensors that only this kind of detector has, such as centerness
+    anchors: int = 1  # a: predictions a cell
 
     def class_rows(self) -> Tensor:
-        """All class logits as rows. -> (B*A, K), image by image, then level, row and column."""
-        return rows(self.cls)
+        """All class logits as rows. -> (B*A, K), image by image, then level, row, column and anchor."""
+        return rows(self.cls, self.anchors)
 
     def edge_rows(self, bins: int) -> Tensor:
         """All edge logits as rows. -> (B*A, 4, bins), in the order of `class_rows`."""
-        return rows(self.box).unflatten(1, (4, bins))
+        return rows(self.box, self.anchors).unflatten(1, (4, bins))
 
 
-def rows(levels: list[Tensor]) -> Tensor:
-    """L of (B, C, H, W) -> (B*A, C)."""
-    return torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1).flatten(0, 1)
+def rows(levels: list[Tensor], anchors: int = 1) -> Tensor:
+    """L of (B, a*C, H, W) -> (B*A, C), where each of H*W cells of a level counts for a rows."""
+    cells = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)  # (B, cells, a*C)
+    return cells.flatten(0, 1).unflatten(1, (anchors, -1)).flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,14 @@ class Truth:
     sizes: list[tuple[int, int]]  # B of (height, width) without padding
     ids: list[int]  # B image ids, for messages and for the metric
     scales: list[tuple[float, float]]  # B of (x, y): pixels of the batch for one pixel of the original image
+    masks: list[Tensor] | None = None  # B of (N, height, width) bool, of the padded batch; None: the data has none
 
     def to(self, device: torch.device) -> Truth:
         """The same on another device."""
         boxes = [b.to(device, non_blocking=True) for b in self.boxes]
         labels = [n.to(device, non_blocking=True) for n in self.labels]
-        return Truth(boxes, labels, self.sizes, self.ids, self.scales)
+        masks = None if self.masks is None else [m.to(device, non_blocking=True) for m in self.masks]
+        return Truth(boxes, labels, self.sizes, self.ids, self.scales, masks)
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,14 @@ class Targets:
     label: Tensor  # (P,), 0..K-1
     box: Tensor  # (P, 4): the box that the location answers for
     valid: Tensor  # (B*A,) bool: locations that do not lie in the padding
-    images: int  # B
     levels: int  # L
+    truth: Truth
+    own: dict[str, Any] = field(default_factory=dict)  # what only this kind of detector's losses read
+
+    @property
+    def images(self) -> int:
+        """B."""
+        return len(self.truth.boxes)
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,7 @@ class Detector(Protocol):
     strides: tuple[int, ...]  # pixels a cell, level by level
     channels: int  # C of the pyramid
     bins: int  # S of an edge's distribution; 0 when boxes are predicted as four numbers
+    anchors: int  # a: predictions a cell; 0 for a detector without sigmoid class logits at each cell (`cls` is empty)
 
     def forward(self, images: Tensor) -> Outputs:
         """(B, 3, height, width) -> Outputs."""

@@ -12,11 +12,19 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from trainers import backbones, detectors, spec
+from trainers.export import Raw, graph, tensors
 from trainers.outputs import Truth
 
 OFFERED = spec.offers(detectors)
-EVERY = pytest.mark.parametrize("name", sorted(OFFERED))
-SMALL = {"channels": 16, "convs": 1, "extra": 0, "reg_max": 8}  # those of them that a detector has
+SMALL = {"channels": 16, "convs": 1, "extra": 0}  # those of them that a detector has
+CASES: list[tuple[str, dict[str, Any]]] = [  # every detector, with what makes it small
+    ("GFL", {"reg_max": 8}),
+]
+EVERY = pytest.mark.parametrize(("name", "own"), CASES, ids=lambda value: str(value) if value else "")
+DEVICES = pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -27,19 +35,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def make(name: str, num_classes: int = 3, **args: Any) -> Any:
+def make(name: str, own: dict[str, Any], num_classes: int = 3, **args: Any) -> Any:
     torch.manual_seed(0)
     call = spec.Call(name=name)
     knobs = call.knobs(detectors)
     small = {key: value for key, value in SMALL.items() if key in knobs}
-    call = spec.Call(name=name, args={**small, **args}).complete(detectors)
+    call = spec.Call(name=name, args={**small, **own, **args}).complete(detectors)
     return call.of(detectors, backbones.TinyResNet(width=8), num_classes)
 
 
 def batch(
     *sizes: tuple[int, int], padded: tuple[int, int] | None = None, num_classes: int = 3, boxes: int = 2
 ) -> tuple[Tensor, Truth]:
-    """Noise with boxes in it."""
+    """Noise with boxes in it, and masks that fill them."""
     generator = torch.Generator().manual_seed(0)
     padded = padded or sizes[0]
     all_boxes = []
@@ -49,7 +57,22 @@ def batch(
         all_boxes.append(torch.cat([low, low + side * (0.3 + 0.2 * torch.rand(boxes, 2, generator=generator))], 1))
     labels = [torch.randint(0, num_classes, (boxes,), generator=generator) for _ in sizes]
     images = torch.rand(len(sizes), 3, *padded, generator=generator)
-    return images, Truth(all_boxes, labels, list(sizes), list(range(len(sizes))), [(1.0, 1.0)] * len(sizes))
+    return images, truth_of(all_boxes, labels, list(sizes), padded)
+
+
+def truth_of(boxes: list[Tensor], labels: list[Tensor], sizes: list[tuple[int, int]], padded: tuple[int, int]) -> Truth:
+    """Masks are all that lies in the box."""
+    y, x = torch.arange(padded[0])[:, None] + 0.5, torch.arange(padded[1]) + 0.5
+    masks = []
+    for box in boxes:
+        x1, y1, x2, y2 = box[:, :, None, None].unbind(1)
+        masks.append((x > x1) & (x < x2) & (y > y1) & (y < y2))
+    return Truth(boxes, labels, sizes, list(range(len(sizes))), [(1.0, 1.0)] * len(sizes), masks)
+
+
+def said(model: Any, images: Tensor) -> Iterator[Tensor]:
+    outputs = model(images)
+    return tensors([outputs.features, outputs.cls, outputs.box, outputs.own])
 
 
 def step(model: Any, images: Tensor, truth: Truth) -> dict[str, Tensor]:
@@ -84,12 +107,12 @@ def check_detections(model: Any, images: Tensor, truth: Truth) -> None:
 
 
 @EVERY
-def test_it_learns_one_image(name: str) -> None:
+def test_it_learns_one_image(name: str, own: dict[str, Any]) -> None:
     image = torch.full((1, 3, 64, 64), 0.2)
     image[:, :, 14:46, 20:44] = 0.9
     real = torch.tensor([[20.0, 14, 44, 46]])
-    truth = Truth([real], [torch.tensor([1])], [(64, 64)], [0], [(1.0, 1.0)])
-    model = make(name)
+    truth = truth_of([real], [torch.tensor([1])], [(64, 64)], (64, 64))
+    model = make(name, own)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     first = torch.stack(list(step(model, image, truth).values())).sum().item()
     for _ in range(100):
@@ -104,51 +127,53 @@ def test_it_learns_one_image(name: str) -> None:
 
 @EVERY
 @pytest.mark.parametrize("num_classes", [1, 80])
-def test_one_class_and_eighty_train_and_detect(name: str, num_classes: int) -> None:
+def test_one_class_and_eighty_train_and_detect(name: str, own: dict[str, Any], num_classes: int) -> None:
     images, truth = batch((64, 64), (64, 64), num_classes=num_classes)
-    check_step(make(name, num_classes), images, truth)
-    check_detections(make(name, num_classes, score_threshold=0.001), images, truth)
+    check_step(make(name, own, num_classes), images, truth)
+    check_detections(make(name, own, num_classes, score_threshold=0.001), images, truth)
 
 
 @EVERY
 @pytest.mark.parametrize("size", [(65, 91), (33, 64), (17, 130)])
-def test_odd_sizes_train_and_detect(name: str, size: tuple[int, int]) -> None:
+def test_odd_sizes_train_and_detect(name: str, own: dict[str, Any], size: tuple[int, int]) -> None:
     images, truth = batch(size)
-    check_step(make(name), images, truth)
-    check_detections(make(name, score_threshold=0.001), images, truth)
+    check_step(make(name, own), images, truth)
+    check_detections(make(name, own, score_threshold=0.001), images, truth)
 
 
 @EVERY
-def test_images_of_mixed_sizes_train_and_detect(name: str) -> None:
+def test_images_of_mixed_sizes_train_and_detect(name: str, own: dict[str, Any]) -> None:
     images, truth = batch((64, 64), (33, 50), (64, 20), padded=(64, 64))
-    check_step(make(name), images, truth)
-    check_detections(make(name, score_threshold=0.001), images, truth)
+    check_step(make(name, own), images, truth)
+    check_detections(make(name, own, score_threshold=0.001), images, truth)
 
 
 @EVERY
-def test_a_batch_without_boxes_trains(name: str) -> None:
+def test_a_batch_without_boxes_trains(name: str, own: dict[str, Any]) -> None:
     images, truth = batch((64, 64), (64, 64), boxes=0)
-    check_step(make(name), images, truth)
+    check_step(make(name, own), images, truth)
 
 
 @EVERY
-def test_every_parameter_gets_a_gradient_that_is_not_zero_from_boxes_on_all_levels(name: str) -> None:
+def test_every_parameter_gets_a_gradient_that_is_not_zero_from_boxes_on_all_levels(
+    name: str, own: dict[str, Any]
+) -> None:
     images, truth = batch((128, 128))
     boxes = torch.tensor([[10.0, 11, 31, 30], [40.0, 30, 82, 75], [3.0, 2, 121, 118]])
-    truth = Truth([boxes], [torch.tensor([0, 1, 2])], truth.sizes, truth.ids, truth.scales)
-    model = make(name)
+    truth = truth_of([boxes], [torch.tensor([0, 1, 2])], truth.sizes, (128, 128))
+    model = make(name, own)
     step(model, images, truth)
     assert not [n for n, p in model.named_parameters() if not p.grad.any()]
 
 
 @EVERY
-def test_targets_are_in_range_and_the_same_each_time_and_carry_no_gradient(name: str) -> None:
+def test_targets_are_in_range_and_the_same_each_time_and_carry_no_gradient(name: str, own: dict[str, Any]) -> None:
     images, truth = batch((64, 64), (40, 50), padded=(64, 64))
-    model = make(name)
+    model = make(name, own)
     outputs = model(images)
     targets, again = model.assign(outputs, truth), model.assign(outputs, truth)
-    locations = sum(level[0, 0].numel() for level in outputs.cls)
-    assert targets.valid.shape == (2 * locations,)
+    if model.anchors:
+        assert targets.valid.shape == outputs.class_rows().shape[:1]
     assert targets.valid[targets.row].all()
     assert len(targets.row) == len(targets.level) == len(targets.label) == len(targets.box) > 0
     assert targets.row.unique().numel() == len(targets.row)
@@ -159,49 +184,79 @@ def test_targets_are_in_range_and_the_same_each_time_and_carry_no_gradient(name:
 
 
 @EVERY
-def test_it_says_what_it_is(name: str) -> None:
-    model = make(name, 5)
+def test_it_says_what_it_is(name: str, own: dict[str, Any]) -> None:
+    model = make(name, own, 5)
     outputs = model(torch.rand(2, 3, 64, 64))
     assert model.num_classes == 5
     cells = [(64 // stride, 64 // stride) for stride in model.strides]
     assert [tuple(x.shape) for x in outputs.features] == [(2, model.channels, *c) for c in cells]
-    assert [x.shape[1] for x in outputs.cls] == [5] * len(cells)
-    assert [x.shape[1] for x in outputs.box] == [4 * max(1, model.bins)] * len(cells)
+    assert len(outputs.maps) == len(model.backbone.strides)
+    if model.anchors:
+        assert outputs.class_rows().shape == (2 * model.anchors * sum(h * w for h, w in cells), 5)
+    if model.bins:
+        assert outputs.edge_rows(model.bins).shape == (len(outputs.class_rows()), 4, model.bins)
 
 
 @EVERY
-def test_its_state_depends_on_no_image_and_a_copy_of_it_computes_the_same(name: str) -> None:
-    model = make(name)
+def test_its_state_depends_on_no_image_and_a_copy_of_it_computes_the_same(name: str, own: dict[str, Any]) -> None:
+    model = make(name, own)
     before = {key: value.shape for key, value in model.state_dict().items()}
     for size in ((64, 64), (96, 32)):
         images, truth = batch(size)
         step(model, images, truth)
         model.detect(model(images), truth.sizes)
     assert {key: value.shape for key, value in model.state_dict().items()} == before
-    twin = make(name)
+    twin = make(name, own)
     twin.load_state_dict(model.state_dict())
-    for other in (twin, copy.deepcopy(model)):
-        assert torch.equal(other(images).cls[0], model(images).cls[0])
+    model.eval()
+    for other in (twin.eval(), copy.deepcopy(model)):
+        for x, y in zip(said(other, images), said(model, images), strict=True):
+            assert torch.equal(x, y)
 
 
 @EVERY
-def test_with_group_norm_an_image_is_judged_alone_in_training_and_in_evaluation(name: str) -> None:
+def test_with_group_norm_an_image_is_judged_alone_in_training_and_in_evaluation(name: str, own: dict[str, Any]) -> None:
     images, _ = batch((64, 64), (64, 64), (64, 64))
-    model = make(name).train()
+    model = make(name, own).train()
     together, alone = model(images), model.eval()(images[1:2])
-    for x, y in zip(together.cls + together.box, alone.cls + alone.box, strict=True):
+    for x, y in zip(together.features + together.cls, alone.features + alone.cls, strict=True):
         torch.testing.assert_close(x[1:2], y, rtol=1e-4, atol=1e-5)
 
 
 @EVERY
-def test_with_its_defaults_it_builds_and_runs_without_numbers(name: str) -> None:
+def test_with_its_defaults_it_builds_and_runs_without_numbers(name: str, own: dict[str, Any]) -> None:
     call = spec.Call(name=name).complete(detectors)
     with torch.device("meta"):
         model = call.of(detectors, backbones.ResNet(depth=18), 80)
         outputs = model(torch.zeros(1, 3, 801, 1333))
-    assert len(outputs.cls) == len(outputs.box) == len(model.strides)
+    assert len(outputs.features) == len(model.strides)
 
 
 @EVERY
-def test_its_file_names_its_paper(name: str) -> None:
+@DEVICES
+def test_it_trains_and_detects_in_bfloat16(name: str, own: dict[str, Any], device: str) -> None:
+    images, truth = batch((64, 64), (64, 64))
+    model = make(name, own, score_threshold=0.001).to(device)
+    images, truth = images.to(device), truth.to(torch.device(device))
+    with torch.autocast(device, dtype=torch.bfloat16):
+        check_step(model, images, truth)
+        check_detections(model.eval(), images, truth)
+
+
+@EVERY
+def test_its_raw_predictions_are_a_graph_for_batches_of_any_length(name: str, own: dict[str, Any]) -> None:
+    model = make(name, own).eval()
+    exported = graph(model, (64, 64)).module()
+    images = torch.rand(3, 3, 64, 64)
+    with torch.no_grad():
+        for x, y in zip(exported(images), Raw(model)(images), strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+
+
+def test_the_cases_cover_every_detector() -> None:
+    assert {name for name, _ in CASES} == set(OFFERED)
+
+
+@EVERY
+def test_its_file_names_its_paper(name: str, own: dict[str, Any]) -> None:
     assert re.search(r"https://arxiv\.org/abs/\d{4}\.\d+", sys.modules[OFFERED[name].__module__].__doc__ or "")

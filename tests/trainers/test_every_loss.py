@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import distill, spec
-from trainers.outputs import Outputs, Targets
+from trainers.outputs import Outputs, Targets, Truth
 
 OFFERED = spec.offers(distill)
 EVERY = pytest.mark.parametrize("name", sorted(OFFERED))
@@ -55,6 +55,14 @@ def random_outputs(seed: int, *, dtype: torch.dtype = torch.float32) -> Outputs:
     return Outputs(features=levels(CHANNELS), cls=levels(CLASSES), box=levels(4 * BINS))
 
 
+def truth() -> Truth:
+    """What `targets` answers for."""
+    boxes = [torch.tensor([[2.0, 2, 30, 30], [20.0, 10, 60, 50]]), torch.tensor([[4.0, 8, 60, 64]])]
+    boxes += [torch.zeros(0, 4)] * (IMAGES - 2)
+    labels = [torch.tensor([0, 1]), torch.tensor([2])] + [torch.zeros(0, dtype=torch.long)] * (IMAGES - 2)
+    return Truth(boxes, labels, [(SIDE, SIDE)] * IMAGES, list(range(IMAGES)), [(1.0, 1.0)] * IMAGES)
+
+
 def targets(*, found: bool = True) -> Targets:
     """Two boxes in the first image and one in the second, each with a few locations on one level; or none."""
     rows = [9, 10, 17, 70, LOCATIONS + 82] if found else []
@@ -64,8 +72,8 @@ def targets(*, found: bool = True) -> Targets:
         label=torch.tensor([0, 0, 0, 1, 2][: len(rows)], dtype=torch.long),
         box=torch.tensor([[2.0, 2, 30, 30]] * 3 + [[20.0, 10, 60, 50], [4.0, 8, 60, 64]])[: len(rows)],
         valid=torch.ones(IMAGES * LOCATIONS, dtype=torch.bool),
-        images=IMAGES,
         levels=len(STRIDES),
+        truth=truth(),
     )
 
 

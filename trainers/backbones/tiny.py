@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainers.norm import Colours, freeze, group_norm, still
+from trainers.backbones.staged import Staged
+from trainers.norm import Colours, group_norm
 from trainers.spec import Count
 
 Layer = Callable[[int], nn.Module]  # a norm for so many channels
 
 
-class TinyResNet(nn.Module):
+class TinyResNet(Staged):
     """A stem of stride 2, then three stages of `blocks` blocks, of 1, 2 and 4 times `width` channels.
 
     Group norm does not care how a batch is spread over workers; batch norm is no faster.
@@ -35,8 +36,6 @@ class TinyResNet(nn.Module):
             rest = [Block(channels, channels, 1, layer) for _ in range(blocks - 1)]
             self.stages.append(nn.Sequential(Block(before, channels, 2, layer), *rest))
             before = channels
-        self.frozen: list[nn.Module] = []
-        self.fixed = False
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images of 0..1, (B, 3, H, W) -> three maps of ceil(H / stride) by ceil(W / stride) cells."""
@@ -48,22 +47,9 @@ class TinyResNet(nn.Module):
             maps.append(x)
         return maps
 
-    def freeze(self, stages: int) -> None:
-        """The stem and this many stages keep weights and statistics; 0: none do. Raises `Invalid` above 3."""
+    def parts(self) -> list[nn.Module]:
         first, *rest = self.stages
-        self.frozen = freeze([nn.ModuleList((self.stem, first)), *rest], stages)
-        still(self.frozen)
-
-    def fix_norm(self) -> None:
-        """All batch norms keep their running statistics; gamma and beta learn where they are not frozen."""
-        self.fixed = True
-        still([self])
-
-    def train(self, mode: bool = True) -> TinyResNet:
-        """As always, but what keeps still stays so."""
-        super().train(mode)
-        still([self] if self.fixed else self.frozen)
-        return self
+        return [nn.ModuleList((self.stem, first)), *rest]
 
 
 class Block(nn.Module):

@@ -17,7 +17,7 @@ from trainers.detectors.anchors import anchors, inside, paired_iou
 from trainers.detectors.atss import assign
 from trainers.detectors.focal import distribution_focal_loss, integral, quality_focal_loss
 from trainers.detectors.nms import best_pairs, keep_best
-from trainers.fpn import FPN, Backbone
+from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.norm import group_norm
 from trainers.outputs import Detections, Outputs, Targets, Truth
 from trainers.spec import Count, Fraction, Index, NonNegative
@@ -47,11 +47,12 @@ class GFL(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.strides = (*backbone.strides, *(backbone.strides[-1] * 2**i for i in range(1, extra + 1)))
+        self.strides = levels(backbone.strides[-MAPS:], extra)
         self.channels = channels
         self.bins = reg_max + 1
+        self.anchors = 1
         self.backbone = backbone
-        self.neck = FPN(backbone.channels, channels=channels, extra=extra)
+        self.neck = FPN(backbone.channels[-MAPS:], channels=channels, extra=extra)
         self.head = Head(channels, convs, num_classes, self.bins, len(self.strides))
         self.box_loss = box_loss
         self.box_weight, self.dfl_weight = box_weight, dfl_weight
@@ -60,8 +61,10 @@ class GFL(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         """Images of 0..1, (B, 3, height, width) of any size -> Outputs."""
-        features = self.neck(self.backbone(images))
-        return Outputs(features, *self.head(features))
+        maps = self.backbone(images)
+        features = self.neck(maps[-MAPS:])
+        cls, box = self.head(features)
+        return Outputs(features, cls, box, maps)
 
     @torch.no_grad()
     def assign(self, outputs: Outputs, truth: Truth) -> Targets:
@@ -72,7 +75,7 @@ class GFL(nn.Module):
         image = torch.tensor([i for i, b in enumerate(truth.boxes) for _ in range(len(b))], dtype=torch.long)
         row, number, _ = assign(grid, valid, boxes, image.to(boxes.device))
         level = grid.level[row % valid.shape[1]]
-        return Targets(row, level, labels[number], boxes[number], valid.flatten(), len(valid), len(self.strides))
+        return Targets(row, level, labels[number], boxes[number], valid.flatten(), len(self.strides), truth)
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """Quality focal loss, box loss and distribution focal loss, in float32 even under autocast.

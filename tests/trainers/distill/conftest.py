@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainers.outputs import Outputs, Targets
+from trainers.outputs import Outputs, Targets, Truth
 
 SHAPES = ((2, 3), (1, 2))
 LOCATIONS = 8  # of which the first six lie on level 0
@@ -36,6 +36,12 @@ def random_outputs(seed: int, *, images: int = 2, classes: int = 3, bins: int = 
     return Outputs(features=levels(4), cls=levels(classes), box=levels(4 * bins))
 
 
+def no_boxes(images: int) -> Truth:
+    """Images with nothing in them."""
+    boxes, labels = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
+    return Truth([boxes] * images, [labels] * images, [(64, 64)] * images, list(range(images)), [(1.0, 1.0)] * images)
+
+
 def targets_at(*rows: int, images: int = 2) -> Targets:
     """Targets whose positives are these rows."""
     row = torch.tensor(rows, dtype=torch.long)
@@ -45,8 +51,8 @@ def targets_at(*rows: int, images: int = 2) -> Targets:
         label=torch.zeros_like(row),
         box=torch.tensor([4.0, 4.0, 20.0, 20.0]).expand(len(rows), 4),
         valid=torch.ones(images * LOCATIONS, dtype=torch.bool),
-        images=images,
         levels=2,
+        truth=no_boxes(images),
     )
 
 

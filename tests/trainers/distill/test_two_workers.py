@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from trainers.distill import KD, LD
-from trainers.outputs import Outputs, Targets
+from trainers.outputs import Outputs, Targets, Truth
 
 SHAPES = ((2, 3), (1, 2))  # 8 locations, of which six on level 0
 SPLIT = ((0,), (1, 2))  # the images of each of the two workers
@@ -50,12 +50,18 @@ def maps(seed: int, images: Sequence[int]) -> Outputs:
     return Outputs([], cls=levels[0], box=levels[1])
 
 
+def no_boxes(images: int) -> Truth:
+    """Images with nothing in them."""
+    boxes, labels = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
+    return Truth([boxes] * images, [labels] * images, [(64, 64)] * images, list(range(images)), [(1.0, 1.0)] * images)
+
+
 def targets(positives: Sequence[Sequence[int]]) -> Targets:
     row = torch.tensor([8 * n + cell for n, cells in enumerate(positives) for cell in cells], dtype=torch.long)
     empty = torch.zeros(len(row), dtype=torch.long)
     level = (row % 8 >= 6).long()
     valid = torch.ones(8 * len(positives), dtype=torch.bool)
-    return Targets(row, level, empty, torch.zeros(len(row), 4), valid, images=len(positives), levels=2)
+    return Targets(row, level, empty, torch.zeros(len(row), 4), valid, levels=2, truth=no_boxes(len(positives)))
 
 
 def learn(images: Sequence[int]) -> dict[tuple[str, str], Tensor]:

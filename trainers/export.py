@@ -1,0 +1,43 @@
+"""The graph of a detector from images to raw predictions, for other runtimes; decoding stays outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from trainers.outputs import Network, Outputs
+
+
+class Raw(nn.Module):
+    """A detector whose outputs are a flat tuple: class logits, boxes, then what is its own.
+
+    A detector of two stages gives the pyramid first: its second stage reads it.
+    """
+
+    def __init__(self, detector: Network) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        outputs: Outputs = self.detector(images)
+        pyramid = [] if self.detector.anchors else outputs.features
+        return tuple(tensors([pyramid, outputs.cls, outputs.box, outputs.own]))
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested lists and dictionaries, in their order."""
+    if isinstance(value, Tensor):
+        yield value
+    else:
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from tensors(one)
+
+
+def graph(detector: Network, size: tuple[int, int]) -> ExportedProgram:
+    """The graph for batches of any length of images of 0..1 of this (height, width), a multiple of all strides."""
+    example = torch.zeros(2, 3, *size, device=next(detector.parameters()).device)
+    return torch.export.export(Raw(detector).eval(), (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
