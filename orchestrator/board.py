@@ -23,6 +23,7 @@ class Row:
     state: State = "waiting"
     score: float | None = None  # of the last epoch so far
     history: list[dict[str, float]] = field(default_factory=list)  # one entry an epoch, with "epoch" from 1
+    metrics: dict[str, float] = field(default_factory=dict)  # of the stored result
     seconds: float = 0.0  # of training and validation
     reason: str = ""  # why it failed, or the key of the failed stage that it needed
     started: float = 0.0  # wall clock
@@ -39,7 +40,8 @@ class Row:
 
     @property
     def epochs(self) -> int:
-        return self.stage.recipe.epochs
+        """0 for published weights, which are only measured."""
+        return 0 if self.stage.published else self.stage.recipe.epochs
 
     @property
     def left(self) -> float | None:

@@ -25,7 +25,7 @@ def relative(flops: Mapping[str, int]) -> Callable[[Stage], float]:
             step = STEP * flops[identity(stage.model)]
             if stage.teacher:
                 step += flops[identity(stage.teacher.model)]
-            known[stage.key] = float(step * stage.recipe.epochs)
+            known[stage.key] = 0.0 if stage.published else float(step * stage.recipe.epochs)
         return known[stage.key]
 
     return cost

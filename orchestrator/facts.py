@@ -103,7 +103,7 @@ def final(row: Row) -> dict[str, float]:
 
 
 def _epoch(row: Row, number: int) -> dict[str, float]:
-    entry = dict(row.history[number - 1]) if number else {}
+    entry = dict(row.history[number - 1] if number else row.metrics)
     if number == len(row.history):
         entry["seconds"] = row.seconds
         if row.score is not None:

@@ -129,7 +129,7 @@ class Lattice:
             epochs = max(1, round(recipe.epochs * path.budget))
             recipe = recipe.model_copy(update={"epochs": epochs})
         teacher = path.teacher
-        return Stage(
+        stage = Stage(
             model=entry.model,
             data=self.data,
             recipe=recipe,
@@ -137,6 +137,7 @@ class Lattice:
             seed=seed,
             teacher=self.stage(teacher, seed) if teacher else None,
         )
+        return stage.model_copy(update={"recipe": recipe.measuring()}) if stage.published else stage
 
     def _ends(self, name: str, *, teachers: bool) -> tuple[str, ...]:
         """The other ends of the edges at a name, in the order of the names."""

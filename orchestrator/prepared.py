@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path as File
 from typing import Any
 
 from orchestrator import strategies
@@ -11,9 +12,10 @@ from orchestrator.costs import identity, relative
 from orchestrator.frontier import Frontier
 from orchestrator.lattice import Lattice, Path
 from orchestrator.study import Study
-from trainers import build
+from trainers import build, weights
 from trainers.outputs import Network
-from trainers.spec import Invalid, Stage
+from trainers.published import fetch
+from trainers.spec import Invalid, Stage, Weights
 from trainers.store import Result, Store
 
 TOO_MANY = 100_000  # paths that are listed one by one
@@ -38,12 +40,31 @@ class Prepared:
         except Invalid as error:
             raise error.under("data", study.data.name) from None
         self.score_name = build.dataset(study.data).score
-        self.lattice: Lattice = study.lattice(self.contents)
+        self.files: dict[str, File] = {}  # of published weights, by their SHA-256
+        self.lattice: Lattice = study.lattice(self.contents, self._published())
         self.store = Store(study.resources.store)
         self.shapes = self._shapes()
         self.sizes = self._sizes()
         self._check_pairs()
         self.results: dict[str, Result] = {}
+
+    def _published(self) -> dict[str, Weights]:
+        """The published weights of the models that have some. Raises `Invalid` at ("models", name, "weights")."""
+        found = {}
+        for name, listed in self.study.models.items():
+            if listed.weights is not None:
+                try:
+                    file, sha256 = fetch(listed.weights)
+                    found[name] = Weights(sha256=sha256, part=listed.weights.part or weights.part(weights.read(file)))
+                except Invalid as error:
+                    raise error.under("models", name, "weights") from None
+                self.files[sha256] = file
+        return found
+
+    def keep(self) -> None:
+        """Put the published weights into the store, where the workers find them."""
+        for sha256, file in self.files.items():
+            self.store.keep(file, sha256)
 
     def _shapes(self) -> dict[str, Network]:
         """Build every model without numbers. Raises `Invalid` at ("models", name)."""
@@ -53,6 +74,12 @@ class Prepared:
                 shapes[name] = build.shape(entry.model, len(self.contents.classes))
             except Invalid as error:
                 raise error.under("models", name) from None
+            given = entry.model.weights
+            if given is not None:
+                try:
+                    weights.fitted(weights.read(self.files[given.sha256]), shapes[name], part=given.part)
+                except Invalid as error:
+                    raise error.under("models", name, "weights") from None
         return shapes
 
     def _sizes(self) -> dict[str, build.Size]:
@@ -136,7 +163,8 @@ class Prepared:
 
     def fill(self, row: Row, result: Result, state: Any) -> None:
         row.state, row.score = state, result.score
-        row.history, row.seconds, row.sha256 = list(result.history), result.seconds, result.sha256
+        row.history, row.metrics, row.seconds = list(result.history), result.metrics, result.seconds
+        row.sha256 = result.sha256
         row.weights = str(self.store.weights_file(result.key).resolve())
 
 

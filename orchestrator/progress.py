@@ -97,7 +97,8 @@ class Lines:
             left = "" if row.left is None else f"  {clock(row.left)} left"
             return f"{name}  {row.epoch}/{row.epochs}{score}{left}"
         if row.state == "running":
-            return f"{name}  {row.epochs} epochs" + (f", from epoch {row.epoch}" if row.epoch else "")
+            epochs = f"{row.epochs} epochs" if row.epochs else "measured only"
+            return f"{name}  {epochs}" + (f", from epoch {row.epoch}" if row.epoch else "")
         if row.state == "lost":
             above = self.board.rows.get(row.reason)
             return f"{name}  needs {self._name(above) if above else row.reason}, which failed"

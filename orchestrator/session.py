@@ -30,6 +30,7 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False, ye
     """Train what a study wants and lacks, then report; -> the exit code."""
     prepared = prepare(study)
     prepared.store.writable()
+    prepared.keep()
     for name in prepared.lattice.isolated():
         click.echo(f"warning: {name} lies on no path from teacher to student and is never trained", err=True)
     run = Run(prepared)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
@@ -20,7 +20,8 @@ from orchestrator.overrides import assign
 from orchestrator.yamlfile import parse, read
 from trainers import backbones, detectors, distill, optim, schedules
 from trainers import data as datasets
-from trainers.spec import Call, Count, Data, Index, Invalid, Model, NonNegative, Positive, Recipe, Spec
+from trainers.published import Source
+from trainers.spec import Call, Count, Data, Index, Invalid, Model, NonNegative, Positive, Recipe, Spec, Weights
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
@@ -67,10 +68,12 @@ class Listed(Spec):
 
     detector: Call
     backbone: Call
+    weights: Source | None = None
     recipe: Recipe = Recipe()
 
     @property
     def model(self) -> Model:
+        """With fresh weights."""
         return Model(detector=self.detector, backbone=self.backbone)
 
 
@@ -109,9 +112,15 @@ class Study(Spec):
     text: str = ""  # of the file
     sets: tuple[str, ...] = ()  # applied to it, in this order
 
-    def lattice(self, data: Data) -> Lattice:
-        """Who may teach whom, on this data. Raises `Invalid` at ("models",), ("edges",) or ("edges", i)."""
-        entries = {name: Entry(listed.model, listed.recipe) for name, listed in self.models.items()}
+    def lattice(self, data: Data, weights: Mapping[str, Weights] = MappingProxyType({})) -> Lattice:
+        """Who may teach whom, on this data. `weights` by name, of the models that have published ones.
+
+        Raises `Invalid` at ("models",), ("edges",) or ("edges", i).
+        """
+        entries = {
+            name: Entry(one.model.model_copy(update={"weights": weights.get(name)}), one.recipe)
+            for name, one in self.models.items()
+        }
         return Lattice(entries, data, self.distill, edges=None if self.edges == "any" else self.edges)
 
     def resolved(self) -> dict[str, Any]:
@@ -165,6 +174,8 @@ def _known(where: Where) -> Iterable[str]:
             return Resources.model_fields
         case ("models", _):
             return Listed.model_fields
+        case ("models", _, "weights"):
+            return Source.model_fields
         case _:
             return Recipe.model_fields
 
@@ -191,6 +202,7 @@ def _complete(study: Study, document: Document) -> Study:
         return Listed(
             detector=call(written.detector, detectors, "models", name, "detector"),
             backbone=call(written.backbone, backbones, "models", name, "backbone"),
+            weights=written.weights,
             recipe=base.model_copy(update=differs),
         )
 

@@ -151,11 +151,19 @@ def explain(error: ValidationError) -> str:
     return f"{first['msg'].removeprefix('Value error, ')} (got {first['input']!r:.80})"
 
 
+class Weights(Spec):
+    """Published weights by their content: the SHA-256 of their file, and which part of a model they are."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    part: Literal["detector", "backbone"] = "detector"
+
+
 class Model(Spec):
-    """A detector on a backbone."""
+    """A detector on a backbone, and the published weights that it starts from."""
 
     detector: Call
     backbone: Call
+    weights: Weights | None = None
 
 
 class Data(Spec):
@@ -183,6 +191,10 @@ class Recipe(Spec):
     resize: tuple[Count, Count] | None = None  # short side, and the most that the long side may have; pixels
     flip: Fraction = 0.5  # how often an image is mirrored
 
+    def measuring(self) -> Recipe:
+        """The same, but for what makes no difference where nothing is trained."""
+        return Recipe(batch=self.batch, precision=self.precision, resize=self.resize)
+
 
 class Stage(Spec):
     """One training of one model by one teacher stage, or by nobody."""
@@ -207,6 +219,11 @@ class Stage(Spec):
         own["semantics"] = SEMANTICS
         own["teacher"] = self.teacher.key if self.teacher else None
         return hashlib.sha256(canonical(own).encode()).hexdigest()[:16]
+
+    @property
+    def published(self) -> bool:
+        """Whether all its weights are given and nobody teaches it: then it is measured, and not trained."""
+        return self.model.weights is not None and self.model.weights.part == "detector" and self.teacher is None
 
     @property
     def lineage(self) -> Iterator[Stage]:

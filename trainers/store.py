@@ -8,6 +8,7 @@ names their SHA-256. Nothing that is read back can run code: weights are safeten
     <store>/<key>/weights.safetensors  what the stage learned
     <store>/<key>/measured.json        that the weights, read back, have this score
     <store>/<key>/state-<epoch>-<digest>.pt   where a half-trained stage stopped; gone when it is done
+    <store>/published/<sha256>.<suffix>       weights that models start from
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +32,7 @@ from torch import Tensor
 from trainers.spec import Invalid, Spec, Stage
 
 FORMAT = 1
+PUBLISHED = "published"
 STATES = f"state-{'[0-9]' * 6}-*.pt"
 
 
@@ -123,6 +126,20 @@ class Store:
 
     def weights_file(self, key: str) -> Path:
         return self.root / key / "weights.safetensors"
+
+    def keep(self, file: Path, sha256: str) -> None:
+        """Have a copy of published weights here, where every worker can read it."""
+        place = self.root / PUBLISHED / f"{sha256}{file.suffix}"
+        if not place.exists():
+            write(place, lambda aside: shutil.copyfile(file, aside))
+
+    def published(self, sha256: str) -> Path:
+        """The kept file of this SHA-256. Raises `Damaged` when it is not there whole."""
+        for file in (self.root / PUBLISHED).glob(f"{sha256}.*"):
+            if digest(file) == sha256:
+                return file
+            set_aside(file)
+        raise Damaged(f"the published weights {sha256} are not in the store {self.root}; run again to fetch them")
 
     def save_state(self, key: str, epoch: int, state: dict[str, Any]) -> None:
         """Keep where a stage is after an epoch, and drop where it was before."""

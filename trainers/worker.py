@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainers import build, teacher, workers
+from trainers import build, teacher, weights, workers
 from trainers.data.batches import Batches
 from trainers.evaluate import measure
 from trainers.loop import Epoch, Lessons, Training
@@ -53,7 +53,12 @@ def work(
     if data.fingerprint != stage.data.fingerprint:
         raise Invalid(f"{order.data} is not the data of this study any more: its annotations or image list changed")
     torch.manual_seed(stage.seed)
-    student = build.detector(stage).to(device)
+    student = build.detector(stage)
+    if stage.model.weights is not None:
+        weights.load(store.published(stage.model.weights.sha256), student, part=stage.model.weights.part)
+    student.to(device)
+    if stage.published:
+        return _measured(store, order, student, data, device=device)
     lessons: Lessons = no_lesson
     losses = {}
     if stage.teacher is not None:
@@ -74,7 +79,25 @@ def work(
             _keep(store, stage, epoch, history, seconds)
         report(entry)
     if workers.rank() == 0:
-        _finish(store, order, training.product, data, history=history, seconds=seconds, device=device)
+        metrics = {name: value for name, value in history[-1].items() if name.startswith("val/")}
+        _finish(store, order, training.product, data, metrics, history=history, seconds=seconds, device=device)
+    return _stored(store, stage)
+
+
+def _measured(store: Store, order: Order, detector: Network, data: Any, *, device: torch.device) -> Result:
+    """Store published weights with the score that they have here; the first worker does it."""
+    started = time.perf_counter()
+    if workers.rank() == 0:
+        recipe = order.stage.recipe
+        found = measure(detector, data.val, recipe, device=device, loader_workers=order.loader_workers)
+        metrics = {f"val/{name}": value for name, value in found.items()}
+        seconds = time.perf_counter() - started
+        _finish(store, order, detector, data, metrics, history=[], seconds=seconds, device=device)
+    return _stored(store, order.stage)
+
+
+def _stored(store: Store, stage: Stage) -> Result:
+    """The result that the first worker has stored."""
     workers.barrier()
     result = store.get(stage)
     assert result is not None, "it was just stored"
@@ -94,6 +117,7 @@ def batches(order: Order, data: Any, student: Network) -> Batches:
         rank=workers.rank(),
         world=workers.count(),
         loader_workers=order.loader_workers,
+        masks=getattr(student, "needs_masks", False),
     )
 
 
@@ -141,13 +165,13 @@ def _finish(
     order: Order,
     product: Network,
     data: Any,
+    metrics: Entry,
     *,
     history: list[Entry],
     seconds: float,
     device: torch.device,
 ) -> None:
     """Store the result, once its weights were read back and have its score; then forget how it came about."""
-    last = history[-1]
 
     def check(result: Result) -> None:
         read_back = teacher.restore(store, result, device=device)
@@ -157,8 +181,8 @@ def _finish(
         order.stage,
         {name: tensor.detach().cpu().contiguous() for name, tensor in product.state_dict().items()},
         check=check,
-        score=last[f"val/{data.score}"],
-        metrics={name: value for name, value in last.items() if name.startswith("val/")},
+        score=metrics[f"val/{data.score}"],
+        metrics=metrics,
         history=history,
         seconds=seconds,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

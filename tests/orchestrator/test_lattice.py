@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.lattice import Entry, Lattice, Path, best
-from trainers.spec import Call, Data, Invalid, Model, Recipe
+from trainers.spec import Call, Data, Invalid, Model, Recipe, Weights
 
 DATA = Data(fingerprint="digits", classes=("3", "5"))
 LD = Call(name="LD", args={"weight": 0.25})
@@ -28,6 +28,15 @@ def lattice(names: Iterable[str], edges: Iterable[tuple[str, str]] | None = None
 
 def written(paths: Iterable[Path]) -> list[str]:
     return [str(path) for path in paths]
+
+
+def published(part: str = "detector") -> Lattice:
+    """Teacher and student with weights of their own."""
+    entries = {name: entry(name) for name in FOUR}
+    for name, epochs in (("r101", 24), ("r18", 3)):
+        model = entry(name).model.model_copy(update={"weights": Weights(sha256="0" * 64, part=part)})
+        entries[name] = Entry(model, Recipe(epochs=epochs, lr=0.5, batch=8, resize=(800, 1333)))
+    return Lattice(entries, DATA, [LD])
 
 
 # Paths
@@ -204,6 +213,25 @@ def test_equal_models_under_two_names_share_a_stage_so_that_a_model_can_teach_it
     assert twins.stage(Path(("r101", "a", "r18")), 0).key == twins.stage(Path(("r101", "b", "r18")), 0).key
     assert twins.stage(Path(("r101", "a")), 0).key == twins.stage(Path(("r101", "r18")), 0).key
     assert twins.stage(Path(("r101", "a", "b")), 0).key != twins.stage(Path(("r101", "a")), 0).key
+
+
+def test_a_published_detector_that_nobody_teaches_is_only_measured_and_how_it_would_be_trained_is_no_part_of_it():
+    lattice = published()
+    for name in ("r101", "r18"):
+        stage = lattice.stage(Path((name,)), 0)
+        assert stage.published
+        assert stage.recipe == Recipe(batch=8, resize=(800, 1333))
+
+
+def test_a_published_detector_that_is_taught_is_trained_from_its_weights():
+    stage = published().stage(Path(("r101", "r18")), 0)
+    assert not stage.published and stage.teacher.published
+    assert stage.model.weights is not None and stage.recipe.epochs == 3
+
+
+def test_a_published_backbone_is_where_a_training_starts():
+    stage = published("backbone").stage(Path(("r101",)), 0)
+    assert not stage.published and stage.recipe.epochs == 24
 
 
 def test_the_last_model_of_a_path_has_a_role():

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.study import Resources, Study, load
+from trainers.published import Source
 from trainers.spec import Call, Data, Invalid, Recipe
 
 TEXT = """\
@@ -98,6 +99,32 @@ def test_a_models_recipe_may_go_back_to_a_default():
     recipe = study.models["small"].recipe
     assert recipe.lr == Recipe().lr != study.recipe.lr and recipe.epochs == 2
     assert recipe.optimizer.args["weight_decay"] == 0.05 and study.recipe.optimizer.name == "SGD"
+
+
+def test_published_weights_are_a_path_a_url_or_more():
+    text = TEXT.replace("  mid: {detector: GFL", "  mid: {weights: weights/r50.pth, detector: GFL").replace(
+        "  small:\n",
+        "  small:\n    weights: {file: 'https://example.org/x.pth', sha256: 0123456789abcdef, part: backbone}\n",
+    )
+    study = read(text)
+    assert study.models["big"].weights is None
+    assert study.models["mid"].weights == Source(file="weights/r50.pth")
+    assert study.models["small"].weights == Source(
+        file="https://example.org/x.pth", sha256="0123456789abcdef", part="backbone"
+    )
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ("{fil: x.pth}", "9: models.small.weights.fil: there is no such key: fil is not one of file, part, sha256"),
+        ("{file: x.pth, sha256: xyz}", "9: models.small.weights.sha256: "),
+        ("{file: x.pth, part: neck}", "9: models.small.weights.part: "),
+        ("{sha256: '01234567'}", "models.small.weights.file: this key is missing"),
+    ],
+)
+def test_a_mistake_in_published_weights_is_named(weights, says):
+    assert says in refused(TEXT.replace("  small:\n", f"  small:\n    weights: {weights}\n"))
 
 
 def test_a_study_is_frozen():

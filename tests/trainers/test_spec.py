@@ -12,7 +12,20 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from trainers import backbones, detectors, distill, optim, schedules, spec
-from trainers.spec import Call, Data, Fraction, Invalid, Model, Positive, Recipe, Stage, alternatives, canonical, offers
+from trainers.spec import (
+    Call,
+    Data,
+    Fraction,
+    Invalid,
+    Model,
+    Positive,
+    Recipe,
+    Stage,
+    alternatives,
+    Weights,
+    canonical,
+    offers,
+)
 
 
 class Loss:
@@ -187,6 +200,9 @@ def changed() -> list[tuple[str, Stage]]:
     cases = {
         "detector": stage(model=Model(detector=gfl, backbone=MODEL.backbone)),
         "backbone": stage(model=Model(detector=MODEL.detector, backbone=tiny)),
+        "weights": stage(model=MODEL.model_copy(update={"weights": Weights(sha256="0" * 64)})),
+        "weights' content": stage(model=MODEL.model_copy(update={"weights": Weights(sha256="1" * 64)})),
+        "weights' part": stage(model=MODEL.model_copy(update={"weights": Weights(sha256="0" * 64, part="backbone")})),
         "fingerprint": stage(data=DATA.model_copy(update={"fingerprint": "0" * 64})),
         "classes": stage(data=DATA.model_copy(update={"classes": ("bee", "ant")})),
         "loss": stage(distill=(Call(name="KD", args=LOSS.args),)),
@@ -229,7 +245,9 @@ def test_every_field_that_changes_the_weights_changes_the_key() -> None:
 
 def test_the_stages_fields_are_those_that_the_test_above_changes() -> None:
     assert set(Stage.model_fields) == {"model", "data", "recipe", "distill", "seed", "teacher"}
-    assert set(Model.model_fields) == {"detector", "backbone"} and set(Data.model_fields) == {"fingerprint", "classes"}
+    assert set(Model.model_fields) == {"detector", "backbone", "weights"}
+    assert set(Weights.model_fields) == {"sha256", "part"}
+    assert set(Data.model_fields) == {"fingerprint", "classes"}
 
 
 def test_the_meaning_of_training_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.trainers.stages import CPU, DIGITS, STEPS, order, stage
@@ -15,8 +16,8 @@ from trainers import build, teacher, worker
 from trainers.data.batches import Batch, Batches
 from trainers.evaluate import measure
 from trainers.loop import NonFinite, Stopped
-from trainers.spec import Call, Data, Invalid, Stage
-from trainers.store import Result, Store
+from trainers.spec import Call, Data, Invalid, Stage, Weights
+from trainers.store import Damaged, Result, Store, digest
 from trainers.teacher import NotTheTeacher
 from trainers.worker import Entry, Order, work
 
@@ -427,3 +428,72 @@ def test_a_stages_data_is_the_fingerprint_and_not_the_call(folder: Path) -> None
     shuffled = Call(name="Digits", args=dict(reversed(DIGITS.args.items())))
     result = work(Order(stage=stage(epochs=1), data=shuffled, store=str(folder)), device=CPU)
     assert result.stage.data == Data(fingerprint=build.dataset(DIGITS).fingerprint, classes=("zero", "one"))
+
+
+# Published weights.
+
+
+def published(folder: Path, part: str, **changes: Any) -> Weights:
+    """What some other training brought, kept in the store. -> how a model refers to it."""
+    file = folder / "elsewhere.safetensors"
+    torch.manual_seed(99)
+    save_file(build.network(ROOT.model, len(ROOT.data.classes)).state_dict(), file)
+    sha256 = digest(file)
+    Store(folder).keep(file, sha256)
+    return Weights(sha256=sha256, part=part)
+
+
+def started_from(weights: Weights, one: Stage) -> Stage:
+    return one.model_copy(update={"model": one.model.model_copy(update={"weights": weights})})
+
+
+def test_a_published_detector_is_measured_and_stored_without_an_epoch(folder: Path, epochs: list[int]) -> None:
+    one = started_from(published(folder, "detector"), stage())
+    assert one.published
+    seen: list[Entry] = []
+    result = run(one, folder, report=seen.append)
+    assert epochs == [] and seen == [] and result.history == []
+    stored = load_file(folder / one.key / "weights.safetensors")
+    given = load_file(folder / "elsewhere.safetensors")
+    assert all(torch.equal(stored[name], given[name]) for name in given)
+    data = build.dataset(DIGITS)
+    detector = teacher.load(Store(folder), one, device=CPU)
+    assert result.score == measure(detector, data.val, one.recipe, device=CPU)["AP"]
+    assert result.metrics["val/AP"] == result.score
+
+
+def test_a_published_detector_teaches(folder: Path) -> None:
+    root = started_from(published(folder, "detector"), stage())
+    run(root, folder)
+    assert run(stage("KD", teacher=root, epochs=1), folder).history
+
+
+def test_a_taught_one_is_trained_from_its_published_weights(folder: Path) -> None:
+    weights = published(folder, "detector")
+    barely = {"epochs": 1, "lr": 1e-9, "warmup": 0}
+    run(started_from(weights, stage("KD", teacher=ROOT, **barely)), folder)
+    one = started_from(weights, stage("KD", teacher=ROOT, **barely))
+    learnt = load_file(folder / one.key / "weights.safetensors")
+    given = load_file(folder / "elsewhere.safetensors")
+    names = [name for name, _ in build.network(one.model, 2).named_parameters()]
+    assert all(torch.allclose(learnt[name], given[name], atol=1e-6) for name in names)
+
+
+def test_of_a_published_backbone_only_that_is_taken(folder: Path) -> None:
+    barely = {"epochs": 1, "lr": 1e-9, "warmup": 0}
+    one = started_from(published(folder, "backbone"), stage(**barely))
+    assert not one.published
+    run(one, folder)
+    plain = stage(**barely)
+    run(plain, folder)
+    learnt, fresh = (load_file(folder / each.key / "weights.safetensors") for each in (one, plain))
+    given = load_file(folder / "elsewhere.safetensors")
+    names = [name for name, _ in build.network(one.model, 2).named_parameters()]
+    for name in names:
+        assert torch.allclose(learnt[name], (given if name.startswith("backbone.") else fresh)[name], atol=1e-6), name
+
+
+def test_published_weights_that_are_not_in_the_store_are_an_error_that_says_so(folder: Path) -> None:
+    one = started_from(Weights(sha256="0" * 64), stage())
+    with pytest.raises(Damaged, match="run again to fetch them"):
+        run(one, folder)

@@ -1,0 +1,85 @@
+"""A study whose teacher has published weights measures it instead of training it; as a user types it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path as File
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.orchestrator import studies
+from tests.orchestrator.studies import Ran, changed, tapath, without, write
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+TWO = without("mid", "low")
+BIG = "  big: {detector"
+
+
+@pytest.fixture(scope="module")
+def weights(finished: File, tmp_path_factory: pytest.TempPathFactory) -> File:
+    """The weights of a teacher that somebody else has trained."""
+    key = studies.stages(finished)["big",]["key"]
+    file = tmp_path_factory.mktemp("elsewhere") / "big.safetensors"
+    shutil.copyfile(finished / "store" / key / "weights.safetensors", file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def ran(weights: File, tmp_path_factory: pytest.TempPathFactory) -> tuple[File, Ran]:
+    folder = tmp_path_factory.mktemp("published")
+    write(folder, changed((BIG, f"  big: {{weights: {weights}, detector"), text=TWO))
+    ran = tapath(folder, "run", "tiny.yaml")
+    assert ran.code == 0, ran.err
+    return folder, ran
+
+
+def test_the_teacher_is_measured_only_and_has_the_score_that_it_was_trained_to(
+    ran: tuple[File, Ran], finished: File
+) -> None:
+    folder, run = ran
+    assert "big  measured only" in run.err
+    mine, theirs = studies.stages(folder)["big",], studies.stages(finished)["big",]
+    assert mine["score"] == theirs["score"]
+    assert (mine["epochs"], mine["epoch"], mine["history"]) == (0, 0, [])
+
+
+def test_its_weights_in_the_store_are_the_published_ones(ran: tuple[File, Ran], weights: File) -> None:
+    folder, _ = ran
+    stored = load_file(folder / "store" / studies.stages(folder)["big",]["key"] / "weights.safetensors")
+    given = load_file(weights)
+    assert stored.keys() == given.keys()
+    assert all(torch.equal(stored[name], given[name]) for name in given)
+
+
+def test_it_teaches_as_if_it_had_been_trained_here(ran: tuple[File, Ran], finished: File) -> None:
+    folder, _ = ran
+    assert studies.stages(folder)["big", "wee"]["score"] == studies.stages(finished)["big", "wee"]["score"]
+
+
+def test_run_again_everything_is_there(ran: tuple[File, Ran], weights: File) -> None:
+    folder, _ = ran
+    before = studies.written(folder)
+    again = tapath(folder, "run", "tiny.yaml")
+    assert again.code == 0 and "3 stages trained before" in again.err, again.err
+    assert studies.written(folder) == before
+
+
+def test_weights_that_do_not_fit_are_refused_by_name_before_anything_starts(weights: File, tmp_path: File) -> None:
+    state = load_file(weights)
+    name = "neck.laterals.0.weight"
+    save_file({**state, name: state[name][:-1].contiguous()}, tmp_path / "wrong.safetensors")
+    write(tmp_path, changed((BIG, "  big: {weights: wrong.safetensors, detector"), text=TWO))
+    ran = tapath(tmp_path, "run", "tiny.yaml")
+    assert ran.code == 2
+    assert "tiny.yaml:4: models.big.weights" in ran.err and name in ran.err
+    assert not (tmp_path / "store").exists()
+
+
+def test_weights_that_are_not_there_are_refused_with_their_line(tmp_path: File) -> None:
+    write(tmp_path, changed((BIG, "  big: {weights: gone.pth, detector"), text=TWO))
+    ran = tapath(tmp_path, "plan", "tiny.yaml")
+    assert ran.code == 2
+    assert "tiny.yaml:4: models.big.weights" in ran.err and "there is no file gone.pth" in ran.err
