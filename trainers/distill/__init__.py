@@ -2,3 +2,4 @@
 
 from trainers.distill.kd import KD
 from trainers.distill.ld import LD
+from trainers.distill.pkd import PKD

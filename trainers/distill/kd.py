@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import workers
-from trainers.distill.pair import agree
+from trainers.distill.pair import agree, dense
 from trainers.distill.soft import Temperature, bernoulli_kl, soft_kl
 from trainers.outputs import Detector, Outputs, Targets
 from trainers.spec import Invalid, NonNegative
@@ -49,6 +49,7 @@ class KD(nn.Module):
         normaliser: Literal["per_level", "all"] = "per_level",
     ) -> None:
         super().__init__()
+        dense(student, teacher, "KD")
         agree("strides", student.strides, teacher.strides)
         agree("number of classes", student.num_classes, teacher.num_classes)
         if form == "softmax" and student.num_classes == 1:

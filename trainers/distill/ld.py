@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from trainers import workers
-from trainers.distill.pair import agree
+from trainers.distill.pair import agree, dense
 from trainers.distill.soft import Temperature, full_precision, soft_kl
 from trainers.outputs import Detector, Outputs, Targets
 from trainers.spec import Invalid, NonNegative
@@ -56,6 +56,7 @@ class LD(nn.Module):
                     f"LD compares distributions of edges, and the {role} predicts boxes as four numbers: "
                     "use detectors with bins, such as GFL, or a loss that reads no boxes, such as KD"
                 )
+        dense(student, teacher, "LD")
         agree("strides", student.strides, teacher.strides)
         agree("number of bins", student.bins, teacher.bins)
         self.weight = weight

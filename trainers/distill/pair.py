@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from trainers.outputs import Detector
 from trainers.spec import Invalid
+
+
+def dense(student: Detector, teacher: Detector, loss: str) -> None:
+    """Raise `Invalid` unless both say at each cell which class they see, in as many predictions a cell."""
+    for role, detector in (("student", student), ("teacher", teacher)):
+        if detector.anchors == 0:
+            raise Invalid(
+                f"{loss} compares class logits cell by cell, and the {role} has none: use one-stage detectors, such "
+                "as GFL, or a loss that reads features, such as PKD"
+            )
+    agree("number of predictions a cell", student.anchors, teacher.anchors)
 
 
 def agree(quantity: str, student: object, teacher: object) -> None:

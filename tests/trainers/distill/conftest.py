@@ -23,6 +23,7 @@ class Figures:
     strides: tuple[int, ...] = (8, 16)
     channels: int = 4
     bins: int = 5
+    anchors: int = 1
 
 
 def random_outputs(seed: int, *, images: int = 2, classes: int = 3, bins: int = 5) -> Outputs:

@@ -198,3 +198,15 @@ def test_a_study_with_an_argument_out_of_range_is_refused_at_that_argument(args)
     with pytest.raises(Invalid) as refusal:
         Call(name="KD", args=args).complete(distill)
     assert refusal.value.where == ("KD", *args)
+
+
+def test_a_two_stage_detector_has_no_cells_to_compare(figures):
+    one, two = figures(), figures(anchors=0)
+    for pair, role in (((one, two), "teacher"), ((two, one), "student")):
+        with pytest.raises(Invalid, match=f"the {role} has none: use one-stage detectors, .* such as PKD"):
+            KD(*pair)
+
+
+def test_as_many_predictions_a_cell_are_needed_on_both_sides(figures):
+    with pytest.raises(Invalid, match=r"predictions a cell.*9.*1"):
+        KD(figures(anchors=9), figures())
