@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,23 +13,31 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trainers.spec import Invalid
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the colours of ImageNet
+CAFFE_MEAN = (103.53, 116.28, 123.675)  # of blue, green and red of 0..255; nothing divides them
+
+Style = Literal["pytorch", "caffe"]
 
 
 class Colours(nn.Module):
-    """Images of 0..1, (B, 3, H, W), to about zero mean and unit variance in each colour."""
+    """Images of 0..1, (B, 3, H, W), to about zero mean and unit variance in each colour.
+
+    Or as Caffe's networks read them: blue first, of 0..255 less their mean.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, style: Style = "pytorch") -> None:
         super().__init__()
-        for name, value in (("mean", MEAN), ("std", STD)):
+        self.reverse = style == "caffe"
+        mean, std = (tuple(x / 255 for x in CAFFE_MEAN), (1 / 255,) * 3) if self.reverse else (MEAN, STD)
+        for name, value in (("mean", mean), ("std", std)):
             # Not in the state: they are no weights.
             self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, H, W)."""
-        return (images - self.mean) / self.std
+        return ((images.flip(-3) if self.reverse else images) - self.mean) / self.std
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

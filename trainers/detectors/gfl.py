@@ -69,64 +69,31 @@ class GFL(nn.Module):
     @torch.no_grad()
     def assign(self, outputs: Outputs, truth: Truth) -> Targets:
         """ATSS over the cells that do not lie in the padding."""
-        grid = anchors(outputs.cls, self.strides)
-        valid = inside(grid, truth.sizes)
-        boxes, labels = torch.cat(truth.boxes), torch.cat(truth.labels)
-        image = torch.tensor([i for i, b in enumerate(truth.boxes) for _ in range(len(b))], dtype=torch.long)
-        row, number, _ = assign(grid, valid, boxes, image.to(boxes.device))
-        level = grid.level[row % valid.shape[1]]
-        return Targets(row, level, labels[number], boxes[number], valid.flatten(), len(self.strides), truth)
+        return atss_targets(outputs, truth, self.strides)
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
-        """Quality focal loss, box loss and distribution focal loss, in float32 even under autocast.
-
-        The first is divided by the number of positives, an image counting at least one; the others by the sum
-        of the positives' weights, their highest scores. Both divisors are means over the workers.
-        """
-        logits = outputs.class_rows().float()
-        edges = outputs.edge_rows(self.bins).index_select(0, targets.row).float()  # (P, 4, S)
-        with torch.autocast(logits.device.type, enabled=False):
-            grid = anchors(outputs.cls, self.strides)
-            cell = targets.row % len(grid.stride)
-            stride = grid.stride[cell, None]
-            centre, box = grid.centre[cell] / stride, targets.box / stride
-            predicted = around(centre, integral(edges))
-
-            quality = torch.zeros_like(logits)
-            quality[targets.row, targets.label] = paired_iou(predicted.detach(), box)
-            qfl = quality_focal_loss(logits, quality) @ targets.valid.float()
-
-            weight = logits.detach().index_select(0, targets.row).sigmoid().amax(1)
-            distance = torch.cat([centre - box[:, :2], box[:, 2:] - centre], dim=1)
-            distance = distance.clamp(min=0, max=self.bins - 1.1)
-            dfl = distribution_focal_loss(edges, distance).mean(1) @ weight
-            iou = box_loss(self.box_loss, predicted, box) @ weight
-
-            positives = logits.new_zeros(targets.images)
-            positives.index_add_(0, targets.row // len(grid.stride), torch.ones_like(weight))
-            count, total = workers.mean(torch.stack([positives.clamp(min=1).sum(), weight.sum()]))
-            total = total + 1e-6
-            return {
-                "qfl": qfl / count,
-                "box": self.box_weight * iou / total,
-                "dfl": self.dfl_weight * dfl / total,
-            }
+        """Quality focal loss, box loss and distribution focal loss, in float32 even under autocast."""
+        return losses(
+            outputs,
+            targets,
+            outputs.class_rows().float(),
+            strides=self.strides,
+            bins=self.bins,
+            kind=self.box_loss,
+            box_weight=self.box_weight,
+            dfl_weight=self.dfl_weight,
+        )
 
     @torch.no_grad()
     def detect(self, outputs: Outputs, sizes: list[tuple[int, int]]) -> list[Detections]:
         """The best boxes of each image. Cells in the padding, which never learnt, say nothing."""
-        grid = anchors(outputs.cls, self.strides)
-        valid = inside(grid, sizes)
-        logits = outputs.class_rows().float().unflatten(0, valid.shape)
-        scores, cells, labels = best_pairs(logits, valid, grid.cells, top_k=self.top_k)
-        distance = integral(outputs.edge_rows(self.bins).float()).unflatten(0, valid.shape)
-        boxes = around(grid.centre, distance * grid.stride[:, None])
-        boxes = boxes.gather(1, cells[:, :, None].expand(-1, -1, 4))
-        return keep_best(
-            boxes,
-            scores,
-            labels,
+        return detections(
+            outputs,
+            outputs.class_rows().float(),
             sizes,
+            strides=self.strides,
+            bins=self.bins,
+            top_k=self.top_k,
             score_threshold=self.score_threshold,
             nms_iou=self.nms_iou,
             max_detections=self.max_detections,
@@ -163,6 +130,88 @@ def tower(channels: int, convs: int) -> nn.Sequential:
         conv = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         layers += [conv, group_norm(channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
+
+
+def atss_targets(outputs: Outputs, truth: Truth, strides: tuple[int, ...]) -> Targets:
+    """ATSS over the cells that do not lie in the padding."""
+    grid = anchors(outputs.cls, strides)
+    valid = inside(grid, truth.sizes)
+    boxes, labels = torch.cat(truth.boxes), torch.cat(truth.labels)
+    image = torch.tensor([i for i, b in enumerate(truth.boxes) for _ in range(len(b))], dtype=torch.long)
+    row, number, _ = assign(grid, valid, boxes, image.to(boxes.device))
+    level = grid.level[row % valid.shape[1]]
+    return Targets(row, level, labels[number], boxes[number], valid.flatten(), len(strides), truth)
+
+
+def losses(
+    outputs: Outputs,
+    targets: Targets,
+    logits: Tensor,
+    *,
+    strides: tuple[int, ...],
+    bins: int,
+    kind: str,
+    box_weight: float,
+    dfl_weight: float,
+) -> dict[str, Tensor]:
+    """The losses of GFL, where logits (B*A, K) in float32 say what each location scores for each class.
+
+    The first is divided by the number of positives, an image counting at least one; the others by the sum
+    of the positives' weights, their highest scores. Both divisors are means over the workers.
+    """
+    edges = outputs.edge_rows(bins).index_select(0, targets.row).float()  # (P, 4, S)
+    with torch.autocast(logits.device.type, enabled=False):
+        grid = anchors(outputs.cls, strides)
+        cell = targets.row % len(grid.stride)
+        stride = grid.stride[cell, None]
+        centre, box = grid.centre[cell] / stride, targets.box / stride
+        predicted = around(centre, integral(edges))
+
+        quality = torch.zeros_like(logits)
+        quality[targets.row, targets.label] = paired_iou(predicted.detach(), box)
+        qfl = quality_focal_loss(logits, quality) @ targets.valid.float()
+
+        weight = logits.detach().index_select(0, targets.row).sigmoid().amax(1)
+        distance = torch.cat([centre - box[:, :2], box[:, 2:] - centre], dim=1)
+        distance = distance.clamp(min=0, max=bins - 1.1)
+        dfl = distribution_focal_loss(edges, distance).mean(1) @ weight
+        iou = box_loss(kind, predicted, box) @ weight
+
+        positives = logits.new_zeros(targets.images)
+        positives.index_add_(0, targets.row // len(grid.stride), torch.ones_like(weight))
+        count, total = workers.mean(torch.stack([positives.clamp(min=1).sum(), weight.sum()]))
+        total = total + 1e-6
+        return {"qfl": qfl / count, "box": box_weight * iou / total, "dfl": dfl_weight * dfl / total}
+
+
+def detections(
+    outputs: Outputs,
+    logits: Tensor,
+    sizes: list[tuple[int, int]],
+    *,
+    strides: tuple[int, ...],
+    bins: int,
+    top_k: int,
+    score_threshold: float,
+    nms_iou: float,
+    max_detections: int,
+) -> list[Detections]:
+    """The best boxes of each image, where logits (B*A, K) in float32 say what each location scores for each class."""
+    grid = anchors(outputs.cls, strides)
+    valid = inside(grid, sizes)
+    scores, cells, labels = best_pairs(logits.unflatten(0, valid.shape), valid, grid.cells, top_k=top_k)
+    distance = integral(outputs.edge_rows(bins).float()).unflatten(0, valid.shape)
+    boxes = around(grid.centre, distance * grid.stride[:, None])
+    boxes = boxes.gather(1, cells[:, :, None].expand(-1, -1, 4))
+    return keep_best(
+        boxes,
+        scores,
+        labels,
+        sizes,
+        score_threshold=score_threshold,
+        nms_iou=nms_iou,
+        max_detections=max_detections,
+    )
 
 
 def around(centre: Tensor, distance: Tensor) -> Tensor:

@@ -15,9 +15,37 @@ CASES = [
     ("TinyResNet", {"width": 8, "norm": "batch"}),
     ("TinyResNet", {"width": 4}),
     ("ResNet", {"depth": 18}),
+    ("ResNet", {"depth": 18, "dcn": "v1"}),
+    ("ResNet", {"depth": 18, "dcn": "v2"}),
+    ("ResNet", {"depth": 50, "style": "caffe"}),
+    ("ResNeXt", {"depth": 50}),
+    ("Swin", {"size": "micro", "drop_path": 0.0}),
+    ("Inception", {"divide": 4}),
+    ("VGG", {"depth": 11, "divide": 16}),
+    ("VGG", {"depth": 16, "norm": "batch", "divide": 16}),
+    ("MobileNetV2", {"width": 0.35}),
+    ("MobileNetV3", {"size": "large", "width": 0.35}),
+    ("MobileNetV3", {"size": "small", "width": 0.35}),
 ]
-EVERY = pytest.mark.parametrize(("name", "args"), CASES)
-BATCH_NORM = pytest.mark.parametrize(("name", "args"), [CASES[0], CASES[2]])
+
+
+def make(name: str, args: dict[str, Any]) -> Any:
+    torch.manual_seed(0)
+    return spec.Call(name=name, args=args).complete(backbones).of(backbones)
+
+
+def over(cases: list[tuple[str, dict[str, Any]]]) -> pytest.MarkDecorator:
+    """A test for each of these cases, under the name that the case has in a study."""
+    return pytest.mark.parametrize(("name", "args"), cases, ids=[str(spec.Call(name=n, args=a)) for n, a in cases])
+
+
+def has_batch_norms(name: str, args: dict[str, Any]) -> bool:
+    with torch.device("meta"):
+        return any(isinstance(m, nn.BatchNorm2d) for m in make(name, args).modules())
+
+
+EVERY = over(CASES)
+BATCH_NORM = over([case for case in CASES if has_batch_norms(*case)])
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +56,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def make(name: str, args: dict[str, Any]) -> Any:
-    torch.manual_seed(0)
-    return spec.Call(name=name, args=args).complete(backbones).of(backbones)
+def in_first_part(backbone: Any) -> set[str]:
+    """Names of the parameters and statistics of what `freeze(1)` freezes."""
+    first = backbone.parts()[0]
+    tensors = {id(x) for x in (*first.parameters(), *first.buffers())}
+    return {name for name, x in (*backbone.named_parameters(), *backbone.named_buffers()) if id(x) in tensors}
 
 
 def statistics(backbone: nn.Module) -> dict[str, torch.Tensor]:
@@ -38,12 +68,10 @@ def statistics(backbone: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def learn(backbone: Any) -> set[str]:
-    """One step in training mode. -> names of the parameters that it changed."""
-    before = {name: p.detach().clone() for name, p in backbone.named_parameters()}
-    optimizer = torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=0.1)
-    sum(x.square().mean() for x in backbone(torch.rand(2, 3, 64, 64))).backward()
-    optimizer.step()
-    return {name for name, p in backbone.named_parameters() if not torch.equal(p, before[name])}
+    """A backward pass in training mode. -> names of the parameters that it would change, be it by very little."""
+    # Not the sum of squares: behind a layer norm that is always the same.
+    sum((x * torch.randn_like(x)).sum() for x in backbone(torch.rand(2, 3, 64, 64))).backward()
+    return {name for name, p in backbone.named_parameters() if p.grad is not None and p.grad.any()}
 
 
 def test_the_cases_cover_every_backbone() -> None:
@@ -66,17 +94,23 @@ def test_frozen_stages_keep_weights_and_statistics_in_training(name: str, args: 
     backbone.freeze(1)
     backbone.eval().train()
     before = statistics(backbone)
-    changed = learn(backbone)
-    frozen = ("conv1", "bn1", "layer1.", "stem", "stages.0.")
-    assert changed
-    assert not [n for n in changed if n.startswith(frozen)]
+    learning = learn(backbone)
+    frozen = in_first_part(backbone)
+    assert frozen
+    assert learning == {n for n, _ in backbone.named_parameters()} - frozen
     for n, x in statistics(backbone).items():
-        assert torch.equal(x, before[n]) == n.startswith(frozen), n
+        assert torch.equal(x, before[n]) == (n in frozen), n
 
 
 @BATCH_NORM
 def test_fixed_norms_keep_statistics_but_learn_scale_and_shift(name: str, args: dict[str, Any]) -> None:
     backbone = make(name, args)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    backbone.train()(
+        torch.rand(2, 3, 64, 64)
+    )  # statistics of real maps: by the initial ones a narrow layer may be dead
     backbone.fix_norm()
     backbone.eval().train()
     before = statistics(backbone)
@@ -112,5 +146,25 @@ def test_freezing_more_stages_than_there_are_is_the_users_mistake(name: str, arg
 @EVERY
 def test_all_stages_can_be_frozen(name: str, args: dict[str, Any]) -> None:
     backbone = make(name, args)
-    backbone.freeze({"ResNet": 4, "TinyResNet": 3}[name])
+    backbone.freeze(len(backbone.parts()))
     assert not [n for n, p in backbone.named_parameters() if p.requires_grad]
+
+
+@EVERY
+def test_its_graph_can_be_exported_for_batches_of_any_length(name: str, args: dict[str, Any]) -> None:
+    backbone = make(name, args).eval()
+    shapes = ({0: torch.export.Dim("batch", min=1)},)
+    graph = torch.export.export(backbone, (torch.zeros(2, 3, 32, 64),), dynamic_shapes=shapes).module()
+    images = torch.rand(3, 3, 32, 64)
+    with torch.no_grad():
+        for x, y in zip(graph(images), backbone(images), strict=True):
+            torch.testing.assert_close(x, y)
+
+
+@EVERY
+def test_it_trains_in_half_precision(name: str, args: dict[str, Any]) -> None:
+    backbone = make(name, args).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = backbone(torch.rand(2, 3, 64, 64))
+    sum(x.float().square().mean() for x in maps).backward()
+    assert not [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
