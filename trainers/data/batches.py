@@ -39,8 +39,8 @@ class Batches:
 
     batch counts images over all `world` workers, of which this is number `rank`: it gets every world-th image
     of each batch. flip is how often an image is mirrored. The last batch of an epoch is filled up from the
-    epoch's beginning. Height and width are padded to multiples of divisor. Raises `Invalid` if a batch is too
-    small for all workers.
+    epoch's beginning. Height and width are padded to multiples of divisor. With `masks` the truth has the masks
+    of the objects, if the split has them. Raises `Invalid` if a batch is too small for all workers.
     """
 
     def __init__(
@@ -55,12 +55,14 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         loader_workers: int = 0,
+        masks: bool = False,
     ) -> None:
         if batch < world:
             raise Invalid(f"a batch of {batch} cannot be shared by {world} workers; take at most {batch} workers")
         self.split, self.batch, self.seed, self.flip = split, batch, seed, flip
         self.resize, self.divisor, self.rank, self.world = resize, divisor, rank, world
         self.loader_workers = loader_workers
+        self.masks = masks and split.has_masks  # reads them now, so that loader processes need not each
 
     @property
     def steps(self) -> int:
@@ -78,7 +80,7 @@ class Batches:
             mine = whole[self.rank :: self.world]
             size = padded(self.split, whole, resize=self.resize, divisor=self.divisor)
             plans.append(Plan(mine, mirrored[mine].tolist(), size))
-        return load(self.split, plans, resize=self.resize, loader_workers=self.loader_workers)
+        return load(self.split, plans, resize=self.resize, loader_workers=self.loader_workers, masks=self.masks)
 
 
 def in_order(
@@ -122,16 +124,19 @@ def resized(size: tuple[int, int], resize: Resize) -> tuple[int, int]:
     return height, width
 
 
-def load(split: Split, plans: list[Plan], *, resize: Resize, loader_workers: int) -> Iterator[Batch]:
+def load(
+    split: Split, plans: list[Plan], *, resize: Resize, loader_workers: int, masks: bool = False
+) -> Iterator[Batch]:
     """The batches of these plans, made here or ahead by so many processes."""
-    work = partial(assemble, split, resize=resize)
+    work = partial(assemble, split, resize=resize, masks=masks)
     return ahead(work, plans, processes=loader_workers) if loader_workers else map(work, plans)
 
 
-def assemble(split: Split, plan: Plan, *, resize: Resize) -> Batch:
+def assemble(split: Split, plan: Plan, *, resize: Resize, masks: bool = False) -> Batch:
     """Read, resize and mirror the images of a plan, and pad them at the right and at the bottom."""
     images = torch.tensor(COLOUR).view(1, 3, 1, 1).repeat(len(plan.images), 1, *plan.size)
-    truth = Truth(boxes=[], labels=[], sizes=[], ids=[], scales=[])
+    drawn: list[Tensor] = []
+    truth = Truth(boxes=[], labels=[], sizes=[], ids=[], scales=[], masks=drawn if masks else None)
     for canvas, index, mirrored in zip(images, plan.images, plan.mirrored, strict=True):
         image, boxes = split.read(index), split.boxes(index)
         size = resized(split.sizes[index], resize)
@@ -147,7 +152,24 @@ def assemble(split: Split, plan: Plan, *, resize: Resize) -> Batch:
         truth.sizes.append(size)
         truth.ids.append(split.ids[index])
         truth.scales.append(scale)
+        if masks:
+            drawn.append(mask(split, index, size=size, mirrored=mirrored, padded=plan.size))
     return images, truth
+
+
+def mask(split: Split, index: int, *, size: tuple[int, int], mirrored: bool, padded: tuple[int, int]) -> Tensor:
+    """The masks of an image of `masks`, treated as the image is. -> (N, H, W) bool of the padded batch."""
+    masks = split.masks(index)
+    assert masks is not None, "only asked of a split that has masks"
+    if size != split.sizes[index]:
+        # Each pixel becomes what the original shows at its middle.
+        y, x = (
+            ((torch.arange(new) + 0.5) * (old / new)).long() for new, old in zip(size, masks.shape[1:], strict=True)
+        )
+        masks = masks[:, y[:, None], x]
+    if mirrored:
+        masks = masks.flip(-1)
+    return F.pad(masks, (0, padded[1] - size[1], 0, padded[0] - size[0]))
 
 
 def mirror(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014, https://arxi
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from functools import lru_cache, partial
@@ -17,6 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from trainers.data.annotations import agree, load, refuse
+from trainers.data.masks import packed
 from trainers.data.split import Split, classes_of, fingerprint
 from trainers.spec import Invalid
 
@@ -61,8 +63,7 @@ def _open(root: Path, annotations: str, images: str, which: str) -> Split:
     if not folder.is_dir():
         key = f"{which}_images"
         raise Invalid(f"there is no folder of images {folder}; name it by `{key}`, from {root}", (key,))
-    state = path.stat()
-    return _split(path.resolve(), folder.resolve(), (state.st_mtime_ns, state.st_size))
+    return _split(path.resolve(), folder.resolve(), _stamp(path))
 
 
 @lru_cache(maxsize=4)
@@ -70,7 +71,19 @@ def _split(path: Path, folder: Path, stamp: tuple[int, int]) -> Split:
     """Read once a process: many stages train on the same data. `stamp` tells a changed file from the old."""
     coco = load(path)
     refuse(_missing(coco["images"], folder), f"images of {path} that are not in {folder}")
-    return Split(coco, classes_of(coco), partial(_read, coco["images"], folder))
+    return Split(coco, classes_of(coco), partial(_read, coco["images"], folder), partial(_outlines, path, stamp))
+
+
+def _outlines(path: Path, stamp: tuple[int, int]) -> dict[int, bytes]:
+    """The masks, which `load` let go. Read again from the same file, or `Invalid` is raised."""
+    if not path.is_file() or _stamp(path) != stamp:
+        raise Invalid(f"{path} changed while it was in use; start again")
+    return packed(json.loads(path.read_bytes())["annotations"])
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_mtime_ns, state.st_size
 
 
 def _missing(images: list[dict[str, Any]], folder: Path) -> Iterator[str]:

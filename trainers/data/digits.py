@@ -9,7 +9,7 @@ what localization distillation is about.
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from pydantic import Field
 
+from trainers.data.masks import encode, packed
 from trainers.data.split import Split, classes_of, fingerprint
 from trainers.spec import Index, Invalid
 
@@ -29,7 +30,7 @@ HELD_OUT = 0.25  # of the handwriting is seen in validation only
 
 DIGIT = (14 / 64, 38 / 64)  # side of a digit, in sides of the scene
 FAINTEST = 0.35  # how much of its ink a digit may lose from one end to the other
-INK = 64  # of 255: where ink is seen, for the box
+INK = 64  # of 255: where ink is seen, for the box and the mask
 TEXTURE, NOISE = 0.06, 0.02  # standard deviations of the background, where white is 1
 OVERLAP = 0.1  # the most that two boxes share, in parts of the smaller one
 
@@ -92,15 +93,17 @@ def _split(name: str, handwriting: list[np.ndarray], count: int, *, size: int, s
     annotations: list[dict[str, Any]] = []
     for index in range(count):
         rng = np.random.default_rng((*seed, index))
-        pictures[index], boxes = scene(rng, handwriting, size=size)
-        for digit, (x1, y1, x2, y2) in boxes:
+        pictures[index], objects = scene(rng, handwriting, size=size)
+        for digit, (x1, y1, x2, y2), mask in objects:
             width, height = x2 - x1, y2 - y1
             row: dict[str, Any] = {
                 "id": len(annotations) + 1,
                 "image_id": index + 1,
                 "category_id": digit + 1,
             }
+            # The area stays that of the box: it is part of the fingerprint.
             row |= {"bbox": [x1, y1, width, height], "area": width * height, "iscrowd": 0}
+            row["segmentation"] = encode(mask)
             annotations.append(row)
     images = [
         {"id": i + 1, "file_name": f"digits-{VERSION}/{name}/{i + 1:06d}.png", "width": size, "height": size}
@@ -109,22 +112,21 @@ def _split(name: str, handwriting: list[np.ndarray], count: int, *, size: int, s
     categories = [{"id": k + 1, "name": NAMES[k]} for k in range(len(handwriting))]
     coco = {"images": images, "annotations": annotations, "categories": categories}
     planes = torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
-    return Split(coco, classes_of(coco), planes.__getitem__)
+    return Split(coco, classes_of(coco), planes.__getitem__, partial(packed, annotations))
 
 
 Box = tuple[int, int, int, int]
+Object = tuple[int, Box, np.ndarray]  # label, box, and the mask of what is seen of it, (size, size) bool
 
 
-def scene(
-    rng: np.random.Generator, handwriting: list[np.ndarray], *, size: int
-) -> tuple[np.ndarray, list[tuple[int, Box]]]:
-    """One to three digits on texture. -> (size, size, 3) uint8, and for each digit its label and box."""
+def scene(rng: np.random.Generator, handwriting: list[np.ndarray], *, size: int) -> tuple[np.ndarray, list[Object]]:
+    """One to three digits on texture. -> (size, size, 3) uint8, and its objects."""
     picture = _background(rng, size)
-    boxes: list[tuple[int, Box]] = []
+    objects: list[Object] = []
     for _ in range(rng.integers(1, 4)):
         label = int(rng.integers(len(handwriting)))
         ink, box = _digit(rng, handwriting[label], size)
-        place = _place(rng, ink.shape, box, [taken for _, taken in boxes], size)
+        place = _place(rng, ink.shape, box, [taken for _, taken, _ in objects], size)
         if place is None:
             continue
         x, y = place
@@ -133,9 +135,11 @@ def scene(
         colour = rng.uniform(0.7, 1.0, 3).astype(np.float32)
         window = picture[y : y + height, x : x + width]
         window += alpha * (colour - window)
-        boxes.append((label, (x + box[0], y + box[1], x + box[2], y + box[3])))
+        mask = np.zeros((size, size), dtype=bool)
+        mask[y : y + height, x : x + width] = ink >= INK
+        objects.append((label, (x + box[0], y + box[1], x + box[2], y + box[3]), mask))
     picture += rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(NOISE)
-    return (picture.clip(0, 1) * 255 + 0.5).astype(np.uint8), boxes
+    return (picture.clip(0, 1) * 255 + 0.5).astype(np.uint8), objects
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:

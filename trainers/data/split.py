@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.spec import canonical
+from trainers.data.masks import decode
+from trainers.spec import Invalid, canonical
 
 
 class Rows(NamedTuple):
@@ -32,6 +33,8 @@ class Split:
     coco: dict[str, Any]  # images, annotations, categories; never changed
     classes: tuple[str, ...]  # names in the order of the category ids: label k is the k-th
     read: Callable[[int], Tensor]  # position -> (3, H, W) uint8, RGB
+    # Reads the masks by annotation id, packed; called once, and only if somebody wants them: COCO's are large.
+    outlines: Callable[[], Mapping[int, bytes]] = dict
 
     def __len__(self) -> int:
         return len(self.coco["images"])
@@ -54,6 +57,11 @@ class Split:
     @cached_property
     def rows(self) -> Rows:
         """The annotations as columns, sorted by their content. A missing area or iscrowd is filled in."""
+        return self._sorted[0]
+
+    @cached_property
+    def _sorted(self) -> tuple[Rows, np.ndarray]:
+        """The rows, and where in the file's list each was."""
         position = {identity: index for index, identity in enumerate(self.ids)}
         table = self.coco["annotations"]
         image = np.array([position[row["image_id"]] for row in table], dtype=np.int64)
@@ -65,7 +73,7 @@ class Split:
         area = np.where(np.isnan(area), boxed, area)
         crowd = np.array([row.get("iscrowd", 0) for row in table], dtype=bool)
         order = np.lexsort((crowd, area, *bbox.T[::-1], category, image))
-        return Rows(image[order], category[order], bbox[order], area[order], crowd[order])
+        return Rows(image[order], category[order], bbox[order], area[order], crowd[order]), order
 
     def boxes(self, index: int) -> Tensor:
         """What to find in an image, cut to it, without crowds. -> (N, 4) float32, x1 y1 x2 y2 in pixels."""
@@ -75,14 +83,38 @@ class Split:
         """The classes of `boxes`. -> (N,) int64, 0..K-1."""
         return self._objects[1][self._within(index)].clone()
 
+    def masks(self, index: int) -> Tensor | None:
+        """Which pixels belong to each of `boxes`. -> (N, height, width) bool, or None without `has_masks`.
+
+        Raises `Invalid` for a mask that cannot be drawn.
+        """
+        if not self.has_masks:
+            return None
+        size, drawn = self.sizes[index], []
+        for identity in self._objects[3][self._within(index)]:
+            try:
+                drawn.append(decode(self._outlines[identity], size))
+            except Invalid as error:
+                raise Invalid(f"annotation {identity} of image {self.ids[index]}: {error}") from None
+        return torch.stack(drawn) if drawn else torch.zeros((0, *size), dtype=torch.bool)
+
+    @cached_property
+    def has_masks(self) -> bool:
+        """Whether every object of `boxes` has a mask."""
+        return bool(self._outlines) and all(identity in self._outlines for identity in self._objects[3])
+
+    @cached_property
+    def _outlines(self) -> Mapping[int, bytes]:
+        return self.outlines()
+
     def _within(self, index: int) -> slice:
         starts = self._objects[2]
         return slice(starts[index], starts[index + 1])
 
     @cached_property
-    def _objects(self) -> tuple[Tensor, Tensor, list[int]]:
-        """Boxes and labels of all images one after another, and where those of each image start."""
-        rows = self.rows
+    def _objects(self) -> tuple[Tensor, Tensor, list[int], list[int]]:
+        """Boxes and labels of all images one after another, where those of each image start, and their ids."""
+        rows, order = self._sorted
         height, width = np.array(self.sizes, dtype=np.float64).reshape(-1, 2)[rows.image].T
         x, y, w, h = rows.bbox.T
         left, right = np.clip(x, 0, width), np.clip(x + w, 0, width)
@@ -92,7 +124,8 @@ class Split:
         kept = ~rows.crowd & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         labels = np.searchsorted(np.array(self.categories, dtype=np.int64), rows.category)
         starts = np.searchsorted(rows.image[kept], np.arange(len(self) + 1))
-        return torch.from_numpy(boxes[kept]), torch.from_numpy(labels[kept]), starts.tolist()
+        ids = [self.coco["annotations"][place]["id"] for place in order[kept].tolist()]
+        return torch.from_numpy(boxes[kept]), torch.from_numpy(labels[kept]), starts.tolist(), ids
 
 
 def classes_of(coco: dict[str, Any]) -> tuple[str, ...]:

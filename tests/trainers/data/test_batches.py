@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainers.data import Digits
 from trainers.data.batches import COLOUR, Batches, in_order, mirror, resized
+from trainers.data.masks import encode, packed
 from trainers.data.split import Split, classes_of
 from trainers.outputs import Truth
 from trainers.spec import Invalid
@@ -190,6 +191,71 @@ def test_a_resized_and_mirrored_box_still_holds_its_object() -> None:
             new_mean = image[:, box[1] : box[3], box[0] : box[2]].mean((1, 2))
             old_mean = small[:, old[1] : old[3], old[0] : old[2]].mean((1, 2))
             assert torch.allclose(new_mean, old_mean, atol=0.02)
+
+
+def outlined() -> Split:
+    """The images of `mixed`, each object with the mask of the lower left half of its box."""
+    coco = mixed().coco
+    for row in coco["annotations"]:
+        height, width = SIZES[row["id"]]
+        mask = torch.zeros(height, width, dtype=torch.bool)
+        x, y, w, h = row["bbox"]
+        mask[y : y + h, x : x + w] = torch.ones(h, w).tril().bool()
+        row["segmentation"] = encode(mask.numpy())
+    return Split(coco, classes_of(coco), read, lambda: packed(coco["annotations"]))
+
+
+def test_masks_are_there_only_if_wanted_and_if_the_data_has_them() -> None:
+    for batches in (Batches(outlined(), batch=7, seed=0), Batches(mixed(), batch=7, seed=0, masks=True)):
+        ((_, truth),) = batches.epoch(0)
+        assert truth.masks is None
+    ((_, truth),) = in_order(outlined(), batch=7)
+    assert truth.masks is None
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_masks_are_mirrored_and_padded_with_their_image(flip: float) -> None:
+    ((images, truth),) = Batches(outlined(), batch=7, seed=0, flip=flip, masks=True).epoch(0)
+    assert truth.masks is not None and len(truth.masks) == 7
+    for masks, image, boxes, identity, (_, width) in zip(
+        truth.masks, images, truth.boxes, truth.ids, truth.sizes, strict=True
+    ):
+        assert masks.shape == (len(boxes), 64, 96) and masks.dtype == torch.bool
+        for mask in masks:
+            wanted = {(2 + i, 4 + j) for i in range(6) for j in range(8) if j <= i}
+            # Green says which column a pixel came from.
+            came_from = (image[1] * 255).round().int()
+            assert {(y, int(came_from[y, x])) for y, x in mask.nonzero().tolist()} == wanted
+            assert mask.nonzero()[:, 1].max() < width
+        assert identity != 100 or len(masks) == 0
+
+
+@pytest.mark.parametrize("resize", [(60, 100), (20, 30), (10, 13)])
+def test_masks_are_resized_to_what_the_image_shows_at_the_middle_of_each_pixel(resize: tuple[int, int]) -> None:
+    split = outlined()
+    ((images, truth),) = Batches(split, batch=7, seed=0, flip=1.0, resize=resize, masks=True).epoch(0)
+    assert truth.masks is not None
+    for masks, identity, (height, width) in zip(truth.masks, truth.ids, truth.sizes, strict=True):
+        before = split.masks(identity - 100)
+        assert before is not None and len(before) == len(masks)
+        assert masks.shape[1:] == images.shape[2:]
+        for old, new in zip(before, masks, strict=True):
+            for y in range(height):
+                for x in range(width):
+                    from_y, from_x = (y + 0.5) * old.shape[0] / height, (x + 0.5) * old.shape[1] / width
+                    if min(abs(from_y - round(from_y)), abs(from_x - round(from_x))) > 1e-4:  # else rounding decides
+                        assert new[y, width - 1 - x] == old[int(from_y), int(from_x)]
+            assert new.sum() == new[:height, :width].sum()
+
+
+def test_workers_and_loader_processes_see_the_same_masks() -> None:
+    options = {"batch": 4, "seed": 1, "flip": 0.5, "resize": (24, 40), "masks": True}
+    whole = list(Batches(outlined(), **options).epoch(2))
+    for rank in range(2):
+        mine = list(Batches(outlined(), **options, rank=rank, world=2, loader_workers=1).epoch(2))
+        for (_, one), (_, other) in zip(whole, mine, strict=True):
+            assert one.masks is not None and other.masks is not None
+            assert all(torch.equal(a, b) for a, b in zip(one.masks[rank::2], other.masks, strict=True))
 
 
 def broken(index: int) -> Tensor:

@@ -61,6 +61,37 @@ def test_the_same_files_are_read_once_and_changed_ones_again(root: Path) -> None
     assert COCO(root=str(root)).train is not one.train
 
 
+def outlined(root: Path, segmentation: Any) -> Path:
+    """The training annotations with masks."""
+    path = root / "annotations/instances_train2017.json"
+    coco = json.loads(path.read_text())
+    coco["annotations"][0]["segmentation"] = segmentation
+    path.write_text(json.dumps(coco))
+    return path
+
+
+def test_masks_are_drawn_from_polygons_and_do_not_enter_the_fingerprint(root: Path) -> None:
+    bare = COCO(root=str(root))
+    assert bare.train.masks(0) is None
+    outlined(root, [[1, 1, 5, 1, 5, 4, 1, 4]])
+    data = COCO(root=str(root))
+    masks = data.train.masks(0)
+    assert masks is not None and masks.shape == (1, 6, 8)
+    assert masks[0].nonzero().tolist() == [[y, x] for y in range(1, 4) for x in range(1, 5)]
+    assert data.val.masks(0) is None
+    assert "segmentation" not in data.train.coco["annotations"][0]
+    assert data.fingerprint == bare.fingerprint
+
+
+@pytest.mark.parametrize("change", [lambda path: path.write_text(path.read_text() + " "), Path.unlink])
+def test_a_file_that_changed_before_its_masks_were_read_is_refused(root: Path, change: Any) -> None:
+    path = outlined(root, [[1, 1, 5, 1, 5, 4, 1, 4]])
+    data = COCO(root=str(root))
+    change(path)
+    with pytest.raises(Invalid, match=r"instances_train2017\.json changed while it was in use"):
+        data.train.masks(0)
+
+
 def test_what_is_missing_is_named_with_what_would_do(root: Path) -> None:
     with pytest.raises(Invalid, match=r"no folder .*nowhere"):
         COCO(root=str(root / "nowhere"))

@@ -110,6 +110,37 @@ def test_scenes_hold_one_to_three_digits_that_hardly_overlap_and_lie_inside() ->
         assert all(drawing._shared(a, b) <= drawing.OVERLAP for a, b in pairs)
 
 
+def masks(split: trainers.data.split.Split, index: int) -> torch.Tensor:
+    found = split.masks(index)
+    assert found is not None
+    return found
+
+
+def test_a_mask_touches_its_box_on_every_side_and_lies_on_bright_pixels() -> None:
+    digits = Digits(train=60, val=1)
+    inside, outside = [], []
+    for index in range(60):
+        image = digits.train.read(index).float().mean(0)
+        for mask, (x1, y1, x2, y2) in zip(
+            masks(digits.train, index), digits.train.boxes(index).int().tolist(), strict=True
+        ):
+            assert drawing._around(mask.numpy()) == (x1, y1, x2, y2)
+            hole = ~mask[y1:y2, x1:x2]
+            window = image[y1:y2, x1:x2]
+            inside.append(window[~hole].mean())
+            outside.append(window[hole].mean())
+    assert torch.tensor(inside).mean() > torch.tensor(outside).mean() + 50
+
+
+def test_masks_change_neither_scenes_nor_fingerprint() -> None:
+    digits = Digits(train=5, val=3)
+    for split in (digits.train, digits.val):
+        areas = split.rows.bbox[:, 2] * split.rows.bbox[:, 3]
+        assert np.array_equal(split.rows.area, areas)
+    # As it was before there were masks: results that lie in a store are found by it.
+    assert Digits().fingerprint == "c54a873f057fe38a6b3a919c437e9a1ad87b2140b39b48c03860a1c3142a5fe4"
+
+
 def test_written_as_a_folder_it_is_the_same_data(tmp_path: Path) -> None:
     digits = Digits(train=12, val=5)
     write(digits, tmp_path / "digits")
@@ -121,6 +152,7 @@ def test_written_as_a_folder_it_is_the_same_data(tmp_path: Path) -> None:
             assert torch.equal(ours.read(index), theirs.read(index))
             assert torch.equal(ours.boxes(index), theirs.boxes(index))
             assert torch.equal(ours.labels(index), theirs.labels(index))
+            assert torch.equal(masks(ours, index), masks(theirs, index))
 
 
 def test_writing_never_mixes_with_what_lies_in_a_folder(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainers.data.masks import packed
 from trainers.data.split import Split, classes_of, fingerprint
+from trainers.spec import Invalid
 
 
 def annotated(*rows: dict[str, Any]) -> dict[str, Any]:
@@ -66,6 +68,72 @@ def test_changing_the_boxes_that_were_given_out_changes_nothing() -> None:
 def test_a_missing_area_is_width_times_height_and_a_given_one_is_kept() -> None:
     rows = split_of(annotated(row(1), row(2, image=7, area=5.5))).rows
     assert rows.area.tolist() == [12, 5.5] and not rows.crowd.any()
+
+
+def with_masks(coco: dict[str, Any]) -> Split:
+    return Split(coco, classes_of(coco), split_of(coco).read, lambda: packed(coco["annotations"]))
+
+
+def runs(pixel: int) -> dict[str, Any]:
+    """A mask of one pixel, counted down the columns."""
+    return {"size": [10, 20], "counts": [pixel, 1, 199 - pixel]}
+
+
+def test_masks_come_in_the_order_of_the_boxes_whatever_the_order_of_the_file() -> None:
+    table = [
+        row(1, bbox=(9, 2, 3, 4), segmentation=runs(1)),
+        row(2, iscrowd=1, segmentation=runs(2)),
+        row(3, image=7, segmentation=runs(3)),
+        row(4, category=90, segmentation=runs(4)),
+        row(5, bbox=(0, 2, 3, 4), segmentation=runs(5)),
+        row(6, bbox=(3, 3, 0, 4), segmentation=runs(6)),
+    ]
+    split = with_masks(annotated(*table))
+    assert split.has_masks
+    first, second = split.masks(0), split.masks(1)
+    assert first is not None and second is not None
+    assert first.shape == (3, 10, 20) and first.dtype == torch.bool
+    by_corner = {(x, label): n for n, (x, label) in enumerate([(0, 0), (9, 0), (1, 1)])}
+    boxes = zip(split.boxes(0)[:, 0].int().tolist(), split.labels(0).tolist(), strict=True)
+    assert [by_corner[box] for box in boxes] == [0, 1, 2]
+    assert [mask.T.flatten().nonzero().item() for mask in first] == [5, 1, 4]
+    assert [mask.T.flatten().nonzero().item() for mask in second] == [3]
+
+
+def test_an_image_without_boxes_has_masks_of_no_object() -> None:
+    masks = with_masks(annotated(row(1, segmentation=runs(0)))).masks(1)
+    assert masks is not None and masks.shape == (0, 10, 20) and masks.dtype == torch.bool
+
+
+@pytest.mark.parametrize("table", [[], [row(1)], [row(1, segmentation=runs(0)), row(2, segmentation=[])]])
+def test_a_split_has_masks_only_if_all_its_objects_have_one(table: Any) -> None:
+    split = with_masks(annotated(*table))
+    assert not split.has_masks and split.masks(0) is None and split.masks(1) is None
+
+
+def test_crowds_and_flat_boxes_need_no_mask() -> None:
+    assert with_masks(annotated(row(1, segmentation=runs(0)), row(2, iscrowd=1), row(3, bbox=(1, 1, 0, 2)))).has_masks
+
+
+def test_masks_are_read_once_and_only_if_somebody_asks() -> None:
+    coco, asked = annotated(row(1, segmentation=runs(0))), []
+
+    def outlines() -> dict[int, bytes]:
+        asked.append(1)
+        return packed(coco["annotations"])
+
+    split = Split(coco, classes_of(coco), split_of(coco).read, outlines)
+    split.boxes(0), split.labels(0), split.rows
+    assert not asked
+    split.masks(0), split.masks(1), split.has_masks
+    assert len(asked) == 1
+
+
+def test_a_mask_that_cannot_be_drawn_is_named_by_annotation_and_image() -> None:
+    split = with_masks(annotated(row(1, segmentation=[[1, 2, 3]]), row(9, image=7, segmentation=runs(0))))
+    with pytest.raises(Invalid, match=r"annotation 1 of image 3: \[\[1, 2, 3\]\] is no mask of 20 x 10 pixels"):
+        split.masks(0)
+    assert split.masks(1) is not None
 
 
 whole = st.integers(0, 9)
