@@ -7,13 +7,15 @@ anything is trained, at any size, in milliseconds.
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainers import backbones, data, detectors, distill, optim
+from trainers import backbones, data, detectors, distill, optim, weights
+from trainers.export import training_only
 from trainers.outputs import Network
 from trainers.spec import Call, Data, Invalid, Model, Recipe, Stage
 
@@ -34,12 +36,17 @@ def network(model: Model, num_classes: int) -> Network:
     return model.detector.of(detectors, model.backbone.of(backbones), num_classes)
 
 
-def detector(stage: Stage) -> Network:
-    """The model that a stage trains, with fresh weights, frozen where its recipe says so."""
+def detector(stage: Stage, published: Path | None = None) -> Network:
+    """The model that a stage trains, frozen where its recipe says so; with fresh weights, or those of a file."""
     built = network(stage.model, len(stage.data.classes))
+    given = stage.model.weights
+    if published is not None and given is not None:
+        weights.load(published, built, part=given.part, classes=stage.data.classes)
     built.backbone.freeze(stage.recipe.freeze)
     if stage.recipe.fixed_norm:
         built.backbone.fix_norm()
+    if getattr(built, "separate", False) and (given is None or given.part == "backbone"):
+        built.renew_teacher()  # its copy of the backbone is to have what was loaded and frozen just now
     return built
 
 
@@ -58,7 +65,7 @@ def losses(calls: tuple[Call, ...], student: nn.Module, teacher: nn.Module) -> d
 class Size(NamedTuple):
     """How large a model is."""
 
-    parameters: int
+    parameters: int  # without those that are there in training alone
     flops: int  # of one image's forward pass
 
 
@@ -80,12 +87,26 @@ def size(built: Network, image: tuple[int, int]) -> Size:
         try:
             stride = max(built.strides)
             padded = [-(-side // stride) * stride for side in image]
-            counter = FlopCounterMode(display=False)
+            counter = FlopCounterMode(display=False, custom_mapping=deformable())
             with counter, torch.no_grad():
-                built.eval()(torch.zeros(1, 3, *padded))
+                outputs = built.eval()(torch.zeros(1, 3, *padded))
+                if hasattr(built, "second_stage"):
+                    built.second_stage(built.most_regions(outputs.features))
         except (RuntimeError, ValueError, TypeError) as error:
             raise Invalid(f"an image of {image} does not pass through it: {error}") from error
-    return Size(sum(p.numel() for p in built.parameters()), counter.get_total_flops())
+    kept = [p for name, p in built.named_parameters() if not name.startswith(training_only(built))]
+    return Size(sum(p.numel() for p in kept), counter.get_total_flops())
+
+
+def deformable() -> dict[Any, Any]:
+    """How to count the FLOPs of deformable convolutions, which torch does not know; nothing before they are loaded."""
+    if not hasattr(torch.ops.torchvision, "deform_conv2d"):
+        return {}
+
+    def flops(image: torch.Size, weight: torch.Size, *rest: Any, out_shape: torch.Size, **more: Any) -> int:
+        return 2 * out_shape.numel() * weight[1:].numel()
+
+    return {torch.ops.torchvision.deform_conv2d: flops}
 
 
 def check_recipe(built: Network, recipe: Recipe) -> None:

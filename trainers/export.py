@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +39,24 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def graph(detector: Network, size: tuple[int, int]) -> ExportedProgram:
-    """The graph for batches of any length of images of 0..1 of this (height, width), a multiple of all strides."""
+    """The graph for batches of any length of images of 0..1 of this (height, width), a multiple of all strides.
+
+    What is there in training alone is neither computed nor among its weights.
+    """
     example = torch.zeros(2, 3, *size, device=next(detector.parameters()).device)
-    return torch.export.export(Raw(detector).eval(), (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
+    raw = Raw(without_training(detector)).eval()
+    return torch.export.export(raw, (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
+
+
+def training_only(detector: Network) -> tuple[str, ...]:
+    """How the names of the parameters begin that evaluation never reads."""
+    return tuple(detector.training_only()) if hasattr(detector, "training_only") else ()
+
+
+def without_training(detector: Network) -> Network:
+    """A copy with nothing where the parts for training alone were."""
+    detector = copy.deepcopy(detector)
+    for prefix in training_only(detector):
+        parent, _, name = prefix.removesuffix(".").rpartition(".")
+        setattr(detector.get_submodule(parent), name, nn.Identity())
+    return detector

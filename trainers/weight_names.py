@@ -23,7 +23,7 @@ CLASSIFICATION, DETECTION = "torchvision classification", "torchvision detection
 # By the beginning of any name; the first that matches decides.
 FORMATS = (
     (DETECTION, ("backbone.body.",)),
-    (MMDETECTION, ("bbox_head.", "rpn_head.", "roi_head.", "neck.lateral_convs.", "backbone.stages.")),
+    (MMDETECTION, ("bbox_head.", "rpn_head.", "roi_head.", "neck.lateral_convs.", "backbone.patch_embed.")),
     (TAPATH, ("backbone.", "neck.")),
     (CLASSIFICATION, ("conv1.", "layer1.", "features.")),
 )
@@ -48,6 +48,7 @@ FRESH = {
 CLASS_ROWS = (
     (r"head\.(cls|cls_out|classification_head\.cls_logits)\.(weight|bias)", 0, 1),
     (r"roi_heads\.box_predictor\.cls_score\.(weight|bias)", 1, 1),
+    (r"[st]_head\.cls\.(weight|bias)", 1, 1),  # of MimicDet
     (r"roi_heads\.box_predictor\.bbox_pred\.(weight|bias)", 1, 4),
     (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(weight|bias)", 1, 1),
 )

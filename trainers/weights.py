@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import pickle
 import re
+import shlex
+import warnings
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +52,12 @@ SHOWN = 10  # names in a message
 ELSE = "to take only its backbone, write part: backbone"
 
 
+class Checkpoint(State):
+    """The tensors of a file by name, and of which style its ResNet is, where mmdetection's configuration says so."""
+
+    style: str | None = None  # caffe or pytorch
+
+
 def read(file: Path) -> State:
     """The tensors of a .safetensors file, or of a checkpoint of torch, by name, on the CPU.
 
@@ -58,20 +67,24 @@ def read(file: Path) -> State:
     try:
         with open(file, "rb") as handle:
             beginning = handle.read(9)
-        content: Any = load_file(file) if beginning[8:] == b"{" else opened(file)
+        content: Any = load_file(file) if beginning[8:] == b"{" else opened(file, beginning)
     except OSError as error:
         raise Invalid(f"{file} cannot be read: {error.strerror or error}") from None
     except SafetensorError as error:
         raise Invalid(f"{file} is damaged, or is no checkpoint: {error}") from None
     if not isinstance(content, Mapping):
         raise Invalid(f"{file} holds a {type(content).__name__} and not tensors by name")
-    refuse_caffe(content, file)
+    meta = content.get("meta")
     while inner := next((content[key] for key in WRAPPINGS if isinstance(content.get(key), Mapping)), None):
         content = inner
     state = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not state:
         raise Invalid(f"{file} holds no tensors by name")
-    return unprefixed(state)
+    found = Checkpoint(unprefixed(state))
+    said = "".join(str(text) for text in meta.values()) if isinstance(meta, Mapping) else ""
+    styles = set(re.findall(r"style='(caffe|pytorch)'", said))
+    found.style = styles.pop() if len(styles) == 1 else None
+    return found
 
 
 def load(file: Path, network: Network, *, part: Part = "detector", classes: tuple[str, ...] | None = None) -> None:
@@ -95,7 +108,7 @@ def fitted(state: State, network: Network, *, part: Part, classes: tuple[str, ..
     published = kind(state)
     if published == CLASSIFICATION and part == "detector":
         raise Invalid("these are the weights of a classifier, which fit a backbone: write part: backbone")
-    state = {name: value for name, value in state.items() if not matches(name, IGNORED[published])}
+    check_style(state, network.backbone)
     state = ours(state, published)
     if part == "backbone":
         if published != CLASSIFICATION:
@@ -104,8 +117,8 @@ def fitted(state: State, network: Network, *, part: Part, classes: tuple[str, ..
         return checked(state, network.backbone.state_dict(), published, type(network.backbone).__name__)
     check_conventions(network, published)
     own = network.state_dict()
-    for name in state.keys() & own.keys():
-        state[name] = with_classes(name, state[name], own[name], network.num_classes, published, classes)
+    rows = partial(with_classes, num_classes=network.num_classes, published=published, classes=classes)
+    state = {name: rows(name, value, own[name]) if name in own else value for name, value in state.items()}
     return checked(state, own, published, type(network).__name__, f"; {ELSE}")
 
 
@@ -118,8 +131,17 @@ def check_conventions(network: Network, published: str) -> None:
         raise Invalid(f"these weights are {theirs}'s, and {name} has the conventions of {mine}: they must be the same")
 
 
+def check_style(state: State, backbone: Any) -> None:
+    """No name tells that a ResNet of caffe's style reads other colours, and halves maps in other convolutions."""
+    style = state.style if isinstance(state, Checkpoint) else None
+    mine = "caffe" if getattr(getattr(backbone, "colours", None), "reverse", False) else "pytorch"
+    if style and style != mine:
+        name = type(backbone).__name__
+        raise Invalid(f"these weights are of a network of {style}'s style, and this {name} is of {mine}'s")
+
+
 def with_classes(
-    name: str, value: Tensor, own: Tensor, num_classes: int, published: str, classes: tuple[str, ...] | None
+    name: str, value: Tensor, own: Tensor, *, num_classes: int, published: str, classes: tuple[str, ...] | None
 ) -> Tensor:
     """A tensor with the rows of the network's classes, whose own tensor of this name is `own`."""
     for pattern, background, numbers in CLASS_ROWS:
@@ -127,7 +149,9 @@ def with_classes(
             continue
         anchors = len(own) // ((num_classes + background) * numbers)
         slots, rest = divmod(len(value), anchors * numbers)
-        if published == DETECTION and slots == COCO_SLOTS and num_classes == len(COCO_IDS) and not rest:
+        if rest:  # of another detector
+            return value
+        if published == DETECTION and slots == COCO_SLOTS and num_classes == len(COCO_IDS):
             chosen = [0] * background + coco_ids(classes)
             return value.unflatten(0, (anchors, slots, numbers))[:, chosen].flatten(0, 2)
         raise Invalid(f"these weights are for {slots - background} classes, and the data has {num_classes}; {ELSE}")
@@ -149,7 +173,7 @@ def coco_ids(classes: tuple[str, ...] | None) -> list[int]:
 def checked(state: State, own: State, published: str, network: str, hint: str = "") -> State:
     """The state, with what may be fresh as it is in the network, when nothing is missing, left over or misshapen."""
     missing = [n for n in own if n not in state and not matches(n, FRESH[published])]
-    left = [n for n in state if n not in own]
+    left = [n for n in state if n not in own and not matches(n, IGNORED[published])]
     misshapen = [
         f"{n} {shape(value)} for {shape(own[n])}"
         for n, value in state.items()
@@ -175,33 +199,26 @@ def shape(value: Tensor) -> str:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def opened(file: Path) -> Any:
+def opened(file: Path, beginning: bytes) -> Any:
     """What torch saved in a file, if it is nothing but data."""
     try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about files that are refused anyway
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except OSError:
         raise
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if not found:
-            raise Invalid(f"{file} is damaged, or is no checkpoint of torch with nothing but tensors") from None
-        raise Invalid(
-            f"{file} holds more than tensors: it asks for {found[1]}. Opening such a file could run any code, so it was"
-            f" not opened. Where you trust it, keep only its tensors: {ONLY_TENSORS.format(file=file)}"
-        ) from None
+        danger = (
+            "Opening such a file could run any code, so it was not opened. Where you trust it, keep only its tensors"
+        )
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            command = ONLY_TENSORS.format(file=shlex.quote(str(file)))
+            raise Invalid(f"{file} holds more than tensors: it asks for {found[1]}. {danger}: {command}") from None
+        if beginning.startswith(b"\x80"):
+            raise Invalid(f"{file} is a pickle, and not of tensors alone. {danger}, saved by torch.save") from None
+        raise Invalid(f"{file} is damaged, or is no checkpoint of torch") from None
     except Exception as error:  # what only looks like a checkpoint makes torch raise anything
         raise Invalid(f"{file} is damaged, or is no checkpoint of torch: {str(error).split('. ')[0]}") from None
-
-
-def refuse_caffe(content: Mapping[Any, Any], file: Path) -> None:
-    """Networks that read other colours and halve in another convolution, of which no name tells. Raises `Invalid`."""
-    meta = content.get("meta")
-    said = [str(text) for text in meta.values()] if isinstance(meta, Mapping) else []
-    if any(re.search(r"style=['\"]caffe['\"]", text) for text in said):
-        raise Invalid(
-            f"{file} has a ResNet of caffe's style, which reads other colours and has its strides in other layers than"
-            " ours: take a file of pytorch's style"
-        )
 
 
 def unprefixed(state: State) -> State:

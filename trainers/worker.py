@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainers import build, teacher, weights, workers
+from trainers import build, teacher, workers
 from trainers.data.batches import Batches
 from trainers.evaluate import measure
 from trainers.loop import Epoch, Lessons, Training
@@ -53,10 +53,8 @@ def work(
     if data.fingerprint != stage.data.fingerprint:
         raise Invalid(f"{order.data} is not the data of this study any more: its annotations or image list changed")
     torch.manual_seed(stage.seed)
-    student = build.detector(stage)
-    if stage.model.weights is not None:
-        weights.load(store.published(stage.model.weights.sha256), student, part=stage.model.weights.part)
-    student.to(device)
+    given = stage.model.weights
+    student = build.detector(stage, store.published(given.sha256) if given else None).to(device)
     if stage.published:
         return _measured(store, order, student, data, device=device)
     lessons: Lessons = no_lesson

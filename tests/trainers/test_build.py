@@ -1,5 +1,6 @@
 """A stage becomes objects, and what does not fit is found before anything trains."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.trainers.stages import DIGITS, model, recipe, stage
 from trainers import backbones, build, detectors, distill
-from trainers.spec import Call, Invalid, Model
+from trainers.spec import Call, Invalid, Model, Weights
 
 
 def gfl(width: int = 8, **knobs: Any) -> Model:
@@ -93,6 +94,49 @@ def test_the_work_of_one_convolution_is_counted_by_hand(monkeypatch: pytest.Monk
     monkeypatch.setattr(build, "network", lambda model, num_classes: One())
     # 8 * 4 places, 5 channels, each 3 * 4 * 4 products and as many sums
     assert build.size(build.shape(gfl(), 2), (32, 16)) == (240, 8 * 4 * 5 * 48 * 2)
+
+
+def sized(detector: Any, backbone: Any) -> build.Size:
+    model = Model(
+        detector=Call.model_validate(detector).complete(detectors),
+        backbone=Call.model_validate(backbone).complete(backbones),
+    )
+    return build.size(build.shape(model, 2), (64, 64))
+
+
+def test_a_deformable_convolution_is_counted_as_a_plain_one_and_its_offsets_come_on_top() -> None:
+    plain, v1, v2 = (sized({"GFL": {"channels": 8}}, {"ResNet": {"depth": 18, "dcn": n}}) for n in ("none", "v1", "v2"))
+    assert v1.flops > plain.flops
+    assert 18 * (v2.flops - plain.flops) == 27 * (v1.flops - plain.flops), "18 offsets; and 9 masks"
+
+
+def test_the_second_stage_is_counted_for_as_many_regions_as_it_gets() -> None:
+    thin, thick = (sized({"FasterRCNN": {"channels": 8, "hidden": n}}, "TinyResNet") for n in (16, 32))
+    fc6, fc7, predictors = 8 * 49 * 16, 32 * 32 - 16 * 16, (3 + 12) * 16
+    assert thick.flops - thin.flops == 2 * 1000 * (fc6 + fc7 + predictors)
+
+
+def test_what_is_there_in_training_alone_is_not_counted() -> None:
+    small = {"channels": 8, "hidden": 16, "convs": 1}
+    size = sized({"MimicDet": small}, "TinyResNet")
+    assert size == sized({"MimicDet": {**small, "convs": 4}}, "TinyResNet")
+
+
+def test_a_separate_backbone_for_training_starts_as_the_other_does(tmp_path: Path) -> None:
+    mimicdet = {"channels": 8, "hidden": 16, "convs": 1, "extra": 1, "separate": True}
+    model = Model(
+        detector=Call(name="MimicDet", args=mimicdet).complete(detectors),
+        backbone=Call(name="ResNet", args={"depth": 18}).complete(backbones),
+        weights=Weights(sha256="0" * 64, part="backbone"),
+    )
+    file = tmp_path / "backbone.pth"
+    torch.save(backbones.ResNet(depth=18).state_dict(), file)
+    one = stage(freeze=1)
+    built = build.detector(one.model_copy(update={"model": model}), file)
+    given = torch.load(file, weights_only=True)
+    for name, parameter in built.t_backbone.named_parameters():
+        assert torch.equal(parameter, given[name])
+        assert parameter.requires_grad == (not name.startswith(("conv1.", "bn1.", "layer1.")))
 
 
 def test_a_large_model_is_measured_without_its_memory() -> None:

@@ -19,6 +19,25 @@ OFFERED = spec.offers(detectors)
 SMALL = {"channels": 16, "convs": 1, "extra": 0}  # those of them that a detector has
 CASES: list[tuple[str, dict[str, Any]]] = [  # every detector, with what makes it small
     ("GFL", {"reg_max": 8}),
+    ("GFLv2", {"reg_max": 8}),
+    ("RepPoints", {}),
+    ("ATSS", {}),
+    ("ATSS", {"reg_max": 8}),
+    ("FasterRCNN", {"extra": 1, "hidden": 64, "pooled": 5}),
+    ("FasterRCNN", {"conventions": "torchvision", "hidden": 64, "pooled": 5}),
+    ("MaskRCNN", {"extra": 1, "hidden": 64, "pooled": 5}),
+    ("FCOS", {}),
+    ("FCOS", {"conventions": "paper"}),
+    ("FCOS", {"conventions": "torchvision"}),
+    ("FCOS", {"reg_max": 8}),
+    ("MimicDet", {"channels": 32, "hidden": 64, "mined": 16, "sampled": 16, "mimicked": 8}),
+    (
+        "MimicDet",
+        {"channels": 32, "hidden": 64, "mined": 16, "sampled": 16, "mimicked": 8, "extra": 1, "separate": True},
+    ),
+    ("RetinaNet", {}),
+    ("RetinaNet", {"reg_max": 8}),
+    ("RetinaNet", {"conventions": "torchvision", "tower_norm": "group", "box_loss": "giou"}),
 ]
 EVERY = pytest.mark.parametrize(("name", "own"), CASES, ids=lambda value: str(value) if value else "")
 DEVICES = pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from trainers.spec import (
     Positive,
     Recipe,
     Stage,
-    alternatives,
     Weights,
+    alternatives,
     canonical,
     offers,
 )
