@@ -46,6 +46,7 @@ class Prepared:
         self.shapes = self._shapes()
         self.sizes = self._sizes()
         self._check_pairs()
+        self._check_masks()
         self.results: dict[str, Result] = {}
 
     def _published(self) -> dict[str, Weights]:
@@ -77,7 +78,8 @@ class Prepared:
             given = entry.model.weights
             if given is not None:
                 try:
-                    weights.fitted(weights.read(self.files[given.sha256]), shapes[name], part=given.part)
+                    state = weights.read(self.files[given.sha256])
+                    weights.fitted(state, shapes[name], part=given.part, classes=self.contents.classes)
                 except Invalid as error:
                     raise error.under("models", name, "weights") from None
         return shapes
@@ -107,6 +109,15 @@ class Prepared:
             except Invalid as error:
                 message = f"{teacher} cannot teach {student}: {error}"
                 raise Invalid(message, ("distill", *error.where)) from None
+
+    def _check_masks(self) -> None:
+        """Refuse a model that learns masks when the data has none. Raises `Invalid` at ("models", name)."""
+        for name, shape in self.shapes.items():
+            trained = name != self.lattice.root or not self.lattice.stage(Path((name,)), 0).published
+            if trained and getattr(shape, "needs_masks", False) and not build.dataset(self.study.data).train.has_masks:
+                detector = self.study.models[name].detector.name
+                message = f"{detector} learns masks, and not every object of {self.study.data.name} has one"
+                raise Invalid(f"{message}; take FasterRCNN, or annotate them", ("models", name, "detector"))
 
     def frontier(self, done: Callable[[Stage], float | None]) -> Frontier:
         """What the study wants. The student alone comes with it, as the yardstick."""

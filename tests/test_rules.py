@@ -33,9 +33,9 @@ DOORS = {
     "jinja2": {"orchestrator/report.py"},
     "torch": {"trainers", "orchestrator/trial.py", "orchestrator/served.py"},
     "torchvision": {"trainers"},
-    "pycocotools": {"trainers/metrics/coco.py"},
-    "safetensors": {"trainers/store.py", "orchestrator/served.py"},
-    "pickle": {"trainers/store.py"},  # the name of an error: nothing is unpickled
+    "pycocotools": {"trainers/data/masks.py", "trainers/metrics/coco.py"},
+    "safetensors": {"trainers/store.py", "trainers/weights.py", "orchestrator/served.py"},
+    "pickle": {"trainers/store.py", "trainers/weights.py"},  # the name of an error: nothing is unpickled
 }
 
 # These import the standard library, one another and the specs.
@@ -43,7 +43,13 @@ PURE = {f"orchestrator.{name}" for name in ("lattice", "strategies", "frontier",
 
 # How the orchestrator enters `trainers`. Everybody may import `trainers.spec`.
 ENTRANCES = {
-    "orchestrator/prepared.py": {"trainers.build", "trainers.outputs", "trainers.store"},
+    "orchestrator/prepared.py": {
+        "trainers.build",
+        "trainers.outputs",
+        "trainers.published",
+        "trainers.store",
+        "trainers.weights",
+    },
     "orchestrator/run.py": {"trainers.worker"},
     "orchestrator/trial.py": {"trainers.loop", "trainers.stage", "trainers.worker"},
     # What a study may name.
@@ -53,6 +59,7 @@ ENTRANCES = {
         "trainers.detectors",
         "trainers.distill",
         "trainers.optim",
+        "trainers.published",
         "trainers.schedules",
     },
     "orchestrator/cli.py": {"trainers.data", "trainers.data.digits"},

@@ -259,6 +259,32 @@ def test_a_written_folder_has_the_keys_of_the_drawn_set(folder: File) -> None:
     assert [stage["key"] for stage in read["stages"]] == [stage["key"] for stage in drawn["stages"]]
 
 
+def test_a_model_that_learns_masks_is_refused_on_data_that_has_none(folder: File) -> None:
+    assert run("data", "digits", "scenes", "--classes", "3", "--train", "8", "--val", "4").exit_code == 0
+    masked = (
+        "big: {detector: {GFL: {channels: 16, convs: 1, extra: 0, reg_max: 8}}",
+        "big: {detector: {MaskRCNN: {channels: 16, hidden: 16}}",
+    )
+    write(
+        folder,
+        changed(
+            masked,
+            (DIGITS, "{COCO: {root: scenes}}"),
+            ("[{LD: {weight: 0.25, temperature: 10}}]", "[PKD]"),
+            text=without("mid", "low"),
+        ).replace("{channels: 8,", "{channels: 16,"),
+    )
+    file = folder / "scenes" / "annotations" / "instances_train2017.json"
+    whole = json.loads(file.read_text())
+    for row in whole["annotations"][1:]:
+        del row["segmentation"]
+    file.write_text(json.dumps(whole))
+    refused = run("plan", "tiny.yaml")
+    assert refused.exit_code == 2
+    assert "tiny.yaml:4: models.big.detector: MaskRCNN learns masks" in refused.stderr
+    assert "take FasterRCNN" in refused.stderr
+
+
 @pytest.mark.ray
 def test_status_best_and_report_after_a_run(folder: File, finished: File, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished)
