@@ -97,6 +97,7 @@ class Detector(Protocol):
     strides: tuple[int, ...]  # pixels a cell, level by level
     channels: int  # C of the pyramid
     bins: int  # S of an edge's distribution; 0 when boxes are predicted as four numbers
+    start: float  # where in a cell the distances to edges start: 0 at its upper left corner, 0.5 in its middle
     anchors: int  # a: predictions a cell; 0 for a detector without sigmoid class logits at each cell (`cls` is empty)
 
     def forward(self, images: Tensor) -> Outputs:

@@ -22,7 +22,7 @@ LOCATIONS = sum((SIDE // s) ** 2 for s in STRIDES)  # of one image
 class Figures(nn.Module):
     """A detector that has a weight, so that a loss which keeps it is caught, and computes nothing."""
 
-    num_classes, strides, channels, bins, anchors = CLASSES, STRIDES, CHANNELS, BINS, 1
+    num_classes, strides, channels, bins, start, anchors = CLASSES, STRIDES, CHANNELS, BINS, 0.0, 1
 
     def __init__(self) -> None:
         super().__init__()

@@ -54,6 +54,7 @@ class ATSS(nn.Module):
         self.channels = channels
         self.bins = reg_max + 1 if reg_max else 0
         self.anchors = 1
+        self.start = 0.0
         self.backbone = backbone
         self.neck = FPN(backbone.channels[-MAPS:], channels=channels, extra=extra)
         self.head = Head(channels, convs, num_classes, 4 * max(1, self.bins), len(self.strides))

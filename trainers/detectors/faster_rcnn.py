@@ -48,6 +48,7 @@ class FasterRCNN(nn.Module):
         self.strides = levels(backbone.strides, extra)
         self.channels = channels
         self.bins = 0
+        self.start = 0.0
         self.anchors = 0
         self.conventions, self.convention = conventions, CONVENTIONS[conventions]
         self.pooled = pooled

@@ -66,6 +66,7 @@ class FCOS(nn.Module):
         self.channels = channels
         self.bins = reg_max + 1 if reg_max else 0
         self.anchors = 1
+        self.start = 0.0 if conventions == "torchvision" else 0.5
         self.conventions = conventions
         self.backbone = backbone
         self.neck = FPN(backbone.channels[-MAPS:], channels=channels, extra=extra, relu=True)

@@ -51,6 +51,7 @@ class GFL(nn.Module):
         self.channels = channels
         self.bins = reg_max + 1
         self.anchors = 1
+        self.start = 0.0
         self.backbone = backbone
         self.neck = FPN(backbone.channels[-MAPS:], channels=channels, extra=extra)
         self.head = Head(channels, convs, num_classes, self.bins, len(self.strides))

@@ -87,6 +87,7 @@ class MimicDet(nn.Module):
         self.strides = levels(backbone.strides, extra)[1:]
         self.channels = channels
         self.bins = 0
+        self.start = 0.0
         self.anchors = 0
         self.backbone = backbone
         used = backbone.channels[1:] if separate else backbone.channels

@@ -58,6 +58,7 @@ class RepPoints(nn.Module):
         self.channels = channels
         self.bins = 0
         self.anchors = 1
+        self.start = 0.0
         self.backbone = backbone
         self.neck = FPN(backbone.channels[-MAPS:], channels=channels, extra=extra, extra_from="input", norm="group")
         self.head = Head(channels, convs, num_classes, gradient_mul)

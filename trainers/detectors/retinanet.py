@@ -66,6 +66,7 @@ class RetinaNet(nn.Module):
         self.channels = channels
         self.bins = reg_max + 1 if reg_max else 0
         self.anchors = NINE
+        self.start = 0.0
         self.conventions = conventions
         self.backbone = backbone
         relu = conventions == "torchvision"

@@ -59,6 +59,7 @@ class LD(nn.Module):
         dense(student, teacher, "LD")
         agree("strides", student.strides, teacher.strides)
         agree("number of bins", student.bins, teacher.bins)
+        agree("start of distances in a cell", student.start, teacher.start)
         self.weight = weight
         self.temperature = temperature
         self.normaliser = normaliser

@@ -23,6 +23,7 @@ class Figures:
     strides: tuple[int, ...] = (8, 16)
     channels: int = 4
     bins: int = 5
+    start: float = 0.0
     anchors: int = 1
 
 

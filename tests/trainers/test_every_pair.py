@@ -1,0 +1,75 @@
+"""Every loss either teaches a detector by a larger one of its kind, or says at once why it cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.trainers.test_every_detector import CASES, SMALL, batch
+from trainers import backbones, detectors, distill, spec
+from trainers.loop import reaches
+from trainers.spec import Call, Invalid
+from trainers.task import Task
+
+LOSSES = sorted(spec.offers(distill))
+PAIRS = pytest.mark.parametrize(("name", "own"), CASES, ids=lambda value: str(value) if value else "")
+# What each loss reads of a detector. A new loss needs a line here.
+READS: dict[str, Any] = {
+    "KD": lambda detector: detector.anchors > 0,
+    "LD": lambda detector: detector.bins > 0,
+    "PKD": lambda detector: True,
+}
+
+
+def make(name: str, own: dict[str, Any], width: int) -> Any:
+    torch.manual_seed(width)
+    small = {key: value for key, value in SMALL.items() if key in Call(name=name).knobs(detectors)}
+    call = Call(name=name, args={**small, **own}).complete(detectors)
+    return call.of(detectors, backbones.TinyResNet(width=width), 3)
+
+
+@PAIRS
+@pytest.mark.parametrize("loss", LOSSES)
+def test_it_reaches_the_student_or_is_refused_with_the_reason(name: str, own: dict[str, Any], loss: str) -> None:
+    student, teacher = make(name, own, 4), make(name, own, 8).eval().requires_grad_(False)
+    call = Call(name=loss).complete(distill)
+    if not READS[loss](student):
+        with pytest.raises(Invalid, match=r"PKD|as GFL"):
+            call.of(distill, student, teacher)
+        return
+    images, truth = batch((64, 64), (40, 50), padded=(64, 64))
+    task = Task(student, {loss.lower(): call.of(distill, student, teacher)}).train()
+    with torch.no_grad():
+        lesson = teacher(images)
+    losses = task(images, truth, lesson)
+    assert reaches(task, losses), "there was something to learn"
+    losses.total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
+
+
+@pytest.mark.parametrize("loss", ["LD", "KD"])
+@pytest.mark.parametrize(("teacher", "student"), [("GFL", "ATSS"), ("GFLv2", "GFL"), ("ATSS", "GFLv2")])
+def test_detectors_of_different_kinds_with_equal_cells_and_bins_teach_one_another(
+    teacher: str, student: str, loss: str
+) -> None:
+    strong, weak = (make(n, {"reg_max": 8}, w) for n, w in ((teacher, 8), (student, 4)))
+    taught = Call(name=loss).complete(distill).of(distill, weak, strong)
+    images, truth = batch((64, 64), (40, 50), padded=(64, 64))
+    with torch.no_grad():
+        lesson = strong.eval()(images)
+    losses = Task(weak, {"loss": taught})(images, truth, lesson)
+    value: Tensor = losses.by_name["loss"]
+    assert value.isfinite() and value > 0
+
+
+def test_distances_that_start_elsewhere_in_a_cell_are_not_compared() -> None:
+    fcos, gfl = (make(name, {"reg_max": 8}, 8) for name in ("FCOS", "GFL"))
+    with pytest.raises(Invalid, match=r"start of distances in a cell.*0.5.*0.0"):
+        Call(name="LD").complete(distill).of(distill, fcos, gfl)
+
+
+def test_every_loss_is_in_the_list_above() -> None:
+    assert set(READS) == set(LOSSES)
