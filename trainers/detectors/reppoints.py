@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from trainers import workers
 from trainers.detectors.anchors import Anchors, anchors, inside
 from trainers.detectors.gfl import PRIOR, tower
+from trainers.detectors.initial import spread
 from trainers.detectors.nms import best_pairs, keep_best
 from trainers.detectors.points import POINTS, gradient_times, moment_box, regular_grid
 from trainers.detectors.points_assign import IGNORED, SCALE, by_overlap, nearest_cells
@@ -189,7 +190,7 @@ class Head(nn.Module):
         self.gradient_mul = gradient_mul
         for name, parameter in self.named_parameters():
             if name.endswith("weight") and parameter.dim() == 4:
-                nn.init.normal_(parameter, std=0.01)
+                nn.init.normal_(parameter, std=spread(channels))
         for conv, value in ((self.init_conv, 0), (self.init_out, 0), (self.refine_out, 0)):
             nn.init.constant_(conv.get_parameter("bias"), value)
         nn.init.constant_(self.cls_out.get_parameter("bias"), math.log(PRIOR / (1 - PRIOR)))

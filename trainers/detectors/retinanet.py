@@ -16,6 +16,7 @@ from trainers import workers
 from trainers.detectors.anchors import Anchors, inside
 from trainers.detectors.focal import distribution_focal_loss, integral
 from trainers.detectors.gfl import around
+from trainers.detectors.initial import spread
 from trainers.detectors.nine import NINE, Conventions, nine_anchors
 from trainers.detectors.nms import best_pairs, keep_best
 from trainers.fpn import FPN, MAPS, Backbone, levels
@@ -209,7 +210,9 @@ def head(channels: int, num_classes: int, norm: str, bins: int) -> Any:
     whole = RetinaNetHead(channels, NINE, num_classes, norm_layer=group_norm if norm == "group" else None)
     if bins:
         conv = nn.Conv2d(channels, NINE * 4 * bins, 3, 1, 1)
-        nn.init.normal_(conv.weight, std=0.01)
         nn.init.zeros_(conv.get_parameter("bias"))
         whole.regression_head.bbox_reg = conv
+    for module in whole.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=spread(channels))
     return whole
