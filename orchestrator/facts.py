@@ -14,12 +14,17 @@ from trainers.spec import SEMANTICS, Call, Spec, Stage, canonical
 LONGEST = 5000  # characters of a value; MLflow cuts or refuses longer ones, depending on the server
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
-_SECRETS = re.compile(r"(?i)([?&][^=&\s]*(?:user|pass|pwd|token|secret|signature|key)[^=&\s]*=)[^&\s]+")
+_SECRETS = re.compile(r"(?i)([?&][^=&\s]*(?:user|pass|pwd|token|secret|signature|key)[^=&\s]*=)[^&\s\"']+")
 
 
 def public(text: object) -> str:
     """The same text without the user, password or token of any URI in it, cut to what MLflow takes."""
-    return _SECRETS.sub(r"\1***", _CREDENTIALS.sub("", str(text)))[:LONGEST]
+    return without_secrets(str(text))[:LONGEST]
+
+
+def without_secrets(text: str) -> str:
+    """The same text without the user, password or token of any URI in it."""
+    return _SECRETS.sub(r"\1***", _CREDENTIALS.sub("", text))
 
 
 def parameters(stage: Stage) -> dict[str, str]:

@@ -137,7 +137,8 @@ class Lattice:
             seed=seed,
             teacher=self.stage(teacher, seed) if teacher else None,
         )
-        return stage.model_copy(update={"recipe": recipe.measuring()}) if stage.published else stage
+        # What is only measured depends on no seed and on nothing that trains.
+        return stage.model_copy(update={"recipe": recipe.measuring(), "seed": 0}) if stage.published else stage
 
     def _ends(self, name: str, *, teachers: bool) -> tuple[str, ...]:
         """The other ends of the edges at a name, in the order of the names."""

@@ -114,7 +114,7 @@ def text(made: dict[str, Any]) -> str:
     lines += [f"  {name} lies on no path and is never trained" for name in made["isolated"]]
     lines += ["", f"  {'stage':<18}{'seed':>4}  {'epochs':>6}  path"]
     for stage in made["stages"][:SHOWN]:
-        mark = "stored" if stage["stored"] else ""
+        mark = "stored" if stage["stored"] else "" if stage["epochs"] else "published weights, measured only"
         alone = "  (alone, the yardstick)" if stage["role"] == "alone" else ""
         budget = f" @{stage['budget']:g}" if stage["budget"] != 1 else ""
         path = " > ".join(stage["path"]) + budget

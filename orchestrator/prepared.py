@@ -40,9 +40,10 @@ class Prepared:
         except Invalid as error:
             raise error.under("data", study.data.name) from None
         self.score_name = build.dataset(study.data).score
-        self.files: dict[str, File] = {}  # of published weights, by their SHA-256
-        self.lattice: Lattice = study.lattice(self.contents, self._published())
         self.store = Store(study.resources.store)
+        self.files: dict[str, File] = {}  # of published weights, by their SHA-256
+        self.places: dict[str, str] = {}  # where the study has them from, and their SHA-256
+        self.lattice: Lattice = study.lattice(self.contents, self._published())
         self.shapes = self._shapes()
         self.sizes = self._sizes()
         self._check_pairs()
@@ -55,17 +56,18 @@ class Prepared:
         for name, listed in self.study.models.items():
             if listed.weights is not None:
                 try:
-                    file, sha256 = fetch(listed.weights)
+                    file, sha256 = fetch(listed.weights, self.store)
                     found[name] = Weights(sha256=sha256, part=listed.weights.part or weights.part(weights.read(file)))
                 except Invalid as error:
                     raise error.under("models", name, "weights") from None
                 self.files[sha256] = file
+                self.places[listed.weights.place] = sha256
         return found
 
     def keep(self) -> None:
         """Put the published weights into the store, where the workers find them."""
-        for sha256, file in self.files.items():
-            self.store.keep(file, sha256)
+        for place, sha256 in self.places.items():
+            self.store.keep(self.files[sha256], sha256, place)
 
     def _shapes(self) -> dict[str, Network]:
         """Build every model without numbers. Raises `Invalid` at ("models", name)."""

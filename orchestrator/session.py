@@ -12,6 +12,7 @@ import click
 
 from orchestrator import report
 from orchestrator.board import Board, Row
+from orchestrator.facts import without_secrets
 from orchestrator.lattice import Path
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.progress import Progress
@@ -30,12 +31,12 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False, ye
     """Train what a study wants and lacks, then report; -> the exit code."""
     prepared = prepare(study)
     prepared.store.writable()
-    prepared.keep()
     for name in prepared.lattice.isolated():
         click.echo(f"warning: {name} lies on no path from teacher to student and is never trained", err=True)
     run = Run(prepared)
     if len(run.frontier.waiting) > MANY and not yes:
         raise Invalid(f"this would train {len(run.frontier.waiting)} stages; add --yes if that is what you want")
+    prepared.keep()
     ending = SOME_FAILED
     with nullcontext() if run.over else run.on_ray(address):
         # Whatever can be refused was refused by now; from here on things are written.
@@ -94,7 +95,7 @@ def summary_of(prepared: Prepared, board: Board) -> dict[str, Any]:
     study = prepared.study
     return summarize(
         name=study.name,
-        text=study.text,
+        text=without_secrets(study.text),
         metric=prepared.score_name,
         search=str(study.search),
         seeds=study.seeds,

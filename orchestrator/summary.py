@@ -66,7 +66,8 @@ def outcomes(
     seeds = list(seeds)
     found: dict[tuple[str, ...], dict[int, Row]] = {}
     for path, row in _students(board, student=student, edges=edges):
-        found.setdefault(path, {}).setdefault(row.seed, row)
+        for seed in seeds if row.stage.published else [row.seed]:  # one measurement is that of every seed
+            found.setdefault(path, {}).setdefault(seed, row)
     outcome = {path: _outcome(path, rows, seeds=seeds, board=board) for path, rows in found.items()}
     return {path: value for path, value in outcome.items() if value}
 

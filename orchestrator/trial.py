@@ -105,7 +105,11 @@ class Trial(tune.Trainable):
         relaying.start()
         try:
             result = run_on_workers(
-                order, num_workers=config["workers"], cpus=config["cpus"], gpus=config["gpus"], post=post
+                order,
+                num_workers=1 if order.stage.published else config["workers"],
+                cpus=config["cpus"],
+                gpus=config["gpus"],
+                post=post,
             )
         finally:
             over.set()

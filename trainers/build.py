@@ -62,6 +62,15 @@ def losses(calls: tuple[Call, ...], student: nn.Module, teacher: nn.Module) -> d
     return built
 
 
+def divisor(detector: Network) -> int:
+    """What height and width of its batches are padded to a multiple of: the coarsest map's stride, 32 for most.
+
+    As the papers' recipes and torchvision have it. The coarser levels of a pyramid take any size, and where anchors
+    lie can depend on it.
+    """
+    return max(detector.backbone.strides)
+
+
 class Size(NamedTuple):
     """How large a model is."""
 
@@ -85,8 +94,8 @@ def size(built: Network, image: tuple[int, int]) -> Size:
     """
     with torch.device("meta"):
         try:
-            stride = max(built.strides)
-            padded = [-(-side // stride) * stride for side in image]
+            multiple = divisor(built)
+            padded = [-(-side // multiple) * multiple for side in image]
             counter = FlopCounterMode(display=False, custom_mapping=deformable())
             with counter, torch.no_grad():
                 outputs = built.eval()(torch.zeros(1, 3, *padded))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from trainers.build import divisor
 from trainers.data.batches import in_order
 from trainers.data.split import Split
 from trainers.metrics.coco import coco_ap
@@ -22,7 +23,7 @@ def find(
         split,
         batch=recipe.batch,
         resize=recipe.resize,
-        divisor=max(detector.strides),
+        divisor=divisor(detector),
         loader_workers=loader_workers,
     )
     for images, truth in batches:

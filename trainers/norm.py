@@ -13,15 +13,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trainers.spec import Invalid
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the colours of ImageNet
-CAFFE_MEAN = (103.53, 116.28, 123.675)  # of blue, green and red of 0..255; nothing divides them
+CAFFE_MEANS = {"caffe": (103.53, 116.28, 123.675), "detectron": (102.9801, 115.9465, 122.7717)}  # blue first, of 0..255
 
-Style = Literal["pytorch", "caffe"]
+Style = Literal["pytorch", "caffe", "detectron"]
 
 
 class Colours(nn.Module):
     """Images of 0..1, (B, 3, H, W), to about zero mean and unit variance in each colour.
 
-    Or as Caffe's networks read them: blue first, of 0..255 less their mean.
+    Or as Caffe's networks and the first Detectron's read them: blue first, of 0..255 less their mean.
     """
 
     mean: Tensor
@@ -29,8 +29,8 @@ class Colours(nn.Module):
 
     def __init__(self, style: Style = "pytorch") -> None:
         super().__init__()
-        self.reverse = style == "caffe"
-        mean, std = (tuple(x / 255 for x in CAFFE_MEAN), (1 / 255,) * 3) if self.reverse else (MEAN, STD)
+        self.reverse = style in CAFFE_MEANS
+        mean, std = (tuple(x / 255 for x in CAFFE_MEANS[style]), (1 / 255,) * 3) if self.reverse else (MEAN, STD)
         for name, value in (("mean", mean), ("std", std)):
             # Not in the state: they are no weights.
             self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)

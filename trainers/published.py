@@ -5,17 +5,16 @@ Reading them is the part of `weights`.
 
 from __future__ import annotations
 
-import os
 import re
-import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.error import URLError
 
 from pydantic import Field, model_validator
 
+from trainers.download import address, download, shown
 from trainers.spec import Invalid, Spec
-from trainers.store import digest, set_aside
+from trainers.store import Damaged, Store, digest, set_aside
 
 HASHED = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # names of published files end with the first digits of their SHA-256
 
@@ -36,48 +35,68 @@ class Source(Spec):
     def remote(self) -> bool:
         return "://" in self.file
 
+    @property
+    def place(self) -> str:
+        """Where it is, wherever one looks from: the same relative path is another file in another folder."""
+        return self.file if self.remote else str(Path(self.file).expanduser().absolute())
 
-def fetch(source: Source) -> tuple[Path, str]:
+    def __str__(self) -> str:
+        """As people may see it."""
+        return shown(self.file) if self.remote else self.file
+
+
+def fetch(source: Source, store: Store | None = None) -> tuple[Path, str]:
     """The file of a source, downloaded if it never was, and its SHA-256.
 
-    Raises `Invalid` when it is not there, cannot be had, or has another SHA-256 than the source says; a downloaded
-    one may not contradict its own name either.
+    Where it cannot be had, it is the copy that the store keeps of it, if it does. Raises `Invalid` when there is none,
+    or when it has another SHA-256 than the source says; a downloaded one may not contradict its own name either.
     """
-    file = _download(source.file) if source.remote else Path(source.file).expanduser()
-    if not file.is_file():
-        raise Invalid(f"there is no file {source.file} (from {Path.cwd()})", ("file",))
-    found = digest(file)
-    named = HASHED.search(source.file) if source.remote else None
-    wanted = source.sha256 or (named.group(1) if named else "")
+    try:
+        file = _file(source)
+    except Invalid:
+        if (kept := _kept(source, store)) is None:
+            raise
+        return kept
+    try:
+        found = digest(file)
+    except OSError as error:
+        raise Invalid(f"{source} cannot be read: {error.strerror or error}", ("file",)) from None
+    wanted = source.sha256 or _promised(source)
     if found.startswith(wanted):
         return file, found
     if source.remote:
-        set_aside(file)
+        with suppress(FileNotFoundError):  # another process was quicker
+            set_aside(file)
     raise Invalid(
-        f"{source.file} has the SHA-256 {found}, not {wanted}...: it is damaged or another file; fetch it anew, or "
+        f"{source} has the SHA-256 {found}, not {wanted}...: it is damaged or another file; fetch it anew, or "
         f"write that sum to accept it",
         ("sha256",),
     )
 
 
-def _download(url: str) -> Path:
-    """The copy of a URL in the user's cache."""
-    from torch.hub import download_url_to_file  # slow to import, and most studies fetch nothing
-
-    if not url.startswith(("https://", "http://", "file://")):
-        raise Invalid(f"cannot fetch {url}: write a path, or a URL of http, https or file", ("file",))
-    file = cache() / re.sub(r"[^\w.-]+", "_", url.partition("://")[2])
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            download_url_to_file(url, str(file), progress=sys.stderr.isatty())
-        except (URLError, OSError) as error:
-            raise Invalid(
-                f"cannot fetch {url}: {error}; download it where there is a network and name the file", ("file",)
-            ) from None
+def _file(source: Source) -> Path:
+    """Where the file lies."""
+    if source.remote:
+        return download(source.file)
+    file = Path(source.place)
+    if not file.is_file():
+        raise Invalid(f"there is no file {source} (from {Path.cwd()})", ("file",))
     return file
 
 
-def cache() -> Path:
-    """Where downloads are kept: $XDG_CACHE_HOME/tapath, or ~/.cache/tapath."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tapath"
+def _promised(source: Source) -> str:
+    """The digits in the name of a URL's file, if they are some of a SHA-256; decimal ones may be a date."""
+    named = HASHED.search(address(source.file).path) if source.remote else None
+    return named[1] if named and not named[1].isdecimal() else ""
+
+
+def _kept(source: Source, store: Store | None) -> tuple[Path, str] | None:
+    """The store's copy of what the source was when it was last used, or of what it must be, and the SHA-256."""
+    if store is None:
+        return None
+    wanted = source.sha256 or ""
+    for sha256 in (store.known(source.place) or "", wanted):
+        if len(sha256) == 64 and sha256.startswith(wanted):
+            with suppress(Damaged):
+                return store.published(sha256), sha256
+    return None

@@ -11,7 +11,7 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
 from trainers import workers
@@ -63,6 +63,9 @@ class Letters:
 Post: Any = ray.remote(num_cpus=0)(Letters)
 
 
+PATIENCE = 86400  # seconds that workers wait for the first while it measures; torch would give up after 30 minutes
+
+
 class StageFailed(RuntimeError):
     """A worker of the stage failed in a way that trying again does not mend."""
 
@@ -79,6 +82,7 @@ def run_on_workers(order: Order, *, num_workers: int, cpus: float, gpus: float, 
                 use_gpu=gpus > 0,
                 resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
             ),
+            torch_config=TorchConfig(timeout_s=PATIENCE),
             run_config=RunConfig(
                 name=order.stage.key, storage_path=folder, failure_config=FailureConfig(max_failures=tries)
             ),

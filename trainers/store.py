@@ -8,7 +8,8 @@ names their SHA-256. Nothing that is read back can run code: weights are safeten
     <store>/<key>/weights.safetensors  what the stage learned
     <store>/<key>/measured.json        that the weights, read back, have this score
     <store>/<key>/state-<epoch>-<digest>.pt   where a half-trained stage stopped; gone when it is done
-    <store>/published/<sha256>.<suffix>       weights that models start from
+    <store>/published/<sha256>.weights        weights that models start from
+    <store>/published/<digits>.json           which of them a path or a URL was, by its own SHA-256: it may hold secrets
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -127,19 +128,36 @@ class Store:
     def weights_file(self, key: str) -> Path:
         return self.root / key / "weights.safetensors"
 
-    def keep(self, file: Path, sha256: str) -> None:
-        """Have a copy of published weights here, where every worker can read it."""
-        place = self.root / PUBLISHED / f"{sha256}{file.suffix}"
+    def keep(self, file: Path, sha256: str, source: str = "") -> None:
+        """Have a copy of published weights here, where every worker can read it, and know of which source it is."""
+        place = self.kept_file(sha256)
         if not place.exists():
             write(place, lambda aside: shutil.copyfile(file, aside))
+        if source and self.known(source) != sha256:
+            text = Known(sha256=sha256).model_dump_json()
+            write(self.known_file(source), lambda aside: aside.write_text(text))
+
+    def known(self, source: str) -> str | None:
+        """The SHA-256 of what was last kept of this source."""
+        try:
+            return Known.model_validate_json(self.known_file(source).read_bytes()).sha256
+        except (OSError, ValidationError):
+            return None
 
     def published(self, sha256: str) -> Path:
         """The kept file of this SHA-256. Raises `Damaged` when it is not there whole."""
-        for file in (self.root / PUBLISHED).glob(f"{sha256}.*"):
+        file = self.kept_file(sha256)
+        with suppress(FileNotFoundError, NotADirectoryError):  # or set aside by another worker meanwhile
             if digest(file) == sha256:
                 return file
             set_aside(file)
         raise Damaged(f"the published weights {sha256} are not in the store {self.root}; run again to fetch them")
+
+    def kept_file(self, sha256: str) -> Path:
+        return self.root / PUBLISHED / f"{sha256}.weights"
+
+    def known_file(self, source: str) -> Path:
+        return self.root / PUBLISHED / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.json"
 
     def save_state(self, key: str, epoch: int, state: dict[str, Any]) -> None:
         """Keep where a stage is after an epoch, and drop where it was before."""
@@ -193,6 +211,12 @@ class Store:
             raise Invalid(
                 f"the store {self.root} cannot be written: {error.strerror}", ("resources", "store")
             ) from None
+
+
+class Known(Spec):
+    """What a source of published weights held."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Measurement(Spec):

@@ -30,17 +30,18 @@ FORMATS = (
 
 # Names, whole, of what a file may have although we do not, and of what we may have although a file has not.
 COUNTS = r".*\.num_batches_tracked"
-IGNORED = {
-    TAPATH: (),
-    CLASSIFICATION: (COUNTS, r"(fc|classifier|head|norm|aux1|aux2)\..*"),
-    DETECTION: (COUNTS,),
-    MMDETECTION: (COUNTS, r"ema_.*", r"bbox_head\.integral\.project", r".*(anchor|prior)_generators?\..*"),
+COMPUTED = r".*\.relative_position_index"  # by us, whatever a file has: it says where to look things up
+IGNORED: dict[str, tuple[str, ...]] = {
+    TAPATH: (COMPUTED,),
+    CLASSIFICATION: (COUNTS, COMPUTED, r"(fc|classifier|head|norm|aux1|aux2)\..*"),
+    DETECTION: (COUNTS, COMPUTED),
+    MMDETECTION: (COUNTS, COMPUTED, r"ema_.*", r"bbox_head\.integral\.project", r".*(anchor|prior)_generators?\..*"),
 }
-FRESH = {
-    TAPATH: (),
-    CLASSIFICATION: (COUNTS, r"norm[0-3]\.(weight|bias)"),  # detectors' Swin has a norm for each of its maps
-    DETECTION: (COUNTS,),
-    MMDETECTION: (COUNTS,),
+FRESH: dict[str, tuple[str, ...]] = {
+    TAPATH: (COMPUTED,),
+    CLASSIFICATION: (COUNTS, COMPUTED, r"norm[0-3]\.(weight|bias)"),  # detectors' Swin has a norm for each of its maps
+    DETECTION: (COUNTS, COMPUTED),
+    MMDETECTION: (COUNTS, COMPUTED, r"(backbone\.)?norm0\.(weight|bias)"),  # RetinaNet does without that map
 }
 
 # Tensors with rows for classes: whether the background has some, before the others, and how many a class has. An
@@ -248,5 +249,4 @@ LAYOUTS: list[tuple[str, Callable[[Tensor], Tensor]]] = [
     (r"roi_heads\.box_predictor\.bbox_pred\.(weight|bias)", with_background(4)),
     (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(weight|bias)", with_background(1)),
     (r"backbone\.features\.\d+\.(reduction|norm)\.(weight|bias)", halved),
-    (r".*\.relative_position_index", torch.flatten),
 ]

@@ -6,13 +6,13 @@ are in `trainers.weight_names`.
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 import shlex
 import warnings
 import zipfile
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +23,10 @@ from torch import Tensor
 
 from trainers.outputs import Network
 from trainers.spec import Invalid
+from trainers.weight_classes import ELSE, Classes, with_classes
 from trainers.weight_names import (
-    CLASS_ROWS,
     CLASSIFICATION,
+    COMPUTED,
     DETECTION,
     FRESH,
     IGNORED,
@@ -40,33 +41,37 @@ Part = Literal["detector", "backbone"]
 
 # In what a checkpoint keeps its weights; averaged ones are what was measured.
 WRAPPINGS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model")
+DEPTH = 4  # wrappings in wrappings; a mapping may contain itself
 PREFIXES = ("_orig_mod.", "module.", "architecture.", "model.")  # of compiled, of DDP's, and of mmrazor's models
+# Everything but the optimizer's part, with texts in place of what is no plain value.
 ONLY_TENSORS = (
-    "python -c \"import sys, torch; x = torch.load(sys.argv[1], map_location='cpu', weights_only=False); "
-    "torch.save(x.get('state_dict', x), sys.argv[2])\" {file} tensors.pth"
+    'python -c "import sys, torch; plain = lambda x: '
+    "{str(k): plain(v) for k, v in x.items() if k != 'optimizer'} if isinstance(x, dict) "
+    "else [plain(v) for v in x] if isinstance(x, (list, tuple)) "
+    "else x if type(x) in (str, int, float, bool, type(None)) or isinstance(x, torch.Tensor) else str(x); "
+    "torch.save(plain(torch.load(sys.argv[1], map_location='cpu', weights_only=False)), sys.argv[2])\" "
 )
-COCO_SLOTS = 91  # torchvision's classes are COCO's ids, of which ten between 1 and 90 are not in use, and a background
-COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-COCO_IDS = [i for i in range(1, COCO_SLOTS) if i not in COCO_GAPS]
 SHOWN = 10  # names in a message
-ELSE = "to take only its backbone, write part: backbone"
 
 
 class Checkpoint(State):
-    """The tensors of a file by name, and of which style its ResNet is, where mmdetection's configuration says so."""
+    """The tensors of a file by name, and what else mmdetection's files tell."""
 
-    style: str | None = None  # caffe or pytorch
+    style: str | None = None  # of the ResNet: caffe or pytorch
+    classes: tuple[str, ...] | None = None  # their names in the order of their rows
 
 
 def read(file: Path) -> State:
     """The tensors of a .safetensors file, or of a checkpoint of torch, by name, on the CPU.
 
     Of a checkpoint it is its `state_dict` or `model`, averaged if it has both, without the prefixes of wrappers; of
-    mmrazor's the student. Raises `Invalid` when the file is no checkpoint, is damaged, or could run code.
+    mmrazor's the student. Raises `Invalid` when the file is no checkpoint, is damaged, holds other than plain tensors,
+    or could run code.
     """
     try:
         with open(file, "rb") as handle:
             beginning = handle.read(9)
+            size = file.stat().st_size
         content: Any = load_file(file) if beginning[8:] == b"{" else opened(file, beginning)
     except OSError as error:
         raise Invalid(f"{file} cannot be read: {error.strerror or error}") from None
@@ -75,15 +80,17 @@ def read(file: Path) -> State:
     if not isinstance(content, Mapping):
         raise Invalid(f"{file} holds a {type(content).__name__} and not tensors by name")
     meta = content.get("meta")
-    while inner := next((content[key] for key in WRAPPINGS if isinstance(content.get(key), Mapping)), None):
-        content = inner
+    for _ in range(DEPTH):
+        content = next((content[key] for key in WRAPPINGS if isinstance(content.get(key), Mapping)), content)
     state = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not state:
         raise Invalid(f"{file} holds no tensors by name")
+    for name, value in state.items():
+        if not plain(value, size):
+            raise Invalid(f"{file} holds no plain numbers for {name}: it is sparse, quantised, or larger than the file")
     found = Checkpoint(unprefixed(state))
-    said = "".join(str(text) for text in meta.values()) if isinstance(meta, Mapping) else ""
-    styles = set(re.findall(r"style='(caffe|pytorch)'", said))
-    found.style = styles.pop() if len(styles) == 1 else None
+    if isinstance(meta, Mapping):
+        found.style, found.classes = style_in(meta), classes_in(meta)
     return found
 
 
@@ -101,15 +108,15 @@ def part(state: Mapping[str, Tensor]) -> Part:
 def fitted(state: State, network: Network, *, part: Part, classes: tuple[str, ...] | None = None) -> State:
     """The state of a detector, or of its backbone, all of it and in its shapes, out of published weights.
 
-    classes: the names of the network's classes. torchvision's detectors know 80 of COCO's and ten that nothing has; a
-    network of 80 gets the rows of those names, and without names the real ones in their order.
+    classes: the names of the network's classes, which get the rows of those names as in `trainers.weight_classes`.
     Raises `Invalid` when the weights are of another network.
     """
     published = kind(state)
     if published == CLASSIFICATION and part == "detector":
         raise Invalid("these are the weights of a classifier, which fit a backbone: write part: backbone")
     check_style(state, network.backbone)
-    state = ours(state, published)
+    named = state.classes if isinstance(state, Checkpoint) else None
+    state = {name: value for name, value in ours(state, published).items() if not matches(name, (COMPUTED,))}
     if part == "backbone":
         if published != CLASSIFICATION:
             start = "backbone."
@@ -117,8 +124,8 @@ def fitted(state: State, network: Network, *, part: Part, classes: tuple[str, ..
         return checked(state, network.backbone.state_dict(), published, type(network.backbone).__name__)
     check_conventions(network, published)
     own = network.state_dict()
-    rows = partial(with_classes, num_classes=network.num_classes, published=published, classes=classes)
-    state = {name: rows(name, value, own[name]) if name in own else value for name, value in state.items()}
+    known = Classes(published, network.num_classes, wanted=classes, named=named)
+    state = {name: with_classes(name, x, own[name], known) if name in own else x for name, x in state.items()}
     return checked(state, own, published, type(network).__name__, f"; {ELSE}")
 
 
@@ -140,36 +147,6 @@ def check_style(state: State, backbone: Any) -> None:
         raise Invalid(f"these weights are of a network of {style}'s style, and this {name} is of {mine}'s")
 
 
-def with_classes(
-    name: str, value: Tensor, own: Tensor, *, num_classes: int, published: str, classes: tuple[str, ...] | None
-) -> Tensor:
-    """A tensor with the rows of the network's classes, whose own tensor of this name is `own`."""
-    for pattern, background, numbers in CLASS_ROWS:
-        if not re.fullmatch(pattern, name) or value.shape == own.shape or value.shape[1:] != own.shape[1:]:
-            continue
-        anchors = len(own) // ((num_classes + background) * numbers)
-        slots, rest = divmod(len(value), anchors * numbers)
-        if rest:  # of another detector
-            return value
-        if published == DETECTION and slots == COCO_SLOTS and num_classes == len(COCO_IDS):
-            chosen = [0] * background + coco_ids(classes)
-            return value.unflatten(0, (anchors, slots, numbers))[:, chosen].flatten(0, 2)
-        raise Invalid(f"these weights are for {slots - background} classes, and the data has {num_classes}; {ELSE}")
-    return value
-
-
-def coco_ids(classes: tuple[str, ...] | None) -> list[int]:
-    """Where torchvision has the classes of these names."""
-    if classes is None:
-        return COCO_IDS
-    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights  # seconds to import
-
-    known = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
-    if strange := [name for name in classes if name not in known]:
-        raise Invalid(f"these weights are for the classes of COCO, and {strange[0]} is none; {ELSE}")
-    return [known.index(name) for name in classes]
-
-
 def checked(state: State, own: State, published: str, network: str, hint: str = "") -> State:
     """The state, with what may be fresh as it is in the network, when nothing is missing, left over or misshapen."""
     missing = [n for n in own if n not in state and not matches(n, FRESH[published])]
@@ -179,11 +156,20 @@ def checked(state: State, own: State, published: str, network: str, hint: str = 
         for n, value in state.items()
         if n in own and value.shape != own[n].shape
     ]
-    faults = {"missing": missing, "not known here": left, "of another shape": misshapen}
+    rounded = [n for n in own if n in state and own[n].is_floating_point() and not state[n].is_floating_point()]
+    faults = {
+        "missing": missing,
+        "not known here": left,
+        "of another shape": misshapen,
+        "not of floating point": rounded,
+    }
     if any(faults.values()):
         found = "; ".join(f"{what}: {listed(names)}" for what, names in faults.items() if names)
         raise Invalid(f"these weights ({published}) are not those of this {network}: {found}{hint}")
-    return {n: state[n].to(value.dtype) if n in state else value for n, value in own.items()}
+    whole = {n: state[n].to(value.dtype) if n in state else value for n, value in own.items()}
+    if broken := [n for n, value in whole.items() if not finite(value)]:
+        raise Invalid(f"these weights have NaN or infinity in {listed(broken)}{hint}")
+    return whole
 
 
 def listed(names: list[str]) -> str:
@@ -194,6 +180,13 @@ def listed(names: list[str]) -> str:
 def shape(value: Tensor) -> str:
     """`64x3x7x7`."""
     return "x".join(map(str, value.shape)) or "()"
+
+
+def finite(value: Tensor) -> bool:
+    """Whether there is neither NaN nor infinity, as far as there are numbers at all."""
+    if not value.is_floating_point() or value.is_meta or not value.numel():
+        return True
+    return bool(torch.stack(value.detach().aminmax()).isfinite().all())  # both are NaN where one number is
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -212,13 +205,35 @@ def opened(file: Path, beginning: bytes) -> Any:
             "Opening such a file could run any code, so it was not opened. Where you trust it, keep only its tensors"
         )
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            command = ONLY_TENSORS.format(file=shlex.quote(str(file)))
+            command = f"{ONLY_TENSORS}{shlex.quote(str(file))} tensors.pth"
             raise Invalid(f"{file} holds more than tensors: it asks for {found[1]}. {danger}: {command}") from None
         if beginning.startswith(b"\x80"):
             raise Invalid(f"{file} is a pickle, and not of tensors alone. {danger}, saved by torch.save") from None
         raise Invalid(f"{file} is damaged, or is no checkpoint of torch") from None
     except Exception as error:  # what only looks like a checkpoint makes torch raise anything
         raise Invalid(f"{file} is damaged, or is no checkpoint of torch: {str(error).split('. ')[0]}") from None
+
+
+def plain(value: Tensor, size: int) -> bool:
+    """Whether a tensor is nothing but numbers that a file of so many bytes can hold: an expanded one has fewer."""
+    dense = value.layout == torch.strided and value.device.type == "cpu" and not (value.is_quantized or value.is_nested)
+    return dense and math.prod(value.shape) * value.itemsize <= size
+
+
+def style_in(meta: Mapping[Any, Any]) -> str | None:
+    """The style that the configuration names, where it names one."""
+    styles = {style for text in meta.values() for style in re.findall(r"style='(caffe|pytorch)'", str(text))}
+    return styles.pop() if len(styles) == 1 else None
+
+
+def classes_in(meta: Mapping[Any, Any]) -> tuple[str, ...] | None:
+    """The names of the classes, as mmdetection 2 keeps them, and as mmdetection 3 does."""
+    for kept in (meta, meta.get("dataset_meta")):
+        for key in ("CLASSES", "classes"):
+            names = kept.get(key) if isinstance(kept, Mapping) else None
+            if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
+                return tuple(names)
+    return None
 
 
 def unprefixed(state: State) -> State:

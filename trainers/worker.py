@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -88,9 +88,17 @@ def _measured(store: Store, order: Order, detector: Network, data: Any, *, devic
     if workers.rank() == 0:
         recipe = order.stage.recipe
         found = measure(detector, data.val, recipe, device=device, loader_workers=order.loader_workers)
+
+        def check(result: Result) -> None:
+            """What was read back is what was measured just now, so it need not be measured again."""
+            stored = store.weights(result)
+            if not all(torch.equal(stored[name], value.cpu()) for name, value in detector.state_dict().items()):
+                raise teacher.NotTheTeacher(f"the weights of {result.key} were not stored as they are; try again")
+            store.mark_measured(result)
+
         metrics = {f"val/{name}": value for name, value in found.items()}
         seconds = time.perf_counter() - started
-        _finish(store, order, detector, data, metrics, history=[], seconds=seconds, device=device)
+        _put(store, order, detector, metrics, check=check, score=data.score, seconds=seconds, device=device)
     return _stored(store, order.stage)
 
 
@@ -111,7 +119,7 @@ def batches(order: Order, data: Any, student: Network) -> Batches:
         seed=order.stage.seed,
         flip=recipe.flip,
         resize=recipe.resize,
-        divisor=max(student.strides),
+        divisor=build.divisor(student),
         rank=workers.rank(),
         world=workers.count(),
         loader_workers=order.loader_workers,
@@ -175,14 +183,39 @@ def _finish(
         read_back = teacher.restore(store, result, device=device)
         teacher.check(store, result, read_back, data, device=device, loader_workers=order.loader_workers)
 
-    result = store.put(
+    _put(
+        store,
+        order,
+        product,
+        metrics,
+        check=check,
+        score=data.score,
+        history=history,
+        seconds=seconds,
+        device=device,
+    )
+    store.drop_state(order.stage.key)
+
+
+def _put(
+    store: Store,
+    order: Order,
+    product: Network,
+    metrics: Entry,
+    *,
+    check: Callable[[Result], None],
+    score: str,
+    seconds: float,
+    device: torch.device,
+    history: Sequence[Entry] = (),
+) -> None:
+    store.put(
         order.stage,
         {name: tensor.detach().cpu().contiguous() for name, tensor in product.state_dict().items()},
         check=check,
-        score=metrics[f"val/{data.score}"],
+        score=metrics[f"val/{score}"],
         metrics=metrics,
-        history=history,
+        history=list(history),
         seconds=seconds,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     )
-    store.drop_state(result.key)

@@ -16,6 +16,7 @@ from trainers.norm import Colours, Style
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # by depth
 
 DCN = Literal["none", "v1", "v2"]
+DCNFrom = Literal[3, 4, 5]
 
 
 class Residual(Staged):
@@ -24,7 +25,14 @@ class Residual(Staged):
     strides = (4, 8, 16, 32)
 
     def __init__(
-        self, depth: int, *, groups: int = 1, width: int = 64, dcn: DCN = "none", style: Style = "pytorch"
+        self,
+        depth: int,
+        *,
+        groups: int = 1,
+        width: int = 64,
+        dcn: DCN = "none",
+        dcn_from: DCNFrom = 3,
+        style: Style = "pytorch",
     ) -> None:
         """`groups` of the 3x3 convolutions, each of `width` channels in the first stage."""
         super().__init__()
@@ -38,11 +46,11 @@ class Residual(Staged):
         widest = whole.fc.in_features
         self.channels = (widest // 8, widest // 4, widest // 2, widest)
         self.colours = Colours(style)
-        for layer in (self.layer2, self.layer3, self.layer4):
+        for stage, layer in enumerate((self.layer2, self.layer3, self.layer4), start=3):
             first = layer[0]
-            if style == "caffe":  # of two convolutions the first has the stride anyway
+            if style != "pytorch":  # of two convolutions the first has the stride anyway
                 first.conv1.stride, first.conv2.stride = (2, 2), (1, 1)
-            if dcn != "none":
+            if dcn != "none" and stage >= dcn_from:
                 for block in layer:
                     block.conv2 = Deformable(block.conv2, modulated=dcn == "v2")
 
@@ -62,13 +70,19 @@ class Residual(Staged):
 
 
 class ResNet(Residual):
-    """`dcn` makes the second convolution of every block of C3 to C5 deformable, and with `v2` modulated too.
+    """`dcn` makes the second convolution of every block deformable, and with `v2` modulated too, in C3 to C5 or from
+    the later map on that `dcn_from` says.
 
     `style` is whose weights fit: torchvision's, or Caffe's, which halve a map in a bottleneck's first convolution
-    instead of its second and read other colours.
+    instead of its second and read other colours. Those of Detectron, the first one, are Caffe's with other means.
     """
 
     def __init__(
-        self, *, depth: Literal[18, 34, 50, 101, 152] = 50, dcn: DCN = "none", style: Style = "pytorch"
+        self,
+        *,
+        depth: Literal[18, 34, 50, 101, 152] = 50,
+        dcn: DCN = "none",
+        dcn_from: DCNFrom = 3,
+        style: Style = "pytorch",
     ) -> None:
-        super().__init__(depth, dcn=dcn, style=style)
+        super().__init__(depth, dcn=dcn, dcn_from=dcn_from, style=style)

@@ -1,7 +1,7 @@
-"""Which cells answer for a box in the two stages of RepPoints: the nearest one, then those whose first guess overlaps.
+"""Which cells answer for a box in the first stage of RepPoints: the nearest one.
 
 Yang et al., "RepPoints: Point Set Representation for Object Detection", ICCV 2019, https://arxiv.org/abs/1904.11490;
-the details are those of mmdetection's PointAssigner and MaxIoUAssigner.
+the details are those of mmdetection's PointAssigner.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import math
 import torch
 from torch import Tensor
 
-from trainers.detectors.anchors import Anchors, paired_iou
+from trainers.detectors.anchors import Anchors
 
 SCALE = 4  # a box of this many strides belongs to a level
-POSITIVE, NEGATIVE = 0.5, 0.4  # IoU; between them a cell is neither
-BACKGROUND, IGNORED = -1, -2
 
 
 def nearest_cells(
@@ -39,23 +37,3 @@ def nearest_cells(
     owner = box.new_full((valid.numel(),), len(boxes)).scatter_reduce(0, row, box, "amin")
     row = (owner < len(boxes)).nonzero().squeeze(1)
     return row, owner[row]
-
-
-def by_overlap(guesses: Tensor, valid: Tensor, boxes: Tensor) -> Tensor:
-    """Which of one image's boxes each cell answers for, given the box that it guesses. (A, 4), (A,), (N, 4) -> (A,).
-
-    The one that it overlaps most, if by an IoU of 0.5; below 0.4 it is BACKGROUND, between them IGNORED. But the cells
-    that overlap a box most of all, if at all, answer for that box, or for the last of several such boxes.
-    """
-    owner = torch.full_like(valid, BACKGROUND, dtype=torch.long)
-    if not len(boxes):
-        return owner
-    overlap = paired_iou(boxes[:, None], guesses).masked_fill(~valid, 0)  # (N, A)
-    iou, number = overlap.max(dim=0)
-    owner[iou >= NEGATIVE] = IGNORED
-    owner = torch.where(iou >= POSITIVE, number, owner)
-
-    most = overlap.amax(1, keepdim=True)
-    best = (overlap == most) & (most > 0)
-    number = torch.arange(len(boxes), device=boxes.device)[:, None].expand_as(best)
-    return torch.where(best.any(0), number.masked_fill(~best, 0).amax(0), owner)

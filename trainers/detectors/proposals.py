@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from trainers import workers
 from trainers.detectors.anchors import SIDE, anchors, inside
+from trainers.detectors.max_iou import MaxIoU
 from trainers.outputs import Outputs, Targets, Truth, rows
 
 RATIOS = (0.5, 1.0, 2.0)  # height / width of the anchors of a cell
@@ -28,7 +29,7 @@ class Convention(NamedTuple):
     sampling: int  # points that RoIAlign reads along each side of a bin; 0: one for each cell that it covers
     aligned: bool  # RoIAlign knows that the middle of a cell, and not its corner, has the cell's value
     kept: int  # proposals of an image in training; 1000 in evaluation
-    exact: bool  # anchors of nominal strides, not rounded, and those in the padding neither learn nor propose
+    exact: bool  # anchors of nominal strides, not rounded; those in the padding do not count; MaxIoU matches
 
 
 CONVENTIONS = {
@@ -47,13 +48,13 @@ class Grid(NamedTuple):
 
 
 def network(channels: int, strides: tuple[int, ...], convention: Convention) -> Any:
-    """torchvision's RegionProposalNetwork. Its own forward pass is not used, its parts are."""
+    """torchvision's RegionProposalNetwork. Its own forward pass is not used, its parts are, some of them changed."""
     from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork, RPNHead  # seconds to import
 
     generator = AnchorGenerator(tuple((SIDE * stride,) for stride in strides), (RATIOS,) * len(strides))
     if convention.exact:
         generator.cell_anchors = [unrounded(SIDE * stride) for stride in strides]
-    return RegionProposalNetwork(
+    rpn = RegionProposalNetwork(
         generator,
         RPNHead(channels, SHAPES),
         fg_iou_thresh=0.7,
@@ -64,6 +65,9 @@ def network(channels: int, strides: tuple[int, ...], convention: Convention) -> 
         post_nms_top_n={"training": convention.kept, "testing": 1000},
         nms_thresh=0.7,
     )
+    if convention.exact:
+        rpn.proposal_matcher = MaxIoU(positive=0.7, negative=0.3, least=0.3)
+    return rpn
 
 
 def unrounded(side: float) -> Tensor:
@@ -96,9 +100,11 @@ def grid(
 
 
 def match(rpn: Any, grid: Grid, truth: Truth) -> Targets:
-    """Each anchor answers for the box that it overlaps most, if by .7 or more, or if no anchor overlaps it more.
+    """Each anchor answers for the box that it overlaps most, if by .7 or more, or if no anchor overlaps a box more.
 
-    `own["object"]`, (B, A), is 1 for these, 0 for those that overlap no box by .3, and -1 for the rest.
+    In mmdetection's conventions the latter must overlap it by .3, so that a small box may have none, and answer for
+    that box, or for the last of several. `own["object"]`, (B, A), is 1 for these, 0 for those that overlap no box by
+    .3, and -1 for the rest.
     """
     from torchvision.ops import box_iou
 

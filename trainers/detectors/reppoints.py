@@ -14,18 +14,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainers import workers
-from trainers.detectors.anchors import Anchors, anchors, inside
+from trainers.detectors.anchors import Anchors, anchors, inside, paired_iou
 from trainers.detectors.gfl import PRIOR, tower
 from trainers.detectors.initial import spread
+from trainers.detectors.max_iou import IGNORED, MaxIoU
 from trainers.detectors.nms import best_pairs, keep_best
 from trainers.detectors.points import POINTS, gradient_times, moment_box, regular_grid
-from trainers.detectors.points_assign import IGNORED, SCALE, by_overlap, nearest_cells
+from trainers.detectors.points_assign import SCALE, nearest_cells
 from trainers.detectors.precision import full_precision
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.outputs import Detections, Outputs, Targets, Truth, rows
 from trainers.spec import Count, Fraction, Index, NonNegative
 
 GAMMA, ALPHA = 2.0, 0.25
+MATCHER = MaxIoU(positive=0.5, negative=0.4)
 BETA = 0.11  # where the loss of a box's edge turns from squared to absolute, in SCALE strides
 
 
@@ -90,7 +92,12 @@ class RepPoints(nn.Module):
 
         guesses = self.guesses(outputs).unflatten(0, valid.shape) * grid.stride[:, None]  # (B, A, 4)
         guesses = grid.centre.repeat(1, 2) + guesses
-        owner = torch.stack([by_overlap(*of_image) for of_image in zip(guesses, valid, truth.boxes, strict=True)])
+        owner = torch.stack(
+            [
+                MATCHER(paired_iou(box[:, None], guess).masked_fill(~inner, 0))
+                for guess, inner, box in zip(guesses, valid, truth.boxes, strict=True)
+            ]
+        )
         image, cell = (owner >= 0).nonzero(as_tuple=True)
         first = torch.tensor([0, *accumulate(len(boxes) for boxes in truth.boxes)], device=owner.device)
         number = first[image] + owner[image, cell]  # of the box among those of all images

@@ -17,6 +17,7 @@ from trainers.detectors.anchors import Anchors, inside
 from trainers.detectors.focal import distribution_focal_loss, integral
 from trainers.detectors.gfl import around
 from trainers.detectors.initial import spread
+from trainers.detectors.max_iou import BACKGROUND, IGNORED, MaxIoU
 from trainers.detectors.nine import NINE, Conventions, nine_anchors
 from trainers.detectors.nms import best_pairs, keep_best
 from trainers.fpn import FPN, MAPS, Backbone, levels
@@ -32,9 +33,10 @@ EDGES_WEIGHT = 2.0  # of the GIoU loss of boxes whose edges are distributions
 class RetinaNet(nn.Module):
     """FPN and torchvision's RetinaNet head, under torchvision's names, so that its weights fit.
 
-    `conventions` decides how anchors lie, whether those in the padding count, whether a ReLU comes before the second
-    extra level, and what losses are divided by. torchvision's published weights belong to {conventions: torchvision,
-    extra_from: output}; its second ones to {conventions: torchvision, tower_norm: group, box_loss: giou}.
+    `conventions` decides how anchors lie, whether those in the padding count, which box has an anchor that several
+    need, whether a ReLU comes before the second extra level, and what losses are divided by. torchvision's published
+    weights belong to {conventions: torchvision, extra_from: output}; its second ones to {conventions: torchvision,
+    tower_norm: group, box_loss: giou}.
 
     A box is four deltas from its anchor, and learns by `box_loss`. With `reg_max` it is four distances from the
     anchor's centre instead, of 0..reg_max strides as in GFL, and learns by GIoU and by `dfl_weight` times the
@@ -70,11 +72,13 @@ class RetinaNet(nn.Module):
         self.start = 0.0
         self.conventions = conventions
         self.backbone = backbone
-        relu = conventions == "torchvision"
-        self.neck = FPN(backbone.channels[-MAPS:], channels=channels, extra=extra, extra_from=extra_from, relu=relu)
+        theirs = conventions == "torchvision"
+        self.neck = FPN(backbone.channels[-MAPS:], channels=channels, extra=extra, extra_from=extra_from, relu=theirs)
         self.head = head(channels, num_classes, tower_norm, self.bins)
         self.coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
         self.matcher = Matcher(POSITIVE, NEGATIVE, allow_low_quality_matches=True)
+        if not theirs:
+            self.matcher = MaxIoU(POSITIVE, NEGATIVE)
         self.box_loss, self.dfl_weight = box_loss, dfl_weight
         self.score_threshold, self.nms_iou = score_threshold, nms_iou
         self.top_k, self.max_detections = top_k, max_detections
@@ -92,14 +96,15 @@ class RetinaNet(nn.Module):
     def assign(self, outputs: Outputs, truth: Truth) -> Targets:
         """An anchor answers for the box that it overlaps most, if by an IoU of 0.5; of 0.4 to 0.5 it is ignored.
 
-        The anchors that overlap a box most, all of equals, are positive whatever the IoU. `own["ignored"]` (B*A,)
+        The anchors that overlap a box most, all of equals, are positive whatever the IoU: mmdetection's for that box,
+        the last one if there are several, torchvision's for the box that they overlap most. `own["ignored"]` (B*A,)
         bool says which anchors are neither positive nor negative.
         """
         from torchvision.ops import box_iou
 
         grid = self.grid(outputs)
         valid = self.valid(grid, truth.sizes)
-        owners = torch.full(valid.shape, self.matcher.BELOW_LOW_THRESHOLD, device=valid.device)  # (B, A)
+        owners = torch.full(valid.shape, BACKGROUND, device=valid.device)  # (B, A)
         for owner, inner, boxes in zip(owners, valid, truth.boxes, strict=True):
             if len(boxes):
                 overlap = box_iou(boxes, grid.box).masked_fill(~inner, -1)  # below every threshold, and nobody's best
@@ -115,7 +120,7 @@ class RetinaNet(nn.Module):
             valid=valid.flatten(),
             levels=len(self.strides),
             truth=truth,
-            own={"ignored": (owners == self.matcher.BETWEEN_THRESHOLDS).flatten()},
+            own={"ignored": (owners == IGNORED).flatten()},
         )
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
