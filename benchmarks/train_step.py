@@ -31,7 +31,7 @@ CLASSES = 80
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
 DEPTH, SIDES, BATCH = (50, (800, 1344), 4) if GPU else (18, (256, 320), 2)
-ROUNDS, WARM = (30, 5) if GPU else (7, 1)
+ROUNDS, WARM = (30, 5) if GPU else (5, 1)
 OURS = ("GFL", "GFLv2", "ATSS", "RetinaNet", "FCOS", "RepPoints", "MimicDet", "FasterRCNN", "MaskRCNN")
 
 
@@ -130,8 +130,6 @@ def peak(which: str, name: str) -> float:
 
 
 def _peak(which: str, name: str) -> float:
-    import resource
-
     torch.set_num_threads(1)
     step, _ = theirs(name) if which == "torchvision" else ours(name, which or None)
     if GPU:
@@ -139,9 +137,17 @@ def _peak(which: str, name: str) -> float:
         before = torch.cuda.memory_allocated()
         step()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step()  # what is made once and kept
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
+    before = resident("VmRSS")
     step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    return resident("VmHWM") - before
+
+
+def resident(which: str) -> float:
+    """MB of this process in memory: now (VmRSS) or at its peak (VmHWM)."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
+    return float(line.split()[1]) / 2**10
 
 
 def compare(name: str) -> dict[str, Any]:

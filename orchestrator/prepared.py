@@ -65,9 +65,14 @@ class Prepared:
         return found
 
     def keep(self) -> None:
-        """Put the published weights into the store, where the workers find them."""
+        """Put the published weights into the store, where the workers find them. Raises `Invalid` if it is full."""
         for place, sha256 in self.places.items():
-            self.store.keep(self.files[sha256], sha256, place)
+            try:
+                self.store.keep(self.files[sha256], sha256, place)
+            except OSError as error:
+                size = self.files[sha256].stat().st_size / 2**20
+                message = f"{size:.0f} MB of published weights do not go into the store {self.store.root}"
+                raise Invalid(f"{message}: {error.strerror}", ("resources", "store")) from None
 
     def _shapes(self) -> dict[str, Network]:
         """Build every model without numbers. Raises `Invalid` at ("models", name)."""

@@ -67,6 +67,18 @@ def test_run_again_everything_is_there(ran: tuple[File, Ran], weights: File) -> 
     assert studies.written(folder) == before
 
 
+def test_with_the_file_moved_away_everything_still_works(ran: tuple[File, Ran], weights: File) -> None:
+    folder, _ = ran
+    away = weights.rename(weights.with_name("away"))
+    try:
+        for command in (("status",), ("run",)):
+            again = tapath(folder, *command, "tiny.yaml")
+            assert again.code == 0, again.err
+        assert "3 stages trained before" in again.err
+    finally:
+        away.rename(weights)
+
+
 def test_weights_that_do_not_fit_are_refused_by_name_before_anything_starts(weights: File, tmp_path: File) -> None:
     state = load_file(weights)
     name = "neck.laterals.0.weight"
@@ -83,3 +95,37 @@ def test_weights_that_are_not_there_are_refused_with_their_line(tmp_path: File) 
     ran = tapath(tmp_path, "plan", "tiny.yaml")
     assert ran.code == 2
     assert "tiny.yaml:4: models.big.weights" in ran.err and "there is no file gone.pth" in ran.err
+
+
+def test_one_measurement_serves_every_seed(weights: File, tmp_path: File) -> None:
+    with_weights = (BIG, f"  big: {{weights: {weights}, detector")
+    write(tmp_path, changed(with_weights, ("distill:", "seeds: [0, 1]\ndistill:"), text=TWO))
+    ran = tapath(tmp_path, "run", "tiny.yaml")
+    assert ran.code == 0, ran.err
+    made = studies.report(tmp_path)
+    assert sorted(stage["path"] for stage in made["stages"]) == [["big"]] + [["big", "wee"]] * 2 + [["wee"]] * 2
+    assert len(made["best"]["scores"]) == 2
+
+
+def test_a_published_student_is_a_yardstick_for_every_seed(weights: File, tmp_path: File) -> None:
+    """A model like the teacher, which others have trained with another seed."""
+    line = next(line for line in TWO.splitlines() if line.startswith(BIG))
+    wee = next(line for line in TWO.splitlines() if line.startswith("  wee:"))
+    twin = line.replace("  big: {", f"  wee: {{weights: {weights}, ")
+    write(tmp_path, changed((wee, twin), ("distill:", "seeds: [1, 2]\ndistill:"), text=TWO))
+    ran = tapath(tmp_path, "run", "tiny.yaml")
+    assert ran.code == 0, ran.err
+    made = studies.report(tmp_path)
+    assert made["baseline"]["scores"] == [made["baseline"]["score"]] * 2
+
+
+def test_the_tokens_of_an_address_are_in_no_report(weights: File, tmp_path: File) -> None:
+    address = f"file://{weights}?X-Amz-Signature=t0psecret"
+    twin = weights.with_name(f"{weights.name}?X-Amz-Signature=t0psecret")
+    shutil.copyfile(weights, twin)
+    write(tmp_path, changed((BIG, f"  big: {{weights: '{address}', detector"), text=TWO))
+    ran = tapath(tmp_path, "run", "tiny.yaml")
+    assert ran.code == 0, ran.err
+    for file in (tmp_path / "runs" / "tiny").iterdir():
+        assert "t0psecret" not in file.read_text()
+    assert "t0psecret" not in ran.err + ran.out

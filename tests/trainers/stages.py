@@ -9,8 +9,6 @@ from trainers import backbones, build, data, detectors, distill, optim, schedule
 from trainers.spec import Call, Model, Recipe, Stage
 from trainers.worker import Order
 
-torch.set_num_threads(1)
-
 CPU = torch.device("cpu")
 DIGITS = Call(name="Digits", args={"classes": 2, "train": 32, "val": 16, "size": 32}).complete(data)
 STEPS = 4  # of an epoch, with a batch of 8

@@ -1,6 +1,7 @@
 """A stage becomes objects, and what does not fit is found before anything trains."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -81,7 +82,7 @@ def test_the_size_of_a_model_is_counted_without_numbers_and_is_that_of_the_real_
 
 def test_the_work_of_one_convolution_is_counted_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     class One(nn.Module):
-        strides = (4,)
+        backbone = SimpleNamespace(strides=(4,))
 
         def __init__(self) -> None:
             super().__init__()
@@ -94,6 +95,16 @@ def test_the_work_of_one_convolution_is_counted_by_hand(monkeypatch: pytest.Monk
     monkeypatch.setattr(build, "network", lambda model, num_classes: One())
     # 8 * 4 places, 5 channels, each 3 * 4 * 4 products and as many sums
     assert build.size(build.shape(gfl(), 2), (32, 16)) == (240, 8 * 4 * 5 * 48 * 2)
+
+
+@pytest.mark.parametrize(("extra", "image"), [(0, (17, 32)), (2, (17, 32)), (2, (32, 1))])
+def test_images_are_padded_to_the_coarsest_map_and_not_to_the_coarsest_level(
+    extra: int, image: tuple[int, int]
+) -> None:
+    built = build.shape(gfl(extra=extra), 2)
+    assert build.divisor(built) == 16
+    padded = tuple(-(-side // 16) * 16 for side in image)
+    assert build.size(built, image).flops == build.size(built, padded).flops
 
 
 def sized(detector: Any, backbone: Any) -> build.Size:
@@ -156,7 +167,7 @@ def test_parts_that_do_not_fit_are_refused_with_both(monkeypatch: pytest.MonkeyP
         with torch.device("meta"):
             return nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(5, 4, 1))
 
-    monkeypatch.setattr(nn.Sequential, "strides", (4,), raising=False)
+    monkeypatch.setattr(nn.Sequential, "backbone", SimpleNamespace(strides=(4,)), raising=False)
     with pytest.raises(Invalid, match=r"an image of \(32, 32\) does not pass through it: .*channel"):
         build.size(misfit(gfl(), 2), (32, 32))
 

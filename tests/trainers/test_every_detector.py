@@ -3,17 +3,21 @@
 import copy
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torchvision.ops import box_iou
 
+from tests.trainers.detectors.scenes import masked, noise, small
+from tests.trainers.two_workers import together
 from trainers import backbones, detectors, spec
 from trainers.export import Raw, graph, tensors
 from trainers.outputs import Truth
+from trainers.task import Task
 
 OFFERED = spec.offers(detectors)
 SMALL = {"channels": 16, "convs": 1, "extra": 0}  # those of them that a detector has
@@ -39,54 +43,36 @@ CASES: list[tuple[str, dict[str, Any]]] = [  # every detector, with what makes i
     ("RetinaNet", {"reg_max": 8}),
     ("RetinaNet", {"conventions": "torchvision", "tower_norm": "group", "box_loss": "giou"}),
 ]
-EVERY = pytest.mark.parametrize(("name", "own"), CASES, ids=lambda value: str(value) if value else "")
+
+
+def over(cases: Iterable[tuple[str, dict[str, Any]]]) -> pytest.MarkDecorator:
+    """A test for each of these cases."""
+    return pytest.mark.parametrize(("name", "own"), list(cases), ids=lambda value: str(value) if value else "")
+
+
+EVERY = over(CASES)
+ONCE = over({name: (name, own) for name, own in reversed(CASES)}.values())  # one case of each
 DEVICES = pytest.mark.parametrize(
     "device",
     ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))],
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def make(name: str, own: dict[str, Any], num_classes: int = 3, **args: Any) -> Any:
-    torch.manual_seed(0)
+def make(name: str, own: dict[str, Any], num_classes: int = 3, *, width: int = 8, **args: Any) -> Any:
     call = spec.Call(name=name)
-    knobs = call.knobs(detectors)
-    small = {key: value for key, value in SMALL.items() if key in knobs}
-    call = spec.Call(name=name, args={**small, **own, **args}).complete(detectors)
-    return call.of(detectors, backbones.TinyResNet(width=8), num_classes)
+    known = call.knobs(detectors)
+    knobs = {key: value for key, value in SMALL.items() if key in known}
+    call = spec.Call(name=name, args={**knobs, **own, **args}).complete(detectors)
+    return small(lambda backbone, classes: call.of(detectors, backbone, classes), num_classes, width=width)
 
 
-def batch(
-    *sizes: tuple[int, int], padded: tuple[int, int] | None = None, num_classes: int = 3, boxes: int = 2
-) -> tuple[Tensor, Truth]:
-    """Noise with boxes in it, and masks that fill them."""
-    generator = torch.Generator().manual_seed(0)
-    padded = padded or sizes[0]
-    all_boxes = []
-    for height, width in sizes:
-        side = torch.tensor([width, height])
-        low = torch.rand(boxes, 2, generator=generator) * side * 0.4
-        all_boxes.append(torch.cat([low, low + side * (0.3 + 0.2 * torch.rand(boxes, 2, generator=generator))], 1))
-    labels = [torch.randint(0, num_classes, (boxes,), generator=generator) for _ in sizes]
-    images = torch.rand(len(sizes), 3, *padded, generator=generator)
-    return images, truth_of(all_boxes, labels, list(sizes), padded)
-
-
-def truth_of(boxes: list[Tensor], labels: list[Tensor], sizes: list[tuple[int, int]], padded: tuple[int, int]) -> Truth:
-    """Masks are all that lies in the box."""
-    y, x = torch.arange(padded[0])[:, None] + 0.5, torch.arange(padded[1]) + 0.5
-    masks = []
-    for box in boxes:
-        x1, y1, x2, y2 = box[:, :, None, None].unbind(1)
-        masks.append((x > x1) & (x < x2) & (y > y1) & (y < y2))
-    return Truth(boxes, labels, sizes, list(range(len(sizes))), [(1.0, 1.0)] * len(sizes), masks)
+def part_of(images: Sequence[int], boxes: Sequence[int]) -> tuple[Tensor, Truth]:
+    """These of three images, with so many boxes in each."""
+    every, truth = noise((64, 64), (64, 64), (64, 64))
+    assert truth.masks is not None
+    parts = [[x[i][: boxes[i]] for i in images] for x in (truth.boxes, truth.labels, truth.masks)]
+    sizes, ids, scales = ([x[i] for i in images] for x in (truth.sizes, truth.ids, truth.scales))
+    return every[list(images)], Truth(parts[0], parts[1], sizes, ids, scales, parts[2])
 
 
 def said(model: Any, images: Tensor) -> Iterator[Tensor]:
@@ -130,7 +116,7 @@ def test_it_learns_one_image(name: str, own: dict[str, Any]) -> None:
     image = torch.full((1, 3, 64, 64), 0.2)
     image[:, :, 14:46, 20:44] = 0.9
     real = torch.tensor([[20.0, 14, 44, 46]])
-    truth = truth_of([real], [torch.tensor([1])], [(64, 64)], (64, 64))
+    truth = masked([real], [torch.tensor([1])], [(64, 64)], (64, 64))
     model = make(name, own)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     first = torch.stack(list(step(model, image, truth).values())).sum().item()
@@ -147,7 +133,7 @@ def test_it_learns_one_image(name: str, own: dict[str, Any]) -> None:
 @EVERY
 @pytest.mark.parametrize("num_classes", [1, 80])
 def test_one_class_and_eighty_train_and_detect(name: str, own: dict[str, Any], num_classes: int) -> None:
-    images, truth = batch((64, 64), (64, 64), num_classes=num_classes)
+    images, truth = noise((64, 64), (64, 64), num_classes=num_classes)
     check_step(make(name, own, num_classes), images, truth)
     check_detections(make(name, own, num_classes, score_threshold=0.001), images, truth)
 
@@ -155,21 +141,21 @@ def test_one_class_and_eighty_train_and_detect(name: str, own: dict[str, Any], n
 @EVERY
 @pytest.mark.parametrize("size", [(65, 91), (33, 64), (17, 130)])
 def test_odd_sizes_train_and_detect(name: str, own: dict[str, Any], size: tuple[int, int]) -> None:
-    images, truth = batch(size)
+    images, truth = noise(size)
     check_step(make(name, own), images, truth)
     check_detections(make(name, own, score_threshold=0.001), images, truth)
 
 
 @EVERY
 def test_images_of_mixed_sizes_train_and_detect(name: str, own: dict[str, Any]) -> None:
-    images, truth = batch((64, 64), (33, 50), (64, 20), padded=(64, 64))
+    images, truth = noise((64, 64), (33, 50), (64, 20), padded=(64, 64))
     check_step(make(name, own), images, truth)
     check_detections(make(name, own, score_threshold=0.001), images, truth)
 
 
 @EVERY
 def test_a_batch_without_boxes_trains(name: str, own: dict[str, Any]) -> None:
-    images, truth = batch((64, 64), (64, 64), boxes=0)
+    images, truth = noise((64, 64), (64, 64), boxes=0)
     check_step(make(name, own), images, truth)
 
 
@@ -177,9 +163,9 @@ def test_a_batch_without_boxes_trains(name: str, own: dict[str, Any]) -> None:
 def test_every_parameter_gets_a_gradient_that_is_not_zero_from_boxes_on_all_levels(
     name: str, own: dict[str, Any]
 ) -> None:
-    images, truth = batch((128, 128))
+    images, truth = noise((128, 128))
     boxes = torch.tensor([[10.0, 11, 31, 30], [40.0, 30, 82, 75], [3.0, 2, 121, 118]])
-    truth = truth_of([boxes], [torch.tensor([0, 1, 2])], truth.sizes, (128, 128))
+    truth = masked([boxes], [torch.tensor([0, 1, 2])], truth.sizes, (128, 128))
     model = make(name, own)
     step(model, images, truth)
     assert not [n for n, p in model.named_parameters() if not p.grad.any()]
@@ -187,7 +173,7 @@ def test_every_parameter_gets_a_gradient_that_is_not_zero_from_boxes_on_all_leve
 
 @EVERY
 def test_targets_are_in_range_and_the_same_each_time_and_carry_no_gradient(name: str, own: dict[str, Any]) -> None:
-    images, truth = batch((64, 64), (40, 50), padded=(64, 64))
+    images, truth = noise((64, 64), (40, 50), padded=(64, 64))
     model = make(name, own)
     outputs = model(images)
     targets, again = model.assign(outputs, truth), model.assign(outputs, truth)
@@ -221,7 +207,7 @@ def test_its_state_depends_on_no_image_and_a_copy_of_it_computes_the_same(name: 
     model = make(name, own)
     before = {key: value.shape for key, value in model.state_dict().items()}
     for size in ((64, 64), (96, 32)):
-        images, truth = batch(size)
+        images, truth = noise(size)
         step(model, images, truth)
         model.detect(model(images), truth.sizes)
     assert {key: value.shape for key, value in model.state_dict().items()} == before
@@ -235,7 +221,7 @@ def test_its_state_depends_on_no_image_and_a_copy_of_it_computes_the_same(name: 
 
 @EVERY
 def test_with_group_norm_an_image_is_judged_alone_in_training_and_in_evaluation(name: str, own: dict[str, Any]) -> None:
-    images, _ = batch((64, 64), (64, 64), (64, 64))
+    images, _ = noise((64, 64), (64, 64), (64, 64))
     model = make(name, own).train()
     together, alone = model(images), model.eval()(images[1:2])
     for x, y in zip(together.features + together.cls, alone.features + alone.cls, strict=True):
@@ -254,7 +240,7 @@ def test_with_its_defaults_it_builds_and_runs_without_numbers(name: str, own: di
 @EVERY
 @DEVICES
 def test_it_trains_and_detects_in_bfloat16(name: str, own: dict[str, Any], device: str) -> None:
-    images, truth = batch((64, 64), (64, 64))
+    images, truth = noise((64, 64), (64, 64))
     model = make(name, own, score_threshold=0.001).to(device)
     images, truth = images.to(device), truth.to(torch.device(device))
     with torch.autocast(device, dtype=torch.bfloat16):
@@ -263,6 +249,23 @@ def test_it_trains_and_detects_in_bfloat16(name: str, own: dict[str, Any], devic
 
 
 @EVERY
+def test_losses_under_autocast_are_float32_and_those_of_the_same_outputs_without(
+    name: str, own: dict[str, Any]
+) -> None:
+    images, truth = part_of((0, 1, 2), boxes=(2, 0, 1))
+    model = make(name, own)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = model(images)
+        targets = model.assign(outputs, truth)
+        inside = model.losses(outputs, targets)
+    assert torch.bfloat16 in {x.dtype for x in tensors([outputs.cls, outputs.box, outputs.own])}
+    assert {loss.dtype for loss in inside.values()} == {torch.float32}
+    if model.anchors:  # the losses of two stages run a network of their own
+        for loss_name, loss in model.losses(outputs, targets).items():
+            assert torch.equal(inside[loss_name], loss), loss_name
+
+
+@ONCE
 def test_its_raw_predictions_are_a_graph_for_batches_of_any_length(name: str, own: dict[str, Any]) -> None:
     model = make(name, own).eval()
     exported = graph(model, (64, 64)).module()
@@ -279,3 +282,73 @@ def test_the_cases_cover_every_detector() -> None:
 @EVERY
 def test_its_file_names_its_paper(name: str, own: dict[str, Any]) -> None:
     assert re.search(r"https://arxiv\.org/abs/\d{4}\.\d+", sys.modules[OFFERED[name].__module__].__doc__ or "")
+
+
+# Two workers
+
+
+SPLIT = ((0,), (1, 2))  # the images of each of two workers
+BATCHES = {"boxes on both": (2, 2, 2), "boxes on one only": (2, 0, 0), "boxes on neither": (0, 0, 0)}  # by image
+
+
+def certain(model: Any) -> Any:
+    """Takes all that it would draw from, so that nothing is left to chance."""
+    for sampler in (m.fg_bg_sampler for m in model.modules() if hasattr(m, "fg_bg_sampler")):
+        sampler.batch_size_per_image = 10**6
+    for knob in vars(model).keys() & {"sampled", "mimicked"}:
+        setattr(model, knob, 10**6)
+    return model
+
+
+def learn(images: Sequence[int], wrap: Callable[[nn.Module], nn.Module] = lambda task: task) -> list[dict[str, Any]]:
+    """Of each detector the losses and gradients in each batch, and what it is after a step with each but the first."""
+    found = []
+    for name, own in CASES:
+        task = Task(certain(make(name, own)), {}).train()
+        trained, optimizer = wrap(task), torch.optim.SGD(task.parameters(), lr=0.01)
+        losses, gradients = {}, {}
+        try:
+            for batch, boxes in BATCHES.items():
+                task.zero_grad()
+                said = trained(*part_of(images, boxes), None)
+                said.total.backward()
+                assert not [key for key, p in task.named_parameters() if p.grad is None], batch
+                losses[batch] = {key: value.detach() for key, value in said.by_name.items()}
+                gradients[batch] = {key: p.grad.clone() for key, p in task.student.named_parameters()}
+                if batch != "boxes on both":  # so that the first two see the same weights
+                    optimizer.step()
+        except Exception as error:
+            raise AssertionError(f"{name} {own}") from error
+        found.append({"losses": losses, "gradients": gradients, "state": task.student.state_dict()})
+    return found
+
+
+def learn_together(rank: int) -> list[dict[str, Any]]:
+    return learn(SPLIT[rank], DistributedDataParallel)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What each of two workers learnt, detector by detector. Of a parameter that is not used DDP would complain."""
+    return list(zip(*together(learn_together, tmp_path_factory.mktemp("workers")), strict=True))
+
+
+@pytest.fixture(scope="module")
+def one() -> list[dict[str, Any]]:
+    return learn((0, 1, 2))
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{name} {own or ''}".strip() for name, own in CASES])
+def test_two_workers_learn_what_one_learns_and_stay_alike(one: list[Any], two: list[Any], number: int) -> None:
+    left, right = two[number]
+    for batch in ("boxes on both", "boxes on one only"):
+        for name, loss in one[number]["losses"][batch].items():
+            mean = (left["losses"][batch][name] + right["losses"][batch][name]) / 2
+            torch.testing.assert_close(mean, loss, rtol=1e-4, atol=0, msg=name)
+        for name, gradient in one[number]["gradients"][batch].items():
+            torch.testing.assert_close(
+                left["gradients"][batch][name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max().item(), msg=name
+            )
+    assert left["state"].keys() == right["state"].keys()
+    for name, value in left["state"].items():
+        assert value.isfinite().all() and torch.equal(value, right["state"][name]), name

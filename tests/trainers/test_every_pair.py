@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trainers.test_every_detector import CASES, SMALL, batch
-from trainers import backbones, detectors, distill, spec
+from tests.trainers.detectors.scenes import noise
+from tests.trainers.test_every_detector import EVERY, make
+from trainers import distill, spec
 from trainers.loop import reaches
 from trainers.spec import Call, Invalid
 from trainers.task import Task
 
 LOSSES = sorted(spec.offers(distill))
-PAIRS = pytest.mark.parametrize(("name", "own"), CASES, ids=lambda value: str(value) if value else "")
 # What each loss reads of a detector. A new loss needs a line here.
 READS: dict[str, Any] = {
     "KD": lambda detector: detector.anchors > 0,
@@ -24,23 +24,16 @@ READS: dict[str, Any] = {
 }
 
 
-def make(name: str, own: dict[str, Any], width: int) -> Any:
-    torch.manual_seed(width)
-    small = {key: value for key, value in SMALL.items() if key in Call(name=name).knobs(detectors)}
-    call = Call(name=name, args={**small, **own}).complete(detectors)
-    return call.of(detectors, backbones.TinyResNet(width=width), 3)
-
-
-@PAIRS
+@EVERY
 @pytest.mark.parametrize("loss", LOSSES)
 def test_it_reaches_the_student_or_is_refused_with_the_reason(name: str, own: dict[str, Any], loss: str) -> None:
-    student, teacher = make(name, own, 4), make(name, own, 8).eval().requires_grad_(False)
+    student, teacher = make(name, own, width=4), make(name, own, width=8).eval().requires_grad_(False)
     call = Call(name=loss).complete(distill)
     if not READS[loss](student):
         with pytest.raises(Invalid, match=r"PKD|as GFL"):
             call.of(distill, student, teacher)
         return
-    images, truth = batch((64, 64), (40, 50), padded=(64, 64))
+    images, truth = noise((64, 64), (40, 50), padded=(64, 64))
     task = Task(student, {loss.lower(): call.of(distill, student, teacher)}).train()
     with torch.no_grad():
         lesson = teacher(images)
@@ -55,9 +48,9 @@ def test_it_reaches_the_student_or_is_refused_with_the_reason(name: str, own: di
 def test_detectors_of_different_kinds_with_equal_cells_and_bins_teach_one_another(
     teacher: str, student: str, loss: str
 ) -> None:
-    strong, weak = (make(n, {"reg_max": 8}, w) for n, w in ((teacher, 8), (student, 4)))
+    strong, weak = (make(n, {"reg_max": 8}, width=w) for n, w in ((teacher, 8), (student, 4)))
     taught = Call(name=loss).complete(distill).of(distill, weak, strong)
-    images, truth = batch((64, 64), (40, 50), padded=(64, 64))
+    images, truth = noise((64, 64), (40, 50), padded=(64, 64))
     with torch.no_grad():
         lesson = strong.eval()(images)
     losses = Task(weak, {"loss": taught})(images, truth, lesson)

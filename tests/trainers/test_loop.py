@@ -1,7 +1,6 @@
-"""A training goes on bit by bit where it was left, and says what goes wrong."""
+"""A training goes on bit by bit where it was left, and changes nothing that is not its own."""
 
 import copy
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,67 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.trainers.stages import CPU, DIGITS, STEPS, model, recipe, stage
+from tests.trainers.stages import CPU, STEPS, recipe, stage
+from tests.trainers.trainings import BOTH, batches, guide, identical, leaves, lessons, taught, training
 from trainers import build
-from trainers.data.batches import Batches
-from trainers.loop import Average, Epoch, Meter, NonFinite, Stopped, Training, Unreachable, reaches
-from trainers.outputs import Outputs, Targets, Truth
-from trainers.spec import Recipe, Stage
+from trainers.loop import Average, Epoch, Stopped, Training
+from trainers.outputs import Outputs, Targets
 from trainers.store import Store
-from trainers.task import Losses, Task
+from trainers.task import Task
 from trainers.worker import lessons_of, no_lesson
-
-BOTH = ({"LD": {"weight": 2}}, {"KD": {"weight": 1}})
-
-
-def guide() -> Any:
-    """A teacher of other weights than any student."""
-    torch.manual_seed(99)
-    return build.network(model(width=16, norm="batch"), 2).eval().requires_grad_(False)
-
-
-def batches(recipe: Recipe, *, seed: int = 0) -> Batches:
-    train = build.dataset(DIGITS).train
-    return Batches(train, batch=recipe.batch, seed=seed, flip=recipe.flip, divisor=16)
-
-
-def training(of: Stage, losses: dict[str, nn.Module] | None = None) -> Training:
-    """As a fresh process would set it up."""
-    torch.manual_seed(of.seed)
-    student = build.detector(of)
-    if losses is None:
-        losses = build.losses(of.distill, student, guide()) if of.distill else {}
-    return Training(Task(student, losses), of.recipe, batches(of.recipe, seed=of.seed), device=CPU)
-
-
-def taught(*losses: str | dict[str, Any], **changes: Any) -> Stage:
-    return stage(*losses, teacher=stage(seed=7), **changes)
-
-
-def lessons(of: Stage) -> Callable[[Tensor], Outputs | None]:
-    return lessons_of(guide()) if of.distill else no_lesson
-
-
-def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Tensors and plain values of a state, each with its place."""
-    if isinstance(value, dict | list | tuple):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, part in pairs:
-            yield from leaves(part, f"{name}/{key}")
-    else:
-        yield name, value
-
-
-def identical(left: Any, right: Any) -> bool:
-    """The same to the bit, and of the same types."""
-    ours, theirs = dict(leaves(left)), dict(leaves(right))
-    assert ours.keys() == theirs.keys()
-    return all(
-        torch.equal(one, theirs[name]) and one.dtype == theirs[name].dtype
-        if isinstance(one, Tensor)
-        else one == theirs[name]
-        for name, one in ours.items()
-    )
 
 
 def untimed(epochs: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -341,165 +287,6 @@ def test_an_epoch_after_a_measurement_trains_as_ever() -> None:
 
 def test_a_stop_is_no_error() -> None:
     assert not issubclass(Stopped, Exception)
-
-
-# What goes wrong
-
-
-class Planted(nn.Module):
-    """A loss that is `value(student outputs)` at one call, counted from 1, or at every one."""
-
-    def __init__(self, value: Callable[[Outputs], Tensor], *, at: int = 0, weight: float = 1.0) -> None:
-        super().__init__()
-        self.value, self.at, self.weight, self.calls = value, at, weight, 0
-
-    def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
-        self.calls += 1
-        if self.at in (0, self.calls):
-            return self.value(student)
-        return student.features[0].mean()
-
-
-def plain(student: Outputs) -> Tensor:
-    return student.features[0].mean()
-
-
-def planted(loss: Planted) -> Training:
-    return training(taught(epochs=3), {"planted": loss})
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize(("call", "epoch", "step"), [(1, 1, 1), (3, 1, 3), (STEPS, 1, STEPS), (STEPS + 2, 2, 2)])
-def test_a_loss_that_is_no_number_is_named_with_its_epoch_and_step(
-    value: float, call: int, epoch: int, step: int
-) -> None:
-    one = planted(Planted(lambda student: plain(student) + value, at=call))
-    with pytest.raises(NonFinite, match=rf"^loss_planted became {value} in epoch {epoch}, step {step}$"):
-        list(one.epochs(no_lesson))
-    assert one.epoch == epoch - 1
-
-
-def test_a_loss_of_the_detector_that_is_no_number_is_named_too() -> None:
-    one = training(stage())
-    with torch.no_grad():
-        one.task.student.head.cls.bias.fill_(float("nan"))
-    with pytest.raises(NonFinite, match=r"^loss_qfl became nan in epoch 1, step 1$"):
-        list(one.epochs(no_lesson))
-
-
-def metered(values: list[float], *, every: int) -> dict[str, float]:
-    meter = Meter(every=every, epoch=5)
-    for value in values:
-        meter.add({"loss": torch.tensor(value + 1), "loss_a": torch.tensor(value), "loss_b": torch.tensor(1.0)})
-    return meter.means()
-
-
-@pytest.mark.parametrize("every", [1, 2, 3, 50])
-def test_a_meter_names_the_step_however_seldom_it_looks(every: int) -> None:
-    with pytest.raises(NonFinite, match=r"^loss_a became nan in epoch 5, step 4$"):
-        metered([1, 2, 3, float("nan"), float("inf")], every=every)
-    assert metered([1, 2, 6], every=every) == {"train/loss": 4.0, "train/loss_a": 3.0, "train/loss_b": 1.0}
-
-
-def test_a_sum_that_overflows_although_its_parts_do_not_is_named_itself() -> None:
-    meter = Meter(every=1, epoch=1)
-    with pytest.raises(NonFinite, match=r"^loss became inf"):
-        meter.add({"loss": torch.tensor(float("inf")), "loss_a": torch.tensor(3e38), "loss_b": torch.tensor(3e38)})
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (lambda student: plain(student) * 0, "a gradient of zero; is it the teacher"),
-        (lambda student: plain(student).detach(), "no gradient at all"),
-        (lambda student: torch.zeros(()), "no gradient at all"),
-        (lambda student: (plain(student) * 0).sqrt(), "a gradient of norm nan"),
-        (lambda student: plain(student) * torch.tensor(1e38) * 10, "a gradient of norm (nan|inf)"),
-    ],
-    ids=["zero", "detached", "constant", "nan", "infinite"],
-)
-def test_a_loss_that_does_not_reach_the_student_is_refused_before_the_first_step(
-    value: Callable[[Outputs], Tensor], message: str
-) -> None:
-    one = planted(Planted(value))
-    before = {name: tensor.clone() for name, tensor in one.task.student.named_parameters()}
-    with pytest.raises(Unreachable, match=f"^the distillation loss planted gives the student {message}"):
-        list(one.epochs(no_lesson))
-    assert identical(before, dict(one.task.student.named_parameters()))
-
-
-class Adapter(nn.Module):
-    """A loss that teaches its own weights only."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
-        return plain(student).detach() * self.scale
-
-
-def test_a_loss_whose_gradient_goes_to_its_own_weights_only_is_refused() -> None:
-    with pytest.raises(Unreachable, match="adapter gives the student a gradient of zero"):
-        list(training(taught(), {"adapter": Adapter()}).epochs(no_lesson))
-
-
-def test_only_the_first_steps_are_checked_and_a_weight_of_zero_is_allowed() -> None:
-    list(planted(Planted(lambda student: plain(student) * 0, at=2)).epochs(no_lesson))
-    list(planted(Planted(lambda student: plain(student) * 0, weight=0)).epochs(no_lesson))
-
-
-@pytest.mark.parametrize("loss", ["LD", "KD", {"KD": {"form": "binary", "weight": 100}}])
-def test_a_student_that_is_its_own_teacher_is_refused(loss: str | dict[str, Any]) -> None:
-    """The mistake that the check is there for. Its gradient is not quite zero: it is rounding."""
-    one = taught(loss)
-    run = training(one)
-    run.task.student.eval()
-    with pytest.raises(Unreachable, match="d gives the student a gradient of zero"):
-        truth = next(run.batches.epoch(0))
-        reaches(run.task, run.task(*truth, run.task.student(truth[0])))
-
-
-def test_a_batch_without_positives_puts_the_check_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = planted(Planted(lambda student: plain(student) * 0))
-    full = run.batches.epoch
-
-    def first_empty(n: int) -> Iterator[tuple[Tensor, Truth]]:
-        for step, (images, truth) in enumerate(full(n)):
-            none = [torch.zeros(0, 4) for _ in truth.boxes], [torch.zeros(0, dtype=torch.long) for _ in truth.labels]
-            yield images, Truth(*none, truth.sizes, truth.ids, truth.scales) if step < 2 else truth
-
-    monkeypatch.setattr(run.batches, "epoch", first_empty)
-    steps: list[int] = []
-    run.optimizer.register_step_post_hook(lambda *_: steps.append(1))
-    with pytest.raises(Unreachable, match="planted"):
-        list(run.epochs(no_lesson))
-    assert len(steps) == 2
-
-
-def test_the_check_leaves_no_trace_in_the_gradients() -> None:
-    one = taught(*BOTH)
-    run = training(one)
-    images, truth = next(run.batches.epoch(0))
-    losses = run.task(images, truth, guide()(images))
-    assert reaches(run.task, losses)
-    assert all(p.grad is None for p in run.task.parameters())
-    losses.total.backward()
-
-
-# The task
-
-
-def test_a_task_sums_its_losses_and_counts_its_positives() -> None:
-    losses = Losses({"a": torch.tensor(1.5), "b": torch.tensor(2.0)}, torch.tensor(3))
-    assert losses.total.item() == 3.5
-
-
-def test_two_losses_of_one_name_are_an_error_of_ours() -> None:
-    run = training(taught(), {"qfl": Planted(plain)})
-    images, truth = next(run.batches.epoch(0))
-    with pytest.raises(AssertionError, match="two losses are called qfl"):
-        run.task(images, truth, None)
 
 
 def test_half_precision_is_for_devices_only() -> None:

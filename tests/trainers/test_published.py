@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from trainers.published import Source, cache, fetch
+from trainers.download import cache
+from trainers.published import Source, fetch
 from trainers.spec import Invalid
 from trainers.store import Damaged, Store
 
@@ -38,7 +39,7 @@ class Website:
                 asked.append(self.path)
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def put(self, name: str, content: bytes = CONTENT) -> str:
         """-> its address."""
@@ -144,7 +145,7 @@ def test_the_store_keeps_weights_by_their_content(tmp_path: Path) -> None:
     store.keep(file, SHA256)
     file.unlink()
     kept = store.published(SHA256)
-    assert (kept.read_bytes(), kept.suffix) == (CONTENT, ".pth")
+    assert (kept.read_bytes(), kept.name) == (CONTENT, f"{SHA256}.weights")
 
 
 def test_kept_weights_that_were_damaged_are_not_used(tmp_path: Path) -> None:
@@ -156,3 +157,98 @@ def test_kept_weights_that_were_damaged_are_not_used(tmp_path: Path) -> None:
         store.published(SHA256)
     store.keep(file, SHA256)
     assert store.published(SHA256).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("name", ["yolo-20230101.pth", "x.pth?name=x-deadbeef.pth", "x-20230101123456.pth"])
+def test_a_date_in_the_name_and_a_query_promise_no_sum(website: Website, name: str) -> None:
+    url = website.put(name.partition("?")[0]) + name[len(name.partition("?")[0]) :]
+    assert fetch(source(url))[1] == SHA256
+
+
+def test_a_query_after_the_name_does_not_hide_the_sum_in_it(website: Website) -> None:
+    url = website.put(f"x-{OTHER[:8]}.pth") + "?download=s3cret"
+    with pytest.raises(Invalid, match="damaged or another file") as refusal:
+        fetch(source(url))
+    assert "s3cret" not in str(refusal.value)
+
+
+# What the store knows
+
+
+def kept(store: Store, one: Source) -> None:
+    """What a run does."""
+    file, sha256 = fetch(one, store)
+    store.keep(file, sha256, one.place)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def test_a_file_that_was_moved_away_is_taken_from_the_store(tmp_path: Path, store: Store) -> None:
+    file = tmp_path / "x.pth"
+    file.write_bytes(CONTENT)
+    kept(store, source(file))
+    file.unlink()
+    found, sha256 = fetch(source(file), store)
+    assert (found, found.read_bytes(), sha256) == (store.published(SHA256), CONTENT, SHA256)
+    assert fetch(source(file, sha256=SHA256[:9]), store) == (found, sha256)
+    with pytest.raises(Invalid, match="there is no file"):
+        fetch(source(file, sha256=OTHER), store)
+    with pytest.raises(Invalid, match="there is no file"):
+        fetch(source(file))
+
+
+def test_a_file_that_is_there_outweighs_what_it_was(tmp_path: Path, store: Store) -> None:
+    file = tmp_path / "x.pth"
+    file.write_bytes(CONTENT)
+    kept(store, source(file))
+    file.write_bytes(b"something else")
+    kept(store, source(file))
+    file.unlink()
+    assert fetch(source(file), store)[1] == OTHER
+
+
+def test_the_same_relative_path_in_another_folder_is_another_file(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    Path("x.pth").write_bytes(CONTENT)
+    kept(store, source("x.pth"))
+    Path("x.pth").unlink()
+    assert fetch(source("x.pth"), store)[1] == SHA256
+    monkeypatch.chdir(tmp_path / "b")
+    with pytest.raises(Invalid, match="there is no file"):
+        fetch(source("x.pth"), store)
+
+
+def test_a_whole_sum_is_enough_to_find_a_file_in_the_store(tmp_path: Path, store: Store) -> None:
+    file = tmp_path / "x.pth"
+    file.write_bytes(CONTENT)
+    store.keep(file, SHA256)
+    assert fetch(source("elsewhere.pth", sha256=SHA256), store) == (store.published(SHA256), SHA256)
+    for digits in (SHA256[:63], OTHER):
+        with pytest.raises(Invalid, match="there is no file"):
+            fetch(source("elsewhere.pth", sha256=digits), store)
+
+
+def test_without_a_network_a_url_is_what_it_was(website: Website, store: Store) -> None:
+    url = website.put("x.pth")
+    kept(store, source(url))
+    for file in cache().iterdir():
+        file.unlink()
+    (website.folder / "x.pth").unlink()
+    assert fetch(source(url), store) == (store.published(SHA256), SHA256)
+
+
+def test_a_damaged_copy_in_the_store_is_no_help(tmp_path: Path, store: Store) -> None:
+    file = tmp_path / "x.pth"
+    file.write_bytes(CONTENT)
+    kept(store, source(file))
+    file.unlink()
+    store.published(SHA256).write_bytes(b"damaged")
+    with pytest.raises(Invalid, match="there is no file"):
+        fetch(source(file), store)

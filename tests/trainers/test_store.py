@@ -1,46 +1,19 @@
-"""A result is in the store whole or not at all, whatever happens while it is written or afterwards."""
+"""What is in the store is what was put there, or is set aside, whatever happens to it afterwards."""
 
 import json
 import os
 import pickle
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from tests.trainers.stages import stage
+from tests.trainers.kept import OTHER, STAGE, epoch_of, facts, names, put, same, state, weights
 from trainers import store as module
-from trainers.spec import Invalid, Stage
+from trainers.spec import Invalid
 from trainers.store import FORMAT, Damaged, Result, Store, digest
-
-STAGE = stage()
-OTHER = stage(seed=1)
-
-
-def weights(seed: int = 0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {"a": torch.randn(50, generator=generator), "b.c": torch.arange(6).view(2, 3)}
-
-
-def facts(score: float = 0.5) -> dict[str, Any]:
-    history = [{"epoch": 1.0, "train/loss": 2.0}, {"epoch": 2.0, "train/loss": 1.0, "val/AP": score}]
-    return {"score": score, "metrics": {"val/AP": score}, "history": history, "seconds": 3.0, "device": "cpu"}
-
-
-def put(store: Store, of: Stage = STAGE, **changes: Any) -> Result:
-    return store.put(of, weights(), **{**facts(), **changes})
-
-
-def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
-    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture
@@ -103,95 +76,6 @@ def test_a_result_that_its_check_refuses_is_none(store: Store) -> None:
         put(store, check=refuse)
     assert store.get(STAGE) is None and not store.check(STAGE)
     assert put(store, check=store.mark_measured) == store.get(STAGE)
-
-
-class Crash(BaseException):
-    """As sudden as a power cut: nothing in our code may catch it."""
-
-
-def crash_at(monkeypatch: pytest.MonkeyPatch, moment: int, *, after: bool) -> list[str]:
-    """Die at the n-th operation that changes the disk, just before or just after it. -> the operations so far."""
-    done: list[str] = []
-
-    def mortal(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
-        def act(*args: Any, **kwargs: Any) -> Any:
-            done.append(name)
-            if len(done) == moment and not after:
-                raise Crash
-            result = operation(*args, **kwargs)
-            if len(done) == moment:
-                raise Crash
-            return result
-
-        return act
-
-    monkeypatch.setattr(module, "save_file", mortal("weights", module.save_file))
-    monkeypatch.setattr(torch, "save", mortal("state", torch.save))
-    monkeypatch.setattr(Path, "write_text", mortal("text", Path.write_text))
-    monkeypatch.setattr(Path, "rename", mortal("rename", Path.rename))
-    monkeypatch.setattr(os, "fsync", mortal("fsync", os.fsync))
-    monkeypatch.setattr(Path, "unlink", mortal("unlink", Path.unlink))
-    return done
-
-
-def test_every_file_is_flushed_before_it_gets_its_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        done = crash_at(patch, 0, after=False)
-        put(store)
-    steps = [name for name in done if name != "unlink"]
-    assert steps == ["weights", "fsync", "rename", "text", "fsync", "rename"]
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("moment", range(1, 9))
-def test_a_crash_at_any_moment_of_putting_leaves_all_or_nothing(
-    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, moment: int, after: bool
-) -> None:
-    with monkeypatch.context() as patch:
-        done = crash_at(patch, moment, after=after)
-        with pytest.raises(Crash):
-            put(store)
-        assert len(done) >= moment
-    found = store.get(STAGE)
-    if found is not None:
-        assert done.count("rename") == 2 and store.check(STAGE) and same(store.weights(found), weights())
-    again = put(store)
-    assert store.get(STAGE) == again and store.check(STAGE)
-
-
-def test_the_crash_test_above_covers_every_moment(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        assert len(crash_at(patch, 0, after=False)) == 0
-        done = crash_at(patch, 0, after=False)
-        put(store)
-    assert len(done) == 8
-
-
-def test_a_full_disk_leaves_nothing_half_written_behind(
-    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(content: Any, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device", str(path))
-
-    store.save_state(STAGE.key, 1, {"x": 1})
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "save_file", full)
-        patch.setattr(torch, "save", full)
-        with pytest.raises(OSError, match="No space left"):
-            put(store)
-        with pytest.raises(OSError, match="No space left"):
-            store.save_state(STAGE.key, 2, {"x": 2})
-    assert len(names(folder)) == 1 and store.load_state(STAGE.key) == {"x": 1}
-
-
-def test_what_a_killed_writer_left_beside_a_file_is_no_file(store: Store, folder: Path) -> None:
-    result = put(store)
-    store.save_state(STAGE.key, 1, state(1))
-    for file in list(folder.iterdir()):
-        file.rename(folder / f".{file.name}.{'0' * 32}")
-    assert store.get(STAGE) is None and store.load_state(STAGE.key) is None and not store.measured(result)
-    assert put(store) == store.get(STAGE) and store.check(STAGE)
 
 
 def damage(file: Path, *, bit: int | None = None, length: int | None = None) -> None:
@@ -323,17 +207,6 @@ def test_an_unreadable_measurement_is_none(store: Store, folder: Path, content: 
 # States
 
 
-def state(n: int) -> dict[str, Any]:
-    return {"epoch": n, "tensors": {"w": torch.full((100,), float(n))}, "history": [{"epoch": 1.0}], "none": None}
-
-
-def epoch_of(found: dict[str, Any] | None) -> int | None:
-    if found is None:
-        return None
-    assert torch.equal(found["tensors"]["w"], torch.full((100,), float(found["epoch"])))
-    return int(found["epoch"])
-
-
 def test_the_last_state_is_kept_and_the_one_before_dropped(store: Store, folder: Path) -> None:
     assert store.load_state(STAGE.key) is None and store.begun(STAGE.key) == 0
     for n in (1, 2, 10):
@@ -349,23 +222,6 @@ def test_saving_a_state_twice_does_not_drop_it(store: Store) -> None:
     for _ in range(2):
         store.save_state(STAGE.key, 3, {"x": 1})
     assert store.load_state(STAGE.key) == {"x": 1}
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("moment", range(1, 6))
-def test_a_crash_at_any_moment_of_saving_leaves_this_state_or_the_one_before(
-    store: Store, monkeypatch: pytest.MonkeyPatch, moment: int, after: bool
-) -> None:
-    store.save_state(STAGE.key, 1, state(1))
-    with monkeypatch.context() as patch:
-        done = crash_at(patch, moment, after=after)
-        with pytest.raises(Crash):
-            store.save_state(STAGE.key, 2, state(2))
-    assert done[:moment] == ["state", "fsync", "rename", "unlink", "unlink"][:moment]
-    renamed = (moment, after) >= (3, True)  # saved, flushed, renamed, tidied up, the older one dropped
-    assert epoch_of(store.load_state(STAGE.key)) == store.begun(STAGE.key) == (2 if renamed else 1)
-    store.save_state(STAGE.key, 3, state(3))
-    assert epoch_of(store.load_state(STAGE.key)) == 3
 
 
 def test_of_two_states_the_later_is_taken_and_if_that_is_damaged_the_other(store: Store, folder: Path) -> None:
@@ -445,6 +301,57 @@ def test_code_in_place_of_weights_is_never_run(store: Store, folder: Path, tmp_p
     with pytest.raises(Exception, match=r"(?i)header"):
         store.weights(believed)
     assert not target.exists()
+
+
+# Published weights
+
+SHA256 = "a" * 64
+SOURCE = "https://user:secret@example.org/x.pth?token=secret"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "x.tar.gz").write_bytes(b"weights")
+    return tmp_path / "x.tar.gz"
+
+
+def test_published_weights_are_kept_under_their_sum_whatever_their_file_is_called(store: Store, file: Path) -> None:
+    sha256 = digest(file)
+    store.keep(file, sha256)
+    store.keep(file.rename(file.with_name("no suffix")), sha256)
+    assert names(store.root / "published") == [f"{sha256}.weights"]
+    assert store.published(sha256).read_bytes() == b"weights"
+
+
+def test_damaged_published_weights_are_set_aside_once(store: Store, file: Path) -> None:
+    sha256 = digest(file)
+    for _ in range(3):
+        store.keep(file, sha256)
+        damage(store.published(sha256), length=3)
+        for _ in range(2):
+            with pytest.raises(Damaged, match="run again"):
+                store.published(sha256)
+    assert names(store.root / "published") == [f"{sha256}.weights.corrupt"]
+
+
+def test_what_a_source_was_is_known_and_its_address_is_not_written(store: Store, file: Path) -> None:
+    assert store.known(SOURCE) is None
+    store.keep(file, SHA256, SOURCE)
+    assert store.known(SOURCE) == SHA256 and store.known(f"{SOURCE}2") is None
+    store.keep(file, "b" * 64, SOURCE)
+    assert store.known(SOURCE) == "b" * 64
+    for one in (store.root / "published").iterdir():
+        assert b"secret" not in one.read_bytes() and "secret" not in one.name
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"sha256": "../../etc/passwd"}', b'{"sha256": 3}'])
+def test_an_unreadable_note_of_what_a_source_was_is_none(store: Store, file: Path, content: bytes) -> None:
+    store.keep(file, SHA256, SOURCE)
+    (note,) = (store.root / "published").glob("*.json")
+    note.write_bytes(content)
+    assert store.known(SOURCE) is None
+    store.keep(file, SHA256, SOURCE)
+    assert store.known(SOURCE) == SHA256
 
 
 # Whether anything can be stored

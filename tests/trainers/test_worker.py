@@ -1,8 +1,6 @@
-"""A stage goes from its teacher to its stored result, whatever happens on the way and however often it is begun."""
+"""A stage goes from its teacher to its stored result, by one of several workers too, or it is said why it cannot."""
 
 import json
-import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,79 +10,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.trainers.stages import CPU, DIGITS, STEPS, order, stage
+from tests.trainers.works import ROOT, TAUGHT, Crash, crash, names, run, untimed
 from trainers import build, teacher, worker
-from trainers.data.batches import Batch, Batches
 from trainers.evaluate import measure
-from trainers.loop import NonFinite, Stopped
+from trainers.loop import NonFinite
 from trainers.spec import Call, Data, Invalid, Stage, Weights
 from trainers.store import Damaged, Result, Store, digest
 from trainers.teacher import NotTheTeacher
 from trainers.worker import Entry, Order, work
-
-ROOT = stage(seed=7, epochs=1)
-TAUGHT = stage({"LD": {"weight": 2}}, "KD", teacher=ROOT, epochs=3, optimizer="AdamW", lr=0.003, ema=0.5)
-
-
-class Crash(BaseException):
-    """As sudden as a kill."""
-
-
-def run(one: Stage, folder: Path, **facts: Any) -> Result:
-    hooks = {name: facts.pop(name) for name in ("report", "stop", "wrap") if name in facts}
-    return work(order(one, folder, **facts), device=CPU, **hooks)
-
-
-def untimed(history: list[Entry]) -> list[Entry]:
-    return [{name: value for name, value in entry.items() if "second" not in name} for entry in history]
-
-
-def names(folder: Path, one: Stage) -> list[str]:
-    return sorted(path.name for path in (folder / one.key).iterdir())
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
-    """The taught stage, trained in one go, and where."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    run(ROOT, folder)
-    return run(TAUGHT, folder), folder
-
-
-@pytest.fixture
-def folder(tmp_path: Path, undisturbed: tuple[Result, Path]) -> Path:
-    """A store in which the teacher is trained already."""
-    whole = undisturbed[1] / ROOT.key
-    (tmp_path / ROOT.key).mkdir()
-    for file in whole.iterdir():
-        (tmp_path / ROOT.key / file.name).write_bytes(file.read_bytes())
-    return tmp_path
-
-
-@pytest.fixture
-def epochs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The epochs that were really trained, counted from 0."""
-    trained: list[int] = []
-    real = Batches.epoch
-
-    def counted(self: Batches, n: int) -> Iterator[Batch]:
-        trained.append(n)
-        return real(self, n)
-
-    monkeypatch.setattr(Batches, "epoch", counted)
-    yield trained
-
-
-def crash(*_: Any, **__: Any) -> Any:
-    raise Crash
-
-
-def raising_at(epoch: int, error: BaseException) -> Callable[[Entry], None]:
-    def report(entry: Entry) -> None:
-        if entry["epoch"] == epoch:
-            raise error
-
-    return report
-
 
 # One stage in one go
 
@@ -191,156 +124,6 @@ def test_an_order_survives_json() -> None:
     one = order(TAUGHT, Path("some/store"), evaluate_every=3)
     again = Order.model_validate_json(one.model_dump_json())
     assert again == one and again.stage.key == TAUGHT.key
-
-
-# Interrupted
-
-
-@pytest.mark.parametrize("epoch", [1, 2, 3])
-@pytest.mark.parametrize(
-    "error", [Crash(), RuntimeError("the network is down"), Stopped()], ids=lambda e: type(e).__name__
-)
-def test_an_interruption_after_an_epoch_costs_nothing(
-    undisturbed: tuple[Result, Path], folder: Path, epochs: list[int], epoch: int, error: BaseException
-) -> None:
-    with pytest.raises(type(error)):
-        run(TAUGHT, folder, report=raising_at(epoch, error))
-    assert Store(folder).get(TAUGHT) is None and Store(folder).begun(TAUGHT.key) == epoch
-    told: list[float] = []
-    result = run(TAUGHT, folder, report=lambda entry: told.append(entry["epoch"]))
-    assert epochs == [0, 1, 2], "every epoch once"
-    assert told == [1, 2, 3], "who comes late hears all of it"
-    assert result.sha256 == undisturbed[0].sha256 and untimed(result.history) == untimed(undisturbed[0].history)
-    assert names(folder, TAUGHT) == ["measured.json", "result.json", "weights.safetensors"]
-
-
-def test_a_stop_in_the_middle_of_an_epoch_goes_on_from_its_start(
-    undisturbed: tuple[Result, Path], folder: Path, epochs: list[int]
-) -> None:
-    asked = 0
-
-    def stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked == STEPS + 3
-
-    with pytest.raises(Stopped):
-        run(TAUGHT, folder, stop=stop)
-    assert Store(folder).begun(TAUGHT.key) == 1
-    assert run(TAUGHT, folder).sha256 == undisturbed[0].sha256 and epochs == [0, 1, 1, 2]
-
-
-@pytest.mark.parametrize(
-    ("place", "name"), [(Store, "put"), (worker, "_finish"), (teacher, "restore")], ids=["put", "finish", "read back"]
-)
-def test_a_crash_between_the_last_epoch_and_the_result_trains_nothing_again(
-    undisturbed: tuple[Result, Path], folder: Path, epochs: list[int], place: Any, name: str
-) -> None:
-    Store(folder)
-    with monkeypatched(place, name, TAUGHT), pytest.raises(Crash):
-        run(TAUGHT, folder)
-    assert epochs == [0, 1, 2]
-    result = run(TAUGHT, folder)
-    assert epochs == [0, 1, 2] and result.sha256 == undisturbed[0].sha256
-    assert untimed(result.history) == untimed(undisturbed[0].history)
-
-
-def monkeypatched(place: Any, name: str, one: Stage) -> Any:
-    """Crash when this stage, and not its teacher, gets there."""
-    real = getattr(place, name)
-
-    def act(*args: Any, **kwargs: Any) -> Any:
-        whose = [getattr(arg, "stage", arg) for arg in args]
-        if one in [value for value in whose if isinstance(value, Stage)]:
-            raise Crash
-        return real(*args, **kwargs)
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(place, name, act)
-
-    class Undo:
-        def __enter__(self) -> None: ...
-
-        def __exit__(self, *_: Any) -> None:
-            patch.undo()
-
-    return Undo()
-
-
-def test_a_crash_while_measuring_repeats_that_epoch_only(
-    undisturbed: tuple[Result, Path], folder: Path, epochs: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[int] = []
-
-    def second(*args: Any, **kwargs: Any) -> dict[str, float]:
-        calls.append(1)
-        if len(calls) == 2:
-            raise Crash
-        return measure(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(worker, "measure", second)
-        with pytest.raises(Crash):
-            run(TAUGHT, folder)
-    assert run(TAUGHT, folder).sha256 == undisturbed[0].sha256 and epochs == [0, 1, 1, 2]
-
-
-@pytest.mark.parametrize("writes", [11, 12])
-def test_a_process_that_always_dies_after_a_few_writes_still_gets_there(
-    undisturbed: tuple[Result, Path], folder: Path, monkeypatch: pytest.MonkeyPatch, writes: int
-) -> None:
-    """An epoch's state takes five operations on the disk, a result eleven: one of them is the last."""
-    left = 0
-
-    def mortal(operation: Callable[..., Any]) -> Callable[..., Any]:
-        def act(*args: Any, **kwargs: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Crash
-            return operation(*args, **kwargs)
-
-        return act
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", mortal(Path.rename))
-        patch.setattr(Path, "unlink", mortal(Path.unlink))
-        patch.setattr(Path, "write_text", mortal(Path.write_text))
-        patch.setattr(os, "fsync", mortal(os.fsync))
-        patch.setattr(torch, "save", mortal(torch.save))
-        deaths = 0
-        for _ in range(12):
-            left = writes
-            try:
-                result = run(TAUGHT, folder)
-                break
-            except Crash:
-                deaths += 1
-    assert deaths
-    assert result.sha256 == undisturbed[0].sha256 and Store(folder).check(TAUGHT)
-
-
-def test_a_damaged_state_costs_its_epochs_and_no_more(
-    undisturbed: tuple[Result, Path], folder: Path, epochs: list[int]
-) -> None:
-    with pytest.raises(Crash):
-        run(TAUGHT, folder, report=raising_at(2, Crash()))
-    (state,) = (folder / TAUGHT.key).glob("state-*.pt")
-    content = bytearray(state.read_bytes())
-    content[len(content) // 2] ^= 8
-    state.write_bytes(bytes(content))
-    assert run(TAUGHT, folder).sha256 == undisturbed[0].sha256 and epochs == [0, 1, 0, 1, 2]
-
-
-def test_weights_that_were_found_damaged_are_trained_anew_to_the_same_bytes(folder: Path) -> None:
-    before = run(stage(epochs=1), folder)
-    store = Store(folder)
-    file = store.weights_file(before.key)
-    content = bytearray(file.read_bytes())
-    content[200] ^= 1
-    file.write_bytes(bytes(content))
-    assert not store.check(before.stage)
-    assert run(before.stage, folder).sha256 == before.sha256 and store.check(before.stage)
 
 
 # What is refused

@@ -1,7 +1,6 @@
 """Deformable convolutions against a literal one, and everywhere that a convolution can be."""
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -14,12 +13,8 @@ MODULATED = pytest.mark.parametrize("modulated", [False, True])
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def seed() -> None:
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 def moving(conv: nn.Conv2d, *, modulated: bool, far: float = 1.0) -> Deformable:

@@ -1,7 +1,6 @@
 """Inception: torchvision's GoogLeNet without its classifier, and the narrower ones of the same depth."""
 
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 from torchvision.models import get_model
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from tests.trainers.torchvisions import restless
 from trainers import backbones
 from trainers.backbones import Inception
 from trainers.norm import Colours
@@ -19,31 +19,14 @@ from trainers.spec import Call, Invalid
 MAPS = ["conv3", "inception3b", "inception4e", "inception5b"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def googlenet(**args: Any) -> Any:
     return get_model("googlenet", weights=None, aux_logits=False, init_weights=False, **args)
-
-
-def restless(model: nn.Module) -> nn.Module:
-    """With statistics in its batch norms that a network does not start with."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.2, 0.6)
-    return model.eval()
 
 
 def pair(**args: Any) -> tuple[Any, Any]:
     """torchvision's network, to be asked for its maps, and ours of the same weights."""
     torch.manual_seed(0)
-    whole = restless(googlenet(**args))
+    whole = restless(googlenet(**args), 0.2, 0.6)
     backbone = Inception().eval()
     backbone.load_state_dict({k: v for k, v in whole.state_dict().items() if not k.startswith("fc.")})
     with warnings.catch_warnings():

@@ -1,13 +1,12 @@
 """MobileNetV2 and V3: torchvision's weights fit, and the maps are the last ones of each resolution."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 from torchvision.models import get_model
 
+from tests.trainers.torchvisions import restless
 from trainers import backbones
 from trainers.backbones import MobileNetV2, MobileNetV3
 from trainers.spec import Call, Invalid
@@ -19,23 +18,6 @@ CASES = [
     ("mobilenet_v3_small", MobileNetV3, {"size": "small"}, 2_542_856, 577 * 1024 + 1025 * 1000, (1, 3, 8, 12)),
 ]
 EVERY = pytest.mark.parametrize(("name", "ours", "args", "last"), [(*case[:3], case[-1]) for case in CASES])
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def restless(model: nn.Module) -> nn.Module:
-    """With statistics in its batch norms that a network does not start with."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return model.eval()
 
 
 @EVERY

@@ -1,5 +1,7 @@
 """ResNet: torchvision's weights fit, and the published parameter counts; Caffe's style; deformable convolutions."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -73,9 +75,10 @@ def test_images_in_another_memory_layout_change_nothing() -> None:
         torch.testing.assert_close(found, backbone(images))
 
 
+@pytest.mark.parametrize("style", ["caffe", "detectron"])
 @pytest.mark.parametrize("depth", [50, 101])
-def test_caffes_style_halves_in_the_first_convolution_of_a_stage(depth: int) -> None:
-    torchs, caffes = on_meta(depth=depth), on_meta(depth=depth, style="caffe")
+def test_caffes_style_halves_in_the_first_convolution_of_a_stage(depth: int, style: str) -> None:
+    torchs, caffes = on_meta(depth=depth), on_meta(depth=depth, style=style)
     assert torchs.state_dict().keys() == caffes.state_dict().keys()
     halving = {"layer2.0", "layer3.0", "layer4.0"}
     for backbone, name in ((torchs, "conv2"), (caffes, "conv1")):
@@ -84,12 +87,15 @@ def test_caffes_style_halves_in_the_first_convolution_of_a_stage(depth: int) -> 
         assert strided == {"conv1", *expected}
 
 
-def test_caffes_style_reads_blue_green_and_red_of_0_to_255() -> None:
-    colours = ResNet(depth=18, style="caffe").colours
+@pytest.mark.parametrize(
+    ("style", "means"), [("caffe", (103.53, 116.28, 123.675)), ("detectron", (102.9801, 115.9465, 122.7717))]
+)
+def test_caffes_style_reads_blue_green_and_red_of_0_to_255(style: Any, means: tuple[float, float, float]) -> None:
+    colours = ResNet(depth=18, style=style).colours
     assert not colours.state_dict()
-    red, green, blue = 200.0, 10.0, 103.53
+    red, green, blue = 200.0, 10.0, means[0]
     image = torch.tensor([red, green, blue]).div(255).view(3, 1, 1).expand(2, 3, 2, 2)
-    expected = torch.tensor([0.0, 10 - 116.28, 200 - 123.675])
+    expected = torch.tensor([0.0, 10 - means[1], 200 - means[2]])
     torch.testing.assert_close(colours(image)[1, :, 0, 1], expected, rtol=1e-5, atol=1e-4)
 
 
@@ -120,6 +126,13 @@ def test_every_second_convolution_of_c3_to_c5_becomes_deformable(
         assert convolution.stride == plain.get_submodule(f"{block}.conv2").stride
     count, before = (sum(p.numel() for p in b.parameters()) for b in (deformable, plain))
     assert count - before == more
+
+
+@pytest.mark.parametrize(("first", "layers"), [(3, (2, 3, 4)), (4, (3, 4)), (5, (4,))])
+def test_deformable_convolutions_can_begin_later(first: int, layers: tuple[int, ...]) -> None:
+    added = on_meta(depth=18, dcn="v2", dcn_from=first).state_dict().keys() - on_meta(depth=18).state_dict().keys()
+    assert added == {f"layer{n}.{i}.conv2.conv_offset.{x}" for n in layers for i in (0, 1) for x in ("weight", "bias")}
+    assert on_meta(depth=18, dcn_from=first).state_dict().keys() == on_meta(depth=18).state_dict().keys()
 
 
 def test_at_first_deformable_convolutions_change_nothing() -> None:

@@ -67,7 +67,15 @@ def test_deformable_convolutions_keep_the_groups_and_share_the_offsets(dcn: str,
     }
 
 
-@pytest.mark.parametrize("args", [{"depth": 18}, {"cardinality": "32x8d"}, {"dcn": True}])
+def test_deformable_convolutions_can_begin_in_c4() -> None:
+    """As in mmdetection's gfl_x101_32x4d_fpn_dconv_c4-c5."""
+    with torch.device("meta"):
+        names = ResNeXt(dcn="v2", dcn_from=4).state_dict()
+    blocks = [f"layer{stage}.{i}" for stage, count in ((3, 23), (4, 3)) for i in range(count)]
+    assert [n for n in names if n.endswith("offset.weight")] == [f"{b}.conv2.conv_offset.weight" for b in blocks]
+
+
+@pytest.mark.parametrize("args", [{"depth": 18}, {"dcn_from": 2}, {"cardinality": "32x8d"}, {"dcn": True}])
 def test_knobs_out_of_range_are_refused(args: dict[str, object]) -> None:
     with pytest.raises(Invalid):
         Call(name="ResNeXt", args=args).complete(backbones)

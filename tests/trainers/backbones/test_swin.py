@@ -1,6 +1,5 @@
 """Swin: torchvision's weights fit, a norm on each map, and a size for the demos."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,14 +13,6 @@ from trainers.backbones import Swin
 from trainers.spec import Call, Invalid
 
 NORMS = {f"norm{i}.{name}" for i in range(4) for name in ("weight", "bias")}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def features(state: dict[str, Tensor]) -> dict[str, Tensor]:

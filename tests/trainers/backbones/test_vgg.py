@@ -1,6 +1,5 @@
 """VGG: torchvision's weights fit, with batch norm and without; narrower ones; any size."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,14 +20,6 @@ LAST = {
     (16, "batch"): (22, 32, 42, 43),
 }
 EVERY = pytest.mark.parametrize(("depth", "norm"), list(LAST))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def torchvisions(depth: int, norm: str) -> Any:

@@ -15,8 +15,6 @@ from trainers.data.split import Split, classes_of
 from trainers.outputs import Truth
 from trainers.spec import Invalid
 
-torch.set_num_threads(1)
-
 SIZES = [(40, 30), (30, 40), (64, 64), (33, 20), (10, 90), (40, 30), (50, 50)]  # height, width
 
 

@@ -12,8 +12,6 @@ from trainers.data import digits as drawing
 from trainers.data.digits import write
 from trainers.spec import Call, Invalid
 
-torch.set_num_threads(1)
-
 
 def pixels(split: trainers.data.split.Split) -> torch.Tensor:
     return torch.stack([split.read(index) for index in range(len(split))])

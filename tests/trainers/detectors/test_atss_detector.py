@@ -1,91 +1,47 @@
 """ATSS: its losses written out cell by cell, how its boxes are decoded and ordered, and what padding may not do."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from trainers import workers
-from trainers.backbones import ResNet, TinyResNet
+from tests.trainers.detectors.scenes import STRIDES, THREE, drawer, small, truth
+from tests.trainers.detectors.written_out import (
+    centerness,
+    cross_entropy,
+    distances,
+    distribution_focal,
+    edges,
+    focal,
+    focal_of_nothing,
+    overlap,
+    sigmoid,
+)
+from trainers.backbones import ResNet
 from trainers.detectors import ATSS, GFL
-from trainers.outputs import Outputs, Targets, Truth
+from trainers.outputs import Outputs, Targets
 
-STRIDES = (4, 8, 16)
 BINS = 9
 SIDE = 64
 CELLS = (256, 64, 16)
 EVERY_KIND = pytest.mark.parametrize("reg_max", [0, BINS - 1], ids=["deltas", "distributions"])
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make(**knobs: Any) -> ATSS:
-    torch.manual_seed(0)
-    small: dict[str, Any] = {"channels": 16, "convs": 1, "extra": 0}
-    return ATSS(TinyResNet(width=8), 3, **{**small, **knobs})
+    return small(ATSS, **{"channels": 16, "convs": 1, "extra": 0, **knobs})
 
 
-def truth(*boxes: list[list[float]], size: tuple[int, int] = (SIDE, SIDE)) -> Truth:
-    """Images with boxes of class 0, 1, 2, 0, ... each."""
-    return Truth(
-        boxes=[torch.tensor(b).view(-1, 4) for b in boxes],
-        labels=[torch.arange(len(b)) % 3 for b in boxes],
-        sizes=[size] * len(boxes),
-        ids=list(range(len(boxes))),
-        scales=[(1.0, 1.0)] * len(boxes),
-    )
-
-
-def said(images: int, reg_max: int = 0, *, seed: int = 0) -> Outputs:
+def said(images: int, reg_max: int = 0) -> Outputs:
     """Outputs that are leaves."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def levels(channels: int) -> list[Tensor]:
-        shapes = [(images, channels, SIDE // s, SIDE // s) for s in STRIDES]
-        return [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
-
-    box = levels(4 * (reg_max + 1) if reg_max else 4)
-    return Outputs(levels(16), levels(3), box, own={"centerness": levels(1)})
-
-
-def part(outputs: Outputs, images: slice) -> Outputs:
-    features, cls, box, centred = (
-        [x[images] for x in levels]
-        for levels in (outputs.features, outputs.cls, outputs.box, outputs.own["centerness"])
-    )
-    return Outputs(features, cls, box, own={"centerness": centred})
-
-
-THREE = truth([[3.0, 5, 33, 40], [4.0, 3, 61, 62]], [], [[10.0, 8, 22, 21], [30.0, 20, 61, 60], [2.0, 40, 20, 63]])
-
-
-def softmax(z: list[float]) -> list[float]:
-    e = [math.exp(v) for v in z]
-    return [v / sum(e) for v in e]
-
-
-def giou(a: list[float], b: list[float]) -> float:
-    width, height = (max(0.0, min(a[k + 2], b[k + 2]) - max(a[k], b[k])) for k in (0, 1))
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
-    hull = math.prod(max(a[k + 2], b[k + 2]) - min(a[k], b[k]) for k in (0, 1))
-    return width * height / union - (hull - union) / hull
+    draw = drawer(images)
+    box = draw(4 * (reg_max + 1) if reg_max else 4)
+    return Outputs(draw(16), draw(3), box, own={"centerness": draw(1)})
 
 
 def decoded(values: list[float], x: float, y: float, stride: int, *, reg_max: int) -> list[float]:
     if reg_max:
-        bins = [softmax(values[e * BINS : (e + 1) * BINS]) for e in range(4)]
-        left, top, right, bottom = (stride * sum(k * v for k, v in enumerate(one)) for one in bins)
+        left, top, right, bottom = (stride * d for d in distances(values))
         return [x - left, y - top, x + right, y + bottom]
     side = 8 * stride
     x, y = x + 0.1 * values[0] * side, y + 0.1 * values[1] * side
@@ -108,28 +64,19 @@ def literal(outputs: Outputs, targets: Targets, *, reg_max: int) -> dict[str, fl
             for i in range(side):
                 for j in range(side):
                     p = owner.get(image * sum(CELLS) + sum(CELLS[:level]) + i * side + j)
-                    for k, z in enumerate(cls[i][j]):
-                        score = 1 / (1 + math.exp(-z))
-                        if p is not None and k == targets.label[p]:
-                            sums["cls"] -= 0.25 * (1 - score) ** 2 * math.log(score)
-                        else:
-                            sums["cls"] -= 0.75 * score**2 * math.log(1 - score)
+                    sums["cls"] += focal(cls[i][j], None if p is None else int(targets.label[p]))
                     if p is None:
                         continue
                     counts[image] += 1
                     x, y, real = j * stride, i * stride, targets.box[p].tolist()
-                    le, to, ri, bo = x - real[0], y - real[1], real[2] - x, real[3] - y
-                    target = math.sqrt(min(le, ri) / max(le, ri) * min(to, bo) / max(to, bo))
-                    q = 1 / (1 + math.exp(-centred[i][j][0]))
-                    sums["centerness"] -= target * math.log(q) + (1 - target) * math.log(1 - q)
+                    target = centerness(x, y, real)
+                    sums["centerness"] += cross_entropy(sigmoid(centred[i][j][0]), target)
                     predicted = decoded(box[i][j], x, y, stride, reg_max=reg_max)
-                    sums["box"] += target * (1 - giou(predicted, real))
+                    sums["box"] += target * (1 - overlap(predicted, real)[1])
                     sums["weight"] += target
-                    for e, d in enumerate((le, to, ri, bo) if reg_max else ()):
-                        one = softmax(box[i][j][e * BINS : (e + 1) * BINS])
-                        d = min(d / stride, reg_max - 0.1)
-                        k = math.floor(d)
-                        sums["dfl"] -= target * ((k + 1 - d) * math.log(one[k]) + (d - k) * math.log(one[k + 1])) / 4
+                    if reg_max:
+                        wanted = [d / stride for d in edges(x, y, real)]
+                        sums["dfl"] += target * distribution_focal(box[i][j], wanted)
     number = sum(max(1, count) for count in counts)
     found = {"cls": sums["cls"] / number, "centerness": sums["centerness"] / number}
     found["box"] = 2 * sums["box"] / sums["weight"]
@@ -150,8 +97,7 @@ def test_the_losses_are_those_of_mmdetection_written_out(reg_max: int) -> None:
 
 def test_positives_are_those_of_gfl() -> None:
     model, outputs = make(), said(3)
-    torch.manual_seed(0)
-    gfl = GFL(TinyResNet(width=8), 3, channels=16, convs=1, extra=0)
+    gfl = small(GFL, channels=16, convs=1, extra=0)
     ours, theirs = model.assign(outputs, THREE), gfl.assign(outputs, THREE)
     for name in ("row", "level", "label", "box", "valid"):
         assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
@@ -169,38 +115,11 @@ def test_each_loss_teaches_its_own_output_alone(reg_max: int) -> None:
 
 
 @EVERY_KIND
-def test_losses_of_two_workers_average_to_the_losses_of_one(reg_max: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, outputs = make(reg_max=reg_max), said(3, reg_max)
-    whole = model.losses(outputs, model.assign(outputs, THREE))
-
-    def half(images: slice) -> tuple[Outputs, Targets]:
-        own = part(outputs, images)
-        own_truth = replace(THREE, boxes=THREE.boxes[images], labels=THREE.labels[images], sizes=THREE.sizes[images])
-        return own, model.assign(own, own_truth)
-
-    halves = [half(slice(0, 1)), half(slice(1, 3))]
-    seen: list[Tensor] = []
-
-    def remember(x: Tensor) -> Tensor:
-        seen.append(x.detach())
-        return x.detach()
-
-    monkeypatch.setattr(workers, "mean", remember)
-    for own, targets in halves:
-        model.losses(own, targets)
-    monkeypatch.setattr(workers, "mean", lambda _: torch.stack(seen).mean(0))
-    found = [model.losses(own, targets) for own, targets in halves]
-    for name, loss in whole.items():
-        torch.testing.assert_close((found[0][name] + found[1][name]) / 2, loss)
-
-
-@EVERY_KIND
 def test_a_batch_without_boxes_has_gradients_of_zero_for_boxes_and_divides_by_its_images(reg_max: int) -> None:
     model, outputs = make(reg_max=reg_max), said(2, reg_max)
     losses = model.losses(outputs, model.assign(outputs, truth([], [])))
     assert losses["box"].item() == losses["centerness"].item() == 0
-    z = torch.cat([c.detach().flatten() for c in outputs.cls])
-    torch.testing.assert_close(losses["cls"], 0.75 * (z.sigmoid() ** 2 * F.softplus(z)).sum() / 2)
+    torch.testing.assert_close(losses["cls"], focal_of_nothing(outputs.cls) / 2)
     sum(losses.values()).backward()
     for level in (*outputs.box, *outputs.own["centerness"]):
         assert level.grad is not None and not level.grad.any()
@@ -275,19 +194,6 @@ def test_a_level_scales_its_boxes_and_nothing_else() -> None:
         torch.testing.assert_close(y, x * scale)
     for x, y in zip(before.own["centerness"] + before.cls, after.own["centerness"] + after.cls, strict=True):
         assert torch.equal(x, y)
-
-
-@EVERY_KIND
-def test_losses_are_float32_under_autocast_and_equal_those_of_the_same_outputs_without(reg_max: int) -> None:
-    model = make(reg_max=reg_max)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = model(torch.rand(3, 3, SIDE, SIDE))
-        targets = model.assign(outputs, THREE)
-        inside = model.losses(outputs, targets)
-    assert outputs.cls[0].dtype == torch.bfloat16
-    for name, loss in model.losses(outputs, targets).items():
-        assert inside[name].dtype == torch.float32
-        assert torch.equal(inside[name], loss)
 
 
 TOWER = 4 * (256 * 256 * 9 + 2 * 256)

@@ -1,6 +1,5 @@
 """Faster R-CNN is torchvision's in its conventions, and its own pieces put together in mmdetection's."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,32 +10,14 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
 from tests.trainers.detectors import twins
-from trainers.backbones import ResNet, TinyResNet
+from tests.trainers.detectors.scenes import THREE, small, truth
+from trainers.backbones import ResNet
 from trainers.detectors import FasterRCNN, proposals, regions
-from trainers.outputs import Outputs, Truth
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from trainers.outputs import Outputs
 
 
 def make(num_classes: int = 3, **knobs: Any) -> FasterRCNN:
-    torch.manual_seed(0)
-    small: dict[str, Any] = {"channels": 16, "hidden": 16, "pooled": 3}
-    return FasterRCNN(TinyResNet(width=8), num_classes, **{**small, **knobs})
-
-
-def truth(*boxes: list[list[float]], sizes: list[tuple[int, int]] | None = None) -> Truth:
-    many = [torch.tensor(box).view(-1, 4) for box in boxes]
-    labels = [torch.arange(len(box)) % 3 for box in many]
-    return Truth(many, labels, sizes or [(64, 64)] * len(many), list(range(len(many))), [(1.0, 1.0)] * len(many))
-
-
-THREE = truth([[3.0, 5, 33, 40], [4.0, 3, 61, 62]], [], [[10.0, 8, 22, 21], [30.0, 20, 61, 60], [2.0, 40, 20, 63]])
+    return small(FasterRCNN, num_classes, **{"channels": 16, "hidden": 16, "pooled": 3, **knobs})
 
 
 def images(count: int = 3) -> Tensor:

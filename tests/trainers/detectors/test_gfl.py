@@ -1,105 +1,30 @@
 """GFL: the whole loss written out level by level, its divisors, and what padding may not do."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import box_iou, complete_box_iou_loss, generalized_box_iou_loss
 
-from trainers import workers
-from trainers.backbones import ResNet, TinyResNet
+from tests.trainers.detectors.scenes import THREE, drawer, small, truth
+from tests.trainers.detectors.written_out import generalized_focal
+from trainers.backbones import ResNet
 from trainers.detectors import GFL
-from trainers.outputs import Outputs, Targets, Truth
+from trainers.outputs import Outputs, Truth
 
-STRIDES = (4, 8, 16)
 BINS = 9
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def make(**knobs: Any) -> GFL:
+    return small(GFL, **{"channels": 16, "convs": 1, "extra": 0, "reg_max": BINS - 1, **knobs})
 
 
-def make(num_classes: int = 3, **knobs: Any) -> GFL:
-    torch.manual_seed(0)
-    small: dict[str, Any] = {"channels": 16, "convs": 1, "extra": 0, "reg_max": BINS - 1}
-    return GFL(TinyResNet(width=8), num_classes, **{**small, **knobs})
-
-
-def truth(*boxes: list[list[float]], size: tuple[int, int] = (64, 64)) -> Truth:
-    """Images with boxes of class 0, 1, 2, 0, ... each."""
-    return Truth(
-        boxes=[torch.tensor(b).view(-1, 4) for b in boxes],
-        labels=[torch.arange(len(b)) % 3 for b in boxes],
-        sizes=[size] * len(boxes),
-        ids=list(range(len(boxes))),
-        scales=[(1.0, 1.0)] * len(boxes),
-    )
-
-
-def said(images: int, *, seed: int = 0, side: int = 64, num_classes: int = 3) -> Outputs:
+def said(images: int) -> Outputs:
     """Outputs that are leaves; with confident enough scores that the weights differ."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def levels(channels: int) -> list[Tensor]:
-        shapes = [(images, channels, side // s, side // s) for s in STRIDES]
-        return [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
-
-    return Outputs(levels(16), levels(num_classes), levels(4 * BINS))
-
-
-THREE = truth([[3.0, 5, 33, 40], [4.0, 3, 61, 62]], [], [[10.0, 8, 22, 21], [30.0, 20, 61, 60], [2.0, 40, 20, 63]])
-
-
-def literal(outputs: Outputs, targets: Targets, *, ciou: bool) -> dict[str, float]:
-    """Level by level and location by location, in the words of the paper and its code."""
-    per_image = sum(cls[0, 0].numel() for cls in outputs.cls)
-    owner = {row: p for p, row in enumerate(targets.row.tolist())}
-    counts = [0] * targets.images
-    sums = dict.fromkeys(("qfl", "box", "dfl", "weight"), 0.0)
-    offset = 0
-    for cls, box, stride in zip(outputs.cls, outputs.box, STRIDES, strict=True):
-        height, width = cls.shape[2:]
-        for image in range(targets.images):
-            for i in range(height):
-                for j in range(width):
-                    z = cls[image, :, i, j].detach()
-                    quality = torch.zeros_like(z)
-                    p = owner.get(image * per_image + offset + i * width + j)
-                    if p is not None:
-                        counts[image] += 1
-                        edges = box[image, :, i, j].detach().view(4, BINS)
-                        d = (edges.softmax(1) * torch.arange(BINS)).sum(1)
-                        predicted = torch.stack([j - d[0], i - d[1], j + d[2], i + d[3]])[None]
-                        real = targets.box[p][None] / stride
-                        quality[targets.label[p]] = box_iou(predicted, real).item()
-                        weight = z.sigmoid().max().item()
-                        loss = complete_box_iou_loss if ciou else generalized_box_iou_loss
-                        sums["box"] += weight * loss(predicted, real).item()
-                        x1, y1, x2, y2 = real[0].tolist()
-                        for e, y in enumerate((j - x1, i - y1, x2 - j, y2 - i)):
-                            y = min(max(y, 0), BINS - 1 - 0.1)
-                            k = math.floor(y)
-                            log_p = edges[e].log_softmax(0)
-                            sums["dfl"] -= weight * ((k + 1 - y) * log_p[k] + (y - k) * log_p[k + 1]).item() / 4
-                        sums["weight"] += weight
-                    bce = F.binary_cross_entropy_with_logits(z, quality, reduction="none")
-                    sums["qfl"] += ((quality - z.sigmoid()).abs() ** 2 * bce).sum().item()
-        offset += height * width
-    number = sum(max(1, count) for count in counts)
-    return {
-        "qfl": sums["qfl"] / number,
-        "box": 2 * sums["box"] / sums["weight"],
-        "dfl": 0.25 * sums["dfl"] / sums["weight"],
-    }
+    draw = drawer(images)
+    return Outputs(draw(16), draw(3), draw(4 * BINS))
 
 
 @pytest.mark.parametrize("box_loss", ["giou", "ciou"])
@@ -109,7 +34,7 @@ def test_the_losses_are_those_of_the_paper_written_out(box_loss: str) -> None:
     targets.box[0] = torch.tensor([-90.0, -80, 150, 160])  # its edges are farther away than the last bin
     assert len(set(targets.level.tolist())) > 1
     found = {name: loss.item() for name, loss in model.losses(outputs, targets).items()}
-    assert found == pytest.approx(literal(outputs, targets, ciou=box_loss == "ciou"), rel=1e-4)
+    assert found == pytest.approx(generalized_focal(outputs, targets, ciou=box_loss == "ciou"), rel=1e-4)
 
 
 def test_scores_learn_from_quality_alone_and_edges_from_boxes_alone() -> None:
@@ -137,31 +62,6 @@ def test_positives_carry_the_label_and_the_box_that_they_lie_in() -> None:
     assert (targets.images, targets.levels) == (3, 3)
     cell = targets.row % 336
     assert torch.equal(targets.level, (cell >= 256).long() + (cell >= 320).long())
-
-
-def test_losses_of_two_workers_average_to_the_losses_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, outputs = make(), said(3)
-    whole = model.losses(outputs, model.assign(outputs, THREE))
-
-    def part(images: slice) -> tuple[Outputs, Targets]:
-        own = Outputs(*([x[images] for x in levels] for levels in (outputs.features, outputs.cls, outputs.box)))
-        own_truth = replace(THREE, boxes=THREE.boxes[images], labels=THREE.labels[images], sizes=THREE.sizes[images])
-        return own, model.assign(own, own_truth)
-
-    parts = [part(slice(0, 1)), part(slice(1, 3))]
-    seen: list[Tensor] = []
-
-    def remember(x: Tensor) -> Tensor:
-        seen.append(x.detach())
-        return x.detach()
-
-    monkeypatch.setattr(workers, "mean", remember)
-    for own, targets in parts:
-        model.losses(own, targets)
-    monkeypatch.setattr(workers, "mean", lambda _: torch.stack(seen).mean(0))
-    halves = [model.losses(own, targets) for own, targets in parts]
-    for name, loss in whole.items():
-        torch.testing.assert_close((halves[0][name] + halves[1][name]) / 2, loss)
 
 
 def test_a_batch_twice_over_has_the_same_losses() -> None:
@@ -233,18 +133,6 @@ def test_every_class_starts_at_a_score_of_one_in_a_hundred() -> None:
     outputs = make()(torch.rand(2, 3, 64, 64))
     for cls in outputs.cls:
         torch.testing.assert_close(cls.sigmoid(), torch.full_like(cls, 0.01), atol=5e-3, rtol=0)
-
-
-def test_losses_are_float32_under_autocast_and_equal_those_of_the_same_outputs_without() -> None:
-    model = make()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = model(torch.rand(3, 3, 64, 64))
-        targets = model.assign(outputs, THREE)
-        inside = model.losses(outputs, targets)
-    assert outputs.cls[0].dtype == torch.bfloat16
-    for name, loss in model.losses(outputs, targets).items():
-        assert inside[name].dtype == torch.float32
-        assert torch.equal(inside[name], loss)
 
 
 @pytest.mark.parametrize(("depth", "count"), [(18, 19_420_889), (34, 29_529_049), (50, 32_440_537), (101, 51_432_665)])

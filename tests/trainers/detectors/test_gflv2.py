@@ -1,107 +1,34 @@
 """GFLv2: its quality and its losses written out, and that it is GFL wherever the quality is 1."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torchvision.ops import box_iou, generalized_box_iou_loss
+from torch.nn import functional as F
 
-from trainers.backbones import ResNet, TinyResNet
+from tests.trainers.detectors.scenes import THREE, drawer, small, truth
+from tests.trainers.detectors.written_out import generalized_focal
+from trainers.backbones import ResNet
 from trainers.detectors import GFL, GFLv2
 from trainers.detectors.gflv2 import product_logit, statistics
-from trainers.outputs import Outputs, Targets, Truth
+from trainers.outputs import Outputs
 from trainers.spec import Invalid
 
-STRIDES = (4, 8, 16)
 BINS = 9
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def make(kind: Any = GFLv2, num_classes: int = 3, **knobs: Any) -> Any:
-    torch.manual_seed(0)
-    small: dict[str, Any] = {"channels": 16, "convs": 1, "extra": 0, "reg_max": BINS - 1}
-    return kind(TinyResNet(width=8), num_classes, **{**small, **knobs})
-
-
-def truth(*boxes: list[list[float]], size: tuple[int, int] = (64, 64)) -> Truth:
-    """Images with boxes of class 0, 1, 2, 0, ... each."""
-    return Truth(
-        boxes=[torch.tensor(b).view(-1, 4) for b in boxes],
-        labels=[torch.arange(len(b)) % 3 for b in boxes],
-        sizes=[size] * len(boxes),
-        ids=list(range(len(boxes))),
-        scales=[(1.0, 1.0)] * len(boxes),
-    )
+def make(kind: Any = GFLv2, **knobs: Any) -> Any:
+    return small(kind, **{"channels": 16, "convs": 1, "extra": 0, "reg_max": BINS - 1, **knobs})
 
 
 def said(images: int, *, quality: float | None = None) -> Outputs:
     """Outputs that are leaves; with confident enough scores that the weights differ."""
-    generator = torch.Generator().manual_seed(0)
-
-    def levels(channels: int) -> list[Tensor]:
-        shapes = [(images, channels, 64 // s, 64 // s) for s in STRIDES]
-        return [torch.randn(shape, generator=generator) for shape in shapes]
-
-    features, cls, box = levels(16), levels(3), levels(4 * BINS)
-    good = [x.sigmoid() if quality is None else torch.full_like(x, quality) for x in levels(1)]
-    for x in cls + box + good:
-        x.requires_grad_()
-    return Outputs(features, cls, box, own={"quality": good})
-
-
-THREE = truth([[3.0, 5, 33, 40], [4.0, 3, 61, 62]], [], [[10.0, 8, 22, 21], [30.0, 20, 61, 60], [2.0, 40, 20, 63]])
-
-
-def literal(outputs: Outputs, targets: Targets) -> dict[str, float]:
-    """Location by location, in probabilities and in the words of the paper."""
-    per_image = sum(cls[0, 0].numel() for cls in outputs.cls)
-    owner = {row: p for p, row in enumerate(targets.row.tolist())}
-    counts = [0] * targets.images
-    sums = dict.fromkeys(("qfl", "box", "dfl", "weight"), 0.0)
-    row = 0
-    for image in range(targets.images):
-        for cls, box, good, stride in zip(outputs.cls, outputs.box, outputs.own["quality"], STRIDES, strict=True):
-            for i in range(cls.shape[2]):
-                for j in range(cls.shape[3]):
-                    quality = good[image, 0, i, j].item()
-                    scores = [quality / (1 + math.exp(-z)) for z in cls[image, :, i, j].tolist()]
-                    wanted = [0.0] * len(scores)
-                    if (p := owner.get(row)) is not None:
-                        counts[image] += 1
-                        edges = box[image, :, i, j].detach().view(4, BINS)
-                        d = (edges.softmax(1) * torch.arange(BINS)).sum(1)
-                        predicted = torch.stack([j - d[0], i - d[1], j + d[2], i + d[3]])[None]
-                        real = targets.box[p][None] / stride
-                        wanted[targets.label[p]] = box_iou(predicted, real).item()
-                        weight = max(scores)
-                        sums["weight"] += weight
-                        sums["box"] += weight * generalized_box_iou_loss(predicted, real).item()
-                        x1, y1, x2, y2 = real[0].tolist()
-                        for e, y in enumerate((j - x1, i - y1, x2 - j, y2 - i)):
-                            y = min(max(y, 0), BINS - 1 - 0.1)
-                            k = math.floor(y)
-                            log_p = edges[e].log_softmax(0)
-                            sums["dfl"] -= weight * ((k + 1 - y) * log_p[k] + (y - k) * log_p[k + 1]).item() / 4
-                    for q, s in zip(wanted, scores, strict=True):
-                        sums["qfl"] -= abs(q - s) ** 2 * (q * math.log(s) + (1 - q) * math.log(1 - s))
-                    row += 1
-    assert row == per_image * targets.images
-    return {
-        "qfl": sums["qfl"] / sum(max(1, count) for count in counts),
-        "box": 2 * sums["box"] / sums["weight"],
-        "dfl": 0.25 * sums["dfl"] / sums["weight"],
-    }
+    draw = drawer(images)
+    features, cls, box, z = draw(16), draw(3), draw(4 * BINS), draw(1)
+    good = [x.detach().sigmoid() if quality is None else torch.full_like(x, quality) for x in z]
+    return Outputs(features, cls, box, own={"quality": [x.requires_grad_() for x in good]})
 
 
 def test_the_losses_are_those_of_the_paper_written_out() -> None:
@@ -109,7 +36,7 @@ def test_the_losses_are_those_of_the_paper_written_out() -> None:
     targets = model.assign(outputs, THREE)
     assert len(set(targets.level.tolist())) > 1
     found = {name: loss.item() for name, loss in model.losses(outputs, targets).items()}
-    assert found == pytest.approx(literal(outputs, targets), rel=1e-4)
+    assert found == pytest.approx(generalized_focal(outputs, targets), rel=1e-4)
 
 
 def test_the_quality_is_that_of_the_paper_written_out() -> None:
@@ -189,7 +116,7 @@ def test_the_logit_of_a_product_is_exact_where_float32_would_round_it() -> None:
 def test_no_logit_and_no_quality_is_too_extreme_for_the_loss(z: float, quality: float, wanted: float) -> None:
     logit, good = torch.tensor([[z]], requires_grad=True), torch.tensor([[quality]], requires_grad=True)
     of_product = product_logit(logit, good)
-    loss = ((wanted - of_product.sigmoid()).abs() ** 2) * torch.nn.functional.binary_cross_entropy_with_logits(
+    loss = ((wanted - of_product.sigmoid()).abs() ** 2) * F.binary_cross_entropy_with_logits(
         of_product, torch.tensor([[wanted]])
     )
     loss.backward()
@@ -230,17 +157,11 @@ def test_what_the_padding_says_of_its_quality_changes_no_loss() -> None:
         torch.testing.assert_close(loss, quiet_losses[name])
 
 
-def test_under_autocast_the_quality_and_the_losses_are_float32() -> None:
-    model = make()
+def test_under_autocast_the_quality_is_float32() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = model(torch.rand(3, 3, 64, 64))
-        targets = model.assign(outputs, THREE)
-        inside = model.losses(outputs, targets)
+        outputs = make()(torch.rand(3, 3, 64, 64))
     assert outputs.cls[0].dtype == torch.bfloat16
     assert {x.dtype for x in outputs.own["quality"]} == {torch.float32}
-    for name, loss in model.losses(outputs, targets).items():
-        assert inside[name].dtype == torch.float32
-        assert torch.equal(inside[name], loss)
 
 
 def test_it_is_gfl_with_1409_parameters_more_under_the_names_of_its_two_layers() -> None:

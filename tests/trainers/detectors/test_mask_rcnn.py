@@ -1,6 +1,5 @@
 """Mask R-CNN is torchvision's in its conventions, learns masks, and says so when there are none."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torchvision.ops import roi_align
 
 from tests.trainers import stages
 from tests.trainers.detectors import twins
+from tests.trainers.detectors.scenes import small
 from trainers import detectors, workers
 from trainers.backbones import TinyResNet
 from trainers.detectors import FasterRCNN, MaskRCNN
@@ -23,17 +23,8 @@ from trainers.worker import work
 BOXES = [torch.tensor([[3.0, 5, 33, 40], [30.0, 3, 61, 62]]), torch.tensor([[10.0, 8, 42, 41]]), torch.empty(0, 4)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make(**knobs: Any) -> MaskRCNN:
-    torch.manual_seed(0)
-    return MaskRCNN(TinyResNet(width=8), 3, **{"channels": 8, "hidden": 16, "pooled": 3, **knobs})
+    return small(MaskRCNN, **{"channels": 8, "hidden": 16, "pooled": 3, **knobs})
 
 
 def truth() -> Truth:

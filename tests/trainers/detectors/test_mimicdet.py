@@ -1,21 +1,20 @@
 """MimicDet: its losses written out, whom mimicry moves, and that nothing of the T-head is left in evaluation."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from trainers import workers
+from tests.trainers.detectors.scenes import drawer, small, truth
+from tests.trainers.detectors.written_out import focal, focal_of_nothing
 from trainers.backbones import ResNet, TinyResNet
 from trainers.detectors import MimicDet
 from trainers.export import Raw, graph
-from trainers.outputs import Outputs, Targets, Truth
+from trainers.outputs import Outputs, Targets
 from trainers.spec import Invalid
 
 STRIDES = (8, 16)  # of P3 and P4; the T-head's levels have 4 and 8
@@ -23,52 +22,27 @@ CELLS = 8 * 8 + 4 * 4
 BOTH = pytest.mark.parametrize("separate", [False, True], ids=["shared", "separate"])
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def make(num_classes: int = 3, **knobs: Any) -> MimicDet:
-    torch.manual_seed(0)
-    small: dict[str, Any] = {"channels": 8, "hidden": 16, "convs": 1, "extra": 1 if knobs.get("separate") else 0}
-    return MimicDet(TinyResNet(width=8), num_classes, **{**small, **knobs})
-
-
-def truth(*boxes: list[list[float]], size: tuple[int, int] = (64, 64)) -> Truth:
-    """Images with boxes of class 0, 1, 2, 0, ... each."""
-    return Truth(
-        boxes=[torch.tensor(b).view(-1, 4) for b in boxes],
-        labels=[torch.arange(len(b)) % 3 for b in boxes],
-        sizes=[size] * len(boxes),
-        ids=list(range(len(boxes))),
-        scales=[(1.0, 1.0)] * len(boxes),
-    )
+def make(**knobs: Any) -> MimicDet:
+    extra = 1 if knobs.get("separate") else 0
+    return small(MimicDet, **{"channels": 8, "hidden": 16, "convs": 1, "extra": extra, **knobs})
 
 
 THREE = truth([[3.0, 5, 33, 40], [4.0, 3, 61, 62]], [], [[10.0, 8, 22, 21], [30.0, 20, 61, 60], [2.0, 30, 40, 63]])
 
 
-def said(images: int, *, hidden: int = 16, num_classes: int = 3) -> Outputs:
+def said(images: int, *, hidden: int = 16) -> Outputs:
     """Outputs of training that are leaves, with anchors that refinement moved."""
-    generator = torch.Generator().manual_seed(0)
-
-    def levels(channels: int, scale: float = 1.0, strides: tuple[int, ...] = STRIDES) -> list[Tensor]:
-        shapes = [(images, channels, 64 // s, 64 // s) for s in strides]
-        return [(torch.randn(shape, generator=generator) * scale).requires_grad_() for shape in shapes]
-
+    draw = drawer(images, strides=STRIDES)
     own = {
-        "score": levels(1),
-        "delta": levels(4, 0.1),
-        "cls": levels(num_classes + 1),
-        "box": levels(4),
-        "cls_features": levels(hidden),
-        "box_features": levels(hidden),
-        "staggered": levels(8, strides=(4, 8)),
+        "score": draw(1),
+        "delta": draw(4, 0.1),
+        "cls": draw(3 + 1),
+        "box": draw(4),
+        "cls_features": draw(hidden),
+        "box_features": draw(hidden),
+        "staggered": draw(8, strides=(4, 8)),
     }
-    return Outputs(levels(8), own=own)
+    return Outputs(draw(8), own=own)
 
 
 def at(levels: list[Tensor], row: int) -> Tensor:
@@ -112,12 +86,9 @@ def literal(model: MimicDet, outputs: Outputs, targets: Targets, mimics: tuple[s
     )
     wanted = dict(zip(targets.own["refinement"][0].tolist(), targets.own["refinement"][1].tolist(), strict=True))
     for row in range(targets.images * CELLS):
-        p = at(own["score"], row).sigmoid().item()
+        sums["refine_score"] += focal(at(own["score"], row).tolist(), 0 if row in wanted else None)
         if row in wanted:
-            sums["refine_score"] -= 0.25 * (1 - p) ** 2 * math.log(p)
             sums["refine_box"] += (at(own["delta"], row) - deltas(wanted[row], anchor(row))).abs().sum().item()
-        else:
-            sums["refine_score"] -= 0.75 * p**2 * math.log(1 - p)
 
     stds = torch.tensor([0.1, 0.1, 0.2, 0.2])
     losses: list[list[float]] = [[] for _ in range(targets.images)]
@@ -282,9 +253,7 @@ def test_a_batch_without_boxes_is_all_background_and_moves_no_box() -> None:
     losses = model.losses(outputs, targets)
     assert len(targets.row) == 0
     assert losses["refine_box"].item() == losses["s_box"].item() == losses["t_box"].item() == 0
-    logits = torch.stack([at(outputs.own["score"], row) for row in range(2 * CELLS)]).flatten()
-    focal = 0.75 * logits.sigmoid() ** 2 * F.softplus(logits)
-    torch.testing.assert_close(losses["refine_score"], focal.sum())
+    torch.testing.assert_close(losses["refine_score"], focal_of_nothing(outputs.own["score"]))
     sum(losses.values()).backward()
     assert all(p.grad is not None for p in model.t_head.parameters())
     for name in ("box", "delta"):
@@ -340,27 +309,6 @@ def test_only_what_the_refinement_ranks_best_is_judged() -> None:
         best = scores.topk(5).indices.tolist()
         wanted = [at(outputs.own["cls"], image * CELLS + row).softmax(0)[:3] for row in best]
         torch.testing.assert_close(one.scores, torch.cat(wanted).sort(descending=True).values)
-
-
-def test_losses_of_two_workers_average_to_the_losses_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, outputs = make(sampled=1000, mimicked=1000), said(3)  # all of them: no chance is left
-    whole = model.losses(outputs, model.assign(outputs, THREE))
-
-    def part(images: slice) -> tuple[Outputs, Targets]:
-        own = {name: [x[images] for x in levels] for name, levels in outputs.own.items()}
-        own_truth = replace(THREE, boxes=THREE.boxes[images], labels=THREE.labels[images], sizes=THREE.sizes[images])
-        one = Outputs([x[images] for x in outputs.features], own=own)
-        return one, model.assign(one, own_truth)
-
-    parts = [part(slice(0, 1)), part(slice(1, 3))]
-    seen: list[Tensor] = []
-    monkeypatch.setattr(workers, "mean", lambda x: seen.append(x.detach()) or x.detach())
-    for one, targets in parts:
-        model.losses(one, targets)
-    monkeypatch.setattr(workers, "mean", lambda _: torch.stack(seen).mean(0))
-    halves = [model.losses(one, targets) for one, targets in parts]
-    for name, loss in whole.items():
-        torch.testing.assert_close((halves[0][name] + halves[1][name]) / 2, loss)
 
 
 def test_losses_are_float32_under_autocast() -> None:

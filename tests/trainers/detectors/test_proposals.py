@@ -1,7 +1,6 @@
 """The first stage, written out anchor by anchor: where anchors lie, what they answer for, and what is proposed."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,41 +9,23 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from trainers import workers
+from tests.trainers.detectors.scenes import drawer, truth
+from tests.trainers.detectors.written_out import max_iou
 from trainers.detectors import proposals
+from trainers.detectors.max_iou import BACKGROUND, IGNORED
 from trainers.detectors.proposals import CONVENTIONS, Grid, grid, losses, match, network, propose
-from trainers.outputs import Outputs, Truth
+from trainers.outputs import Outputs
 
 STRIDES = (4, 8, 16, 32)
 EXACT, ROUNDED = CONVENTIONS["mmdetection"], CONVENTIONS["torchvision"]
 Box = tuple[float, float, float, float]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def said(images: int = 1, *, size: tuple[int, int] = (64, 64), seed: int = 0, spread: float = 0.1) -> Outputs:
+def said(images: int = 1, *, size: tuple[int, int] = (64, 64), spread: float = 0.1) -> Outputs:
     """What a first stage may say, as leaves; `spread` is the deviation of its deltas."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def levels(channels: int, scale: float) -> list[Tensor]:
-        shapes = [(images, channels, math.ceil(size[0] / s), math.ceil(size[1] / s)) for s in STRIDES]
-        return [(torch.randn(shape, generator=generator) * scale).requires_grad_() for shape in shapes]
-
-    own = {"objectness": levels(3, 1.0), "deltas": levels(12, spread)}
-    return Outputs(levels(2, 1.0), own=own, anchors=0)
-
-
-def truth(*boxes: list[list[float]], size: tuple[int, int] = (64, 64)) -> Truth:
-    """Images with boxes of class 0, 1, 2, 0, ... each."""
-    many = [torch.tensor(box).view(-1, 4) for box in boxes]
-    labels = [torch.arange(len(box)) % 3 for box in many]
-    return Truth(many, labels, [size] * len(many), list(range(len(many))), [(1.0, 1.0)] * len(many))
+    draw = drawer(images, size=size, strides=STRIDES)
+    own = {"objectness": draw(3), "deltas": draw(12, spread)}
+    return Outputs(draw(2), own=own, anchors=0)
 
 
 def laid(outputs: Outputs, sizes: list[tuple[int, int]], rpn: Any = None, convention: Any = EXACT) -> Grid:
@@ -65,20 +46,15 @@ def literal_anchors(size: tuple[int, int] = (64, 64)) -> list[tuple[Box, int]]:
 
 
 def literal_match(anchors: Tensor, valid: list[bool], boxes: Tensor) -> list[tuple[int, int]]:
-    """For each anchor 1, 0 or -1, and the number of the box that it overlaps most.
+    """For each anchor 1, 0 or -1, and the number of the box that it answers for.
 
     A small box lies inside many anchors of one area, so that rounding decides which of them overlap it most: the
     overlaps are taken from where torchvision takes them.
     """
-    table = [row if ok else [-1.0] * len(row) for row, ok in zip(box_iou(anchors, boxes).tolist(), valid, strict=True)]
-    most = [max(column) for column in zip(*table, strict=True)]
-    found = []
-    for row, ok in zip(table, valid, strict=True):
-        best = max(row) if row else 0.0
-        low_quality = any(one == top for one, top in zip(row, most, strict=True))
-        kind = 1 if best >= 0.7 or low_quality else 0 if best < 0.3 else -1
-        found.append((kind if ok else -1, row.index(best) if row else 0))
-    return found
+    table = [row if ok else [0.0] * len(row) for row, ok in zip(box_iou(anchors, boxes).tolist(), valid, strict=True)]
+    owners = max_iou(table, 0.7, 0.3, least=0.3)
+    kind = {BACKGROUND: 0, IGNORED: -1}
+    return [(kind.get(n, 1) if ok else -1, n) for n, ok in zip(owners, valid, strict=True)]
 
 
 def test_anchors_are_exact_and_at_nominal_strides_in_the_order_of_the_rows() -> None:
@@ -138,11 +114,22 @@ def test_anchors_answer_for_boxes_as_written_out(size: tuple[int, int]) -> None:
     assert (targets.images, targets.levels) == (3, 4)
 
 
-def test_every_box_has_an_anchor_however_small_or_odd_it_is() -> None:
+@pytest.mark.parametrize(("convention", "images"), [(EXACT, set()), (ROUNDED, {0, 1, 2})])
+def test_however_small_or_odd_a_box_is_it_has_an_anchor_only_by_torchvisions_conventions(
+    convention: Any, images: set[int]
+) -> None:
     seen = truth([[0.0, 0, 1, 1]], [[63.5, 63.5, 64, 64]], [[0.0, 30, 64, 31]])
+    rpn = network(2, STRIDES, convention)
+    targets = match(rpn, laid(said(3), seen.sizes, rpn, convention), seen)
+    assert set((targets.row // len(literal_anchors())).tolist()) == images
+    assert (targets.own["object"] == 1).any(1).nonzero().flatten().tolist() == sorted(images)
+
+
+@pytest.mark.parametrize(("side", "enough"), [(17, False), (18, True)])  # of 32 * 32 pixels: .28 and .32
+def test_mmdetections_anchors_answer_for_a_box_from_three_tenths_on(side: int, enough: bool) -> None:
+    seen = truth([[20.0, 20, 20 + side, 20 + side]])
     rpn = network(2, STRIDES, EXACT)
-    targets = match(rpn, laid(said(3), seen.sizes, rpn), seen)
-    assert set((targets.row // len(literal_anchors())).tolist()) == {0, 1, 2}
+    assert (len(match(rpn, laid(said(), seen.sizes, rpn), seen).row) > 0) == enough
 
 
 def everything(rpn: Any) -> Any:
@@ -212,27 +199,6 @@ def test_of_each_image_256_anchors_are_drawn_and_at_most_half_are_positive() -> 
     assert (drawn < 0).sum(1).tolist() == [128, 0]  # a positive's score wants to rise
     boxes = [torch.cat([x.grad[i].flatten() for x in outputs.own["deltas"]]) for i in range(2)]
     assert (boxes[0] != 0).sum() == 4 * 128 and not boxes[1].any()
-
-
-def test_losses_of_two_workers_average_to_the_losses_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    outputs, rpn = said(3), everything(network(2, STRIDES, EXACT))
-
-    def of(images: slice) -> tuple[Tensor, Tensor]:
-        own = {name: [x[images] for x in levels] for name, levels in outputs.own.items()}
-        mine = replace(outputs, own=own)
-        seen = replace(THREE, boxes=THREE.boxes[images], labels=THREE.labels[images], sizes=THREE.sizes[images])
-        here = laid(mine, seen.sizes, rpn)
-        return losses(rpn, mine, match(rpn, here, seen), here, beta=0.0)
-
-    whole, parts = of(slice(0, 3)), [slice(0, 1), slice(1, 3)]
-    seen: list[Tensor] = []
-    monkeypatch.setattr(workers, "mean", lambda x: (seen.append(x), x)[1])
-    for part in parts:
-        of(part)
-    monkeypatch.setattr(workers, "mean", lambda _: torch.stack(seen).mean())
-    halves = [of(part) for part in parts]
-    for one, two, both in zip(*halves, whole, strict=True):
-        torch.testing.assert_close((one + two) / 2, both)
 
 
 def test_anchors_in_the_padding_have_no_loss_and_no_proposal() -> None:

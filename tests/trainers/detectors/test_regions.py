@@ -1,7 +1,6 @@
 """The second stage: which level a region is read from and how, what is learnt from it, and by which loss."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,14 +16,6 @@ from trainers.outputs import Truth
 
 STRIDES = (4, 8, 16, 32)
 ALIGNED, LEGACY = CONVENTIONS["mmdetection"], CONVENTIONS["torchvision"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pyramid(images: int = 2, *, size: int = 512) -> list[Tensor]:

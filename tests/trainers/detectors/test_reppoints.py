@@ -1,8 +1,6 @@
-"""RepPoints: boxes around points, what a deformable convolution reads, both assigners and the losses, written out."""
+"""RepPoints: what its deformable convolutions read, its targets and losses written out, and how boxes are decoded."""
 
 import math
-import statistics
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,165 +8,25 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import box_iou
 
-from trainers import workers
-from trainers.backbones import ResNet, TinyResNet
+from tests.trainers.detectors.points_written_out import (
+    PER_IMAGE,
+    THREE,
+    cells_of,
+    literal_box,
+    literal_guesses,
+    literal_nearest,
+    literal_overlap,
+    make,
+    said,
+)
+from tests.trainers.detectors.scenes import STRIDES, truth
+from tests.trainers.detectors.written_out import focal, focal_of_nothing
+from trainers.backbones import ResNet
 from trainers.detectors import RepPoints
-from trainers.detectors.anchors import anchors, inside
-from trainers.detectors.points import gradient_times, moment_box, regular_grid
-from trainers.detectors.points_assign import BACKGROUND, IGNORED, by_overlap, nearest_cells
-from trainers.outputs import Outputs, Targets, Truth
-
-STRIDES = (4, 8, 16)
-PER_IMAGE = 16 * 16 + 8 * 8 + 4 * 4
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def make(num_classes: int = 3, **knobs: Any) -> Any:
-    torch.manual_seed(0)
-    small: dict[str, Any] = {"channels": 16, "convs": 1, "extra": 0}
-    model = RepPoints(TinyResNet(width=8), num_classes, **{**small, **knobs})
-    with torch.no_grad():
-        model.head.moment_transfer.copy_(torch.tensor([0.3, -0.2]))
-    return model
-
-
-def truth(*boxes: list[list[float]], size: tuple[int, int] = (64, 64)) -> Truth:
-    """Images with boxes of class 0, 1, 2, 0, ... each."""
-    return Truth(
-        boxes=[torch.tensor(b).view(-1, 4) for b in boxes],
-        labels=[torch.arange(len(b)) % 3 for b in boxes],
-        sizes=[size] * len(boxes),
-        ids=list(range(len(boxes))),
-        scales=[(1.0, 1.0)] * len(boxes),
-    )
-
-
-def said(images: int) -> Outputs:
-    """Outputs that are leaves, with guesses about as large as the boxes of their levels."""
-    generator = torch.Generator().manual_seed(0)
-
-    def levels(channels: int, spread: float = 1.0) -> list[Tensor]:
-        shapes = [(images, channels, 64 // s, 64 // s) for s in STRIDES]
-        return [(spread * torch.randn(shape, generator=generator)).requires_grad_() for shape in shapes]
-
-    half = torch.tensor([-2.0, -2, 2, 2]).view(1, 4, 1, 1)
-    box = [(x.detach() + half).requires_grad_() for x in levels(4)]
-    return Outputs(levels(16), levels(3), box, own={"init": levels(18, 2.0), "points": levels(18, 2.0)})
-
-
-THREE = truth([[3.0, 5, 20, 24], [4.0, 3, 61, 62]], [], [[10.0, 8, 22, 21], [30.0, 20, 61, 60], [2.0, 40, 20, 63]])
-
-
-def literal_box(points: list[float], transfer: tuple[float, float] = (0.3, -0.2)) -> list[float]:
-    y, x = points[0::2], points[1::2]
-    right, down = statistics.stdev(x) * math.exp(transfer[0]), statistics.stdev(y) * math.exp(transfer[1])
-    middle_x, middle_y = statistics.fmean(x), statistics.fmean(y)
-    return [middle_x - right, middle_y - down, middle_x + right, middle_y + down]
-
-
-def cells_of(side: int = 64) -> list[tuple[int, int, int]]:
-    """Level, x and y in pixels of each cell."""
-    return [
-        (level, j * s, i * s) for level, s in enumerate(STRIDES) for i in range(side // s) for j in range(side // s)
-    ]
-
-
-def literal_nearest(boxes: list[list[float]], size: tuple[int, int]) -> dict[int, int]:
-    """Cell -> box, one box after the other, as in mmdetection's PointAssigner."""
-    owner: dict[int, int] = {}
-    distance: dict[int, float] = {}
-    for number, (x1, y1, x2, y2) in enumerate(boxes):
-        level = int((math.log2((x2 - x1) / 4) + math.log2((y2 - y1) / 4)) / 2)
-        level = min(max(level, 2), 4) - 2
-        far = {
-            cell: math.hypot((x - (x1 + x2) / 2) / (x2 - x1), (y - (y1 + y2) / 2) / (y2 - y1))
-            for cell, (of_level, x, y) in enumerate(cells_of())
-            if of_level == level and x < size[1] and y < size[0]
-        }
-        cell = min(far, key=lambda cell: far[cell])
-        if far[cell] < distance.get(cell, math.inf):
-            owner[cell], distance[cell] = number, far[cell]
-    return owner
-
-
-def literal_overlap(guesses: list[list[float]], boxes: list[list[float]]) -> list[int]:
-    """What each cell answers for, box after box, as in mmdetection's MaxIoUAssigner."""
-    if not boxes:
-        return [BACKGROUND] * len(guesses)
-    iou = box_iou(torch.tensor(boxes), torch.tensor(guesses)).tolist()
-    owner = []
-    for cell in range(len(guesses)):
-        of_cell = [of_box[cell] for of_box in iou]
-        best = max(of_cell)
-        owner.append(of_cell.index(best) if best >= 0.5 else IGNORED if best >= 0.4 else BACKGROUND)
-    for number, of_box in enumerate(iou):
-        for cell, value in enumerate(of_box):
-            if value == max(of_box) > 0:
-                owner[cell] = number
-    return owner
-
-
-def literal_guesses(outputs: Outputs, image: int) -> list[list[float]]:
-    """In pixels."""
-    found = []
-    for init, stride in zip(outputs.own["init"], STRIDES, strict=True):
-        for i in range(init.shape[2]):
-            for j in range(init.shape[3]):
-                box = literal_box(init[image, :, i, j].tolist())
-                found.append([(v + c) * stride for v, c in zip(box, (j, i, j, i), strict=True)])
-    return found
-
-
-def test_a_box_lies_around_the_mean_of_its_points_by_their_deviation() -> None:
-    points = torch.randn(5, 18, generator=torch.Generator().manual_seed(0)) * 3
-    transfer = torch.tensor([0.3, -0.2])
-    found = moment_box(points, transfer)
-    torch.testing.assert_close(found, torch.tensor([literal_box(p) for p in points.tolist()]))
-    as_map = points.T.reshape(1, 18, 1, 5)
-    assert torch.equal(moment_box(as_map, transfer)[0, :, 0].T, found)
-
-
-def test_points_have_their_whole_gradient_and_the_transfer_a_hundredth_of_it() -> None:
-    points = torch.randn(2, 18, dtype=torch.float64, requires_grad=True)
-    transfer = torch.tensor([0.3, -0.2], dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(2, 4, dtype=torch.float64)
-    (moment_box(points, transfer) * weight).sum().backward()
-    assert points.grad is not None and transfer.grad is not None
-
-    def change(of: Tensor, at: tuple[int, ...], step: float = 1e-6) -> float:
-        values = []
-        for sign in (1, -1):
-            moved = [x.detach().clone() for x in (points, transfer)]
-            moved[0 if of is points else 1][at] += sign * step
-            values.append((moment_box(*moved) * weight).sum().item())
-        return (values[0] - values[1]) / (2 * step)
-
-    assert points.grad[1, 7].item() == pytest.approx(change(points, (1, 7)), rel=1e-5)
-    assert transfer.grad[0].item() == pytest.approx(0.01 * change(transfer, (0,)), rel=1e-5)
-    assert transfer.grad[1].item() == pytest.approx(0.01 * change(transfer, (1,)), rel=1e-5)
-
-
-def test_points_in_one_place_have_finite_gradients() -> None:
-    points, transfer = torch.zeros(1, 18, requires_grad=True), torch.zeros(2, requires_grad=True)
-    moment_box(points, transfer).square().sum().backward()
-    assert points.grad is not None and points.grad.isfinite().all()
-
-
-def test_a_gradient_is_multiplied_and_its_value_is_not() -> None:
-    x = torch.randn(100, requires_grad=True)
-    y = gradient_times(0.1, x)
-    assert torch.equal(y, x)
-    y.sum().backward()
-    torch.testing.assert_close(x.grad, torch.full((100,), 0.1))
+from trainers.detectors.max_iou import IGNORED
+from trainers.detectors.points import regular_grid
+from trainers.outputs import Outputs, Targets
 
 
 def place(model: Any, points: Tensor) -> None:
@@ -215,65 +73,12 @@ def test_what_is_read_at_the_points_moves_them_by_a_tenth_and_the_refined_box_no
     assert not torch.autograd.grad(points.sum(), model.head.init_out.bias)[0].any()
 
 
-@pytest.mark.parametrize("size", [(64, 64), (33, 50)])
-def test_the_nearest_cell_of_its_level_guesses_a_box(size: tuple[int, int]) -> None:
-    generator = torch.Generator().manual_seed(0)
-    low = torch.rand(40, 2, generator=generator) * 30
-    side = 2 ** (1 + 6.5 * torch.rand(40, 2, generator=generator))  # 2 to 181 pixels: levels end at both sides
-    boxes = torch.cat([low, low + side], 1)
-    grid = anchors(said(1).cls, STRIDES)
-    image = torch.arange(40) % 2
-    row, number = nearest_cells(grid, STRIDES, inside(grid, [size, size]), boxes, image)
-    expected = {}
-    for i in (0, 1):
-        numbers = (image == i).nonzero().squeeze(1).tolist()
-        for cell, own in literal_nearest(boxes[image == i].tolist(), size).items():
-            expected[i * PER_IMAGE + cell] = numbers[own]
-    assert dict(zip(row.tolist(), number.tolist(), strict=True)) == expected
-    assert len(expected) < 40  # some boxes want the same cell
-    assert set(grid.level[row % PER_IMAGE].tolist()) == {0, 1, 2}
-
-
-def test_of_two_boxes_around_one_cell_the_first_has_it() -> None:
-    grid = anchors(said(1).cls, STRIDES)
-    boxes = torch.tensor([[8.0, 8, 24, 24], [6.0, 6, 26, 26]])
-    valid = inside(grid, [(64, 64)])
-    row, number = nearest_cells(grid, STRIDES, valid, boxes, torch.zeros(2, dtype=torch.long))
-    assert (row.tolist(), number.tolist()) == ([4 * 16 + 4], [0])
-
-
-def test_cells_answer_for_what_their_guess_overlaps() -> None:
-    outputs = said(3)
-    for image, boxes in enumerate(THREE.boxes):
-        guesses = literal_guesses(outputs, image)
-        found = by_overlap(torch.tensor(guesses), torch.ones(PER_IMAGE, dtype=torch.bool), boxes)
-        assert found.tolist() == literal_overlap(guesses, boxes.tolist())
-        assert (len(boxes) == 0) == (set(found.tolist()) == {BACKGROUND})
-
-
-def test_overlaps_at_the_thresholds_the_best_of_a_box_and_cells_in_the_padding() -> None:
-    boxes = torch.tensor([[0.0, 0, 10, 10], [100.0, 100, 110, 110], [100.0, 100, 110, 120], [200.0, 0, 210, 10]])
-    guesses = torch.tensor(
-        [
-            [0.0, 0, 10, 9],  # 0.9: positive, and the best of the first box
-            [0.0, 0, 10, 5],  # 0.5 exactly
-            [0.0, 0, 10, 4],  # 0.4 exactly
-            [0.0, 0, 10, 3],
-            [100.0, 100, 110, 103],  # the best of two boxes: 0.3 and 0.15
-            [0.0, 0, 10, 10],  # in the padding
-            [5.0, 5, 5, 5],  # nothing
-        ]
-    )
-    valid = torch.tensor([True] * 5 + [False, True])
-    assert by_overlap(guesses, valid, boxes).tolist() == [0, 0, IGNORED, BACKGROUND, 2, BACKGROUND, BACKGROUND]
-
-
 def test_targets_are_the_positives_of_the_refinement_and_own_those_of_the_guess() -> None:
     model, outputs = make(), said(3)
     targets = model.assign(outputs, THREE)
     rows, ignored, first = {}, [], {}
     for image, boxes in enumerate(THREE.boxes):
-        owner = literal_overlap(literal_guesses(outputs, image), boxes.tolist())
+        owner = literal_overlap(literal_guesses(outputs, image), boxes)
         ignored += [number == IGNORED for number in owner]
         rows |= {image * PER_IMAGE + cell: boxes[number].tolist() for cell, number in enumerate(owner) if number >= 0}
         for cell, number in literal_nearest(boxes.tolist(), (64, 64)).items():
@@ -315,12 +120,7 @@ def literal_losses(outputs: Outputs, targets: Targets) -> dict[str, float]:
                 seen["refine"] += 1
                 sums["refine"] += distance(outputs.box[level][at].tolist(), targets.box[p].tolist(), x, y, stride)
             if not ignored[row]:
-                for k, z in enumerate(outputs.cls[level][at].tolist()):
-                    s = 1 / (1 + math.exp(-z))
-                    if p is not None and k == targets.label[p]:
-                        sums["focal"] -= 0.25 * (1 - s) ** 2 * math.log(s)
-                    else:
-                        sums["focal"] -= 0.75 * s**2 * math.log(1 - s)
+                sums["focal"] += focal(outputs.cls[level][at].tolist(), None if p is None else int(targets.label[p]))
         for stage in counts:
             counts[stage] += max(1, seen[stage])
     return {
@@ -348,40 +148,11 @@ def test_each_loss_teaches_its_own_part_alone() -> None:
             assert any(grad.any() for grad in grads) == (name == part), (name, part)
 
 
-def part(outputs: Outputs, images: slice) -> Outputs:
-    own = {name: [x[images] for x in levels] for name, levels in outputs.own.items()}
-    return Outputs(*([x[images] for x in ls] for ls in (outputs.features, outputs.cls, outputs.box)), own=own)
-
-
-def test_losses_of_two_workers_average_to_the_losses_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, outputs = make(), said(3)
-    whole = model.losses(outputs, model.assign(outputs, THREE))
-    parts = []
-    for images in (slice(0, 1), slice(1, 3)):
-        own = part(outputs, images)
-        of = replace(THREE, boxes=THREE.boxes[images], labels=THREE.labels[images], sizes=THREE.sizes[images])
-        parts.append((own, model.assign(own, of)))
-    seen: list[Tensor] = []
-
-    def remember(x: Tensor) -> Tensor:
-        seen.append(x.detach())
-        return x.detach()
-
-    monkeypatch.setattr(workers, "mean", remember)
-    for own, targets in parts:
-        model.losses(own, targets)
-    monkeypatch.setattr(workers, "mean", lambda _: torch.stack(seen).mean(0))
-    halves = [model.losses(own, targets) for own, targets in parts]
-    for name, loss in whole.items():
-        torch.testing.assert_close((halves[0][name] + halves[1][name]) / 2, loss)
-
-
 def test_a_batch_without_boxes_has_gradients_of_zero_for_points_and_divides_by_its_images() -> None:
     model, outputs = make(), said(2)
     losses = model.losses(outputs, model.assign(outputs, truth([], [])))
     assert losses["init"].item() == losses["refine"].item() == 0
-    z = torch.cat([c.detach().flatten() for c in outputs.cls])
-    torch.testing.assert_close(losses["focal"], (0.75 * z.sigmoid() ** 2 * F.softplus(z)).sum() / 2)
+    torch.testing.assert_close(losses["focal"], focal_of_nothing(outputs.cls) / 2)
     sum(losses.values()).backward()
     for x in outputs.box + outputs.own["init"]:
         assert x.grad is not None and not x.grad.any()
@@ -428,19 +199,15 @@ def test_boxes_are_those_around_the_refined_points_which_start_where_the_guess_i
         assert torch.equal(points, init)
 
 
-def test_under_autocast_points_boxes_and_losses_are_float32() -> None:
+def test_under_autocast_points_and_boxes_are_float32_and_the_targets_those_without() -> None:
     model = make()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = model(torch.rand(3, 3, 64, 64))
         targets = model.assign(outputs, THREE)
-        under = model.losses(outputs, targets)
     assert outputs.cls[0].dtype == torch.bfloat16
     assert {x.dtype for x in outputs.box + outputs.own["init"] + outputs.own["points"]} == {torch.float32}
     again = model.assign(outputs, THREE)
     assert torch.equal(targets.row, again.row) and torch.equal(targets.own["ignored"], again.own["ignored"])
-    for name, loss in model.losses(outputs, targets).items():
-        assert under[name].dtype == torch.float32
-        assert torch.equal(under[name], loss)
 
 
 def test_every_class_starts_at_a_score_of_one_in_a_hundred() -> None:

@@ -1,27 +1,27 @@
 """torchvision's detectors of two stages and ours with the same weights, and what both say of the same batch."""
 
-import re
+import copy
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import resnet18
 from torchvision.models.detection import FasterRCNN as TheirFasterRCNN
 from torchvision.models.detection import MaskRCNN as TheirMaskRCNN
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
+from tests.trainers.torchvisions import our_name, renamed
 from trainers import detectors
 from trainers.backbones import ResNet
 from trainers.outputs import Truth
 
 CLASSES = 3
+WIDTH = 64  # of the pyramid
 # Padded to multiples of 32 as torchvision pads: the coarsest level has 2 by 3 cells, 48 pixels apart and not 64.
 PADDED, SIZES = (96, 160), [(90, 160), (96, 131)]
-NAMES = (
-    (r"^backbone\.body\.", "backbone."),
-    (r"^backbone\.fpn\.inner_blocks\.(\d)\.0\.", r"neck.laterals.\1."),
-    (r"^backbone\.fpn\.layer_blocks\.(\d)\.0\.", r"neck.outputs.\1."),
-)
 LOSSES = {
     "loss_objectness": "rpn_cls",
     "loss_rpn_box_reg": "rpn_box",
@@ -31,34 +31,32 @@ LOSSES = {
 }
 
 
-def renamed(name: str) -> str:
-    """Our name of a weight of theirs."""
-    for pattern, ours in NAMES:
-        name = re.sub(pattern, ours, name)
-    return name
+THEIRS = {"FasterRCNN": TheirFasterRCNN, "MaskRCNN": TheirMaskRCNN}
 
 
-def theirs_of(kind: str, depth: int, num_classes: int) -> Any:
-    backbone = resnet_fpn_backbone(
-        backbone_name=f"resnet{depth}", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
-    )
-    return {"FasterRCNN": TheirFasterRCNN, "MaskRCNN": TheirMaskRCNN}[kind](backbone, num_classes=num_classes + 1)
-
-
-def twins(kind: str) -> tuple[Any, Any]:
+@cache
+def made(kind: str) -> tuple[Any, Any]:
     """Theirs and ours, with weights large enough that the anchors and classes are not all alike."""
     torch.manual_seed(0)
-    theirs = theirs_of(kind, 18, CLASSES)
+    layers = {f"layer{i + 1}": str(i) for i in range(4)}
+    theirs: Any = THEIRS[kind](BackboneWithFPN(resnet18(), layers, [64, 128, 256, 512], WIDTH), CLASSES + 1)
+    if kind == "MaskRCNN":
+        theirs.roi_heads.mask_head = MaskRCNNHeads(WIDTH, (WIDTH,) * 4, 1)
+        theirs.roi_heads.mask_predictor = MaskRCNNPredictor(WIDTH, WIDTH, CLASSES + 1)
     for module in (theirs.rpn.head.cls_logits, theirs.rpn.head.bbox_pred, theirs.roi_heads.box_predictor.cls_score):
         nn.init.normal_(module.weight, std=0.1)
-    ours = getattr(detectors, kind)(ResNet(depth=18), CLASSES, conventions="torchvision")
-    ours.load_state_dict({renamed(name): value for name, value in theirs.state_dict().items()})
+    ours = getattr(detectors, kind)(ResNet(depth=18), CLASSES, channels=WIDTH, conventions="torchvision")
+    ours.load_state_dict(renamed(theirs.state_dict()))
     for stage in ("rpn", "roi_heads"):
         one, two = (getattr(model, stage) for model in (theirs, ours))
         assert settings(one) == settings(two)
         for sampler in (one.fg_bg_sampler, two.fg_bg_sampler):
             sampler.batch_size_per_image = 64  # enough to be drawn at random, and fast
     return theirs, ours
+
+
+def twins(kind: str) -> tuple[Any, Any]:
+    return copy.deepcopy(made(kind))
 
 
 def settings(stage: Any) -> list[dict[str, Any]]:
@@ -123,7 +121,7 @@ def same_training(kind: str) -> None:
     torch.stack(list(found.values())).sum().backward()
     ours_by_name = dict(ours.named_parameters())
     for name, parameter in theirs.named_parameters():
-        mine = ours_by_name[renamed(name)].grad
+        mine = ours_by_name[our_name(name)].grad
         torch.testing.assert_close(mine, parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
@@ -144,9 +142,10 @@ def same_detections(kind: str) -> None:
 def same_parameters(kind: str) -> int:
     """ResNet-50 and 80 classes: the names and shapes are torchvision's. -> how many numbers."""
     with torch.device("meta"):
-        theirs = theirs_of(kind, 50, 80)
+        backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=nn.BatchNorm2d)
+        theirs = THEIRS[kind](backbone, num_classes=81)
         ours = getattr(detectors, kind)(ResNet(depth=50), 80, conventions="torchvision")
-    shapes = {renamed(name): value.shape for name, value in theirs.state_dict().items()}
+    shapes = {name: value.shape for name, value in renamed(theirs.state_dict()).items()}
     assert {name: value.shape for name, value in ours.state_dict().items()} == shapes
     count = sum(p.numel() for p in ours.parameters())
     assert count == sum(p.numel() for p in theirs.parameters())

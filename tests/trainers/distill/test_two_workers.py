@@ -2,35 +2,22 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from tests.trainers.distill.figures import Figures, random_outputs, targets_at
+from tests.trainers.two_workers import together
 from trainers.distill import KD, LD
-from trainers.outputs import Outputs, Targets, Truth
+from trainers.outputs import Outputs
 
-SHAPES = ((2, 3), (1, 2))  # 8 locations, of which six on level 0
 SPLIT = ((0,), (1, 2))  # the images of each of the two workers
 POSITIVES = {  # by image
     "on both, one level on one only": ((0, 6), (1, 2, 4), (5,)),
     "on one worker only": ((), (0, 1), (7,)),
     "nowhere": ((), (), ()),
 }
-
-
-@dataclass(frozen=True)
-class Figures:
-    num_classes: int = 3
-    strides: tuple[int, ...] = (8, 16)
-    channels: int = 4
-    bins: int = 5
-    start: float = 0.0
-    anchors: int = 1
 
 
 def losses() -> dict[str, nn.Module]:
@@ -45,25 +32,9 @@ def losses() -> dict[str, nn.Module]:
 
 
 def maps(seed: int, images: Sequence[int]) -> Outputs:
-    generator = torch.Generator().manual_seed(seed)
-    levels = [
-        [torch.randn(3, c, *s, generator=generator, dtype=torch.float64)[list(images)] for s in SHAPES] for c in (3, 20)
-    ]
-    return Outputs([], cls=levels[0], box=levels[1])
-
-
-def no_boxes(images: int) -> Truth:
-    """Images with nothing in them."""
-    boxes, labels = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
-    return Truth([boxes] * images, [labels] * images, [(64, 64)] * images, list(range(images)), [(1.0, 1.0)] * images)
-
-
-def targets(positives: Sequence[Sequence[int]]) -> Targets:
-    row = torch.tensor([8 * n + cell for n, cells in enumerate(positives) for cell in cells], dtype=torch.long)
-    empty = torch.zeros(len(row), dtype=torch.long)
-    level = (row % 8 >= 6).long()
-    valid = torch.ones(8 * len(positives), dtype=torch.bool)
-    return Targets(row, level, empty, torch.zeros(len(row), 4), valid, levels=2, truth=no_boxes(len(positives)))
+    every = random_outputs(seed, images=3)
+    cls, box = ([level.detach()[list(images)] for level in levels] for levels in (every.cls, every.box))
+    return Outputs([], cls, box)
 
 
 def learn(images: Sequence[int]) -> dict[tuple[str, str], Tensor]:
@@ -73,30 +44,23 @@ def learn(images: Sequence[int]) -> dict[tuple[str, str], Tensor]:
         weight = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
         raw = maps(1, images)
         student = Outputs([], [weight * level for level in raw.cls], [weight * level for level in raw.box])
-        value = loss(student, maps(2, images), targets([by_image[n] for n in images]))
+        rows = [8 * n + cell for n, image in enumerate(images) for cell in by_image[image]]
+        value = loss(student, maps(2, images), targets_at(*rows, images=len(images)))
         value.backward()
         assert weight.grad is not None
         found[case, name] = torch.stack([value.detach(), weight.grad])
     return found
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    found = learn(SPLIT[rank])
-    for value in found.values():  # as DDP does
-        dist.all_reduce(value)
-        value /= 2
-    if rank == 0:
-        torch.save(found, f"{folder}/found.pt")
-    dist.destroy_process_group()
+def learn_together(rank: int) -> dict[tuple[str, str], Tensor]:
+    return learn(SPLIT[rank])
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Tensor]:
-    folder: Path = tmp_path_factory.mktemp("workers")
-    mp.spawn(work, args=(str(folder),), nprocs=2)
-    return torch.load(folder / "found.pt")
+    """As DDP makes it of what both learn."""
+    left, right = together(learn_together, tmp_path_factory.mktemp("workers"))
+    return {key: (left[key] + right[key]) / 2 for key in left}
 
 
 @pytest.fixture(scope="module")

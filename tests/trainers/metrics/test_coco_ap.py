@@ -15,8 +15,6 @@ from trainers.metrics import coco_ap
 from trainers.metrics.coco import to_coco
 from trainers.outputs import Detections
 
-torch.set_num_threads(1)
-
 
 def split_of(rows: list[dict[str, Any]], images: int = 2) -> Split:
     """Images 10, 11, ... of 200 x 200 pixels; categories 3 and 8, of which 8 comes first in the file."""

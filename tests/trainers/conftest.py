@@ -1,0 +1,52 @@
+"""One thread for all tests of the trainers, and the taught stage that the tests of the worker begin with."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainers.works import ROOT, TAUGHT, run
+from trainers.data.batches import Batch, Batches
+from trainers.store import Result
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors gain nothing by more, and sums keep their order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    """The taught stage, trained in one go, and where."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run(ROOT, folder)
+    return run(TAUGHT, folder), folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, undisturbed: tuple[Result, Path]) -> Path:
+    """A store in which the teacher is trained already."""
+    whole = undisturbed[1] / ROOT.key
+    (tmp_path / ROOT.key).mkdir()
+    for file in whole.iterdir():
+        (tmp_path / ROOT.key / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+@pytest.fixture
+def epochs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The epochs that were really trained, counted from 0."""
+    trained: list[int] = []
+    real = Batches.epoch
+
+    def counted(self: Batches, n: int) -> Iterator[Batch]:
+        trained.append(n)
+        return real(self, n)
+
+    monkeypatch.setattr(Batches, "epoch", counted)
+    yield trained
