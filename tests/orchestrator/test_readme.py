@@ -15,6 +15,7 @@ from tests.orchestrator.studies import tapath
 ROOT = File(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"`tapath ([a-z][^`]*)`", README)
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
 TARGETS = sorted(set(re.findall(r"\bmake ([a-z]+)\b", README)))
 
 
@@ -37,11 +38,19 @@ def test_a_command_of_the_readme_works(command: str, finished: File, tmp_path: F
 
 
 def test_the_study_of_the_readme_is_accepted(tmp_path: File) -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    text, _ = EXAMPLES
     file = tmp_path / "readme.yaml"
     file.write_text(text)
     assert list(load(file).models) == ["large", "small", "tiny"]
     assert tapath(tmp_path, "plan", "readme.yaml").code == 0
+
+
+def test_the_published_weights_of_the_readme_are_accepted(tmp_path: File) -> None:
+    _, models = EXAMPLES
+    file = tmp_path / "readme.yaml"
+    file.write_text(f"data: Digits\n{models}distill: [KD]\n")
+    sources = [model.weights for model in load(file).models.values()]
+    assert [source.remote for source in sources if source is not None] == [False, True]
 
 
 @pytest.mark.parametrize("target", TARGETS)
