@@ -1,0 +1,71 @@
+"""A study under way says once what a reader of its log should know."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import suppress
+from pathlib import Path as File
+
+import pytest
+
+from orchestrator.prepared import prepare
+from orchestrator.run import Run, handling
+from orchestrator.study import load
+from tests.orchestrator.studies import write
+
+
+@pytest.fixture
+def run(tmp_path: File) -> Run:
+    made = Run(prepare(load(write(tmp_path), (f"resources.store={tmp_path / 'store'}",))))
+    made.refresh()
+    return made
+
+
+def test_a_process_that_takes_a_stage_up_again_is_said_to_go_on(run: Run) -> None:
+    said: list[str] = []
+    run.say = said.append
+    stage = run.next()
+    assert stage is not None
+    run.started(stage.key)
+    assert said == []
+    run.epoch(stage.key, {"epoch": 1.0, "seconds": 1.0, "val/AP": 0.25})
+    run.started(stage.key)
+    assert said == ["the process of big (seed 0) ended; it goes on from epoch 1"]
+
+
+def test_what_a_new_process_tells_of_the_past_is_not_noted_twice(run: Run) -> None:
+    stage = run.next()
+    assert stage is not None
+    for _ in range(2):
+        run.started(stage.key)
+        run.epoch(stage.key, {"epoch": 1.0, "seconds": 1.0, "val/AP": 0.25})
+    assert [entry["epoch"] for entry in run.board.rows[stage.key].history] == [1]
+
+
+def test_an_interrupt_that_somebody_swallows_is_not_forgotten(run: Run) -> None:
+    """Ray's start once did."""
+    with handling(run._break):
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert run.over and run.interrupted
+
+
+def test_the_handlers_of_before_come_back(run: Run) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with handling(run._break):
+        assert signal.getsignal(signal.SIGTERM) == run._break
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_another_thread_may_not_receive_signals_and_needs_not() -> None:
+    done = []
+
+    def elsewhere() -> None:
+        with handling(lambda number, frame: None):
+            done.append(True)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert done == [True]
