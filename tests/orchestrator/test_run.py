@@ -45,9 +45,8 @@ def test_what_a_new_process_tells_of_the_past_is_not_noted_twice(run: Run) -> No
 
 def test_an_interrupt_that_somebody_swallows_is_not_forgotten(run: Run) -> None:
     """Ray's start once did."""
-    with handling(run._break):
-        with suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+    with handling(run._break), suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
     assert run.over and run.interrupted
 
 
