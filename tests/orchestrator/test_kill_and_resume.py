@@ -103,10 +103,10 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
         another.popen.kill()
         another.popen.wait()
         # Ray's two agents stay for its 60 s limit of a call: they try to tell the dead control store.
-        seen.orphans = [command_line(process) for process in another.left(patience=20, beside="Agent")]
+        seen.orphans = [command_line(process) for process in another.left(patience=60, beside="Agent")]
         seen.note()
         seen.finish()
-        seen.orphans += [line for kill in (command, another) for line in map(command_line, kill.left(patience=60))]
+        seen.orphans += [line for kill in (command, another) for line in map(command_line, kill.left(patience=90))]
     return seen
 
 
@@ -162,14 +162,14 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
         command.look()
         command.interrupt()
         seen.codes.append(command.end())
-        seen.orphans += [command_line(process) for process in command.left(patience=20)]
+        seen.orphans += [command_line(process) for process in command.left(patience=60)]
     seen.note()
     with underway(folder, *RUN) as command:
         command.until(lambda: results(folder) >= 2)
         command.look()
         command.popen.send_signal(signal.SIGTERM)
         seen.codes.append(command.end())
-        seen.orphans += [command_line(process) for process in command.left(patience=20)]
+        seen.orphans += [command_line(process) for process in command.left(patience=60)]
     seen.note()
     with underway(folder, *RUN) as command:
         command.until(lambda: results(folder) > len(seen.written[-1]))
