@@ -153,10 +153,10 @@ class Underway:
         """Wait for the command to end by itself; -> its exit code."""
         return self.popen.wait(limit)
 
-    def left(self, *, patience: float, beside: str = "\n") -> set[Process]:
-        """The processes still alive after at most so many seconds, `beside` those whose command line has this."""
+    def left(self, *, patience: float, beside: tuple[str, ...] = ()) -> set[Process]:
+        """The processes still alive after at most so many seconds, `beside` those whose command line has one of these."""
         late = time.monotonic() + patience
-        while alive := {p for p in self.seen if lives(p) and beside not in command_line(p)}:
+        while alive := {p for p in self.seen if lives(p) and not any(b in command_line(p) for b in beside)}:
             if time.monotonic() > late:
                 break
             time.sleep(0.1)
