@@ -154,7 +154,7 @@ class Underway:
         return self.popen.wait(limit)
 
     def left(self, *, patience: float, beside: tuple[str, ...] = ()) -> set[Process]:
-        """The processes still alive after at most so many seconds, `beside` those whose command line has one of these."""
+        """The processes still alive after so many seconds at most, but for command lines with one of `beside`."""
         late = time.monotonic() + patience
         while alive := {p for p in self.seen if lives(p) and not any(b in command_line(p) for b in beside)}:
             if time.monotonic() > late:
