@@ -54,7 +54,7 @@ class Told:
     """The run behind the searcher: stages one after another, and what it was told of them."""
 
     def __init__(self, keys: list[str]) -> None:
-        self.waiting, self.done, self.failures = list(keys), [], {}  # type: ignore[var-annotated]
+        self.waiting, self.done, self.failures = list(keys), [], {}
         self.total, self.stopping, self.running = len(keys), threading.Event(), 0
 
     @property
@@ -93,7 +93,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
             cluster.tune_all(
                 run,
                 lambda stage: f"{folder}|{stage.key}|{orders[stage.key]}",
-                resources,  # type: ignore[arg-type]
+                resources,
                 folder=str(folder / "tune"),
             )
     return run

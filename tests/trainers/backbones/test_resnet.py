@@ -13,7 +13,7 @@ from trainers.backbones.deformable import Deformable
 
 def on_meta(**knobs: object) -> ResNet:
     with torch.device("meta"):
-        return ResNet(**knobs)  # type: ignore[arg-type]
+        return ResNet(**knobs)
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
@@ -55,7 +55,7 @@ def test_a_seed_draws_the_same_weights_with_deformable_convolutions_and_without(
     torch.manual_seed(0)
     expected = {k: v for k, v in get_model("resnet18", weights=None).state_dict().items() if not k.startswith("fc.")}
     torch.manual_seed(0)
-    found = ResNet(depth=18, dcn=dcn).state_dict()  # type: ignore[arg-type]
+    found = ResNet(depth=18, dcn=dcn).state_dict()
     for name, x in found.items():
         if "conv_offset" in name:
             assert not x.any()
@@ -122,7 +122,7 @@ def test_every_second_convolution_of_c3_to_c5_becomes_deformable(
     assert plain.state_dict().keys() < deformable.state_dict().keys()
     for block in blocks:
         convolution = deformable.get_submodule(f"{block}.conv2")
-        assert convolution.conv_offset.out_channels == channels  # type: ignore[union-attr]
+        assert convolution.conv_offset.out_channels == channels
         assert convolution.stride == plain.get_submodule(f"{block}.conv2").stride
     count, before = (sum(p.numel() for p in b.parameters()) for b in (deformable, plain))
     assert count - before == more

@@ -19,7 +19,7 @@ BLOCKS = {50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}
 @pytest.mark.parametrize("depth", [50, 101])
 def test_its_state_is_torchvisions_without_the_classifier(depth: int, cardinality: str) -> None:
     with torch.device("meta"):
-        ours = ResNeXt(depth=depth, cardinality=cardinality)  # type: ignore[arg-type]
+        ours = ResNeXt(depth=depth, cardinality=cardinality)
         theirs = Whole(Bottleneck, BLOCKS[depth], groups=int(cardinality[:2]), width_per_group=4)
     found, expected = ours.state_dict(), theirs.state_dict()
     assert {k: v.shape for k, v in found.items()} == {
@@ -44,7 +44,7 @@ def test_it_computes_what_torchvision_computes() -> None:
 @pytest.mark.parametrize("cardinality", ["32x4d", "64x4d"])
 def test_one_frozen_stage_is_the_stem_and_the_first_layer(cardinality: str) -> None:
     with torch.device("meta"):
-        backbone = ResNeXt(cardinality=cardinality)  # type: ignore[arg-type]
+        backbone = ResNeXt(cardinality=cardinality)
     backbone.freeze(1)
     free = {n for n, p in backbone.named_parameters() if p.requires_grad}
     assert free == {n for n, _ in backbone.named_parameters() if n.startswith(("layer2", "layer3", "layer4"))}
@@ -53,7 +53,7 @@ def test_one_frozen_stage_is_the_stem_and_the_first_layer(cardinality: str) -> N
 @pytest.mark.parametrize(("dcn", "channels"), [("v1", 18), ("v2", 27)])
 def test_deformable_convolutions_keep_the_groups_and_share_the_offsets(dcn: str, channels: int) -> None:
     with torch.device("meta"):
-        backbone = ResNeXt(dcn=dcn)  # type: ignore[arg-type]
+        backbone = ResNeXt(dcn=dcn)
         maps = backbone(torch.zeros(1, 3, 64, 96))
     assert [tuple(x.shape[1:]) for x in maps] == [(256, 16, 24), (512, 8, 12), (1024, 4, 6), (2048, 2, 3)]
     found = [m for m in backbone.modules() if isinstance(m, Deformable)]

@@ -106,8 +106,8 @@ def test_regions_are_judged_image_after_image_with_the_background_first() -> Non
 
 def stubborn(model: FasterRCNN, proposed: list[Tensor], logits: Tensor, deltas: Tensor) -> FasterRCNN:
     """A model that proposes and judges what it is told to."""
-    model.propose = lambda *_: proposed  # type: ignore[method-assign]
-    model.judge = lambda *_: (logits, deltas)  # type: ignore[method-assign]
+    model.propose = lambda *_: proposed
+    model.judge = lambda *_: (logits, deltas)
     return model
 
 
@@ -133,7 +133,7 @@ def test_background_is_never_found() -> None:
 def test_nothing_proposed_is_nothing_found() -> None:
     model = make()
     outputs = model(images(2))
-    model.propose = lambda *_: [torch.empty(0, 4)] * 2  # type: ignore[method-assign]
+    model.propose = lambda *_: [torch.empty(0, 4)] * 2
     for found in model.detect(outputs, [(64, 64)] * 2):
         assert found.boxes.shape == (0, 4) and found.scores.shape == (0,)
 
