@@ -8,10 +8,13 @@ Boxes are (x1, y1, x2, y2) in pixels of the padded batch; edges come in the orde
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+Overlap = Literal["diou", "iof_diou"]
+Network = Any  # an nn.Module that is a Detector and has a `backbone`; typing cannot say "both"
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Outputs:
     maps: list[Tensor] = field(default_factory=list)  # of the backbone, finest first
     own: dict[str, Any] = field(default_factory=dict)  # tensors that only this kind of detector has, such as centerness
     anchors: int = 1  # a: predictions a cell
+    towers: dict[str, list[list[Tensor]]] = field(default_factory=dict)  # see `Dense.keep_towers`
+    by: Network = None  # the detector that said this, for what it can do with it further: see `Dense` and `TwoStage`
 
     def class_rows(self) -> Tensor:
         """All class logits as rows. -> (B*A, K), image by image, then level, row, column and anchor."""
@@ -87,9 +92,6 @@ class Detections:
     labels: Tensor  # (N,), 0..K-1
 
 
-Network = Any  # an nn.Module that is a Detector and has a `backbone`; typing cannot say "both"
-
-
 class Detector(Protocol):
     """What the loop and the losses know of a detector."""
 
@@ -111,3 +113,59 @@ class Detector(Protocol):
 
     def detect(self, outputs: Outputs, sizes: list[tuple[int, int]]) -> list[Detections]:
         """Decode, suppress and clip to the image sizes (height, width)."""
+
+
+class Region(NamedTuple):
+    """Rows beside the positives from which there is something to learn."""
+
+    row: Tensor  # (V,), as `Outputs.class_rows` counts, rising
+    weight: Tensor | None  # (V,): how much each counts; None: by its class score
+
+
+class Dense(Detector, Protocol):
+    """A one-stage detector, and what it can do with `Outputs` that it made: `outputs.by` is such a one.
+
+    Not every one can do everything: a loss asks when it is built (`hasattr`).
+    """
+
+    keep_towers: bool  # whether `Outputs.towers` has, as `cls` and `box`, what the head's towers say: first the
+    # features, then after each convolution with its norm and ReLU, each time L of (B, C, H, W)
+
+    def boxes(self, outputs: Outputs) -> Tensor:
+        """The boxes that all rows say, in pixels of the padded batch, with gradient. -> (B*A, 4)."""
+
+    def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
+        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
+
+    def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
+        """The valuable localization region of LD; needs no gradient."""
+
+
+class Regions(NamedTuple):
+    """What the second stage of a detector learns from, image by image; R regions in all."""
+
+    boxes: list[Tensor]  # B of (N, 4)
+    matched: list[Tensor]  # B of (N,): which box of the image each is compared with; 0 where there is none
+    labels: list[Tensor]  # B of (N,), 0..K: background first, class k is k + 1
+    deltas: list[Tensor]  # B of (N, 4): from the region to its box
+
+
+class TwoStage(Detector, Protocol):
+    """A two-stage detector, and what its second stage can do: `outputs.by` is such a one.
+
+    Sizes are `Truth.sizes`: (height, width) of the images without padding.
+    """
+
+    def propose(self, outputs: Outputs, sizes: list[tuple[int, int]]) -> list[Tensor]:
+        """What the first stage proposes, best first. -> B of (N, 4), without gradient."""
+
+    def sample(self, proposed: list[Tensor], truth: Truth) -> Regions:
+        """Regions to learn from, drawn at random from proposals and real boxes."""
+
+    def pool(self, features: list[Tensor], boxes: list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
+        """What the second stage reads of regions, B of (N, 4). -> (R, C, size, size)."""
+
+    def judge(
+        self, features: list[Tensor], proposed: list[Tensor], sizes: list[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor]:
+        """What it says of them: class logits (R, K+1), background first, and box deltas (R, 4*(K+1))."""

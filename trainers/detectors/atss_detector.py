@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from trainers.detectors.anchors import anchors, inside
-from trainers.detectors.atss import assign
 from trainers.detectors.centerness import at_cells, centerness, distribution_loss, edges, factored, losses
 from trainers.detectors.focal import integral
-from trainers.detectors.gfl import PRIOR, around, box_loss, tower
+from trainers.detectors.gfl import PRIOR, around, atss_targets, box_loss, tower, valuable
 from trainers.detectors.nms import best_pairs, keep_best
+from trainers.detectors.towers import Steps, climb
 from trainers.fpn import FPN, MAPS, Backbone, levels
-from trainers.outputs import Detections, Outputs, Targets, Truth, rows
+from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth, rows
 from trainers.spec import Count, Fraction, Index, NonNegative
 
 DEVIATION = (0.1, 0.1, 0.2, 0.2)  # of the deltas x, y, width and height; a head learns them as if it were 1
@@ -31,6 +31,8 @@ class ATSS(nn.Module):
     Boxes are deltas of their anchors; with `reg_max`, distributions of the distances from the cell's centre to the
     four edges, counted in strides, 0..reg_max.
     """
+
+    keep_towers = False
 
     def __init__(
         self,
@@ -66,19 +68,33 @@ class ATSS(nn.Module):
         """Images of 0..1, (B, 3, height, width) of any size -> Outputs, `own` with the logits of `centerness`."""
         maps = self.backbone(images)
         features = self.neck(maps[-MAPS:])
-        cls, box, centred = self.head(features)
-        return Outputs(features, cls, box, maps, {"centerness": centred})
+        towers = self.head.towers(features)
+        cls, box, centred = self.head.predict(towers["cls"][-1], towers["box"][-1])
+        kept = towers if self.keep_towers else {}
+        return Outputs(features, cls, box, maps, {"centerness": centred}, towers=kept, by=self)
+
+    def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
+        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
+        cls, box = (climb(t, x, after=after)[-1] for t, x in ((self.head.cls_tower, cls), (self.head.box_tower, box)))
+        cls, box, centred = self.head.predict(cls, box)
+        return Outputs([], cls, box, own={"centerness": centred}, by=self)
+
+    def boxes(self, outputs: Outputs) -> Tensor:
+        """The boxes that all rows say, in pixels of the padded batch, with gradient. -> (B*A, 4) in float32."""
+        grid = anchors(outputs.cls, self.strides)
+        values = rows(outputs.box).float()
+        image = len(values) // len(grid.stride)
+        return self._boxes(values, grid.box.repeat(image, 1), grid.stride.repeat(image))
+
+    @torch.no_grad()
+    def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
+        """The valuable localization region, by the thresholds of ATSS. A positive may be in it for another box."""
+        return valuable(outputs, targets, self.strides, gamma=gamma, overlap=overlap)
 
     @torch.no_grad()
     def assign(self, outputs: Outputs, truth: Truth) -> Targets:
         """ATSS over the cells that do not lie in the padding."""
-        grid = anchors(outputs.cls, self.strides)
-        valid = inside(grid, truth.sizes)
-        boxes, labels = torch.cat(truth.boxes), torch.cat(truth.labels)
-        image = torch.tensor([i for i, b in enumerate(truth.boxes) for _ in range(len(b))], dtype=torch.long)
-        row, number, _ = assign(grid, valid, boxes, image.to(boxes.device))
-        level = grid.level[row % valid.shape[1]]
-        return Targets(row, level, labels[number], boxes[number], valid.flatten(), len(self.strides), truth)
+        return atss_targets(outputs, truth, self.strides)
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """Focal loss, cross entropy of the centerness, GIoU, distribution focal loss, in float32 even under autocast.
@@ -149,9 +165,14 @@ class Head(nn.Module):
         for conv, value in ((self.cls, math.log(PRIOR / (1 - PRIOR))), (self.box, 0.0), (self.centerness, 0.0)):
             nn.init.constant_(conv.get_parameter("bias"), value)
 
-    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """L of (B, C, H, W) -> class logits, deltas or edge logits, logits of centerness: of K, 4 or 4*S, 1 channel."""
-        cls = [self.cls(self.cls_tower(x)) for x in features]
-        read = [self.box_tower(x) for x in features]
-        box = [self.box(x) * scale for x, scale in zip(read, self.scales, strict=True)]
-        return cls, box, [self.centerness(x) for x in read]
+    def towers(self, features: list[Tensor]) -> dict[str, Steps]:
+        """What both towers say, step by step."""
+        return {"cls": climb(self.cls_tower, features), "box": climb(self.box_tower, features)}
+
+    def predict(self, cls: list[Tensor], box: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The ends of the towers -> class logits, deltas or edge logits, and logits of centerness.
+
+        Each L of (B, ., H, W), with K, 4 or 4*S, and 1 channels.
+        """
+        said = [self.box(x) * scale for x, scale in zip(box, self.scales, strict=True)]
+        return [self.cls(x) for x in cls], said, [self.centerness(x) for x in box]

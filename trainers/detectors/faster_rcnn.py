@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from trainers.detectors import proposals, regions
 from trainers.detectors.proposals import CONVENTIONS, Grid
-from trainers.detectors.regions import Pooler, Regions
+from trainers.detectors.regions import Pooler
 from trainers.fpn import FPN, Backbone, levels
-from trainers.outputs import Detections, Outputs, Targets, Truth
+from trainers.outputs import Detections, Outputs, Regions, Targets, Truth
 from trainers.spec import Count, Fraction, Index
 
 
@@ -71,7 +71,7 @@ class FasterRCNN(nn.Module):
         maps = self.backbone(images)
         features = self.neck(maps)
         objectness, deltas = self.rpn.head(features)
-        return Outputs(features, maps=maps, own={"objectness": objectness, "deltas": deltas}, anchors=0)
+        return Outputs(features, maps=maps, own={"objectness": objectness, "deltas": deltas}, anchors=0, by=self)
 
     @torch.no_grad()
     def assign(self, outputs: Outputs, truth: Truth) -> Targets:
@@ -122,8 +122,13 @@ class FasterRCNN(nn.Module):
 
         -> class logits (R, K+1) of a softmax, background first, and box deltas (R, 4*(K+1)), class after class.
         """
-        logits, deltas = self.second_stage(self.roi_heads.box_roi_pool(features, proposed, sizes))
+        logits, deltas = self.second_stage(self.pool(features, proposed, sizes))
         return logits.float(), deltas.float()
+
+    def pool(self, features: list[Tensor], boxes: list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
+        """RoIAlign of regions, B of (N, 4), each on the level that fits its size. -> (R, C, pooled, pooled)."""
+        pooled: Tensor = self.roi_heads.box_roi_pool(features, boxes, sizes)
+        return pooled
 
     def second_stage(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Regions (R, C, pooled, pooled) -> class logits (R, K+1) and box deltas (R, 4*(K+1))."""

@@ -18,9 +18,11 @@ from trainers.detectors.centerness import at_cells, centerness, distribution_los
 from trainers.detectors.focal import integral
 from trainers.detectors.gfl import PRIOR, around, box_loss
 from trainers.detectors.nms import best_pairs, keep_best
+from trainers.detectors.towers import Steps, climb
+from trainers.detectors.valuable import image_of
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.norm import group_norm
-from trainers.outputs import Detections, Outputs, Targets, Truth, rows
+from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth, rows
 from trainers.spec import Count, Fraction, Index, Invalid, NonNegative
 
 Conventions = Literal["mmdetection", "paper", "torchvision"]
@@ -41,6 +43,8 @@ class FCOS(nn.Module):
 
     With `reg_max`, which torchvision does not know, distances are distributions, counted in strides, 0..reg_max.
     """
+
+    keep_towers = False
 
     def __init__(
         self,
@@ -82,8 +86,35 @@ class FCOS(nn.Module):
         """
         maps = self.backbone(images)
         features = self.neck(maps[-MAPS:])
-        cls, box, centred = self.head(features)
-        return Outputs(features, cls, box, maps, {"centerness": centred})
+        towers = self.head.towers(features)
+        cls, box, centred = self.head.predict(towers["cls"][-1], towers["box"][-1])
+        kept = towers if self.keep_towers else {}
+        return Outputs(features, cls, box, maps, {"centerness": centred}, towers=kept, by=self)
+
+    def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
+        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
+        classes, boxes = self.head.classification_head, self.head.regression_head
+        ends = climb(classes.conv, cls, after=after)[-1], climb(boxes.conv, box, after=after)[-1]
+        cls, box, centred = self.head.predict(*ends)
+        return Outputs([], cls, box, own={"centerness": centred}, by=self)
+
+    def boxes(self, outputs: Outputs) -> Tensor:
+        """The boxes that all rows say, in pixels of the padded batch, with gradient. -> (B*A, 4) in float32."""
+        grid = self._grid(outputs)
+        values = rows(outputs.box).float().unflatten(0, (-1, len(grid.stride)))
+        return around(self._points(grid), self._distance(values, grid.stride[:, None])).flatten(0, 1)
+
+    @torch.no_grad()
+    def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
+        """The points that lie in a box and answer for none, as the released code of LD has it for FCOS: it knows
+        neither gamma nor overlap there."""
+        boxes, image = torch.cat(targets.truth.boxes), image_of(targets.truth)
+        point = self._points(self._grid(outputs))
+        within = (torch.cat([point - boxes[:, None, :2], boxes[:, None, 2:] - point], dim=2) > 0).all(2)  # (N, A)
+        found = torch.zeros(targets.images, len(point), dtype=torch.int32, device=point.device)
+        found = found.index_add_(0, image, within.int()).flatten() * targets.valid
+        found[targets.row] = 0
+        return Region(found.nonzero().squeeze(1), None)
 
     @torch.no_grad()
     def assign(self, outputs: Outputs, truth: Truth) -> Targets:
@@ -227,12 +258,18 @@ class Head(nn.Module):
         self.scales = None if conventions == "torchvision" else nn.Parameter(torch.ones(levels))
         self.bins, self.conventions = bins, conventions
 
-    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """L of (B, C, H, W) -> class logits, distances or their distributions, and logits of centerness."""
+    def towers(self, features: list[Tensor]) -> dict[str, Steps]:
+        """What both towers say, step by step."""
+        classes, boxes = self.classification_head.conv, self.regression_head.conv
+        return {"cls": climb(classes, features), "box": climb(boxes, features)}
+
+    def predict(
+        self, for_classes: list[Tensor], for_boxes: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The ends of the towers -> class logits, distances or their distributions, and logits of centerness."""
         cls, box, centred = [], [], []
-        scales = [1.0] * len(features) if self.scales is None else self.scales
-        for x, scale in zip(features, scales, strict=True):
-            for_class, for_box = self.classification_head.conv(x), self.regression_head.conv(x)
+        scales = [1.0] * len(for_boxes) if self.scales is None else self.scales
+        for for_class, for_box, scale in zip(for_classes, for_boxes, scales, strict=True):
             cls.append(self.classification_head.cls_logits(for_class))
             centred.append(self.regression_head.bbox_ctrness(for_class if self.conventions == "paper" else for_box))
             said = self.regression_head.bbox_reg(for_box) * scale

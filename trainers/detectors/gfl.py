@@ -17,9 +17,11 @@ from trainers.detectors.anchors import anchors, inside, paired_iou
 from trainers.detectors.atss import assign
 from trainers.detectors.focal import distribution_focal_loss, integral, quality_focal_loss
 from trainers.detectors.nms import best_pairs, keep_best
+from trainers.detectors.towers import Steps, climb
+from trainers.detectors.valuable import image_of, near
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.norm import group_norm
-from trainers.outputs import Detections, Outputs, Targets, Truth
+from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth
 from trainers.spec import Count, Fraction, Index, NonNegative
 
 PRIOR = 0.01  # the score of every class before training
@@ -27,6 +29,8 @@ PRIOR = 0.01  # the score of every class before training
 
 class GFL(nn.Module):
     """FPN and two towers that all levels share. The distance of an edge is counted in strides, 0..reg_max."""
+
+    keep_towers = False
 
     def __init__(
         self,
@@ -64,8 +68,22 @@ class GFL(nn.Module):
         """Images of 0..1, (B, 3, height, width) of any size -> Outputs."""
         maps = self.backbone(images)
         features = self.neck(maps[-MAPS:])
-        cls, box = self.head(features)
-        return Outputs(features, cls, box, maps)
+        towers = self.head.towers(features)
+        cls, box = self.head.predict(towers["cls"][-1], towers["box"][-1])
+        return Outputs(features, cls, box, maps, towers=towers if self.keep_towers else {}, by=self)
+
+    def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
+        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
+        return Outputs([], *self.head.finish(cls, box, after=after), by=self)
+
+    def boxes(self, outputs: Outputs) -> Tensor:
+        """The boxes that all rows say, in pixels of the padded batch, with gradient. -> (B*A, 4) in float32."""
+        return boxes(outputs, self.strides, self.bins)
+
+    @torch.no_grad()
+    def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
+        """The valuable localization region, by the thresholds of ATSS. A positive may be in it for another box."""
+        return valuable(outputs, targets, self.strides, gamma=gamma, overlap=overlap)
 
     @torch.no_grad()
     def assign(self, outputs: Outputs, truth: Truth) -> Targets:
@@ -117,11 +135,18 @@ class Head(nn.Module):
         for conv, value in ((self.cls, math.log(PRIOR / (1 - PRIOR))), (self.box, 0.0)):
             nn.init.constant_(conv.get_parameter("bias"), value)
 
-    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """L of (B, C, H, W) -> class logits, L of (B, K, H, W), and edge logits, L of (B, 4*S, H, W)."""
-        cls = [self.cls(self.cls_tower(x)) for x in features]
-        box = [self.box(self.box_tower(x)) * s for x, s in zip(features, self.scales, strict=True)]
-        return cls, box
+    def towers(self, features: list[Tensor]) -> dict[str, Steps]:
+        """What both towers say, step by step."""
+        return {"cls": climb(self.cls_tower, features), "box": climb(self.box_tower, features)}
+
+    def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> tuple[list[Tensor], list[Tensor]]:
+        """`predict` of what the towers make of maps that so many of their convolutions have seen."""
+        return self.predict(climb(self.cls_tower, cls, after=after)[-1], climb(self.box_tower, box, after=after)[-1])
+
+    def predict(self, cls: list[Tensor], box: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The ends of the towers -> class logits, L of (B, K, H, W), and edge logits, L of (B, 4*S, H, W)."""
+        edges = [self.box(x) * s for x, s in zip(box, self.scales, strict=True)]
+        return [self.cls(x) for x in cls], edges
 
 
 def tower(channels: int, convs: int) -> nn.Sequential:
@@ -134,14 +159,23 @@ def tower(channels: int, convs: int) -> nn.Sequential:
 
 
 def atss_targets(outputs: Outputs, truth: Truth, strides: tuple[int, ...]) -> Targets:
-    """ATSS over the cells that do not lie in the padding."""
+    """ATSS over the cells that do not lie in the padding.
+
+    `own["threshold"]` (N,) is that of each box, image by image.
+    """
     grid = anchors(outputs.cls, strides)
     valid = inside(grid, truth.sizes)
     boxes, labels = torch.cat(truth.boxes), torch.cat(truth.labels)
-    image = torch.tensor([i for i, b in enumerate(truth.boxes) for _ in range(len(b))], dtype=torch.long)
-    row, number, _ = assign(grid, valid, boxes, image.to(boxes.device))
+    row, number, threshold = assign(grid, valid, boxes, image_of(truth))
     level = grid.level[row % valid.shape[1]]
-    return Targets(row, level, labels[number], boxes[number], valid.flatten(), len(strides), truth)
+    own = {"threshold": threshold}
+    return Targets(row, level, labels[number], boxes[number], valid.flatten(), len(strides), truth, own)
+
+
+def valuable(outputs: Outputs, targets: Targets, strides: tuple[int, ...], *, gamma: float, overlap: Overlap) -> Region:
+    """The valuable localization region of these `atss_targets`."""
+    grid = anchors(outputs.cls, strides)
+    return near(grid, targets, targets.own["threshold"], gamma=gamma, overlap=overlap)
 
 
 def losses(
@@ -185,6 +219,13 @@ def losses(
         return {"qfl": qfl / count, "box": box_weight * iou / total, "dfl": dfl_weight * dfl / total}
 
 
+def boxes(outputs: Outputs, strides: tuple[int, ...], bins: int) -> Tensor:
+    """The boxes that all rows say, in pixels of the padded batch. -> (B*A, 4) in float32."""
+    grid = anchors(outputs.cls, strides)
+    distance = integral(outputs.edge_rows(bins).float()).unflatten(0, (-1, len(grid.stride)))
+    return around(grid.centre, distance * grid.stride[:, None]).flatten(0, 1)
+
+
 def detections(
     outputs: Outputs,
     logits: Tensor,
@@ -201,11 +242,9 @@ def detections(
     grid = anchors(outputs.cls, strides)
     valid = inside(grid, sizes)
     scores, cells, labels = best_pairs(logits.unflatten(0, valid.shape), valid, grid.cells, top_k=top_k)
-    distance = integral(outputs.edge_rows(bins).float()).unflatten(0, valid.shape)
-    boxes = around(grid.centre, distance * grid.stride[:, None])
-    boxes = boxes.gather(1, cells[:, :, None].expand(-1, -1, 4))
+    every = boxes(outputs, strides, bins).unflatten(0, valid.shape)
     return keep_best(
-        boxes,
+        every.gather(1, cells[:, :, None].expand(-1, -1, 4)),
         scores,
         labels,
         sizes,

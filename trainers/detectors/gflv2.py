@@ -11,10 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trainers.detectors.gfl import Head, atss_targets, detections, losses
+from trainers.detectors.gfl import Head, atss_targets, boxes, detections, losses, valuable
 from trainers.detectors.precision import full_precision
 from trainers.fpn import FPN, MAPS, Backbone, levels
-from trainers.outputs import Detections, Outputs, Targets, Truth, rows
+from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth, rows
 from trainers.spec import Count, Fraction, Index, Invalid, NonNegative
 
 NEVER_SURE = 1e-6  # a quality is at least this and at most 1 - this, so that its logarithms are finite
@@ -26,6 +26,8 @@ class GFLv2(nn.Module):
     A location scores sigmoid(class logit) * quality, in its losses, in the weight of its box and when it detects.
     `Outputs.cls` are the class logits alone, as distillation reads them, and `own["quality"]` the qualities, 0..1.
     """
+
+    keep_towers = False
 
     def __init__(
         self,
@@ -71,11 +73,30 @@ class GFLv2(nn.Module):
         """Images of 0..1, (B, 3, height, width) of any size -> Outputs, `own` with `quality`, L of (B, 1, H, W)."""
         maps = self.backbone(images)
         features = self.neck(maps[-MAPS:])
-        cls, box = self.head(features)
+        towers = self.head.towers(features)
+        cls, box = self.head.predict(towers["cls"][-1], towers["box"][-1])
+        kept = towers if self.keep_towers else {}
+        return Outputs(features, cls, box, maps, {"quality": self.quality(box)}, towers=kept, by=self)
+
+    def quality(self, box: list[Tensor]) -> list[Tensor]:
+        """What the shapes of edge distributions, L of (B, 4*S, H, W), say of them. -> L of (B, 1, H, W), 0..1."""
         predict = self.head.get_submodule("quality")
-        with full_precision(images):  # bfloat16 has no number between 0.996 and 1
-            quality = [predict(statistics(x.float(), self.bins, self.top)) for x in box]
-        return Outputs(features, cls, box, maps, {"quality": quality})
+        with full_precision(box[0]):  # bfloat16 has no number between 0.996 and 1
+            return [predict(statistics(x.float(), self.bins, self.top)) for x in box]
+
+    def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
+        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
+        cls, box = self.head.finish(cls, box, after=after)
+        return Outputs([], cls, box, own={"quality": self.quality(box)}, by=self)
+
+    def boxes(self, outputs: Outputs) -> Tensor:
+        """The boxes that all rows say, in pixels of the padded batch, with gradient. -> (B*A, 4) in float32."""
+        return boxes(outputs, self.strides, self.bins)
+
+    @torch.no_grad()
+    def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
+        """The valuable localization region, by the thresholds of ATSS. A positive may be in it for another box."""
+        return valuable(outputs, targets, self.strides, gamma=gamma, overlap=overlap)
 
     @torch.no_grad()
     def assign(self, outputs: Outputs, truth: Truth) -> Targets:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from trainers import workers
 from trainers.detectors.faster_rcnn import FasterRCNN
-from trainers.detectors.regions import Pooler, Regions
+from trainers.detectors.regions import Pooler
 from trainers.fpn import Backbone
-from trainers.outputs import Outputs, Targets, Truth
+from trainers.outputs import Outputs, Regions, Targets, Truth
 from trainers.spec import Count, Fraction, Index, Invalid
 
 POOLED = 14  # cells along a region that the branch reads; its masks have twice as many

@@ -137,7 +137,7 @@ class MimicDet(nn.Module):
         own = {"score": score, "delta": delta, "cls": said["cls"], "box": said["box"]}
         if self.training:
             own |= {**said, "staggered": staggered}
-        return Outputs(features, maps=maps, own=own)
+        return Outputs(features, maps=maps, own=own, by=self)
 
     @torch.no_grad()
     def assign(self, outputs: Outputs, truth: Truth) -> Targets:

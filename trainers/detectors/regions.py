@@ -7,7 +7,7 @@ equation 1, https://arxiv.org/abs/1612.03144
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from trainers import workers
 from trainers.detectors.proposals import Convention
-from trainers.outputs import Truth
+from trainers.outputs import Regions, Truth
 
 SIDE = 14  # strides: regions of this side up to twice of it are read from a level; 56 pixels where a cell has 4
 
@@ -54,15 +54,6 @@ class Pooler(nn.Module):
             read = roi_align(x.float(), regions[here], self.size, 1 / stride, self.sampling, self.aligned)
             pooled = pooled.index_copy(0, here, read)
         return pooled
-
-
-class Regions(NamedTuple):
-    """What the second stage learns from, image by image; R regions in all."""
-
-    boxes: list[Tensor]  # B of (N, 4)
-    matched: list[Tensor]  # B of (N,): which box of the image each is compared with; 0 where there is none
-    labels: list[Tensor]  # B of (N,), 0..K: background first, class k is k + 1
-    deltas: list[Tensor]  # B of (N, 4): from the region to its box
 
 
 def heads(

@@ -22,6 +22,7 @@ from trainers.detectors.nms import best_pairs, keep_best
 from trainers.detectors.points import POINTS, gradient_times, moment_box, regular_grid
 from trainers.detectors.points_assign import SCALE, nearest_cells
 from trainers.detectors.precision import full_precision
+from trainers.detectors.valuable import image_of
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.outputs import Detections, Outputs, Targets, Truth, rows
 from trainers.spec import Count, Fraction, Index, NonNegative
@@ -75,7 +76,7 @@ class RepPoints(nn.Module):
         features = self.neck(maps[-MAPS:])
         cls, init, points = (list(levels) for levels in zip(*map(self.head, features), strict=True))
         box = [moment_box(x, self.head.moment_transfer) for x in points]
-        return Outputs(features, cls, box, maps, {"init": init, "points": points})
+        return Outputs(features, cls, box, maps, {"init": init, "points": points}, by=self)
 
     @torch.no_grad()
     def assign(self, outputs: Outputs, truth: Truth) -> Targets:
@@ -87,8 +88,7 @@ class RepPoints(nn.Module):
         grid = anchors(outputs.cls, self.strides)
         valid = inside(grid, truth.sizes)
         boxes, labels = torch.cat(truth.boxes), torch.cat(truth.labels)
-        image = torch.tensor([i for i, b in enumerate(truth.boxes) for _ in range(len(b))], dtype=torch.long)
-        init_row, init_number = nearest_cells(grid, self.strides, valid, boxes, image.to(boxes.device))
+        init_row, init_number = nearest_cells(grid, self.strides, valid, boxes, image_of(truth))
 
         guesses = self.guesses(outputs).unflatten(0, valid.shape) * grid.stride[:, None]  # (B, A, 4)
         guesses = grid.centre.repeat(1, 2) + guesses
@@ -151,10 +151,8 @@ class RepPoints(nn.Module):
         valid = inside(grid, sizes)
         logits = outputs.class_rows().float().unflatten(0, valid.shape)
         scores, cells, labels = best_pairs(logits, valid, grid.cells, top_k=self.top_k)
-        boxes = rows(outputs.box).float().unflatten(0, valid.shape) * grid.stride[:, None]
-        boxes = grid.centre.repeat(1, 2) + boxes
         return keep_best(
-            boxes.gather(1, cells[:, :, None].expand(-1, -1, 4)),
+            self.boxes(outputs).unflatten(0, valid.shape).gather(1, cells[:, :, None].expand(-1, -1, 4)),
             scores,
             labels,
             sizes,
@@ -162,6 +160,12 @@ class RepPoints(nn.Module):
             nms_iou=self.nms_iou,
             max_detections=self.max_detections,
         )
+
+    def boxes(self, outputs: Outputs) -> Tensor:
+        """The boxes that all rows say, in pixels of the padded batch, with gradient. -> (B*A, 4) in float32."""
+        grid = anchors(outputs.cls, self.strides)
+        boxes = rows(outputs.box).float().unflatten(0, (-1, len(grid.stride))) * grid.stride[:, None]
+        return (grid.centre.repeat(1, 2) + boxes).flatten(0, 1)
 
     def guesses(self, outputs: Outputs) -> Tensor:
         """The boxes around the points guessed, in strides from their cells. -> (B*A, 4) in float32."""

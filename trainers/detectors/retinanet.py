@@ -20,9 +20,11 @@ from trainers.detectors.initial import spread
 from trainers.detectors.max_iou import BACKGROUND, IGNORED, MaxIoU
 from trainers.detectors.nine import NINE, Conventions, nine_anchors
 from trainers.detectors.nms import best_pairs, keep_best
+from trainers.detectors.towers import climb
+from trainers.detectors.valuable import near
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.norm import group_norm
-from trainers.outputs import Detections, Outputs, Targets, Truth, rows
+from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth, rows
 from trainers.spec import Count, Fraction, Index, NonNegative
 
 GAMMA, ALPHA = 2.0, 0.25
@@ -42,6 +44,8 @@ class RetinaNet(nn.Module):
     anchor's centre instead, of 0..reg_max strides as in GFL, and learns by GIoU and by `dfl_weight` times the
     distribution focal loss.
     """
+
+    keep_towers = False
 
     def __init__(
         self,
@@ -88,9 +92,30 @@ class RetinaNet(nn.Module):
         maps = self.backbone(images)
         features = self.neck(maps[-MAPS:])
         classes, boxes = self.head.classification_head, self.head.regression_head
-        cls = [classes.cls_logits(classes.conv(x)) for x in features]
-        box = [boxes.bbox_reg(boxes.conv(x)) for x in features]
-        return Outputs(features, cls, box, maps, anchors=NINE)
+        towers = {"cls": climb(classes.conv, features), "box": climb(boxes.conv, features)}
+        cls = [classes.cls_logits(x) for x in towers["cls"][-1]]
+        box = [boxes.bbox_reg(x) for x in towers["box"][-1]]
+        kept = towers if self.keep_towers else {}
+        return Outputs(features, cls, box, maps, anchors=NINE, towers=kept, by=self)
+
+    def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
+        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
+        classes, boxes = self.head.classification_head, self.head.regression_head
+        cls = [classes.cls_logits(x) for x in climb(classes.conv, cls, after=after)[-1]]
+        box = [boxes.bbox_reg(x) for x in climb(boxes.conv, box, after=after)[-1]]
+        return Outputs([], cls, box, anchors=NINE, by=self)
+
+    def boxes(self, outputs: Outputs) -> Tensor:
+        """The boxes that all rows say, in pixels of the padded batch, with gradient. -> (B*A, 4) in float32."""
+        grid, raw = self.grid(outputs), rows(outputs.box, NINE).float()
+        return self.decode(raw, torch.arange(len(raw), device=raw.device) % len(grid.box), grid)
+
+    @torch.no_grad()
+    def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
+        """The valuable localization region: a box's threshold is an IoU of 0.5, and positives are left out."""
+        boxes = torch.cat(targets.truth.boxes)
+        threshold = boxes.new_full((len(boxes),), POSITIVE)
+        return near(self.grid(outputs), targets, threshold, gamma=gamma, overlap=overlap, positives=False)
 
     @torch.no_grad()
     def assign(self, outputs: Outputs, truth: Truth) -> Targets:

@@ -15,8 +15,7 @@ from tests.trainers.detectors.scenes import small
 from trainers import detectors, workers
 from trainers.backbones import TinyResNet
 from trainers.detectors import FasterRCNN, MaskRCNN
-from trainers.detectors.regions import Regions
-from trainers.outputs import Truth
+from trainers.outputs import Regions, Truth
 from trainers.spec import Call, Invalid, Model
 from trainers.worker import work
 

@@ -1,0 +1,59 @@
+"""The valuable localization region: locations near a box that are not good enough to answer for it, but nearly.
+
+Zheng et al., "Localization Distillation for Dense Object Detection", CVPR 2022, https://arxiv.org/abs/2102.12252,
+section 3.3 and algorithm 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trainers.detectors.anchors import Anchors, paired_iou
+from trainers.outputs import Overlap, Region, Targets, Truth
+
+
+def near(
+    grid: Anchors, targets: Targets, threshold: Tensor, *, gamma: float, overlap: Overlap, positives: bool = True
+) -> Region:
+    """The anchors that overlap a box by gamma * threshold or more, and by less than the threshold of that box.
+
+    `threshold` (N,): what makes an anchor positive for each box of the batch, image by image. A region counts the IoU
+    with its box, the highest if it is near several; without any overlap it is left out, and so is the padding. A
+    positive may be near another box; `positives` says whether it then counts, as in the released code's GFL.
+    """
+    truth = targets.truth
+    boxes, image = torch.cat(truth.boxes), image_of(truth)
+    valid = targets.valid.unflatten(0, (targets.images, -1))
+    close = closeness(grid.box, boxes[:, None], overlap)  # (N, A)
+    wanted = (close >= gamma * threshold[:, None]) & (close < threshold[:, None]) & valid[image]
+    iou = paired_iou(grid.box, boxes[:, None]) * wanted
+    most = iou.new_zeros(valid.shape).scatter_reduce(0, image[:, None].expand_as(iou), iou, "amax")
+    weight = most.flatten()
+    if not positives:
+        weight[targets.row] = 0
+    row = weight.nonzero().squeeze(1)
+    return Region(row, weight[row])
+
+
+def closeness(anchor: Tensor, box: Tensor, overlap: Overlap) -> Tensor:
+    """How near anchors are to boxes, in pairs. (..., 4) twice, with broadcasting -> (...), -1..1.
+
+    `diou`: the paper's IoU - d^2 / c^2, where d is how far apart the centres are and c the diagonal of the smallest box
+    around both. `iof_diou`: the released code's, which takes the part of the *anchor* that the box covers instead of
+    the IoU: larger for anchors that lie within a box.
+    """
+    low, high = torch.maximum(anchor[..., :2], box[..., :2]), torch.minimum(anchor[..., 2:], box[..., 2:])
+    if overlap == "diou":
+        shared = paired_iou(anchor, box)
+    else:
+        shared = (high - low).clamp(min=0).prod(-1) / (anchor[..., 2:] - anchor[..., :2]).prod(-1).clamp(min=1e-6)
+    apart = (anchor[..., :2] + anchor[..., 2:] - box[..., :2] - box[..., 2:]) / 2
+    around = torch.maximum(anchor[..., 2:], box[..., 2:]) - torch.minimum(anchor[..., :2], box[..., :2])
+    return shared - apart.square().sum(-1) / around.square().sum(-1).clamp(min=1e-6)
+
+
+def image_of(truth: Truth) -> Tensor:
+    """The number of the image that each box is in, image by image. -> (N,)."""
+    counts = torch.tensor([len(boxes) for boxes in truth.boxes])
+    return torch.arange(len(counts)).repeat_interleave(counts).to(truth.boxes[0].device)
