@@ -1,5 +1,6 @@
 """How much of what each guide says counts at each step."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,9 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from tests.trainers.stages import stage
 from tests.trainers.trainings import guide, identical, taught, training
+from tests.trainers.two_workers import together
 from trainers import build
 from trainers.outputs import Outputs, Targets
 from trainers.spec import Guides, Stage, Term
@@ -233,3 +236,24 @@ def test_a_training_with_dropped_guides_goes_on_to_the_bit() -> None:
     second.restore(state)
     list(second.epochs(lessons))
     assert identical(straight.product.state_dict(), second.product.state_dict())
+
+
+# Several workers
+
+
+def part_time(rank: int) -> list[Tensor]:
+    """The gradients of a loss's adapter at a step where it counts on no worker, and at one where it does."""
+    run = training(taught("LD"), {"part": Part()})
+    task = DistributedDataParallel(run.task)
+    images, truth = batch_of(run)
+    found = []
+    for strength in (0.0, 1.0):
+        task.zero_grad()
+        task(images, truth, Lesson([Outputs([torch.ones(1)])], {"part": strength})).total.backward()
+        found.append(run.task.distill["part"].adapter.grad.clone())
+    return found
+
+
+def test_workers_do_not_wait_for_the_adapter_of_a_loss_that_does_not_count(tmp_path: Path) -> None:
+    for silent, counting in together(part_time, tmp_path):
+        assert silent == 0 and counting != 0
