@@ -140,7 +140,7 @@ class Dense(Detector, Protocol):
     def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
         """The valuable localization region of LD; needs no gradient."""
 
-    def scores(self, outputs: Outputs, row: Tensor) -> Tensor:
+    def row_scores(self, outputs: Outputs, row: Tensor) -> Tensor:
         """What these rows (R,) score for each class where that is less than the sigmoid of `cls`. -> (R, K), 0..1."""
 
 

@@ -99,7 +99,7 @@ class GFLv2(nn.Module):
         return valuable(outputs, targets, self.strides, gamma=gamma, overlap=overlap)
 
     @torch.no_grad()
-    def scores(self, outputs: Outputs, row: Tensor) -> Tensor:
+    def row_scores(self, outputs: Outputs, row: Tensor) -> Tensor:
         """What these rows (R,) score for each class: the products, 0..1. -> (R, K) in float32."""
         logits, quality = outputs.class_rows()[row].float(), rows(outputs.own["quality"])[row].float()
         return product_logit(logits, quality).sigmoid()

@@ -119,8 +119,8 @@ def edge_kl(student: Tensor, teacher: Tensor, *, temperature: float, edges: Edge
 
 def scores(student: Outputs, row: Tensor) -> Tensor:
     """The highest class score of each row, without a gradient; of GFLv2 that of class and quality. (R,) -> (R,)."""
-    if hasattr(student.by, "scores"):
-        every: Tensor = student.by.scores(student, row)
+    if hasattr(student.by, "row_scores"):
+        every: Tensor = student.by.row_scores(student, row)
     else:
         every = full_precision(student.class_rows().detach()[row]).sigmoid()
     return every.amax(1)
