@@ -11,9 +11,9 @@ from torch import Tensor
 from tests.trainers.detectors.scenes import noise
 from tests.trainers.test_every_detector import EVERY, make
 from trainers import distill, spec
-from trainers.loop import reaches
+from trainers.loop import reaching
 from trainers.spec import Call, Invalid
-from trainers.task import Task
+from trainers.task import Lesson, Task
 
 LOSSES = sorted(spec.offers(distill))
 # What each loss reads of a detector. A new loss needs a line here.
@@ -36,9 +36,9 @@ def test_it_reaches_the_student_or_is_refused_with_the_reason(name: str, own: di
     images, truth = noise((64, 64), (40, 50), padded=(64, 64))
     task = Task(student, {loss.lower(): call.of(distill, student, teacher)}).train()
     with torch.no_grad():
-        lesson = teacher(images)
+        lesson = Lesson([teacher(images)])
     losses = task(images, truth, lesson)
-    assert reaches(task, losses), "there was something to learn"
+    assert reaching(task, losses, {loss.lower()}), "there was something to learn"
     losses.total.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
 
@@ -52,7 +52,7 @@ def test_detectors_of_different_kinds_with_equal_cells_and_bins_teach_one_anothe
     taught = Call(name=loss).complete(distill).of(distill, weak, strong)
     images, truth = noise((64, 64), (40, 50), padded=(64, 64))
     with torch.no_grad():
-        lesson = strong.eval()(images)
+        lesson = Lesson([strong.eval()(images)])
     losses = Task(weak, {"loss": taught})(images, truth, lesson)
     value: Tensor = losses.by_name["loss"]
     assert value.isfinite() and value > 0
