@@ -23,6 +23,7 @@ READS: dict[str, Any] = {
     "KD": lambda detector: detector.anchors > 0,
     "LD": lambda detector: detector.bins > 0,
     "PKD": lambda detector: True,
+    "TADF": lambda detector: True,
 }
 
 

@@ -5,3 +5,4 @@ from trainers.distill.fgfi import FGFI
 from trainers.distill.kd import KD
 from trainers.distill.ld import LD
 from trainers.distill.pkd import PKD
+from trainers.distill.tadf import TADF
