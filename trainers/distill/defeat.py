@@ -74,8 +74,6 @@ class DeFeat(nn.Module):
             )
         )
         self.temperatures = (cls_positive_temperature, cls_negative_temperature)
-        every = (*self.neck_weights, *self.masked_weights, self.whole_weight, *self.cls_weights)
-        self.weight = sum(every)  # 0: meant to be silent
         self.neck, self.backbone = nn.ModuleList(), nn.ModuleList()
         if any(self.neck_weights):
             agree("strides", student.strides, teacher.strides)

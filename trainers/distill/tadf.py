@@ -63,7 +63,6 @@ class TADF(nn.Module):
             region_weight(knob, weight, student, teacher, default=1.0, loss="TADF")
             for knob, weight in (("cls_weight", cls_weight), ("box_weight", box_weight))
         )
-        self.weight = self.feature_weight + self.cls_weight + self.box_weight  # 0: meant to be silent
         self.temperature = temperature
         self.selective = selective
         self.adapters = nn.ModuleList()
