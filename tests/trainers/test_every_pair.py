@@ -20,9 +20,12 @@ from trainers.task import Lesson, Task
 LOSSES = sorted(spec.offers(distill))
 # What each loss reads of a detector. A new loss needs a line here.
 READS: dict[str, Any] = {
+    "DeFeat": lambda detector: True,
+    "FGFI": lambda detector: True,
     "KD": lambda detector: detector.anchors > 0 or hasattr(detector, "judge"),
     "LD": lambda detector: detector.bins > 0,
     "PKD": lambda detector: True,
+    "TADF": lambda detector: True,
 }
 
 

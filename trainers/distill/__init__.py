@@ -1,5 +1,8 @@
 """The distillation losses: a study may name what this file imports."""
 
+from trainers.distill.defeat import DeFeat
+from trainers.distill.fgfi import FGFI
 from trainers.distill.kd import KD
 from trainers.distill.ld import LD
 from trainers.distill.pkd import PKD
+from trainers.distill.tadf import TADF
