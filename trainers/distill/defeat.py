@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from trainers.distill.adapters import adapter
 from trainers.distill.box_masks import Boxes, every_box, level_masks, stage_masks
-from trainers.distill.imitation import cell_errors, errors_at, mean_count, total_of, where
 from trainers.distill.pair import agree, chosen
 from trainers.distill.soft import Temperature, soft_kl
+from trainers.distill.squared_errors import cell_errors, errors_at, mean_count, total_of, where
 from trainers.distill.two_stage import region_weight
 from trainers.outputs import Network, Outputs, Targets
 from trainers.spec import Index, Invalid, NonNegative

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from trainers.distill.adapters import adapter
 from trainers.distill.box_masks import Boxes, every_box, home, size
-from trainers.distill.imitation import errors_at, mean_count, total_of, where
 from trainers.distill.pair import agree, chosen
+from trainers.distill.squared_errors import errors_at, mean_count, total_of, where
 from trainers.outputs import Detector, Outputs, Targets
 from trainers.spec import Index, NonNegative
 

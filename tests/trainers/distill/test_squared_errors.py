@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tests.trainers.distill.two_stages import said
-from trainers.distill.imitation import cell_errors, errors_at, mean_count, nothing, total_of, where
+from trainers.distill.squared_errors import cell_errors, errors_at, mean_count, nothing, total_of, where
 
 
 def maps(seed: int) -> Tensor:
