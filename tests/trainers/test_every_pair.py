@@ -21,6 +21,7 @@ LOSSES = sorted(spec.offers(distill))
 # What each loss reads of a detector. A new loss needs a line here.
 READS: dict[str, Any] = {
     "CWD": lambda detector: True,
+    "FGD": lambda detector: True,
     "Imitation": lambda detector: True,
     "KD": lambda detector: detector.anchors > 0,
     "LD": lambda detector: detector.bins > 0,

@@ -1,6 +1,7 @@
 """The distillation losses: a study may name what this file imports."""
 
 from trainers.distill.cwd import CWD
+from trainers.distill.fgd import FGD
 from trainers.distill.imitation import Imitation
 from trainers.distill.kd import KD
 from trainers.distill.ld import LD
