@@ -22,6 +22,7 @@ LOSSES = sorted(spec.offers(distill))
 READS: dict[str, Any] = {
     "CWD": lambda detector: True,
     "FGD": lambda detector: True,
+    "GI": lambda detector: hasattr(detector, "boxes"),
     "Imitation": lambda detector: True,
     "KD": lambda detector: detector.anchors > 0,
     "LD": lambda detector: detector.bins > 0,

@@ -2,6 +2,7 @@
 
 from trainers.distill.cwd import CWD
 from trainers.distill.fgd import FGD
+from trainers.distill.gi import GI
 from trainers.distill.imitation import Imitation
 from trainers.distill.kd import KD
 from trainers.distill.ld import LD
