@@ -78,6 +78,7 @@ def test_losses_are_called_after_their_classes_and_counted_when_there_are_severa
         ({"LD": {"weight": 0}}, False),
         ({"FGD": {"weight": 0}}, False),  # which multiplies what its parts' weights are if nobody says it
         ({"FGD": {"foreground_weight": 0}}, True),
+        ({"CrossKD": {"cls_weight": 0}}, True),
     ],
     ids=str,
 )

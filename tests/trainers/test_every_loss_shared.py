@@ -16,6 +16,7 @@ from trainers.task import Lesson, Task
 SPLIT = ((0,), (1, 2))  # the images of each of two workers
 BOXES = (2, 1, 2)  # of each image
 ITS_OWN = {  # losses that take something from each worker's own part of a batch, as their docstrings say
+    "CrossKD": "statistics",
     "PKD": "statistics",
 }
 

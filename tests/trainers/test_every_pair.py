@@ -21,6 +21,7 @@ LOSSES = sorted(spec.offers(distill))
 # What each loss reads of a detector. A new loss needs a line here.
 READS: dict[str, Any] = {
     "CWD": lambda detector: True,
+    "CrossKD": lambda detector: hasattr(detector, "finish"),
     "FGD": lambda detector: True,
     "GI": lambda detector: hasattr(detector, "boxes"),
     "Imitation": lambda detector: True,

@@ -1,5 +1,6 @@
 """The distillation losses: a study may name what this file imports."""
 
+from trainers.distill.crosskd import CrossKD
 from trainers.distill.cwd import CWD
 from trainers.distill.fgd import FGD
 from trainers.distill.gi import GI
