@@ -20,8 +20,13 @@ from trainers.task import Lesson, Task
 LOSSES = sorted(spec.offers(distill))
 # What each loss reads of a detector. A new loss needs a line here.
 READS: dict[str, Any] = {
+    "CWD": lambda detector: True,
+    "CrossKD": lambda detector: hasattr(detector, "finish"),
     "DeFeat": lambda detector: True,
+    "FGD": lambda detector: True,
     "FGFI": lambda detector: True,
+    "GI": lambda detector: hasattr(detector, "boxes"),
+    "Imitation": lambda detector: True,
     "KD": lambda detector: detector.anchors > 0 or hasattr(detector, "judge"),
     "LD": lambda detector: detector.bins > 0,
     "PKD": lambda detector: True,
