@@ -107,7 +107,8 @@ class Call(Spec):
     def complete(self, package: ModuleType) -> Call:
         """The same call with every default written out and every value of its parameter's type.
 
-        Raises `Invalid` for an unknown name or argument, a missing argument, or a value of the wrong type or range.
+        A parameter that is itself a `Call` names something of the same package, and is completed as well. Raises
+        `Invalid` for an unknown name or argument, a missing argument, or a value of the wrong type or range.
         """
         knobs = self.knobs(package)
         thing = offers(package)[self.name]
@@ -126,6 +127,11 @@ class Call(Spec):
                 raise Invalid(f"{name}: {explain(error)}", (self.name, name)) from None
             except (ValueError, TypeError) as error:
                 raise Invalid(f"{name}: {error}", (self.name, name)) from None
+            if hints.get(name) is Call:
+                try:
+                    args[name] = Call.model_validate(args[name]).complete(package).model_dump()
+                except Invalid as error:
+                    raise error.under(self.name, name) from None
         return Call(name=self.name, args=args)
 
     def of(self, package: ModuleType, *context: Any) -> Any:
