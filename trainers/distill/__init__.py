@@ -2,4 +2,5 @@
 
 from trainers.distill.kd import KD
 from trainers.distill.ld import LD
+from trainers.distill.mimic import Mimic
 from trainers.distill.pkd import PKD
