@@ -20,6 +20,7 @@ LOSSES = sorted(spec.offers(distill))
 READS: dict[str, Any] = {
     "KD": lambda detector: detector.anchors > 0,
     "LD": lambda detector: detector.bins > 0,
+    "Mimic": lambda detector: hasattr(detector, "propose"),
     "PKD": lambda detector: True,
 }
 
