@@ -120,16 +120,15 @@ class Call(Spec):
         return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
     def complete(self, package: ModuleType) -> Self:
-        """The same call with every default written out, in arguments that are a `Call` too, and every value of its type.
+        """The same call, and the calls among its arguments, with every default and each value of its parameter's type.
 
         Raises `Invalid` for an unknown name or argument, a missing argument, or a value of the wrong type or range.
         """
         knobs = self.knobs(package)
         thing = offers(package)[self.name]
         hints = get_type_hints(thing.__init__ if inspect.isclass(thing) else thing, include_extras=True)
-        for name in self.args:
-            if name not in knobs:
-                raise Invalid(f"{self.name} has no such argument: {alternatives(name, knobs)}", (self.name, name))
+        for name in (n for n in self.args if n not in knobs):
+            raise Invalid(f"{self.name} has no such argument: {alternatives(name, knobs)}", (self.name, name))
         args = {}
         for name, knob in knobs.items():
             value = self.args.get(name, knob.default)
