@@ -29,6 +29,7 @@ READS: dict[str, Any] = {
     "Imitation": lambda detector: True,
     "KD": lambda detector: detector.anchors > 0 or hasattr(detector, "judge"),
     "LD": lambda detector: detector.bins > 0,
+    "Mimic": lambda detector: hasattr(detector, "propose"),
     "PKD": lambda detector: True,
     "TADF": lambda detector: True,
 }

@@ -9,5 +9,6 @@ from trainers.distill.gi import GI
 from trainers.distill.imitation import Imitation
 from trainers.distill.kd import KD
 from trainers.distill.ld import LD
+from trainers.distill.mimic import Mimic
 from trainers.distill.pkd import PKD
 from trainers.distill.tadf import TADF
