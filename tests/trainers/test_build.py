@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from tests.trainers.stages import DIGITS, model, recipe, stage
 from trainers import backbones, build, detectors, distill
-from trainers.spec import Call, Invalid, Model, Term, Weights
+from trainers.call import Call, Invalid, Term
+from trainers.spec import Model, Weights
 
 
 def gfl(width: int = 8, **knobs: Any) -> Model:

@@ -16,10 +16,10 @@ from tests.trainers.detectors.scenes import noise, truth
 from tests.trainers.test_every_detector import make
 from tests.trainers.two_workers import together
 from trainers import backbones, detectors, distill
+from trainers.call import Call, Invalid
 from trainers.distill import Mimic
 from trainers.distill.mimic_regions import crop_distance, numbered
 from trainers.outputs import Outputs, Targets, Truth
-from trainers.spec import Call, Invalid
 from trainers.task import Task
 
 BOXES = [torch.tensor([[0.0, 0, 8, 8], [8.0, 0, 24, 16]]), torch.tensor([[4.0, 4, 12, 30]])]
