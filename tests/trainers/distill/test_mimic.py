@@ -203,6 +203,22 @@ def test_nothing_proposed_is_an_exact_zero_with_a_zero_gradient() -> None:
         assert all(p.grad is not None and not p.grad.any() for p in loss.parameters())
 
 
+def test_as_united_perception_has_it_it_is_half_the_mean_squared_difference_of_what_the_second_stages_pool() -> None:
+    own = {"extra": 1, "hidden": 64, "pooled": 7}
+    student, teacher = make("FasterRCNN", own, width=4).train(), make("FasterRCNN", own).eval()
+    images, real = noise((128, 160), (100, 150), padded=(128, 160))
+    with torch.no_grad():
+        outputs, lesson = student(images), teacher(images)
+        boxes = teacher.propose(lesson, real.sizes)
+        pooled = [one.by.pool(one.features, boxes, real.sizes) for one in (outputs, lesson)]
+        loss = Mimic(
+            student, teacher, proposer="teacher", balanced=False, proposals=1000, region="align", regression=False
+        )
+        value = loss(outputs, lesson, student.assign(outputs, real))
+    assert len({int(n) for n in student.roi_heads.box_roi_pool.level(torch.cat(boxes))}) > 1, "more than one level"
+    torch.testing.assert_close(value, torch.nn.functional.mse_loss(*pooled) / 2)
+
+
 # Which regions
 
 
