@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -17,23 +18,24 @@ HOW = (
 
 
 def interval(gains: Sequence[float], *, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Where the mean gain lies: Efron's bootstrap-t, two-sided. None where so few gains cannot say: fewer than 4.
+    """Where the mean gain lies: Efron's bootstrap-t, two-sided. None where these gains cannot say.
 
     Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, section 12.5. A resample whose values are all equal
-    has no standard error: its t is infinite, which only widens the interval; of three gains it is infinitely wide.
+    has no standard error: its t is infinite, which only widens the interval. With fewer than 4 gains at 95%, or with
+    many equal ones, it would be infinitely wide.
     """
     sample = np.asarray(gains, dtype=float)
     number = len(sample)
     if number < 2:
         return None
+    if sample.min() == sample.max():
+        return float(sample[0]), float(sample[0])
     mean, error = sample.mean(), standard_error(sample)
     again = sample[resamples(number)]
     off, errors = again.mean(axis=-1) - mean, standard_error(again)
     # Of equal values mean and deviation are rounded, so ask the values themselves.
     equal = again.min(axis=-1) == again.max(axis=-1)
-    t = np.where(equal, np.sign(off) * np.inf, off / np.where(equal, 1, errors))
-    if sample.min() == sample.max():
-        return float(sample[0]), float(sample[0])
+    t = np.where(equal, np.copysign(np.inf, off), off / np.where(equal, 1, errors))
     t.sort()
     cut = int((1 - confidence) / 2 * len(t))
     low, high = mean - t[-1 - cut] * error, mean - t[cut] * error
@@ -45,6 +47,7 @@ def standard_error(values: np.ndarray) -> np.ndarray:
     return values.std(axis=-1, ddof=1) / np.sqrt(values.shape[-1])
 
 
+@lru_cache(maxsize=8)
 def resamples(number: int) -> np.ndarray:
     """Which values each resample has, with repetition: every possible one, or many at random. -> (m, number)."""
     if number <= ENUMERATED:
@@ -56,7 +59,7 @@ def verdict(gains: Sequence[float]) -> str:
     """In a word what the interval says."""
     bounds = interval(gains)
     if bounds is None:
-        return "too few seeds to say"
+        return "too few to say"
     low, high = bounds
     if low > 0:
         return "helps"
