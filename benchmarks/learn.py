@@ -21,7 +21,8 @@ from trainers.evaluate import measure
 from trainers.loop import Training
 from trainers.spec import Call, Model, Stage
 from trainers.task import Task
-from trainers.worker import Order, batches, no_lesson
+from trainers.teaching import no_lesson
+from trainers.worker import Order, batches
 
 DEMO = Path(__file__).parent.parent / "search_spaces" / "demo.yaml"
 SMALL = {"channels": 32, "convs": 2, "extra": 0, "hidden": 128, "sampled": 64}

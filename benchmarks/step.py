@@ -19,7 +19,8 @@ from trainers import build, optim
 from trainers.loop import Training
 from trainers.spec import Stage
 from trainers.task import Task
-from trainers.worker import Order, batches, lessons_of
+from trainers.teaching import Teaching
+from trainers.worker import Order, batches
 
 EPOCHS = 5
 DEMO = Path(__file__).parent.parent / "search_spaces" / "demo.yaml"
@@ -43,10 +44,11 @@ def bare(task: Task, guide: torch.nn.Module, loader: object, recipe: object) -> 
     return time.perf_counter() - start
 
 
-def fresh(stage: Stage, guide: torch.nn.Module) -> Task:
+def fresh(stage: Stage, guide: torch.nn.Module) -> tuple[Task, build.Losses]:
     torch.manual_seed(0)
     student = build.detector(stage)
-    return Task(student, build.losses(stage.distill, student, guide))
+    losses = build.losses(stage.distill, student, [guide])
+    return Task(student, losses.modules), losses
 
 
 def main() -> None:
@@ -61,9 +63,10 @@ def main() -> None:
         guide = build.detector(stage.teacher).eval().requires_grad_(False)
 
         ours, theirs = [], []
-        mine, other = fresh(stage, guide), fresh(stage, guide)
+        (mine, losses), (other, _) = fresh(stage, guide), fresh(stage, guide)
         training = Training(mine, stage.recipe, batches(order, data, mine.student), device=torch.device("cpu"))
-        epochs = training.epochs(lessons_of(guide))
+        lessons = Teaching([guide], losses.terms, losses.guides, stage, steps=training.batches.steps)
+        epochs = training.epochs(lessons)
         for _ in range(EPOCHS):
             start = time.perf_counter()
             next(epochs)

@@ -61,6 +61,9 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _arguments(call: Call) -> Iterator[tuple[str, str]]:
     for key, value in call.args.items():
         yield f"{call.name}.{key}", _text(value)
+    for key, value in call.model_dump(mode="json").items():
+        if key != call.name:  # when a loss counts
+            yield f"{call.name}.{key}", _text(value)
 
 
 def _text(value: Any) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
 
-from trainers.spec import Call, Data, Invalid, Model, Recipe, Stage, alternatives
+from trainers.spec import Data, Guides, Invalid, Model, Recipe, Stage, Term, alternatives
 
 Role = Literal["teacher", "assistant", "student", "alone"]
 
@@ -58,7 +58,7 @@ class Lattice:
         self,
         models: Mapping[str, Entry],
         data: Data,
-        distill: Iterable[Call] = (),
+        distill: Iterable[Term] = (),
         *,
         edges: Iterable[tuple[str, str]] | None = None,
     ) -> None:
@@ -86,6 +86,18 @@ class Lattice:
     def teachers(self, name: str) -> tuple[str, ...]:
         """The models that may teach this one, strongest first. Isolated ones neither teach nor are taught."""
         return self._teachers[name]
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """All (guide, student) in any path: the ends of each edge, and where all guides teach those of any way."""
+        found = set(self.edges)
+        for student in self.names:
+            if self.models[student].recipe.guides.who == "all":
+                above = list(self.teachers(student))
+                while above:
+                    guide = above.pop()
+                    found.add((guide, student))
+                    above += self.teachers(guide)
+        return sorted(found)
 
     def isolated(self) -> tuple[str, ...]:
         """The assistants that lie on no path from the root teacher to the student: they are never trained."""
@@ -129,6 +141,8 @@ class Lattice:
             epochs = max(1, round(recipe.epochs * path.budget))
             recipe = recipe.model_copy(update={"epochs": epochs})
         teacher = path.teacher
+        if teacher is None or teacher.teacher is None:  # there is only one who could teach
+            recipe = recipe.model_copy(update={"guides": Guides()})
         stage = Stage(
             model=entry.model,
             data=self.data,

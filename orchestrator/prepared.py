@@ -109,8 +109,13 @@ class Prepared:
         return sizes
 
     def _check_pairs(self) -> None:
-        """Build every loss for every edge. Raises `Invalid` that names the pair."""
-        for teacher, student in sorted(self.lattice.edges):
+        """Build every loss for every student and each that may guide it. Raises `Invalid` that names the pair."""
+        for name in self.lattice.names[1:]:
+            try:
+                build.check_terms(self.study.distill, self.lattice.models[name].recipe)
+            except Invalid as error:
+                raise error.under("distill") from None
+        for teacher, student in self.lattice.pairs():
             try:
                 build.check_pair(self.study.distill, self.shapes[student], self.shapes[teacher])
             except Invalid as error:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
@@ -21,7 +21,21 @@ from orchestrator.yamlfile import parse, read
 from trainers import backbones, detectors, distill, optim, schedules
 from trainers import data as datasets
 from trainers.published import Source
-from trainers.spec import Call, Count, Data, Index, Invalid, Model, NonNegative, Positive, Recipe, Spec, Weights
+from trainers.spec import (
+    Call,
+    Count,
+    Data,
+    Guides,
+    Index,
+    Invalid,
+    Model,
+    NonNegative,
+    Positive,
+    Recipe,
+    Spec,
+    Term,
+    Weights,
+)
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
@@ -51,10 +65,10 @@ def _edges(edges: Any) -> Any:
     return tuple(map(tuple, edges))
 
 
-def _losses(calls: tuple[Call, ...]) -> tuple[Call, ...]:
-    if not calls:
+def _losses(terms: tuple[Term, ...]) -> tuple[Term, ...]:
+    if not terms:
         raise ValueError("name at least one distillation loss, as in [LD]")
-    return calls
+    return terms
 
 
 def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -104,7 +118,7 @@ class Study(Spec):
     models: dict[Annotated[str, AfterValidator(_model_name)], Listed]  # strongest first
     edges: Annotated[Literal["any"] | tuple[tuple[str, str], ...], BeforeValidator(_edges)] = "any"
     recipe: Recipe = Recipe()
-    distill: Annotated[tuple[Call, ...], AfterValidator(_losses)]
+    distill: Annotated[tuple[Term, ...], AfterValidator(_losses)]
     search: Call = Call(name="exhaustive")
     seeds: Annotated[tuple[Index, ...], AfterValidator(_seeds)] = (0,)
     resources: Resources = Resources()
@@ -132,8 +146,10 @@ class Study(Spec):
         return _changed(parse(self.text, self.file), self.sets).refusal([mistake])
 
 
+Kind = TypeVar("Kind", bound=Call)
+
 ORIGIN = {"file", "text", "sets"}  # the fields that are not written in a study
-CREATED = {"recipe", "resources", "search", "optimizer", "schedule"}  # what `--set` may add on its way
+CREATED = {"recipe", "resources", "search", "optimizer", "schedule", "guides"}  # what `--set` may add on its way
 
 
 def load(file: Path | str, sets: Sequence[str] = ()) -> Study:
@@ -176,6 +192,8 @@ def _known(where: Where) -> Iterable[str]:
             return Listed.model_fields
         case ("models", _, "weights"):
             return Source.model_fields
+        case (*_, "guides"):
+            return Guides.model_fields
         case _:
             return Recipe.model_fields
 
@@ -184,7 +202,7 @@ def _complete(study: Study, document: Document) -> Study:
     """Every call with all its arguments, every model with its whole recipe, edges and search checked."""
     mistakes: list[Invalid] = []
 
-    def call(written: Call, package: ModuleType, *where: str | int) -> Call:
+    def call(written: Kind, package: ModuleType, *where: str | int) -> Kind:
         try:
             return written.complete(package)
         except Invalid as mistake:

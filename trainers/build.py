@@ -7,6 +7,7 @@ anything is trained, at any size, in milliseconds.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from trainers import backbones, data, detectors, distill, optim, weights
 from trainers.export import training_only
 from trainers.outputs import Network
-from trainers.spec import Call, Data, Invalid, Model, Recipe, Stage
+from trainers.spec import Call, Data, Invalid, Model, Recipe, Stage, Term
 
 
 def dataset(call: Call) -> Any:
@@ -50,16 +51,38 @@ def detector(stage: Stage, published: Path | None = None) -> Network:
     return built
 
 
-def losses(calls: tuple[Call, ...], student: nn.Module, teacher: nn.Module) -> dict[str, nn.Module]:
-    """The distillation losses by the names under which they are logged: ld, or ld_1 and ld_2 when there are two."""
-    times = Counter(call.name for call in calls)
+class Losses(NamedTuple):
+    """The distillation losses of a stage by the names under which they are logged."""
+
+    modules: dict[str, nn.Module]
+    terms: dict[str, Term]  # when each counts
+    guides: dict[str, int]  # whom each listens to: 0 is the teacher, 1 the teacher's teacher
+
+
+def losses(terms: tuple[Term, ...], student: nn.Module, guides: Sequence[nn.Module]) -> Losses:
+    """Every loss for every guide: ld, or ld_1 and ld_2 when there are two; of the teacher's teacher ld_of_guide_2.
+
+    A loss whose weights are all 0 is left out: it would only cost time.
+    """
+    times = Counter(term.name for term in terms)
     seen: Counter[str] = Counter()
-    built = {}
-    for call in calls:
-        seen[call.name] += 1
-        name = call.name.lower() + (f"_{seen[call.name]}" if times[call.name] > 1 else "")
-        built[name] = call.of(distill, student, teacher)
+    built = Losses({}, {}, {})
+    for term in terms:
+        seen[term.name] += 1
+        if silent(term):
+            continue
+        for number, guide in enumerate(guides):
+            name = term.name.lower() + (f"_{seen[term.name]}" if times[term.name] > 1 else "")
+            name += f"_of_guide_{number + 1}" if number else ""
+            built.modules[name] = term.of(distill, student, guide)
+            built.terms[name], built.guides[name] = term, number
     return built
+
+
+def silent(term: Term) -> bool:
+    """Whether all that it has of weights is 0. What is not given a number, the loss decides itself."""
+    weights = [value for knob, value in term.args.items() if "weight" in knob and not isinstance(value, str | bool)]
+    return bool(weights) and all(value == 0 for value in weights)
 
 
 def divisor(detector: Network) -> int:
@@ -127,14 +150,24 @@ def check_recipe(built: Network, recipe: Recipe) -> None:
     built.backbone.freeze(recipe.freeze)
 
 
-def check_pair(calls: tuple[Call, ...], student: Network, teacher: Network) -> None:
+def check_pair(terms: tuple[Term, ...], student: Network, teacher: Network) -> None:
     """Raise `Invalid`, at (index, name) of the loss, when it cannot take this teacher and this student."""
-    for index, call in enumerate(calls):
+    for index, term in enumerate(terms):
         try:
             with torch.device("meta"):
-                call.of(distill, student, teacher)
+                term.of(distill, student, teacher)
         except Invalid as error:
-            raise error.under(index, call.name) from None
+            raise error.under(index, term.name) from None
+
+
+def check_terms(terms: tuple[Term, ...], recipe: Recipe) -> None:
+    """Raise `Invalid`, at (index, epochs), for a loss that would begin after the last epoch."""
+    for index, term in enumerate(terms):
+        if term.epochs[0] > recipe.epochs:
+            message = (
+                f"{term.name} begins with epoch {term.epochs[0]}, and the training ends with epoch {recipe.epochs}"
+            )
+            raise Invalid(message, (index, "epochs"))
 
 
 def image_size(call: Call, recipe: Recipe) -> tuple[int, int]:

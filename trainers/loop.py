@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from trainers import optim, workers
 from trainers.data.batches import Batches
 from trainers.evaluate import precision
-from trainers.outputs import Outputs, Truth
+from trainers.outputs import Truth
 from trainers.spec import Recipe
 from trainers.task import Losses, Task
+from trainers.teaching import Lessons
 
 
 class NonFinite(ArithmeticError):
@@ -43,9 +44,6 @@ class Epoch:
     state: dict[str, Any]
 
 
-Lessons = Callable[[Tensor], Outputs | None]
-
-
 class Training:
     """A task on its way through a recipe."""
 
@@ -61,7 +59,7 @@ class Training:
         self.scaler = torch.amp.grad_scaler.GradScaler(enabled=recipe.precision == "fp16" and device.type == "cuda")
         self.average = Average(task.student, recipe.ema) if recipe.ema else None
         self.epoch = 0
-        self.checked = not len(task.distill)
+        self.unchecked = set(task.distill)  # the distillation losses of which nobody knows yet whether they teach
 
     @property
     def product(self) -> nn.Module:
@@ -78,7 +76,7 @@ class Training:
             "average": self.average.model.state_dict() if self.average else None,
             "rng": torch.get_rng_state(),
             "device_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-            "checked": self.checked,
+            "unchecked": sorted(self.unchecked),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -93,7 +91,7 @@ class Training:
         torch.set_rng_state(state["rng"])
         if self.device.type == "cuda" and state["device_rng"] is not None:
             torch.cuda.set_rng_state(state["device_rng"], self.device)
-        self.checked = state["checked"]
+        self.unchecked = set(state["unchecked"])
 
     def epochs(self, lessons: Lessons, *, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
         """Train epoch by epoch, from wherever this training stands.
@@ -125,10 +123,10 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
         with precision(self.recipe, self.device):
-            losses: Losses = self.wrapped(images, truth, lessons(images))
+            losses: Losses = self.wrapped(images, truth, lessons(images, step))
             total = losses.total
-        if not self.checked:
-            self.checked = reaches(self.task, losses)
+        if self.unchecked:
+            self.unchecked -= reaching(self.task, losses, self.unchecked)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
         if self.recipe.clip is not None:
@@ -144,18 +142,17 @@ class Training:
         }
 
 
-def reaches(task: Task, losses: Losses) -> bool:
-    """Check that every distillation loss reaches the student with a finite, non-zero gradient.
+def reaching(task: Task, losses: Losses, names: set[str]) -> set[str]:
+    """Check that these distillation losses reach the student with a finite, non-zero gradient.
 
-    -> False when the batch has nothing to distil (no location answers for a box), so that the next one is checked.
-    A loss whose weight is 0 is meant to be silent. Raises `Unreachable`, which names the loss.
+    -> those that were checked: none when the batch has nothing to distil (no location answers for a box), and not
+    those that do not count yet. Raises `Unreachable`, which names the loss.
     """
-    if not int(losses.positives):
-        return False
+    names = names & losses.counting
+    if not names or not int(losses.positives):
+        return set()
     parameters = [p for p in task.student.parameters() if p.requires_grad]
-    for name, module in task.distill.items():
-        if getattr(module, "weight", None) == 0:
-            continue
+    for name in sorted(names):
         loss = losses.by_name[name]
         if not loss.requires_grad:
             raise Unreachable(f"the distillation loss {name} gives the student no gradient at all")
@@ -165,7 +162,7 @@ def reaches(task: Task, losses: Losses) -> bool:
             raise Unreachable(f"the distillation loss {name} gives the student a gradient of norm {norm.item()}")
         if norm == 0 or loss == 0:  # a student that is its own teacher has a loss of 0, but rounding in its gradient
             raise Unreachable(f"the distillation loss {name} gives the student a gradient of zero; is it the teacher?")
-    return True
+    return names
 
 
 class Meter:

@@ -13,11 +13,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from types import ModuleType
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     TypeAdapter,
@@ -84,17 +85,31 @@ class Call(Spec):
     def _read(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"name": value}
-        if isinstance(value, Mapping) and len(value) == 1 and "name" not in value:
-            ((name, args),) = value.items()
-            if isinstance(name, str) and (args is None or isinstance(args, Mapping)):
-                return {"name": name, "args": dict(args or {})}
-        if isinstance(value, Mapping) and {"name"} <= set(value) <= {"name", "args"}:
-            return value
-        raise ValueError("write a name, or {Name: {argument: value}}")
+        if isinstance(value, Call):
+            return {"name": value.name, "args": value.args}
+        if isinstance(value, Mapping):
+            beside = {key: value[key] for key in cls._beside() if key in value}
+            call = {key: one for key, one in value.items() if key not in beside}
+            if len(call) == 1 and "name" not in call:
+                ((name, args),) = call.items()
+                if isinstance(name, str) and (args is None or isinstance(args, Mapping)):
+                    return {"name": name, "args": dict(args or {}), **beside}
+            if {"name"} <= set(call) <= {"name", "args"}:
+                return value
+        beside_it = f", and beside it {', '.join(cls._beside())}" if cls._beside() else ""
+        raise ValueError(f"write a name, or {{Name: {{argument: value}}}}{beside_it}")
 
     @model_serializer
     def _write(self) -> dict[str, Any]:
-        return {self.name: self.args}
+        beside = {
+            key: getattr(self, key) for key in self._beside() if getattr(self, key) != self._beside()[key].default
+        }
+        return {self.name: self.args, **beside}
+
+    @classmethod
+    def _beside(cls) -> dict[str, Any]:
+        """The fields that are written beside the name."""
+        return {key: field for key, field in cls.model_fields.items() if key not in Call.model_fields}
 
     def knobs(self, package: ModuleType) -> dict[str, inspect.Parameter]:
         """The keyword-only parameters of what this names, or `Invalid` when the package does not offer it."""
@@ -104,7 +119,7 @@ class Call(Spec):
         parameters = inspect.signature(known[self.name]).parameters
         return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
-    def complete(self, package: ModuleType) -> Call:
+    def complete(self, package: ModuleType) -> Self:
         """The same call with every default written out and every value of its parameter's type.
 
         Raises `Invalid` for an unknown name or argument, a missing argument, or a value of the wrong type or range.
@@ -126,7 +141,7 @@ class Call(Spec):
                 raise Invalid(f"{name}: {explain(error)}", (self.name, name)) from None
             except (ValueError, TypeError) as error:
                 raise Invalid(f"{name}: {error}", (self.name, name)) from None
-        return Call(name=self.name, args=args)
+        return self.model_copy(update={"args": args})
 
     def of(self, package: ModuleType, *context: Any) -> Any:
         """Build what this names, from the context and the arguments."""
@@ -151,6 +166,26 @@ def explain(error: ValidationError) -> str:
     return f"{first['msg'].removeprefix('Value error, ')} (got {first['input']!r:.80})"
 
 
+class Term(Call):
+    """A distillation loss, and when it counts: `{LD: {weight: 0.25}, epochs: [3, 8], ramp: 2000}`."""
+
+    # The first and the last in which it counts; null: to the end. A list is a tuple here, however strictly one reads.
+    epochs: Annotated[tuple[Count, Count | None], BeforeValidator(lambda x: tuple(x) if isinstance(x, list) else x)] = (
+        1,
+        None,
+    )
+    after: Index = 0  # optimizer steps of these that pass before it counts
+    ramp: Index = 0  # optimizer steps over which its weight then rises linearly
+    fade: Fraction = 0.0  # the part of its time, at the end, over which its weight falls linearly to 0
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Term:
+        first, last = self.epochs
+        if last is not None and last < first:
+            raise ValueError(f"its last epoch, {last}, comes before its first, {first}")
+        return self
+
+
 class Weights(Spec):
     """Published weights by their content: the SHA-256 of their file, and which part of a model they are."""
 
@@ -173,6 +208,23 @@ class Data(Spec):
     classes: tuple[str, ...]
 
 
+class Guides(Spec):
+    """Who teaches: the teacher alone, or with it all that taught the teacher, as densely guided distillation has it.
+
+    Son et al., "Densely Guided Knowledge Distillation using Multiple Teacher Assistants", ICCV 2021,
+    https://arxiv.org/abs/2009.08825. Every loss then listens to each guide. The paper's stochastic variant, for the
+    last student only, keeps an assistant's guidance with a chance of `keep`; the released code instead drops `drop`
+    guides at random, the root teacher not excepted, and lets the task's losses count once whatever their number.
+    """
+
+    who: Literal["teacher", "all"] = "teacher"
+    keep: Annotated[float, Field(gt=0, le=1)] = (
+        1.0  # how often each assistant is heard, step by step; the root always is
+    )
+    drop: Index = 0  # how many guides of a step are not heard; one always is
+    balance: bool = True  # the detection losses count once for each guide, heard or not: n + 1 with n assistants
+
+
 class Recipe(Spec):
     """How weights come about. `epochs` counts passes over the training set, `batch` images over all workers."""
 
@@ -190,6 +242,7 @@ class Recipe(Spec):
     fixed_norm: bool = False  # batch norm keeps its running statistics; gamma and beta still learn
     resize: tuple[Count, Count] | None = None  # short side, and the most that the long side may have; pixels
     flip: Fraction = 0.5  # how often an image is mirrored
+    guides: Annotated[Guides, BeforeValidator(lambda x: {"who": x} if isinstance(x, str) else x)] = Guides()
 
     def measuring(self) -> Recipe:
         """The same, but for what makes no difference where nothing is trained."""
@@ -202,7 +255,7 @@ class Stage(Spec):
     model: Model
     data: Data
     recipe: Recipe
-    distill: tuple[Call, ...] = ()
+    distill: tuple[Term, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # what torch can take
     teacher: Stage | None = None
 
@@ -224,6 +277,13 @@ class Stage(Spec):
     def published(self) -> bool:
         """Whether all its weights are given and nobody teaches it: then it is measured, and not trained."""
         return self.model.weights is not None and self.model.weights.part == "detector" and self.teacher is None
+
+    @property
+    def guides(self) -> list[Stage]:
+        """The stages that teach this one, its own teacher first."""
+        if self.teacher is None:
+            return []
+        return list(self.teacher.lineage)[::-1] if self.recipe.guides.who == "all" else [self.teacher]
 
     @property
     def lineage(self) -> Iterator[Stage]:

@@ -7,16 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainers import build, teacher, workers
 from trainers.data.batches import Batches
 from trainers.evaluate import measure
-from trainers.loop import Epoch, Lessons, Training
-from trainers.outputs import Network, Outputs
+from trainers.loop import Epoch, Training
+from trainers.outputs import Network
 from trainers.spec import Call, Count, Index, Invalid, Spec, Stage
 from trainers.store import Result, Store
 from trainers.task import Task
+from trainers.teaching import Lessons, Teaching, no_lesson
 
 Entry = dict[str, float]
 
@@ -57,13 +58,17 @@ def work(
     student = build.detector(stage, store.published(given.sha256) if given else None).to(device)
     if stage.published:
         return _measured(store, order, student, data, device=device)
+    guides = [
+        teacher.verified(store, guide, data, device=device, loader_workers=order.loader_workers)
+        for guide in stage.guides
+    ]
+    losses = build.losses(stage.distill, student, guides)
+    task = Task(student, losses.modules, losses.guides).to(device)
+    training = Training(task, stage.recipe, batches(order, data, student), device=device)
     lessons: Lessons = no_lesson
-    losses = {}
-    if stage.teacher is not None:
-        guide = teacher.verified(store, stage.teacher, data, device=device, loader_workers=order.loader_workers)
-        losses = build.losses(stage.distill, student, guide)
-        lessons = lessons_of(guide)
-    training = Training(Task(student, losses).to(device), stage.recipe, batches(order, data, student), device=device)
+    if losses.modules:
+        steps = training.batches.steps
+        lessons = Teaching(guides, losses.terms, losses.guides, stage, steps=steps)
     training.wrapped = wrap(training.task)
     history, seconds = _resume(store, stage, training)
     started = time.perf_counter() - seconds
@@ -125,21 +130,6 @@ def batches(order: Order, data: Any, student: Network) -> Batches:
         loader_workers=order.loader_workers,
         masks=getattr(student, "needs_masks", False),
     )
-
-
-def no_lesson(images: Tensor) -> Outputs | None:
-    return None
-
-
-def lessons_of(guide: Network) -> Callable[[Tensor], Outputs]:
-    """What the teacher says of images, without gradient."""
-
-    def lesson(images: Tensor) -> Outputs:
-        with torch.no_grad():
-            outputs: Outputs = guide(images)
-        return outputs
-
-    return lesson
 
 
 def _resume(store: Store, stage: Stage, training: Training) -> tuple[list[Entry], float]:

@@ -116,6 +116,11 @@ def test_strides_that_do_not_fit_are_refused_with_the_pair_and_both_figures(fold
     refused(folder, text, "tiny.yaml:9", "cannot teach wee", "strides", "(4, 8, 16)", "(4, 8, 16, 32)")
 
 
+def test_a_loss_that_would_begin_after_the_last_epoch_is_refused(folder: File) -> None:
+    text = changed(("[{LD: {weight: 0.25, temperature: 10}}]", "[{LD: {}, epochs: [3, null]}]"))
+    refused(folder, text, "tiny.yaml:9", "distill.0.epochs", "LD begins with epoch 3", "ends with epoch 2")
+
+
 def test_one_model_alone_is_no_study(folder: File) -> None:
     refused(folder, without("big", "mid", "low"), "tiny.yaml:3", "models", "two models")
 

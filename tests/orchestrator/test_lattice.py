@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.lattice import Entry, Lattice, Path, best
-from trainers.spec import Call, Data, Invalid, Model, Recipe, Weights
+from trainers.spec import Call, Data, Guides, Invalid, Model, Recipe, Term, Weights
 
 DATA = Data(fingerprint="digits", classes=("3", "5"))
-LD = Call(name="LD", args={"weight": 0.25})
+LD = Term(name="LD", args={"weight": 0.25})
 FOUR = ("r101", "r50", "r34", "r18")
 
 
@@ -277,3 +277,31 @@ def test_of_equally_good_paths_the_shortest_is_best_then_the_first_in_order(path
 def test_paths_are_counted_without_being_listed(edges):
     of = lattice("abcd", edges)
     assert of.count() == (len(of.paths()), sum(len(path.models) for path in of.paths()))
+
+
+# Guides
+
+
+def guided(*names: str) -> Lattice:
+    """Four models in a row, of which these learn from all above them."""
+    entries = {name: entry(name) for name in FOUR}
+    for name in names:
+        entries[name] = Entry(entry(name).model, Recipe(guides="all"))
+    return Lattice(entries, DATA, [LD], edges=[("r101", "r50"), ("r50", "r34"), ("r34", "r18")])
+
+
+def test_who_may_guide_whom_is_every_edge_and_every_way_up_where_all_guides_teach():
+    edges = [("r101", "r50"), ("r34", "r18"), ("r50", "r34")]
+    assert guided().pairs() == edges
+    assert guided("r18").pairs() == sorted([*edges, ("r101", "r18"), ("r50", "r18")])
+    assert guided("r34").pairs() == sorted([*edges, ("r101", "r34")])
+
+
+def test_a_model_with_one_ancestor_is_the_same_stage_whoever_should_guide_it():
+    plain, dense = guided(), guided("r101", "r50", "r34")
+    for models in (("r101",), ("r101", "r50")):
+        assert dense.stage(Path(models), 0) == plain.stage(Path(models), 0)
+        assert dense.stage(Path(models), 0).recipe.guides == Guides()
+    below = Path(("r101", "r50", "r34"))
+    assert dense.stage(below, 0) != plain.stage(below, 0)
+    assert [one.model.backbone.name for one in dense.stage(below, 0).guides] == ["r50", "r101"]

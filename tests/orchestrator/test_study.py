@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.study import Resources, Study, load
 from trainers.published import Source
-from trainers.spec import Call, Data, Invalid, Recipe
+from trainers.spec import Call, Data, Guides, Invalid, Recipe
 
 TEXT = """\
 name: demo
@@ -64,6 +64,18 @@ def refused(text: str, *sets: str) -> str:
 def changed(old: str, new: str) -> str:
     assert TEXT.count(old) == 1
     return TEXT.replace(old, new)
+
+
+def test_when_a_loss_counts_and_who_is_heard_is_read():
+    text = TEXT.replace("{weight: 0.5}", "{weight: 0.5}\n    epochs: [2, null]\n    fade: 1").replace(
+        "  lr:", "  guides: all\n  lr:"
+    )
+    study = read(text)
+    assert (study.distill[0].epochs, study.distill[0].fade) == ((2, None), 1.0)
+    assert study.distill[0].args["weight"] == 0.5 and study.distill[1].epochs == (1, None)
+    assert study.models["small"].recipe.guides == Guides(who="all")
+    assert read(json.dumps(study.resolved())).distill == study.distill
+    assert read(text, "recipe.guides={who: all, keep: 0.5}").recipe.guides.keep == 0.5
 
 
 def test_a_study_is_read_whole():
@@ -301,6 +313,15 @@ REFUSED = [
     ("{weight: 0.5}", "{weigth: 0.5}", "17: distill.0.LD.weigth: ", "did you mean weight?"),
     ("{weight: 0.5}", "{weight: -1}", "17: distill.0.LD.weight: ", "greater than or equal to 0"),
     ("{weight: 0.5}", "{temperature: 0}", "17: distill.0.LD.temperature: ", "greater than"),
+    # when they count, and who is heard
+    ("{weight: 0.5}", "{weight: 0.5}\n    epoch: [1, 2]", "17: distill.0: ", "beside it epochs, after, ramp, fade"),
+    ("{weight: 0.5}", "{weight: 0.5}\n    epochs: [2, 1]", "17: distill.0: ", "comes before its first"),
+    ("{weight: 0.5}", "{weight: 0.5}\n    epochs: [1, 2.5]", "18: distill.0.epochs", "valid integer"),
+    ("{weight: 0.5}", "{weight: 0.5}\n    epochs: [1]", "18: distill.0.epochs.1: ", "missing"),
+    ("{weight: 0.5}", "{weight: 0.5}\n    ramp: -1", "18: distill.0.ramp: ", "greater than or equal to 0"),
+    ("1e-3", "1e-3\n  guides: some", "16: recipe.guides", "'teacher' or 'all'"),
+    ("1e-3", "1e-3\n  guides: {who: all, kep: 0.5}", "16: recipe.guides.kep: ", "did you mean keep?"),
+    ("{epochs: 3}", "{guides: {keep: 0}}", "11: models.small.recipe.guides.keep: ", "greater than 0"),
     ("search: exhaustive", "search: {exhaustive: {n: 1}}", "19: search.exhaustive.n: ", "has no such argument: n"),
     (
         "search: exhaustive",

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from trainers import backbones, build, data, detectors, distill, optim, schedules
-from trainers.spec import Call, Model, Recipe, Stage
+from trainers.spec import Call, Model, Recipe, Stage, Term
 from trainers.worker import Order
 
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ def stage(*losses: str | dict[str, Any], teacher: Stage | None = None, seed: int
         model=model(norm="batch"),
         data=build.contents(DIGITS),
         recipe=recipe(**changes),
-        distill=tuple(Call.model_validate(loss).complete(distill) for loss in losses),
+        distill=tuple(Term.model_validate(loss).complete(distill) for loss in losses),
         seed=seed,
         teacher=teacher,
     )

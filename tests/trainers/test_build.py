@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.trainers.stages import DIGITS, model, recipe, stage
 from trainers import backbones, build, detectors, distill
-from trainers.spec import Call, Invalid, Model, Weights
+from trainers.spec import Call, Invalid, Model, Term, Weights
 
 
 def gfl(width: int = 8, **knobs: Any) -> Model:
@@ -21,8 +21,8 @@ def gfl(width: int = 8, **knobs: Any) -> Model:
     )
 
 
-def calls(*written: Any) -> tuple[Call, ...]:
-    return tuple(Call.model_validate(one).complete(distill) for one in written)
+def calls(*written: Any) -> tuple[Term, ...]:
+    return tuple(Term.model_validate(one).complete(distill) for one in written)
 
 
 def test_a_data_set_is_opened_once_however_its_arguments_are_ordered() -> None:
@@ -66,8 +66,8 @@ def test_a_recipe_fixes_the_norms_even_in_training() -> None:
 
 def test_losses_are_called_after_their_classes_and_counted_when_there_are_several() -> None:
     student, teacher = build.network(gfl(), 2), build.network(gfl(16), 2)
-    assert list(build.losses(calls("LD", "KD"), student, teacher)) == ["ld", "kd"]
-    built = build.losses(calls({"LD": {"weight": 1}}, "KD", {"LD": {"weight": 2}}), student, teacher)
+    assert list(build.losses(calls("LD", "KD"), student, [teacher]).modules) == ["ld", "kd"]
+    built = build.losses(calls({"LD": {"weight": 1}}, "KD", {"LD": {"weight": 2}}), student, [teacher]).modules
     assert list(built) == ["ld_1", "kd", "ld_2"]
     assert [getattr(built[name], "weight", None) for name in ("ld_1", "ld_2")] == [1, 2]
 

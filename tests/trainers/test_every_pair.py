@@ -10,10 +10,12 @@ from torch import Tensor
 
 from tests.trainers.detectors.scenes import noise
 from tests.trainers.test_every_detector import EVERY, make
+from tests.trainers.test_every_loss import GFL, ON
 from trainers import distill, spec
-from trainers.loop import reaches
+from trainers.export import Raw, graph
+from trainers.loop import reaching
 from trainers.spec import Call, Invalid
-from trainers.task import Task
+from trainers.task import Lesson, Task
 
 LOSSES = sorted(spec.offers(distill))
 # What each loss reads of a detector. A new loss needs a line here.
@@ -36,9 +38,9 @@ def test_it_reaches_the_student_or_is_refused_with_the_reason(name: str, own: di
     images, truth = noise((64, 64), (40, 50), padded=(64, 64))
     task = Task(student, {loss.lower(): call.of(distill, student, teacher)}).train()
     with torch.no_grad():
-        lesson = teacher(images)
+        lesson = Lesson([teacher(images)])
     losses = task(images, truth, lesson)
-    assert reaches(task, losses), "there was something to learn"
+    assert reaching(task, losses, {loss.lower()}), "there was something to learn"
     losses.total.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
 
@@ -52,7 +54,7 @@ def test_detectors_of_different_kinds_with_equal_cells_and_bins_teach_one_anothe
     taught = Call(name=loss).complete(distill).of(distill, weak, strong)
     images, truth = noise((64, 64), (40, 50), padded=(64, 64))
     with torch.no_grad():
-        lesson = strong.eval()(images)
+        lesson = Lesson([strong.eval()(images)])
     losses = Task(weak, {"loss": taught})(images, truth, lesson)
     value: Tensor = losses.by_name["loss"]
     assert value.isfinite() and value > 0
@@ -66,3 +68,38 @@ def test_distances_that_start_elsewhere_in_a_cell_are_not_compared() -> None:
 
 def test_every_loss_is_in_the_list_above() -> None:
     assert set(READS) == set(LOSSES)
+
+
+@EVERY
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_student_that_was_taught_has_the_weights_and_the_graph_of_one_that_was_not(
+    name: str, own: dict[str, Any], loss: str
+) -> None:
+    if not READS[loss](make(name, own, width=4)):
+        return
+    student, teacher = make(name, own, width=4), make(name, own, width=8).eval().requires_grad_(False)
+    task = Task(student, {loss.lower(): Call(name=loss).complete(distill).of(distill, student, teacher)})
+    images, truth = noise((64, 64), (40, 50), padded=(64, 64))
+    with torch.no_grad():
+        lesson = Lesson([teacher(images)])
+    torch.manual_seed(0)
+    task.train()(images, truth, lesson).total.backward()
+    alone = make(name, own, width=4)
+    assert {key: value.shape for key, value in task.student.state_dict().items()} == {
+        key: value.shape for key, value in alone.state_dict().items()
+    }
+    student.load_state_dict(alone.state_dict())
+    with torch.no_grad():
+        for x, y in zip(Raw(student.eval())(images), Raw(alone.eval())(images), strict=True):
+            assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_exported_graph_of_a_student_that_was_taught_is_that_of_one_that_was_not(loss: str) -> None:
+    name, own = ON.get(loss, GFL)
+    student, teacher = make(name, own, width=4), make(name, own, width=8).eval().requires_grad_(False)
+    Call(name=loss).complete(distill).of(distill, student, teacher)
+    graphs = [graph(one.eval(), (64, 64)) for one in (student, make(name, own, width=4).eval())]
+    taught, alone = ([(node.op, str(node.target)) for node in one.graph.nodes] for one in graphs)
+    assert taught == alone
+    assert graphs[0].state_dict.keys() == graphs[1].state_dict.keys()

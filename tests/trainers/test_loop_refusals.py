@@ -8,18 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainers.stages import STEPS, stage
-from tests.trainers.trainings import BOTH, guide, identical, taught, training
-from trainers.loop import Meter, NonFinite, Training, Unreachable, reaches
+from tests.trainers.trainings import BOTH, empty_lesson, guide, identical, taught, training
+from trainers.loop import Meter, NonFinite, Training, Unreachable, reaching
 from trainers.outputs import Outputs, Targets, Truth
-from trainers.worker import no_lesson
+from trainers.task import Lesson
 
 
 class Planted(nn.Module):
     """A loss that is `value(student outputs)` at one call, counted from 1, or at every one."""
 
-    def __init__(self, value: Callable[[Outputs], Tensor], *, at: int = 0, weight: float = 1.0) -> None:
+    def __init__(self, value: Callable[[Outputs], Tensor], *, at: int = 0) -> None:
         super().__init__()
-        self.value, self.at, self.weight, self.calls = value, at, weight, 0
+        self.value, self.at, self.calls = value, at, 0
 
     def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         self.calls += 1
@@ -43,7 +43,7 @@ def test_a_loss_that_is_no_number_is_named_with_its_epoch_and_step(
 ) -> None:
     one = planted(Planted(lambda student: plain(student) + value, at=call))
     with pytest.raises(NonFinite, match=rf"^loss_planted became {value} in epoch {epoch}, step {step}$"):
-        list(one.epochs(no_lesson))
+        list(one.epochs(empty_lesson))
     assert one.epoch == epoch - 1
 
 
@@ -52,7 +52,7 @@ def test_a_loss_of_the_detector_that_is_no_number_is_named_too() -> None:
     with torch.no_grad():
         one.task.student.head.cls.bias.fill_(float("nan"))
     with pytest.raises(NonFinite, match=r"^loss_qfl became nan in epoch 1, step 1$"):
-        list(one.epochs(no_lesson))
+        list(one.epochs(empty_lesson))
 
 
 def metered(values: list[float], *, every: int) -> dict[str, float]:
@@ -92,7 +92,7 @@ def test_a_loss_that_does_not_reach_the_student_is_refused_before_the_first_step
     one = planted(Planted(value))
     before = {name: tensor.clone() for name, tensor in one.task.student.named_parameters()}
     with pytest.raises(Unreachable, match=f"^the distillation loss planted gives the student {message}"):
-        list(one.epochs(no_lesson))
+        list(one.epochs(empty_lesson))
     assert identical(before, dict(one.task.student.named_parameters()))
 
 
@@ -109,12 +109,19 @@ class Adapter(nn.Module):
 
 def test_a_loss_whose_gradient_goes_to_its_own_weights_only_is_refused() -> None:
     with pytest.raises(Unreachable, match="adapter gives the student a gradient of zero"):
-        list(training(taught(), {"adapter": Adapter()}).epochs(no_lesson))
+        list(training(taught(), {"adapter": Adapter()}).epochs(empty_lesson))
 
 
-def test_only_the_first_steps_are_checked_and_a_weight_of_zero_is_allowed() -> None:
-    list(planted(Planted(lambda student: plain(student) * 0, at=2)).epochs(no_lesson))
-    list(planted(Planted(lambda student: plain(student) * 0, weight=0)).epochs(no_lesson))
+def test_only_the_first_steps_of_a_loss_are_checked() -> None:
+    list(planted(Planted(lambda student: plain(student) * 0, at=2)).epochs(empty_lesson))
+
+
+def test_a_loss_that_counts_later_is_checked_when_it_does() -> None:
+    late = STEPS + 2
+    run = planted(Planted(lambda student: plain(student) * 0))
+    with pytest.raises(Unreachable, match="planted"):
+        list(run.epochs(lambda images, step: Lesson([Outputs([])], {"planted": float(step >= late)})))
+    assert run.epoch == 1 and run.unchecked == {"planted"}
 
 
 @pytest.mark.parametrize("loss", ["LD", "KD", {"KD": {"form": "binary", "weight": 100}}])
@@ -125,7 +132,7 @@ def test_a_student_that_is_its_own_teacher_is_refused(loss: str | dict[str, Any]
     run.task.student.eval()
     with pytest.raises(Unreachable, match="d gives the student a gradient of zero"):
         truth = next(run.batches.epoch(0))
-        reaches(run.task, run.task(*truth, run.task.student(truth[0])))
+        reaching(run.task, run.task(*truth, Lesson([run.task.student(truth[0])])), run.unchecked)
 
 
 def test_a_batch_without_positives_puts_the_check_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +148,7 @@ def test_a_batch_without_positives_puts_the_check_off(monkeypatch: pytest.Monkey
     steps: list[int] = []
     run.optimizer.register_step_post_hook(lambda *_: steps.append(1))
     with pytest.raises(Unreachable, match="planted"):
-        list(run.epochs(no_lesson))
+        list(run.epochs(empty_lesson))
     assert len(steps) == 2
 
 
@@ -149,7 +156,7 @@ def test_the_check_leaves_no_trace_in_the_gradients() -> None:
     one = taught(*BOTH)
     run = training(one)
     images, truth = next(run.batches.epoch(0))
-    losses = run.task(images, truth, guide()(images))
-    assert reaches(run.task, losses)
+    losses = run.task(images, truth, Lesson([guide()(images)]))
+    assert reaching(run.task, losses, {"ld", "kd"}) == {"ld", "kd"}
     assert all(p.grad is None for p in run.task.parameters())
     losses.total.backward()

@@ -16,11 +16,13 @@ from trainers.spec import (
     Call,
     Data,
     Fraction,
+    Guides,
     Invalid,
     Model,
     Positive,
     Recipe,
     Stage,
+    Term,
     Weights,
     alternatives,
     canonical,
@@ -189,7 +191,61 @@ def test_alternatives_name_all_and_suggest_only_what_is_near() -> None:
     assert alternatives("a", []) == "a is not one of (nothing)"
 
 
+# When a loss counts
+
+
+WHEN = {"epochs": (2, 8), "after": 5, "ramp": 100, "fade": 0.25}
+
+
+def test_when_a_loss_counts_is_written_beside_its_name() -> None:
+    read = Term.model_validate({"LD": {"weight": 2}, "epochs": [2, 8], "after": 5, "ramp": 100, "fade": 0.25})
+    assert (read.name, read.args) == ("LD", {"weight": 2})
+    assert {key: getattr(read, key) for key in WHEN} == WHEN
+    assert Term.model_validate_json(read.model_dump_json()) == read
+    assert read.complete(distill).ramp == 100 and read.complete(distill).args["temperature"] == 10
+
+
+def test_a_loss_that_always_counts_is_written_as_any_call() -> None:
+    for written in ("LD", {"LD": None}, {"LD": {}}, {"name": "LD"}, Call(name="LD"), {"LD": {}, "epochs": [1, None]}):
+        assert Term.model_validate(written).model_dump(mode="json") == {"LD": {}}
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ({"LD": {}, "epoch": [1, 2]}, "beside it epochs, after, ramp, fade"),
+        ({"LD": {}, "KD": {}}, "beside it"),
+        ({"epochs": [1, 2]}, "beside it"),
+        ({"LD": {}, "epochs": [3, 2]}, "last epoch, 2, comes before its first, 3"),
+        ({"LD": {}, "epochs": [0, 2]}, "greater than or equal to 1"),
+        ({"LD": {}, "fade": 1.5}, "less than or equal to 1"),
+        ({"LD": {}, "ramp": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_a_time_that_makes_no_sense_is_refused(written: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Term.model_validate(written)
+
+
+def test_a_call_knows_no_times() -> None:
+    with pytest.raises(ValidationError, match=r"write a name, or \{Name: \{argument: value\}\} \[type"):
+        Call.model_validate({"LD": {}, "ramp": 3})
+
+
+def test_the_guides_of_a_stage_are_its_teacher_or_all_above_it() -> None:
+    root = stage(teacher=None, distill=())
+    middle = stage(teacher=root)
+    assert root.guides == []
+    assert stage(teacher=middle).guides == [middle]
+    assert stage(teacher=middle, recipe=Recipe(guides="all")).guides == [middle, root]
+
+
 # The key
+
+
+def timed(**when: Any) -> Term:
+    """The loss at other times."""
+    return Term(name=LOSS.name, args=LOSS.args, **when)
 
 
 def changed() -> list[tuple[str, Stage]]:
@@ -209,6 +265,11 @@ def changed() -> list[tuple[str, Stage]]:
         "loss's argument": stage(distill=(Call(name="LD", args={**LOSS.args, "weight": 0.5}),)),
         "no loss": stage(distill=()),
         "loss twice": stage(distill=(LOSS, LOSS)),
+        "loss's epochs": stage(distill=(timed(epochs=(2, None)),)),
+        "loss's last epoch": stage(distill=(timed(epochs=(2, 9)),)),
+        "loss's start": stage(distill=(timed(after=1),)),
+        "loss's ramp": stage(distill=(timed(ramp=1),)),
+        "loss's end": stage(distill=(timed(fade=0.5),)),
         "seed": stage(seed=2),
         "no teacher": stage(teacher=None, distill=()),
         "teacher's seed": stage(teacher=base.teacher.model_copy(update={"seed": 6})),
@@ -230,9 +291,13 @@ def changed() -> list[tuple[str, Stage]]:
         "fixed_norm": True,
         "resize": (80, 133),
         "flip": 0.4,
+        "guides": {"who": "all"},
     }
     assert set(other) == set(Recipe.model_fields), "a new field of the recipe needs a line here"
     cases |= {name: stage(recipe=Recipe(**{name: value})) for name, value in other.items()}
+    guides = {"keep": {"who": "all", "keep": 0.5}, "drop": {"who": "all", "drop": 1}}
+    guides["balance"] = {"who": "all", "balance": False}
+    cases |= {name: stage(recipe=Recipe(guides=value)) for name, value in guides.items()}
     cases["optimizer's argument"] = stage(recipe=Recipe(optimizer=Call(name="SGD", args={"momentum": 0.8})))
     return list(cases.items())
 
@@ -248,6 +313,8 @@ def test_the_stages_fields_are_those_that_the_test_above_changes() -> None:
     assert set(Model.model_fields) == {"detector", "backbone", "weights"}
     assert set(Weights.model_fields) == {"sha256", "part"}
     assert set(Data.model_fields) == {"fingerprint", "classes"}
+    assert set(Term.model_fields) - set(Call.model_fields) == {"epochs", "after", "ramp", "fade"}
+    assert set(Guides.model_fields) == {"who", "keep", "drop", "balance"}
 
 
 def test_the_meaning_of_training_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

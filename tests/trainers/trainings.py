@@ -1,6 +1,6 @@
 """Trainings of the small stages without a worker around them, and whether two of them are the same to the bit."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,8 +12,8 @@ from trainers.data.batches import Batches
 from trainers.loop import Training
 from trainers.outputs import Outputs
 from trainers.spec import Recipe, Stage
-from trainers.task import Task
-from trainers.worker import lessons_of, no_lesson
+from trainers.task import Lesson, Task
+from trainers.teaching import Lessons, no_lesson
 
 BOTH = ({"LD": {"weight": 2}}, {"KD": {"weight": 1}})
 
@@ -34,7 +34,7 @@ def training(of: Stage, losses: dict[str, nn.Module] | None = None) -> Training:
     torch.manual_seed(of.seed)
     student = build.detector(of)
     if losses is None:
-        losses = build.losses(of.distill, student, guide()) if of.distill else {}
+        losses = build.losses(of.distill, student, [guide()]).modules if of.distill else {}
     return Training(Task(student, losses), of.recipe, batches(of.recipe, seed=of.seed), device=CPU)
 
 
@@ -42,8 +42,23 @@ def taught(*losses: str | dict[str, Any], **changes: Any) -> Stage:
     return stage(*losses, teacher=stage(seed=7), **changes)
 
 
-def lessons(of: Stage) -> Callable[[Tensor], Outputs | None]:
+def lessons(of: Stage) -> Lessons:
     return lessons_of(guide()) if of.distill else no_lesson
+
+
+def lessons_of(guide: Any) -> Lessons:
+    """What one teacher says, in full at every step."""
+
+    @torch.no_grad()
+    def lesson(images: Tensor, step: int) -> Lesson:
+        return Lesson([guide(images)])
+
+    return lesson
+
+
+def empty_lesson(images: Tensor, step: int) -> Lesson:
+    """For losses that do not listen."""
+    return Lesson([Outputs([])])
 
 
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
