@@ -140,6 +140,9 @@ class Dense(Detector, Protocol):
     def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
         """The valuable localization region of LD; needs no gradient."""
 
+    def row_scores(self, outputs: Outputs, row: Tensor) -> Tensor:
+        """What these rows (R,) score for each class where that is less than the sigmoid of `cls`. -> (R, K), 0..1."""
+
 
 class Regions(NamedTuple):
     """What the second stage of a detector learns from, image by image; R regions in all."""

@@ -20,7 +20,7 @@ from trainers.task import Lesson, Task
 LOSSES = sorted(spec.offers(distill))
 # What each loss reads of a detector. A new loss needs a line here.
 READS: dict[str, Any] = {
-    "KD": lambda detector: detector.anchors > 0,
+    "KD": lambda detector: detector.anchors > 0 or hasattr(detector, "judge"),
     "LD": lambda detector: detector.bins > 0,
     "PKD": lambda detector: True,
 }

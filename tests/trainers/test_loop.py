@@ -156,7 +156,9 @@ def test_a_teacher_is_untouched_and_not_part_of_what_learns() -> None:
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
 def test_losses_of_weight_zero_leave_the_student_as_it_is_without_them(optimizer: str) -> None:
     alone = training(stage(optimizer=optimizer, clip=1.0, ema=0.9))
-    silent = taught({"LD": {"weight": 0}}, {"KD": {"weight": 0}}, optimizer=optimizer, clip=1.0, ema=0.9)
+    silent = taught(
+        {"LD": {"weight": 0, "vlr_weight": 0}}, {"KD": {"weight": 0}}, optimizer=optimizer, clip=1.0, ema=0.9
+    )
     accompanied = training(silent)
     list(alone.epochs(no_lesson))
     entries = [epoch.metrics for epoch in accompanied.epochs(lessons(silent))]

@@ -106,11 +106,13 @@ class FCOS(nn.Module):
 
     @torch.no_grad()
     def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
-        """The points that lie in a box and answer for none, as the released code of LD has it for FCOS: it knows
-        neither gamma nor overlap there."""
+        """The points that lie in a box and answer for none, each to weigh as much as its class score.
+
+        As the released code of LD has it for FCOS, which knows neither gamma nor overlap there.
+        """
         boxes, image = torch.cat(targets.truth.boxes), image_of(targets.truth)
         point = self._points(self._grid(outputs))
-        within = (torch.cat([point - boxes[:, None, :2], boxes[:, None, 2:] - point], dim=2) > 0).all(2)  # (N, A)
+        within = edges(point, boxes[:, None]).amin(2) > 0  # (N, A)
         found = torch.zeros(targets.images, len(point), dtype=torch.int32, device=point.device)
         found = found.index_add_(0, image, within.int()).flatten() * targets.valid
         found[targets.row] = 0

@@ -82,7 +82,7 @@ class GFL(nn.Module):
 
     @torch.no_grad()
     def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
-        """The valuable localization region, by the thresholds of ATSS. A positive may be in it for another box."""
+        """The valuable localization region, by the thresholds of ATSS. A positive may be in it: see `near`."""
         return valuable(outputs, targets, self.strides, gamma=gamma, overlap=overlap)
 
     @torch.no_grad()

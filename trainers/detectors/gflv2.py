@@ -95,8 +95,14 @@ class GFLv2(nn.Module):
 
     @torch.no_grad()
     def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
-        """The valuable localization region, by the thresholds of ATSS. A positive may be in it for another box."""
+        """The valuable localization region, by the thresholds of ATSS. A positive may be in it: see `near`."""
         return valuable(outputs, targets, self.strides, gamma=gamma, overlap=overlap)
+
+    @torch.no_grad()
+    def row_scores(self, outputs: Outputs, row: Tensor) -> Tensor:
+        """What these rows (R,) score for each class: the products, 0..1. -> (R, K) in float32."""
+        logits, quality = outputs.class_rows()[row].float(), rows(outputs.own["quality"])[row].float()
+        return product_logit(logits, quality).sigmoid()
 
     @torch.no_grad()
     def assign(self, outputs: Outputs, truth: Truth) -> Targets:

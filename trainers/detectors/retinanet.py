@@ -21,7 +21,7 @@ from trainers.detectors.max_iou import BACKGROUND, IGNORED, MaxIoU
 from trainers.detectors.nine import NINE, Conventions, nine_anchors
 from trainers.detectors.nms import best_pairs, keep_best
 from trainers.detectors.towers import climb
-from trainers.detectors.valuable import near
+from trainers.detectors.valuable import box_thresholds, near
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.norm import group_norm
 from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth, rows
@@ -112,10 +112,14 @@ class RetinaNet(nn.Module):
 
     @torch.no_grad()
     def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
-        """The valuable localization region: a box's threshold is an IoU of 0.5, and positives are left out."""
-        boxes = torch.cat(targets.truth.boxes)
-        threshold = boxes.new_full((len(boxes),), POSITIVE)
-        return near(self.grid(outputs), targets, threshold, gamma=gamma, overlap=overlap, positives=False)
+        """The valuable localization region, without positives.
+
+        As in the released code of LD, a box's threshold is that of ATSS over the nine anchors of each level's nearest
+        cell, although it does not choose the positives here.
+        """
+        grid = self.grid(outputs)
+        threshold = box_thresholds(grid, targets)
+        return near(grid, targets, threshold, gamma=gamma, overlap=overlap, positives=False)
 
     @torch.no_grad()
     def assign(self, outputs: Outputs, truth: Truth) -> Targets:

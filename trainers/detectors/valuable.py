@@ -10,17 +10,20 @@ import torch
 from torch import Tensor
 
 from trainers.detectors.anchors import Anchors, paired_iou
+from trainers.detectors.atss import candidates, thresholds
 from trainers.outputs import Overlap, Region, Targets, Truth
 
 
 def near(
     grid: Anchors, targets: Targets, threshold: Tensor, *, gamma: float, overlap: Overlap, positives: bool = True
 ) -> Region:
-    """The anchors that overlap a box by gamma * threshold or more, and by less than the threshold of that box.
+    """The anchors whose `closeness` to a box is gamma * threshold or more, and less than the threshold of that box.
 
-    `threshold` (N,): what makes an anchor positive for each box of the batch, image by image. A region counts the IoU
-    with its box, the highest if it is near several; without any overlap it is left out, and so is the padding. A
-    positive may be near another box; `positives` says whether it then counts, as in the released code's GFL.
+    `threshold` (N,): that of ATSS for each box of the batch, image by image. An anchor weighs as much as its IoU with
+    its box, the highest if it is near several; without any overlap it is left out, and so is the padding.
+
+    A positive of one box may be near another box, and even near its own: its IoU has reached the threshold, but its
+    closeness is less where the centres are apart. `positives` says whether it then counts.
     """
     truth = targets.truth
     boxes, image = torch.cat(truth.boxes), image_of(truth)
@@ -34,6 +37,14 @@ def near(
         weight[targets.row] = 0
     row = weight.nonzero().squeeze(1)
     return Region(row, weight[row])
+
+
+def box_thresholds(grid: Anchors, targets: Targets) -> Tensor:
+    """The threshold of ATSS for each box of the batch, also where other rules chose the positives. -> (N,)."""
+    boxes = torch.cat(targets.truth.boxes)
+    valid = targets.valid.unflatten(0, (targets.images, -1))
+    number, real = candidates(grid, valid[image_of(targets.truth)], boxes)
+    return thresholds(paired_iou(grid.box[number], boxes[:, None]), real)
 
 
 def closeness(anchor: Tensor, box: Tensor, overlap: Overlap) -> Tensor:

@@ -11,33 +11,49 @@ from typing import Literal
 from torch import Tensor, nn
 
 from trainers import workers
-from trainers.distill.pair import agree, dense
+from trainers.distill.pair import agree, can_be_valuable, dense
 from trainers.distill.soft import Temperature, full_precision, soft_kl
-from trainers.outputs import Detector, Outputs, Targets
-from trainers.spec import Invalid, NonNegative
+from trainers.outputs import Detector, Outputs, Overlap, Region, Targets
+from trainers.spec import Fraction, Invalid, NonNegative
 
 Normaliser = Literal["reference", "per_image", "by_weight"]
+Edges = Literal["separate", "joint"]
 
 PUBLISHED_IMAGES = 3  # images on each GPU in the published runs: the strength that `weight` was tuned for
 
 
 class LD(nn.Module):
-    """weight * strength * sum_i w_i * mean_e KL_ie, over the positive locations i and their four edges e.
+    """weight * the main region + vlr_weight * the valuable one; of each: strength * sum_i w_i * KL_i.
 
-    KL_ie is `soft_kl` between the bins of an edge; w_i is the student's highest class score at i, without a
-    gradient. `weight` is the paper's lambda, `temperature` its T: its main LD, without the valuable region.
+    The main region are the positives, and w_i is the student's highest class score at i, without a gradient. The
+    valuable localization region (VLR, section 3.3) is near them: the student's detector knows it. There w_i is the
+    IoU of anchor and box; FCOS, which has no anchors, takes the class score again. KL_i is the mean of `soft_kl` over
+    the four edges, at the `temperature` T.
 
-    `normaliser` sets the strength. None of them depends on how many workers share a batch:
+    `weight` is the paper's lambda of the main region, .25 there. The paper's .25 of the valuable region is divided by
+    16 in the released code where that of the main region is divided by the 4 edges, so it is `vlr_weight` .0625 here.
+    Published for other detectors: ATSS .0375, FCOS .0625, RetinaNet .15 (and `weight` 5). A part of weight 0 is not
+    computed.
 
-    - `reference`: 1. The released code sums over the positives and divides by nothing but the 4 edges, so
+    `vlr_gamma`: how much of a box's threshold an anchor must reach to be valuable; 0.25 was best, 1 leaves no region.
+    `vlr_overlap`: what must reach it. `diou` is the paper's; `iof_diou`, which trained the released checkpoints, finds
+    more anchors within a box. FCOS reads neither.
+
+    `edges`: `separate` softens each edge's distribution by itself. `joint` soft-maxes the 4 * S logits of a location
+    at once and divides the mean over them by the 4 edges all the same, as the released code does for RetinaNet: about
+    a sixteenth of the other, and how edges compare with one another counts, which no box depends on.
+
+    `normaliser` sets the strength of both regions, each by itself. None depends on how many workers share a batch:
+
+    - `reference`: 1. The released code sums over the locations and divides by nothing but the 4 edges, so
       the loss grows with the batch while the detection losses do not (its authors call that a bug and
       advise against more than 3 images a GPU). Here the sum runs over the *whole* batch of all workers;
       published runs sum over the 3 images of each GPU and average over GPUs, so theirs is this only for a
       batch of 3.
     - `per_image`: 3 / images in the whole batch. The strength of the published runs, whatever the batch.
     - `by_weight`: 1 / sum of w_i over the whole batch, as GFL divides its box losses: a weighted mean. It
-      depends on neither the batch nor the number of positives. That sum is about 5 to 20 in the published
-      runs, so `weight` must be that much larger for their strength.
+      depends on neither the batch nor the number of locations. That sum is about 5 to 20 for the main region in the
+      published runs, so `weight` must be that much larger for their strength.
     """
 
     def __init__(
@@ -48,6 +64,10 @@ class LD(nn.Module):
         weight: NonNegative = 0.25,
         temperature: Temperature = 10.0,
         normaliser: Normaliser = "reference",
+        edges: Edges = "separate",
+        vlr_weight: NonNegative = 0.0625,
+        vlr_gamma: Fraction = 0.25,
+        vlr_overlap: Overlap = "diou",
     ) -> None:
         super().__init__()
         for role, detector in (("student", student), ("teacher", teacher)):
@@ -60,28 +80,59 @@ class LD(nn.Module):
         agree("strides", student.strides, teacher.strides)
         agree("number of bins", student.bins, teacher.bins)
         agree("start of distances in a cell", student.start, teacher.start)
-        self.weight = weight
+        can_be_valuable(student, vlr_weight)
+        self.weight, self.vlr_weight = weight, vlr_weight
         self.temperature = temperature
         self.normaliser = normaliser
+        self.edges = edges
+        self.gamma, self.overlap = vlr_gamma, vlr_overlap
         self.bins = student.bins
 
     def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
-        """-> (), already weighted; an exact zero, with a zero gradient, without positives."""
-        edges = student.edge_rows(self.bins)[targets.row]  # (P, 4, bins)
-        taught = teacher.edge_rows(self.bins)[targets.row]
-        losses = soft_kl(edges, taught, temperature=self.temperature).mean(1)  # (P,)
-        scores = full_precision(student.class_rows().detach()[targets.row]).sigmoid().amax(1)  # (P,)
-        scale = strength(scores, images=targets.images, normaliser=self.normaliser)
-        return self.weight * scale * (scores * losses).sum()
+        """-> (), already weighted; an exact zero, with a zero gradient, where there is nothing to learn."""
+        mine, taught = student.edge_rows(self.bins), teacher.edge_rows(self.bins)
+        total = full_precision(mine[targets.row[:0]]).sum()  # nothing, but a part of the student's graph
+        for weight, region in self.regions(student, targets):
+            losses = edge_kl(mine[region.row], taught[region.row], temperature=self.temperature, edges=self.edges)
+            counts = scores(student, region.row) if region.weight is None else region.weight
+            scale = strength(counts, images=targets.images, normaliser=self.normaliser)
+            total = total + weight * scale * (counts * losses).sum()
+        return total
+
+    def regions(self, student: Outputs, targets: Targets) -> list[tuple[float, Region]]:
+        """Where there is something to learn, and how much it weighs."""
+        found = []
+        if self.weight:
+            found.append((self.weight, Region(targets.row, None)))
+        if self.vlr_weight:
+            near = student.by.valuable(student, targets, gamma=self.gamma, overlap=self.overlap)
+            found.append((self.vlr_weight, near))
+        return found
 
 
-def strength(scores: Tensor, *, images: int, normaliser: Normaliser) -> Tensor | int:
+def edge_kl(student: Tensor, teacher: Tensor, *, temperature: float, edges: Edges) -> Tensor:
+    """How far the edges of each location are from what is taught. Logits (R, 4, S) twice -> (R,)."""
+    if edges == "joint":
+        return soft_kl(student.flatten(1), teacher.flatten(1), temperature=temperature) / student.shape[1]
+    return soft_kl(student, teacher, temperature=temperature).mean(1)
+
+
+def scores(student: Outputs, row: Tensor) -> Tensor:
+    """The highest class score of each row, without a gradient; of GFLv2 that of class and quality. (R,) -> (R,)."""
+    if hasattr(student.by, "row_scores"):
+        every: Tensor = student.by.row_scores(student, row)
+    else:
+        every = full_precision(student.class_rows().detach()[row]).sigmoid()
+    return every.amax(1)
+
+
+def strength(counts: Tensor, *, images: int, normaliser: Normaliser) -> Tensor | int:
     """What multiplies one worker's weighted sum, so that the mean over workers is what `LD` documents.
 
-    scores (P,): this worker's row weights; images: how many this worker has.
+    counts (R,): this worker's row weights; images: how many this worker has.
     """
     if normaliser == "reference":
         return workers.count()
     if normaliser == "per_image":
-        return PUBLISHED_IMAGES / workers.mean(scores.new_full((), images))
-    return 1 / workers.mean(scores.sum()).clamp(min=1e-6)
+        return PUBLISHED_IMAGES / workers.mean(counts.new_full((), images))
+    return 1 / workers.mean(counts.sum()).clamp(min=1e-6)

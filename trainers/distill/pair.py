@@ -6,15 +6,28 @@ from trainers.outputs import Detector
 from trainers.spec import Invalid
 
 
-def dense(student: Detector, teacher: Detector, loss: str) -> None:
-    """Raise `Invalid` unless both say at each cell which class they see, in as many predictions a cell."""
+def dense(student: Detector, teacher: Detector, loss: str, *, instead: str = "") -> None:
+    """Raise `Invalid` unless both say at each cell which class they see, in as many predictions a cell.
+
+    `instead`: which other detectors this loss could take.
+    """
     for role, detector in (("student", student), ("teacher", teacher)):
         if detector.anchors == 0:
             raise Invalid(
                 f"{loss} compares class logits cell by cell, and the {role} has none: use one-stage detectors, such "
-                "as GFL, or a loss that reads features, such as PKD"
+                f"as GFL, {f'{instead}, ' if instead else ''}or a loss that reads features, such as PKD"
             )
     agree("number of predictions a cell", student.anchors, teacher.anchors)
+
+
+def can_be_valuable(student: Detector, vlr_weight: float) -> None:
+    """Raise `Invalid` if the valuable region weighs something and the student's detector does not know it."""
+    if vlr_weight and not hasattr(student, "valuable"):
+        raise Invalid(
+            f"{type(student).__name__}, the student, has no valuable localization region: leave it out with "
+            "vlr_weight 0, or use one of GFL, GFLv2, ATSS, RetinaNet and FCOS",
+            ("vlr_weight",),
+        )
 
 
 def agree(quantity: str, student: object, teacher: object) -> None:

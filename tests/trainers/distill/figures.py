@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainers.outputs import Outputs, Targets, Truth
+from trainers.outputs import Outputs, Region, Targets, Truth
 
 SHAPES = ((2, 3), (1, 2))
 LOCATIONS = 8  # of which the first six lie on level 0
@@ -21,6 +21,19 @@ class Figures:
     bins: int = 5
     start: float = 0.0
     anchors: int = 1
+
+
+@dataclass(frozen=True)
+class Near(Figures):
+    """A detector that finds these rows valuable, each as much as said, or as its class score is high."""
+
+    rows: tuple[int, ...] = ()
+    counts: tuple[float, ...] | None = None
+
+    def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: str) -> Region:
+        """Wherever the boxes are."""
+        counts = None if self.counts is None else torch.tensor(self.counts, dtype=torch.float64)
+        return Region(torch.tensor(self.rows, dtype=torch.long), counts)
 
 
 def random_outputs(seed: int, *, images: int = 2, classes: int = 3, bins: int = 5) -> Outputs:

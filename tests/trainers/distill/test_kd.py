@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.trainers.distill.figures import Near
+from tests.trainers.test_every_detector import make
 from trainers import distill
-from trainers.distill.kd import KD
+from trainers.distill.kd import KD, level_of
 from trainers.distill.soft import bernoulli_kl, soft_kl
 from trainers.outputs import Outputs
 from trainers.spec import Call, Invalid
@@ -55,6 +57,23 @@ def test_all_is_the_mean_of_all_positives(figures, outputs, targets, form):
     student, teacher = outputs(1), outputs(2)
     found = KD(figures(), figures(), form=form, normaliser="all")(student, teacher, targets(*POSITIVES))
     assert found.item() == pytest.approx(10 * sum(by_rows(student, teacher, form)) / 4)
+
+
+@FORMS
+@NORMALISERS
+def test_the_sum_over_classes_is_the_mean_times_their_number(figures, outputs, targets, form, normaliser):
+    student, teacher, wanted = outputs(1), outputs(2), targets(*POSITIVES)
+    mean = KD(figures(), figures(), form=form, normaliser=normaliser)(student, teacher, wanted)
+    added = KD(figures(), figures(), form=form, normaliser=normaliser, over_classes="sum")(student, teacher, wanted)
+    torch.testing.assert_close(added, 3 * mean)
+
+
+def test_the_sum_over_classes_is_torchs_batchmean(figures, outputs, targets):
+    student, teacher, rows = outputs(1), outputs(2), torch.tensor(POSITIVES)
+    p, q = ((o.class_rows()[rows] / 2).log_softmax(1) for o in (student, teacher))
+    loss = KD(figures(), figures(), weight=1.0, normaliser="all", over_classes="sum")
+    expected = 4 * torch.nn.functional.kl_div(p, q, reduction="batchmean", log_target=True)
+    torch.testing.assert_close(loss(student, teacher, targets(*POSITIVES)), expected)
 
 
 @NORMALISERS
@@ -170,6 +189,66 @@ def test_nothing_asks_the_device_for_a_value(figures, outputs, targets, form, no
     assert found.shape == ()
 
 
+# The valuable region
+
+NEAR = Near(rows=(2, 3, 5, 6, 14))  # levels 0, 0, 0, 1, 1; row 5 is positive too
+
+
+@FORMS
+@pytest.mark.parametrize("over_classes", ["mean", "sum"])
+def test_the_valuable_region_adds_its_own_mean_of_each_level(outputs, targets, form, over_classes):
+    student, teacher, rows = replace(outputs(1), by=NEAR), outputs(2), torch.tensor(NEAR.rows)
+    knobs = {"form": form, "over_classes": over_classes}
+    both = KD(NEAR, NEAR, vlr_weight=3.0, **knobs)(student, teacher, targets(*POSITIVES))
+    main = KD(NEAR, NEAR, **knobs)(student, teacher, targets(*POSITIVES))
+    of = DIVERGENCE[form](student.class_rows()[rows], teacher.class_rows()[rows], temperature=2.0)
+    factor = 3 if over_classes == "sum" else 1
+    torch.testing.assert_close(both, main + 3 * factor * (of[:3].mean() + of[3:].mean()))
+    every = KD(NEAR, NEAR, weight=0.0, vlr_weight=3.0, normaliser="all", **knobs)
+    torch.testing.assert_close(every(student, teacher, targets(*POSITIVES)), 3 * factor * of.mean())
+
+
+@FORMS
+def test_in_the_valuable_region_too_a_teacher_that_agrees_asks_for_nothing(outputs, targets, form):
+    student = replace(outputs(1), by=NEAR)
+    found = KD(NEAR, NEAR, form=form, vlr_weight=3.0)(student, outputs(1), targets(*POSITIVES))
+    assert found.item() == 0
+    for gradient in gradients(found, student.cls):
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-14, rtol=0)
+
+
+def test_an_empty_region_is_an_exact_zero_with_a_zero_gradient(outputs, targets):
+    student = replace(outputs(1), by=Near())
+    found = KD(NEAR, NEAR, weight=0.0, vlr_weight=1.0)(student, outputs(2), targets(*POSITIVES))
+    assert found.item() == 0
+    assert all((gradient == 0).all() for gradient in gradients(found, student.cls))
+
+
+def test_by_default_the_valuable_region_is_not_asked_for(figures, outputs, targets):
+    KD(figures(), figures())(outputs(1), outputs(2), targets(*POSITIVES))  # these figures have none
+    with pytest.raises(Invalid, match=r"no valuable localization region") as refusal:
+        KD(figures(), figures(), vlr_weight=1.0)
+    assert refusal.value.where == ("vlr_weight",)
+
+
+def test_without_positives_of_weight_only_the_region_is_read(outputs, targets):
+    student, teacher = replace(outputs(1), by=NEAR), outputs(2)
+    spoilt = [level.detach().clone() for level in student.cls]
+    spoilt[0][0, :, 0, 1] = torch.nan  # row 1 is positive and not in the region
+    loss = KD(NEAR, NEAR, weight=0.0, vlr_weight=1.0)
+    found = loss(replace(student, cls=spoilt), teacher, targets(*POSITIVES))
+    torch.testing.assert_close(found, loss(student, teacher, targets(*POSITIVES)))
+
+
+@pytest.mark.parametrize("name", ["GFL", "RetinaNet"])  # one anchor a cell, and nine
+def test_the_level_of_a_row_is_the_one_that_its_detector_says(name):
+    model = make(name, {})
+    outputs = model(torch.rand(2, 3, 40, 56))
+    counts = [model.anchors * level.shape[2] * level.shape[3] for level in outputs.cls]
+    expected = [number for _ in range(2) for number, count in enumerate(counts) for _ in range(count)]
+    assert level_of(outputs, torch.arange(len(expected))).tolist() == expected
+
+
 def test_softmax_is_refused_for_one_class_and_binary_is_not(figures, outputs, targets):
     one = figures(num_classes=1), figures(num_classes=1)
     with pytest.raises(Invalid, match=r"always zero with one class: use form binary") as refusal:
@@ -193,7 +272,18 @@ def test_detectors_without_distributions_will_do(figures):
     KD(figures(bins=0), figures())
 
 
-@pytest.mark.parametrize("args", [{"temperature": 0.5}, {"weight": -1}, {"form": "soft"}, {"normaliser": "none"}])
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"temperature": 0.5},
+        {"weight": -1},
+        {"form": "soft"},
+        {"normaliser": "none"},
+        {"over_classes": "max"},
+        {"vlr_weight": -1},
+        {"regions": "both"},
+    ],
+)
 def test_a_study_with_an_argument_out_of_range_is_refused_at_that_argument(args):
     with pytest.raises(Invalid) as refusal:
         Call(name="KD", args=args).complete(distill)

@@ -1,8 +1,9 @@
-"""LD: which rows it compares, how it weights and normalises them, and which pairs it refuses."""
+"""LD's main region: which rows it compares, how it weights and normalises them, and which pairs it refuses."""
 
 import math
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,11 @@ from trainers.spec import Call, Invalid
 
 NORMALISERS = pytest.mark.parametrize("normaliser", ["reference", "per_image", "by_weight"])
 POSITIVES = (1, 5, 7, 8)  # image 0: levels 0, 0, 1; image 1: level 0
+
+
+def main(*pair: Any, **knobs: Any) -> LD:
+    """LD of the main region alone."""
+    return LD(*pair, vlr_weight=0.0, **knobs)
 
 
 def gradients(loss: Tensor, levels: list[Tensor]) -> list[Tensor | None]:
@@ -41,7 +47,7 @@ def test_by_hand(figures, targets):
     taught[0, 3] = math.log(3)
     cls = torch.tensor([-1.0, math.log(4)]).view(1, 2, 1, 1)  # the higher score is 4/5
     pair = figures(bins=2, num_classes=2), figures(bins=2, num_classes=2)
-    loss = LD(*pair, weight=2.0, temperature=1.0)
+    loss = main(*pair, weight=2.0, temperature=1.0)
     edge = (0.25 * math.log(0.5) + 0.75 * math.log(1.5)) / 2
     found = loss(Outputs([], [cls], [box]), Outputs([], [cls + 1], [taught]), targets(0, images=1))
     assert found.item() == pytest.approx(2.0 * 0.8 * edge / 4)
@@ -50,12 +56,12 @@ def test_by_hand(figures, targets):
 def test_the_reference_sums_scores_times_losses_over_rows_and_a_quarter_of_the_edges(figures, outputs, targets):
     student, teacher = outputs(1), outputs(2)
     scores, losses = by_rows(student, teacher, POSITIVES, temperature=10.0)
-    found = LD(figures(), figures())(student, teacher, targets(*POSITIVES))
+    found = main(figures(), figures())(student, teacher, targets(*POSITIVES))
     torch.testing.assert_close(found, 0.25 * (scores[:, None] * losses).sum() / 4)
 
 
 def test_per_image_is_the_reference_at_three_images(figures, outputs, targets, of_images):
-    per_image, reference = LD(figures(), figures(), normaliser="per_image"), LD(figures(), figures())
+    per_image, reference = main(figures(), figures(), normaliser="per_image"), main(figures(), figures())
     student, teacher = outputs(1, images=3), outputs(2, images=3)
     three = targets(*POSITIVES, images=3)
     assert per_image(student, teacher, three).item() == pytest.approx(reference(student, teacher, three).item())
@@ -72,13 +78,13 @@ def test_by_weight_is_the_mean_over_rows_weighted_by_score(figures, outputs, tar
     student, teacher = outputs(1), outputs(2)
     student = replace(student, cls=[level + shift for level in student.cls])
     scores, losses = by_rows(student, teacher, POSITIVES, temperature=10.0)
-    found = LD(figures(), figures(), weight=1.0, normaliser="by_weight")(student, teacher, targets(*POSITIVES))
+    found = main(figures(), figures(), weight=1.0, normaliser="by_weight")(student, teacher, targets(*POSITIVES))
     torch.testing.assert_close(found, (scores * losses.mean(1)).sum() / scores.sum())
 
 
 @pytest.mark.parametrize(("normaliser", "growth"), [("reference", 2), ("per_image", 1), ("by_weight", 1)])
 def test_only_the_reference_grows_with_the_batch(figures, outputs, targets, of_images, normaliser, growth):
-    loss = LD(figures(), figures(), normaliser=normaliser)
+    loss = main(figures(), figures(), normaliser=normaliser)
     student, teacher = outputs(1), outputs(2)
     once = loss(student, teacher, targets(*POSITIVES))
     pair = of_images(student, [0, 1, 0, 1]), of_images(teacher, [0, 1, 0, 1])
@@ -88,7 +94,7 @@ def test_only_the_reference_grows_with_the_batch(figures, outputs, targets, of_i
 
 @NORMALISERS
 def test_the_order_of_images_and_of_rows_is_irrelevant(figures, outputs, targets, of_images, normaliser):
-    loss = LD(figures(), figures(), normaliser=normaliser)
+    loss = main(figures(), figures(), normaliser=normaliser)
     student, teacher = outputs(1), outputs(2)
     swapped = loss(of_images(student, [1, 0]), of_images(teacher, [1, 0]), targets(0, 15, 9, 13))
     torch.testing.assert_close(swapped, loss(student, teacher, targets(*POSITIVES)))
@@ -97,7 +103,7 @@ def test_the_order_of_images_and_of_rows_is_irrelevant(figures, outputs, targets
 @NORMALISERS
 def test_a_teacher_that_agrees_asks_for_nothing(figures, outputs, targets, normaliser):
     student, teacher = outputs(1), outputs(1)
-    found = LD(figures(), figures(), normaliser=normaliser)(student, teacher, targets(*POSITIVES))
+    found = main(figures(), figures(), normaliser=normaliser)(student, teacher, targets(*POSITIVES))
     assert found.item() == 0
     for gradient in gradients(found, student.box):
         torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-14, rtol=0)
@@ -106,21 +112,21 @@ def test_a_teacher_that_agrees_asks_for_nothing(figures, outputs, targets, norma
 @NORMALISERS
 def test_a_batch_without_positives_is_an_exact_zero_with_a_zero_gradient(figures, outputs, targets, normaliser):
     student, teacher = outputs(1), outputs(2)
-    found = LD(figures(), figures(), normaliser=normaliser)(student, teacher, targets())
+    found = main(figures(), figures(), normaliser=normaliser)(student, teacher, targets())
     assert found.shape == () and found.item() == 0
     assert all(g is not None and (g == 0).all() for g in gradients(found, student.box))
 
 
 def test_a_level_without_positives_gets_a_zero_gradient(figures, outputs, targets):
     student = outputs(1)
-    found = LD(figures(), figures())(student, outputs(2), targets(0, 1))
+    found = main(figures(), figures())(student, outputs(2), targets(0, 1))
     used, unused = gradients(found, student.box)
     assert (used != 0).any() and (unused == 0).all()
 
 
 def test_the_gradient_follows_the_formula_at_positives_and_is_zero_elsewhere(figures, outputs, targets):
     student, teacher, rows = outputs(1), outputs(2), torch.tensor(POSITIVES)
-    found = LD(figures(), figures(), weight=0.5, temperature=3.0)(student, teacher, targets(*POSITIVES))
+    found = main(figures(), figures(), weight=0.5, temperature=3.0)(student, teacher, targets(*POSITIVES))
     p, q = ((o.edge_rows(5).detach() / 3).softmax(-1)[rows] for o in (student, teacher))
     scores = student.class_rows().detach().sigmoid().amax(1)[rows]
     expected = torch.zeros(16, 4, 5, dtype=torch.float64)
@@ -132,7 +138,7 @@ def test_the_gradient_follows_the_formula_at_positives_and_is_zero_elsewhere(fig
 @NORMALISERS
 def test_the_gradient_agrees_with_finite_differences(figures, outputs, targets, normaliser):
     student, teacher = outputs(1), outputs(2)
-    loss = LD(figures(), figures(), normaliser=normaliser)
+    loss = main(figures(), figures(), normaliser=normaliser)
     assert torch.autograd.gradcheck(
         lambda *box: loss(replace(student, box=list(box)), teacher, targets(*POSITIVES)),
         student.box,
@@ -143,13 +149,13 @@ def test_the_gradient_agrees_with_finite_differences(figures, outputs, targets, 
 @NORMALISERS
 def test_neither_the_scores_nor_the_teacher_get_a_gradient(figures, outputs, targets, normaliser):
     student, teacher = outputs(1), outputs(2)
-    LD(figures(), figures(), normaliser=normaliser)(student, teacher, targets(*POSITIVES)).backward()
+    main(figures(), figures(), normaliser=normaliser)(student, teacher, targets(*POSITIVES)).backward()
     assert all(level.grad is None for level in [*student.cls, *teacher.box, *teacher.cls])
 
 
 def test_the_teachers_scores_are_not_read(figures, outputs, targets):
     student, teacher = outputs(1), outputs(2)
-    loss, wanted = LD(figures(), figures()), targets(*POSITIVES)
+    loss, wanted = main(figures(), figures()), targets(*POSITIVES)
     expected = loss(student, teacher, wanted)
     assert torch.equal(loss(student, replace(teacher, cls=[]), wanted), expected)
 
@@ -157,7 +163,7 @@ def test_the_teachers_scores_are_not_read(figures, outputs, targets):
 def test_one_edge_of_one_location_may_shift(figures, outputs, targets):
     # Bins of an edge are neighbouring channels: a constant on channels 5..9 is a constant on the top edge.
     student, teacher = outputs(1), outputs(2)
-    loss, wanted = LD(figures(), figures()), targets(*POSITIVES)
+    loss, wanted = main(figures(), figures()), targets(*POSITIVES)
     expected = loss(student, teacher, wanted)
     shifted = [level.detach().clone() for level in student.box]
     shifted[0][0, 5:10, 0, 1] += 7
@@ -168,7 +174,7 @@ def test_one_edge_of_one_location_may_shift(figures, outputs, targets):
 
 def test_what_lies_outside_the_positives_may_be_anything(figures, outputs, targets):
     student, teacher = outputs(1), outputs(2)
-    loss, wanted = LD(figures(), figures()), targets(0, 8)
+    loss, wanted = main(figures(), figures()), targets(0, 8)
     expected = loss(student, teacher, wanted)
     spoilt = [level.detach().clone() for level in student.box]
     spoilt[0][:, :, 1] = torch.nan
@@ -183,20 +189,20 @@ def test_its_size_is_that_of_a_teacher_whose_logits_spread_by_three(figures, tar
     taught = 3 * torch.randn(box.shape, generator=generator)
     cls = torch.full((1, 3, 40, 50), 20.0)
     student, teacher = Outputs([], [cls], [box]), Outputs([], [cls], [taught])
-    loss = LD(figures(bins=17), figures(bins=17), weight=1.0, normaliser="by_weight")
+    loss = main(figures(bins=17), figures(bins=17), weight=1.0, normaliser="by_weight")
     assert loss(student, teacher, targets(*range(2000), images=1)).item() == pytest.approx(9 / 34, rel=0.1)
 
 
 def test_scores_near_zero_leave_by_weight_finite(figures, outputs, targets):
     student, teacher = outputs(1), outputs(2)
     silent = replace(student, cls=[torch.full_like(level, -1000.0) for level in student.cls])
-    found = LD(figures(), figures(), normaliser="by_weight")(silent, teacher, targets(*POSITIVES))
+    found = main(figures(), figures(), normaliser="by_weight")(silent, teacher, targets(*POSITIVES))
     assert found.item() == 0
 
 
 def test_a_student_that_only_minimises_it_learns_the_teachers_distributions(figures, outputs, targets):
     student, teacher, wanted = outputs(1), outputs(2), targets(*POSITIVES)
-    loss, steps = LD(figures(), figures()), torch.optim.SGD(student.box, lr=100)
+    loss, steps = main(figures(), figures()), torch.optim.SGD(student.box, lr=100)
     seen = []
     for _ in range(100):
         seen.append(loss(student, teacher, wanted))
@@ -216,30 +222,30 @@ def test_nothing_asks_the_device_for_a_value(figures, outputs, targets, normalis
     student, teacher = (Outputs([], meta(o.cls), meta(o.box)) for o in (outputs(1), outputs(2)))
     wanted = targets(*POSITIVES)
     wanted = replace(wanted, row=wanted.row.to("meta"), level=wanted.level.to("meta"))
-    found = LD(figures(), figures(), normaliser=normaliser)(student, teacher, wanted)
+    found = main(figures(), figures(), normaliser=normaliser)(student, teacher, wanted)
     found.backward()
     assert found.shape == ()
 
 
 def test_a_detector_without_distributions_is_named(figures):
     with pytest.raises(Invalid, match=r"the teacher predicts boxes as four numbers.*GFL"):
-        LD(figures(), figures(bins=0))
+        main(figures(), figures(bins=0))
     with pytest.raises(Invalid, match=r"the student predicts boxes as four numbers"):
-        LD(figures(bins=0), figures())
+        main(figures(bins=0), figures())
 
 
 def test_other_bins_are_refused_with_both_numbers(figures):
     with pytest.raises(Invalid, match=r"bins, but the student's is 17 and the teacher's is 9"):
-        LD(figures(bins=17), figures(bins=9))
+        main(figures(bins=17), figures(bins=9))
 
 
 def test_other_strides_are_refused_with_both(figures):
     with pytest.raises(Invalid, match=r"student's is \(8, 16\) and the teacher's is \(8, 16, 32\)"):
-        LD(figures(), figures(strides=(8, 16, 32)))
+        main(figures(), figures(strides=(8, 16, 32)))
 
 
 def test_other_classes_and_channels_do_not_matter(figures, outputs, targets):
-    loss = LD(figures(), figures(num_classes=7, channels=9))
+    loss = main(figures(), figures(num_classes=7, channels=9))
     assert loss(outputs(1), outputs(2, classes=7), targets(*POSITIVES)).isfinite()
 
 

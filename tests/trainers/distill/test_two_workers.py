@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.trainers.distill.figures import Figures, random_outputs, targets_at
+from tests.trainers.distill.figures import Near, random_outputs, targets_at
 from tests.trainers.two_workers import together
 from trainers.distill import KD, LD
 from trainers.outputs import Outputs
@@ -18,15 +18,23 @@ POSITIVES = {  # by image
     "on one worker only": ((), (0, 1), (7,)),
     "nowhere": ((), (), ()),
 }
+VALUABLE = {"nowhere": ((), (), ())}  # as the positives; elsewhere:
+SOMEWHERE = ((3,), (0, 6, 7), (2, 4))
 
 
 def losses() -> dict[str, nn.Module]:
-    pair = Figures(), Figures()
+    pair = Near(), Near()
+    parts = {"main": {"vlr_weight": 0.0}, "valuable": {"weight": 0.0, "vlr_weight": 1.0}}
     return {
-        **{f"LD {n}": LD(*pair, normaliser=n) for n in ("reference", "per_image", "by_weight")},
         **{
-            f"KD {n} {form}": KD(*pair, form=form, normaliser=n)
-            for n, form in itertools.product(("per_level", "all"), ("softmax", "binary"))
+            f"LD {n} {part}": LD(*pair, normaliser=n, **weights)
+            for n, (part, weights) in itertools.product(("reference", "per_image", "by_weight"), parts.items())
+        },
+        **{
+            f"KD {n} {form} {part}": KD(*pair, form=form, normaliser=n, **weights)
+            for n, form, (part, weights) in itertools.product(
+                ("per_level", "all"), ("softmax", "binary"), parts.items()
+            )
         },
     }
 
@@ -37,15 +45,20 @@ def maps(seed: int, images: Sequence[int]) -> Outputs:
     return Outputs([], cls, box)
 
 
+def rows_of(images: Sequence[int], by_image: Sequence[Sequence[int]]) -> list[int]:
+    return [8 * n + cell for n, image in enumerate(images) for cell in by_image[image]]
+
+
 def learn(images: Sequence[int]) -> dict[tuple[str, str], Tensor]:
     """(2,) for each loss and case: the loss, and the gradient of the one weight of a student."""
     found = {}
     for (case, by_image), (name, loss) in itertools.product(POSITIVES.items(), losses().items()):
+        near = rows_of(images, VALUABLE.get(case, SOMEWHERE))
+        by = Near(rows=tuple(near), counts=tuple(0.1 + row % 8 / 8 for row in near))
         weight = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
         raw = maps(1, images)
-        student = Outputs([], [weight * level for level in raw.cls], [weight * level for level in raw.box])
-        rows = [8 * n + cell for n, image in enumerate(images) for cell in by_image[image]]
-        value = loss(student, maps(2, images), targets_at(*rows, images=len(images)))
+        student = Outputs([], [weight * level for level in raw.cls], [weight * level for level in raw.box], by=by)
+        value = loss(student, maps(2, images), targets_at(*rows_of(images, by_image), images=len(images)))
         value.backward()
         assert weight.grad is not None
         found[case, name] = torch.stack([value.detach(), weight.grad])
