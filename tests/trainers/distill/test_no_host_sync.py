@@ -7,26 +7,95 @@ goes through operators and methods that can be watched on a CPU as well.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.trainers.test_every_loss import OFFERED, Pair
+from tests.trainers.test_every_loss import FASTER, OFFERED, ON, Pair
 
-# By loss (with arguments that it needs to be seen whole): how often a step waits for what, and why that has to be.
-EXPECTED: dict[str, dict[str, tuple[int, str]]] = {
-    "KD": {},
-    "LD": {},
-    "PKD": {},
+ASKED = ("propose", "sample", "judge", "pool", "valuable")  # what a detector waits for by itself, once it is asked
+
+
+class Case(NamedTuple):
+    """A loss, how often a step of it waits for what, and why that has to be."""
+
+    loss: str
+    waits: dict[str, tuple[int, str]]
+    args: Mapping[str, Any] = MappingProxyType({})
+    on: Any = None  # another detector than the contract's
+
+
+ROWS = "which cells are read: gathering a few is far cheaper than computing all of them"
+ON_HOST = "of how many boxes each image has, which the host knows: nothing is on the device"
+REGIONS = "which regions there are comes from a suppression"
+SAMPLED = "which regions are drawn, of each kind"
+LEVELS = "a region is read from the level that fits its size"
+BEST = "how many are left when the better suppress the others"
+
+CASES: dict[str, Case] = {
+    "CWD": Case("CWD", {}),
+    "CrossKD": Case("CrossKD", {}),
+    "DeFeat": Case("DeFeat", {}),
+    "DeFeat of objects alone": Case(
+        "DeFeat", {"nonzero": (3, ROWS)}, {"bg_weight": 0, "backbone_fg_weight": 0, "backbone_bg_weight": 0}
+    ),
+    "DeFeat, two stages": Case(
+        "DeFeat",
+        {
+            "propose": (1, REGIONS),
+            "sample": (1, SAMPLED),
+            "judge": (2, LEVELS),
+            "nonzero": (2, "which regions show an object, and which do not"),
+        },
+        on=FASTER,
+    ),
+    "FGD": Case("FGD", {"repeat_interleave": (3, ON_HOST)}),
+    "FGFI": Case("FGFI", {"nonzero": (6, f"of each level which boxes belong to it, and {ROWS}")}),
+    "FGFI, boxes on all levels": Case("FGFI", {"nonzero": (3, ROWS)}, {"assigned": False}),
+    "GI": Case("GI", {"mask as index": (2, "the padding of an image is no candidate"), "nms": (2, BEST)}),
+    "Imitation": Case("Imitation", {"nonzero": (1, ROWS)}),
+    "Imitation everywhere": Case("Imitation", {}, {"region": "all"}),
+    "KD": Case("KD", {}),
+    "KD in the valuable region": Case("KD", {"valuable": (1, ROWS)}, {"vlr_weight": 1}),
+    "KD, two stages": Case("KD", {"propose": (1, REGIONS), "sample": (1, SAMPLED), "judge": (2, LEVELS)}, on=FASTER),
+    "LD": Case("LD", {"valuable": (1, ROWS)}),
+    "LD in the main region": Case("LD", {}, {"vlr_weight": 0, "normaliser": "by_weight"}),
+    "Mimic": Case(
+        "Mimic",
+        {
+            "propose": (1, REGIONS),
+            "mask as index": (2, "half of an image's proposals are to show an object"),
+            "nonzero": (3, LEVELS),
+        },
+    ),
+    "Mimic of second stages": Case(
+        "Mimic",
+        {"propose": (1, REGIONS), "mask as index": (2, "as above"), "judge": (2, LEVELS)},
+        {"weight": 0, "cls_weight": 1, "box_weight": 1},
+    ),
+    "PKD": Case("PKD", {}),
+    "TADF": Case("TADF", {"nonzero": (3, ROWS)}),
+    "TADF, two stages": Case(
+        "TADF",
+        {
+            "propose": (2, REGIONS),
+            "sample": (1, SAMPLED),
+            "judge": (2, LEVELS),
+            "nonzero": (7, f"{ROWS}; which regions show an object, and where the teacher is better"),
+        },
+        on=FASTER,
+    ),
 }
-ARGUMENTS: dict[str, dict[str, Any]] = {}
 
 WAITS = {  # operators whose result the host must know, at least its size
     "_local_scalar_dense",
@@ -79,25 +148,49 @@ def masked(indices: Any) -> bool:
 
 
 @contextmanager
-def watched() -> Any:
-    """-> what is waited for within, and how often."""
+def watched(*detectors: nn.Module) -> Any:
+    """-> what is waited for within, and how often. What one of the detectors is asked for counts as one wait."""
     seen: Counter[str] = Counter()
-    with Methods(seen), Operators(seen):
+
+    def counted(name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
+        def asked(*args: Any, **kwargs: Any) -> Any:
+            seen[name] += 1
+            before = seen.copy()
+            try:
+                return ask(*args, **kwargs)
+            finally:
+                seen.clear()
+                seen.update(before)
+
+        return asked
+
+    with ExitStack() as stack:
+        for detector, name in itertools.product(detectors, ASKED):
+            if hasattr(detector, name):
+                stack.enter_context(patch.object(detector, name, counted(name, getattr(detector, name))))
+        stack.enter_context(Methods(seen))
+        stack.enter_context(Operators(seen))
         yield seen
 
 
-@pytest.mark.parametrize("name", sorted(OFFERED))
-def test_a_step_waits_only_for_what_is_written_here(name: str) -> None:
-    pair = Pair(name, **ARGUMENTS.get(name, {}))
+OFFERED_CASES = sorted(name for name, case in CASES.items() if case.loss in OFFERED)
+
+
+@pytest.mark.parametrize("name", OFFERED_CASES)
+def test_a_step_waits_only_for_what_is_written_here(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES[name]
+    if case.on is not None:
+        monkeypatch.setitem(ON, case.loss, case.on)
+    pair = Pair(case.loss, **dict(case.args))
     said = pair.said()
-    with watched() as seen:
+    with watched(pair.student, pair.teacher) as seen:
         pair.value(*said).backward()
-    assert dict(seen) == {what: times for what, (times, _) in EXPECTED[name].items()}
+    assert dict(seen) == {what: times for what, (times, _) in case.waits.items()}
 
 
 def test_every_loss_is_written_here_and_every_wait_has_a_reason() -> None:
-    assert set(EXPECTED) == set(OFFERED) >= set(ARGUMENTS)
-    assert all(why for waits in EXPECTED.values() for _, why in waits.values())
+    assert set(OFFERED) <= {case.loss for case in CASES.values()}
+    assert all(times and why for case in CASES.values() for times, why in case.waits.values())
 
 
 def nms(x: Tensor) -> Any:
@@ -133,6 +226,16 @@ def test_a_planted_wait_is_seen(planted: str) -> None:
     with watched() as seen:
         work(torch.tensor([0.0, 1.0, 2.0]))
     assert seen[name] >= 1
+
+
+def test_what_a_detector_is_asked_for_is_one_wait_whatever_it_does_itself() -> None:
+    detector = nn.Module()
+    detector.propose = lambda x: (x.nonzero(), x.sum().item())
+    with watched(detector) as seen:
+        torch.ones(2).nonzero()
+        detector.propose(torch.ones(2))
+        detector.propose(torch.ones(2))
+    assert dict(seen) == {"nonzero": 1, "propose": 2}
 
 
 def test_what_needs_no_number_is_not_counted() -> None:
