@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import workers
+from trainers.call import Count, Fraction, Index, NonNegative
 from trainers.detectors.anchors import anchors, inside, paired_iou
 from trainers.detectors.atss import assign
 from trainers.detectors.focal import distribution_focal_loss, integral, quality_focal_loss
@@ -22,7 +23,6 @@ from trainers.detectors.valuable import image_of, near
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.norm import group_norm
 from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth
-from trainers.spec import Count, Fraction, Index, NonNegative
 
 PRIOR = 0.01  # the score of every class before training
 
@@ -52,7 +52,7 @@ class GFL(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.strides = levels(backbone.strides[-MAPS:], extra)
-        self.channels = channels
+        self.channels, self.convs = channels, convs
         self.bins = reg_max + 1
         self.anchors = 1
         self.start = 0.0

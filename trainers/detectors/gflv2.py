@@ -11,11 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from trainers.call import Count, Fraction, Index, Invalid, NonNegative
 from trainers.detectors.gfl import Head, atss_targets, boxes, detections, losses, valuable
 from trainers.detectors.precision import full_precision
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth, rows
-from trainers.spec import Count, Fraction, Index, Invalid, NonNegative
 
 NEVER_SURE = 1e-6  # a quality is at least this and at most 1 - this, so that its logarithms are finite
 
@@ -55,7 +55,7 @@ class GFLv2(nn.Module):
             )
         self.num_classes = num_classes
         self.strides = levels(backbone.strides[-MAPS:], extra)
-        self.channels = channels
+        self.channels, self.convs = channels, convs
         self.bins = reg_max + 1
         self.anchors = 1
         self.start = 0.0

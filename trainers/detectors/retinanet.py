@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import workers
+from trainers.call import Count, Fraction, Index, NonNegative
 from trainers.detectors.anchors import Anchors, inside
 from trainers.detectors.focal import distribution_focal_loss, integral
 from trainers.detectors.gfl import around
@@ -20,12 +21,11 @@ from trainers.detectors.initial import spread
 from trainers.detectors.max_iou import BACKGROUND, IGNORED, MaxIoU
 from trainers.detectors.nine import NINE, Conventions, nine_anchors
 from trainers.detectors.nms import best_pairs, keep_best
-from trainers.detectors.towers import climb
+from trainers.detectors.towers import climb, parts
 from trainers.detectors.valuable import box_thresholds, near
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.norm import group_norm
 from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth, rows
-from trainers.spec import Count, Fraction, Index, NonNegative
 
 GAMMA, ALPHA = 2.0, 0.25
 POSITIVE, NEGATIVE = 0.5, 0.4  # IoU; between them an anchor is neither
@@ -79,6 +79,7 @@ class RetinaNet(nn.Module):
         theirs = conventions == "torchvision"
         self.neck = FPN(backbone.channels[-MAPS:], channels=channels, extra=extra, extra_from=extra_from, relu=theirs)
         self.head = head(channels, num_classes, tower_norm, self.bins)
+        self.convs = len(parts(self.head.classification_head.conv))
         self.coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
         self.matcher = Matcher(POSITIVE, NEGATIVE, allow_low_quality_matches=True)
         if not theirs:

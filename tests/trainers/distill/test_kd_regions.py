@@ -11,11 +11,11 @@ from torch import Tensor
 from tests.trainers.detectors.scenes import noise
 from tests.trainers.test_every_detector import make
 from tests.trainers.two_workers import together
+from trainers.call import Invalid
 from trainers.distill.kd import KD
 from trainers.distill.soft import soft_kl
 from trainers.outputs import Outputs, Regions, Targets, Truth
-from trainers.spec import Invalid
-from trainers.task import Task
+from trainers.task import Lesson, Task
 
 WHOSE = pytest.mark.parametrize("whose", ["teacher", "student"])
 SMALL = {"extra": 1, "hidden": 32, "pooled": 3, "sampled": 10**6}  # all regions: nothing is left to chance
@@ -117,7 +117,7 @@ def test_with_weight_zero_nobody_proposes_anything_and_every_gradient_stays_as_i
     def gradients(silent: bool) -> list[Tensor]:
         student, teacher = pair()
         taught = {"kd": KD(student, teacher, weight=0.0)} if silent else {}
-        lesson = replace(teacher(images), by=None)  # cannot be asked
+        lesson = Lesson([replace(teacher(images), by=None)])  # cannot be asked
         torch.manual_seed(0)
         Task(student, taught)(images, truth, lesson).total.backward()
         return [p.grad for p in student.parameters()]

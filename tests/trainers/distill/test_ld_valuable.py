@@ -13,11 +13,11 @@ from tests.trainers.detectors.scenes import noise
 from tests.trainers.distill.figures import Near, random_outputs, targets_at
 from tests.trainers.test_every_detector import make
 from trainers import distill
+from trainers.call import Call, Invalid
 from trainers.distill.ld import LD, edge_kl
 from trainers.distill.soft import soft_kl
 from trainers.outputs import Outputs, Targets
-from trainers.spec import Call, Invalid
-from trainers.task import Task
+from trainers.task import Lesson, Task
 
 NORMALISERS = pytest.mark.parametrize("normaliser", ["reference", "per_image", "by_weight"])
 POSITIVES = (1, 5, 7, 8)
@@ -160,7 +160,7 @@ def test_losses_of_weight_zero_leave_every_gradient_of_the_student_as_it_is_to_t
             Call(name="KD", args={"weight": 0, "vlr_weight": 0}),
         ]
         taught = {c.name: c.complete(distill).of(distill, student, teacher) for c in calls if silent}
-        Task(student, taught)(images, truth, teacher(images)).total.backward()
+        Task(student, taught)(images, truth, Lesson([teacher(images)])).total.backward()
         return [p.grad for p in student.parameters()]
 
     for mine, alone in zip(gradients(silent=True), gradients(silent=False), strict=True):
