@@ -23,8 +23,9 @@ from trainings import train_all
 
 from orchestrator.study import load
 from trainers import backbones, build, detectors, distill
+from trainers.call import Call, Invalid, Term, offers
 from trainers.outputs import Network
-from trainers.spec import Call, Invalid, Model, Recipe, Stage, Term, offers
+from trainers.spec import Model, Recipe, Stage
 from trainers.store import Result, Store
 
 ROOT = Path(__file__).parent.parent
