@@ -135,7 +135,7 @@ def said(detector: Network, *, grad: bool) -> Outputs:
             return torch.randn(value.shape, device=DEVICE).mul_(scale).add_(shift).requires_grad_(grad)
         if isinstance(value, dict):
             return {key: leaves(one, 0.1 if key == "deltas" else 1.0) for key, one in value.items()}
-        return [leaves(one, scale, shift) for one in value]
+        return type(value)(leaves(one, scale, shift) for one in value)
 
     made = {name: leaves(getattr(shapes, name), shift=-4.0 if name == "cls" else 0.0) for name in SAID}
     return replace(shapes, **made, by=detector)

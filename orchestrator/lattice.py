@@ -90,14 +90,12 @@ class Lattice:
 
     def pairs(self) -> list[tuple[str, str]]:
         """All (guide, student) in any path: the ends of each edge, and where all guides teach those of any way."""
-        found = set(self.edges)
-        for student in self.names:
-            if self.models[student].recipe.guides.who == "all":
-                above = list(self.teachers(student))
-                while above:
-                    guide = above.pop()
-                    found.add((guide, student))
-                    above += self.teachers(guide)
+        found, above = set(self.edges), dict[str, set[str]]()
+        for name in self.names:
+            teachers = self.teachers(name)
+            above[name] = set(teachers).union(*(above[teacher] for teacher in teachers))
+            if self.models[name].recipe.guides.who == "all":
+                found |= {(guide, name) for guide in above[name]}
         return sorted(found)
 
     def isolated(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ class Outputs:
     maps: list[Tensor] = field(default_factory=list)  # of the backbone, finest first
     own: dict[str, Any] = field(default_factory=dict)  # tensors that only this kind of detector has, such as centerness
     anchors: int = 1  # a: predictions a cell
-    towers: dict[str, list[list[Tensor]]] = field(default_factory=dict)  # see `Dense.keep_towers`
+    towers: dict[int, tuple[list[Tensor], list[Tensor]]] = field(default_factory=dict)  # see `Dense.keep_towers`
     by: Network = None  # the detector that said this, for what it can do with it further: see `Dense` and `TwoStage`
 
     def class_rows(self) -> Tensor:
@@ -128,8 +128,9 @@ class Dense(Detector, Protocol):
     Not every one can do everything: a loss asks when it is built (`hasattr`).
     """
 
-    keep_towers: bool  # whether `Outputs.towers` has, as `cls` and `box`, what the head's towers say: first the
-    # features, then after each convolution with its norm and ReLU, each time L of (B, C, H, W)
+    # After which convolutions, norm and ReLU included, `Outputs.towers` has what the head's two towers say, that for
+    # classes and that for boxes, each L of (B, C, H, W). 0: the features.
+    keep_towers: frozenset[int]
     convs: int  # how many convolutions each of both towers has
 
     def boxes(self, outputs: Outputs) -> Tensor:

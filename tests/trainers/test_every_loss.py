@@ -84,7 +84,7 @@ def changed(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
             return change(value).detach().clone().requires_grad_()
         if isinstance(value, dict):
             return {key: walk(one) for key, one in value.items()}
-        return [walk(one) for one in value]
+        return type(value)(walk(one) for one in value)
 
     return replace(outputs, **{name: walk(getattr(outputs, name)) for name in TENSORS})
 

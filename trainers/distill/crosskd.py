@@ -78,7 +78,7 @@ class CrossKD(nn.Module):
         agree("number of classes", student.num_classes, teacher.num_classes)
         self.after = cut(student, teacher, after)
         for tower in (student, teacher):
-            tower.keep_towers = True
+            tower.keep_towers |= {self.after}
         self.edges_weight = edges_weight if teacher.bins else 0.0
         self.boxes_weight = 0.0 if teacher.bins else boxes_weight
         self.cls_weight, self.centerness_weight = cls_weight, centerness_weight
@@ -89,10 +89,8 @@ class CrossKD(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """-> (), already weighted."""
-        towers = (
-            zip(*(o.towers[name][self.after] for o in (student, teacher)), strict=True) for name in ("cls", "box")
-        )
-        guests = [[self.guest(*pair) for pair in tower] for tower in towers]
+        towers = zip(student.towers[self.after], teacher.towers[self.after], strict=True)
+        guests = [[self.guest(*pair) for pair in zip(*tower, strict=True)] for tower in towers]
         with frozen(teacher.by):
             crossed = teacher.by.finish(*guests, after=self.after)
         with torch.autocast(guests[0][0].device.type, enabled=False):
