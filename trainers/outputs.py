@@ -130,6 +130,7 @@ class Dense(Detector, Protocol):
 
     keep_towers: bool  # whether `Outputs.towers` has, as `cls` and `box`, what the head's towers say: first the
     # features, then after each convolution with its norm and ReLU, each time L of (B, C, H, W)
+    convs: int  # how many convolutions each of both towers has
 
     def boxes(self, outputs: Outputs) -> Tensor:
         """The boxes that all rows say, in pixels of the padded batch, with gradient. -> (B*A, 4)."""

@@ -120,16 +120,15 @@ class Call(Spec):
         return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
     def complete(self, package: ModuleType) -> Self:
-        """The same call with every default written out and every value of its parameter's type.
+        """The same call, and the calls among its arguments, with every default and each value of its parameter's type.
 
         Raises `Invalid` for an unknown name or argument, a missing argument, or a value of the wrong type or range.
         """
         knobs = self.knobs(package)
         thing = offers(package)[self.name]
         hints = get_type_hints(thing.__init__ if inspect.isclass(thing) else thing, include_extras=True)
-        for name in self.args:
-            if name not in knobs:
-                raise Invalid(f"{self.name} has no such argument: {alternatives(name, knobs)}", (self.name, name))
+        for name in (n for n in self.args if n not in knobs):
+            raise Invalid(f"{self.name} has no such argument: {alternatives(name, knobs)}", (self.name, name))
         args = {}
         for name, knob in knobs.items():
             value = self.args.get(name, knob.default)
@@ -137,10 +136,13 @@ class Call(Spec):
                 raise Invalid(f"{self.name} needs the argument {name}", (self.name,))
             try:
                 args[name] = settled(value, hints.get(name, Any))
-            except ValidationError as error:
-                raise Invalid(f"{name}: {explain(error)}", (self.name, name)) from None
+                if hints.get(name) is Call:
+                    args[name] = Call.model_validate(args[name]).complete(package).model_dump()
+            except Invalid as error:
+                raise error.under(self.name, name) from None
             except (ValueError, TypeError) as error:
-                raise Invalid(f"{name}: {error}", (self.name, name)) from None
+                said = explain(error) if isinstance(error, ValidationError) else error
+                raise Invalid(f"{name}: {said}", (self.name, name)) from None
         return self.model_copy(update={"args": args})
 
     def of(self, package: ModuleType, *context: Any) -> Any:

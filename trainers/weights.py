@@ -96,8 +96,9 @@ def read(file: Path) -> State:
 
 def load(file: Path, network: Network, *, part: Part = "detector", classes: tuple[str, ...] | None = None) -> None:
     """Give a network, or its backbone, the weights of a file; `Invalid` as of `read` and `fitted`."""
-    target = network.backbone if part == "backbone" else network
-    target.load_state_dict(fitted(read(file), network, part=part, classes=classes))
+    state = read(file)
+    target = owner(network.backbone, state) if part == "backbone" else network
+    target.load_state_dict(fitted(state, network, part=part, classes=classes))
 
 
 def part(state: Mapping[str, Tensor]) -> Part:
@@ -114,19 +115,26 @@ def fitted(state: State, network: Network, *, part: Part, classes: tuple[str, ..
     published = kind(state)
     if published == CLASSIFICATION and part == "detector":
         raise Invalid("these are the weights of a classifier, which fit a backbone: write part: backbone")
-    check_style(state, network.backbone)
+    backbone = owner(network.backbone, state)
+    check_style(state, backbone)
     named = state.classes if isinstance(state, Checkpoint) else None
     state = {name: value for name, value in ours(state, published).items() if not matches(name, (COMPUTED,))}
     if part == "backbone":
         if published != CLASSIFICATION:
             start = "backbone."
             state = {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
-        return checked(state, network.backbone.state_dict(), published, type(network.backbone).__name__)
+        return checked(state, backbone.state_dict(), published, type(backbone).__name__)
     check_conventions(network, published)
     own = network.state_dict()
     known = Classes(published, network.num_classes, wanted=classes, named=named)
     state = {name: with_classes(name, x, own[name], known) if name in own else x for name, x in state.items()}
     return checked(state, own, published, type(network).__name__, f"; {ELSE}")
+
+
+def owner(backbone: Any, state: Mapping[str, Tensor]) -> Any:
+    """What the weights of a backbone are of: the one inside of another, such as `Halved`, unless they are of both."""
+    of_both = any(name.startswith("backbone.inner.") for name in state)
+    return backbone if of_both else getattr(backbone, "inner", backbone)
 
 
 def check_conventions(network: Network, published: str) -> None:

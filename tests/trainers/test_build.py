@@ -72,6 +72,21 @@ def test_losses_are_called_after_their_classes_and_counted_when_there_are_severa
     assert [getattr(built[name], "weight", None) for name in ("ld_1", "ld_2")] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("call", "there"),
+    [
+        ({"LD": {"weight": 0}}, False),
+        ({"FGD": {"weight": 0}}, False),  # which multiplies what its parts' weights are if nobody says it
+        ({"FGD": {"foreground_weight": 0}}, True),
+        ({"CrossKD": {"cls_weight": 0}}, True),
+    ],
+    ids=str,
+)
+def test_a_loss_whose_weights_are_all_zero_is_left_out(call: dict[str, Any], there: bool) -> None:
+    student, teacher = build.network(gfl(), 2), build.network(gfl(16), 2)
+    assert bool(build.losses(calls(call), student, [teacher]).modules) == there
+
+
 def test_the_size_of_a_model_is_counted_without_numbers_and_is_that_of_the_real_one() -> None:
     size = build.size(build.shape(gfl(), 2), (32, 32))
     assert size.parameters == sum(p.numel() for p in build.network(gfl(), 2).parameters())

@@ -25,7 +25,7 @@ IMAGES, SIDE, CHANNELS = 2, 64, 16  # the side of an image in pixels
 # The detectors that a loss is tried on, GFL if it is not named here.
 GFL = ("GFL", {"reg_max": 8})
 FASTER = ("FasterRCNN", {"extra": 1, "hidden": 64, "pooled": 5, "sampled": 10**6})  # all regions: nothing is drawn
-ON: dict[str, tuple[str, dict[str, Any]]] = {}
+ON: dict[str, tuple[str, dict[str, Any]]] = {"Mimic": FASTER}
 TWO_STAGE = pytest.mark.parametrize("name", sorted(name for name, kind in ON.items() if kind == FASTER))
 
 

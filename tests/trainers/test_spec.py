@@ -61,7 +61,14 @@ def package(*things: Any, name: str = "fake", offered: list[str] | None = None) 
     return made
 
 
-FAKE = package(Loss, Needy)
+class Nested:
+    """What names something of its own package."""
+
+    def __init__(self, *, inner: Call, times: int = 2) -> None:
+        self.inner = Call.model_validate(inner)
+
+
+FAKE = package(Loss, Needy, Nested)
 
 
 def stage(**changes: Any) -> Stage:
@@ -70,6 +77,7 @@ def stage(**changes: Any) -> Stage:
     return Stage(**{**facts, **changes})
 
 
+NEEDED = {"Halved": {"backbone": "Inception"}}  # the arguments that have no default
 MODEL = Model(detector=Call(name="GFL", args={"channels": 8}), backbone=Call(name="TinyResNet", args={"width": 8}))
 DATA = Data(fingerprint="f" * 64, classes=("ant", "bee"))
 LOSS = Call(name="LD", args={"weight": 0.25, "temperature": 10.0})
@@ -148,13 +156,41 @@ def test_a_completed_call_has_every_default_and_completing_it_again_changes_noth
     assert canonical(done.complete(FAKE).args) == canonical(done.args)
 
 
+@pytest.mark.parametrize("written", ["Loss", {"Loss": None}, {"Loss": {"size": 3}}, Call(name="Loss").complete(FAKE)])
+def test_a_call_within_a_call_has_every_default_too_however_it_is_written(written: Any) -> None:
+    plain = written.model_dump() if isinstance(written, Call) else written
+    done = Call(name="Nested", args={"inner": {"Nested": {"inner": plain}}}).complete(FAKE)
+    loss = {"Loss": {"weight": 1.0, "part": None, "size": 3, "at": [0.5]}}
+    assert done.args == {"inner": {"Nested": {"inner": loss, "times": 2}}, "times": 2}
+    assert done.complete(FAKE) == done
+    assert done.of(FAKE).inner.of(FAKE).inner.of(FAKE, 1, 2).made_of == (1, 2, 1.0, None, 3, [0.5])
+
+
+@pytest.mark.parametrize(
+    ("inner", "message", "where"),
+    [
+        ({"Loss": {"wieght": 2}}, "no such argument: wieght .*did you mean weight", ("inner", "Loss", "wieght")),
+        ({"Loss": {"weight": -2}}, "^weight: ", ("inner", "Loss", "weight")),
+        ({"Needy": {}}, "Needy needs the argument root", ("inner", "Needy")),
+        ("Los", "Los is not one of .*did you mean Loss", ("inner",)),
+        (7, "^inner: write a name", ("inner",)),
+    ],
+)
+def test_a_mistake_within_a_call_within_a_call_is_refused_at_its_place(
+    inner: Any, message: str, where: tuple[str, ...]
+) -> None:
+    with pytest.raises(Invalid, match=message) as caught:
+        Call(name="Nested", args={"inner": inner}).complete(FAKE)
+    assert caught.value.where == ("Nested", *where)
+
+
 @pytest.mark.parametrize(
     ("package", "name"),
     [(p, name) for p in (backbones, detectors, distill, optim, schedules) for name in offers(p)],
     ids=lambda value: value if isinstance(value, str) else value.__name__.split(".")[-1],
 )
 def test_everything_offered_can_be_completed_and_survives_json(package: ModuleType, name: str) -> None:
-    done = Call(name=name).complete(package)
+    done = Call(name=name, args=NEEDED.get(name, {})).complete(package)
     again = Call.model_validate_json(done.model_dump_json())
     assert again == done and again.complete(package) == done
 

@@ -1,5 +1,6 @@
 """The backbones that a study can name."""
 
+from trainers.backbones.halved import Halved
 from trainers.backbones.inception import Inception
 from trainers.backbones.mobilenet import MobileNetV2, MobileNetV3
 from trainers.backbones.resnet import ResNet

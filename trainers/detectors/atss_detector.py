@@ -53,7 +53,7 @@ class ATSS(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.strides = levels(backbone.strides[-MAPS:], extra)
-        self.channels = channels
+        self.channels, self.convs = channels, convs
         self.bins = reg_max + 1 if reg_max else 0
         self.anchors = 1
         self.start = 0.0

@@ -67,7 +67,7 @@ class FCOS(nn.Module):
             raise Invalid("torchvision's conventions have no distributions: reg_max must be 0", ("reg_max",))
         self.num_classes = num_classes
         self.strides = levels(backbone.strides[-MAPS:], extra)
-        self.channels = channels
+        self.channels, self.convs = channels, convs
         self.bins = reg_max + 1 if reg_max else 0
         self.anchors = 1
         self.start = 0.0 if conventions == "torchvision" else 0.5

@@ -52,7 +52,7 @@ class GFL(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.strides = levels(backbone.strides[-MAPS:], extra)
-        self.channels = channels
+        self.channels, self.convs = channels, convs
         self.bins = reg_max + 1
         self.anchors = 1
         self.start = 0.0

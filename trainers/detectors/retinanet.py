@@ -20,7 +20,7 @@ from trainers.detectors.initial import spread
 from trainers.detectors.max_iou import BACKGROUND, IGNORED, MaxIoU
 from trainers.detectors.nine import NINE, Conventions, nine_anchors
 from trainers.detectors.nms import best_pairs, keep_best
-from trainers.detectors.towers import climb
+from trainers.detectors.towers import climb, parts
 from trainers.detectors.valuable import box_thresholds, near
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.norm import group_norm
@@ -79,6 +79,7 @@ class RetinaNet(nn.Module):
         theirs = conventions == "torchvision"
         self.neck = FPN(backbone.channels[-MAPS:], channels=channels, extra=extra, extra_from=extra_from, relu=theirs)
         self.head = head(channels, num_classes, tower_norm, self.bins)
+        self.convs = len(parts(self.head.classification_head.conv))
         self.coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
         self.matcher = Matcher(POSITIVE, NEGATIVE, allow_low_quality_matches=True)
         if not theirs:

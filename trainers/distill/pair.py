@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from trainers.outputs import Detector
 from trainers.spec import Invalid
 
@@ -37,3 +39,14 @@ def agree(quantity: str, student: object, teacher: object) -> None:
             f"student and teacher must have the same {quantity}, but the student's is {student} "
             f"and the teacher's is {teacher}: give both the same, or choose another loss"
         )
+
+
+def chosen(
+    knob: str, wanted: Sequence[int] | None, numbers: Sequence[int], *, default: Sequence[int]
+) -> tuple[int, ...]:
+    """Which of these numbers of levels or stages a study wants, finest first. Raises `Invalid`, at the knob."""
+    if wanted is None:
+        return tuple(default)
+    if not wanted or not set(wanted) <= set(numbers) or len(set(wanted)) < len(wanted):
+        raise Invalid(f"{knob} {list(wanted)}: write one or more of {numbers[0]} to {numbers[-1]}, each once", (knob,))
+    return tuple(sorted(wanted))

@@ -75,8 +75,17 @@ def decorrelation(student: Tensor, teacher: Tensor) -> Tensor:
 
 def standardised(features: Tensor) -> Tensor:
     """Zero mean and unit (unbiased) variance of each channel over the whole batch. (B, C, H, W) -> the same."""
-    deviation, mean = torch.std_mean(features, dim=(0, 2, 3), keepdim=True)
+    deviation, mean = moments(features)
     return (features - mean) / (deviation + EPS)
+
+
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard deviation (unbiased) and mean of each channel over the whole batch. (B, C, H, W) -> (1, C, 1, 1) twice.
+
+    A single value has a deviation of 0, and not none.
+    """
+    several = features[:, 0].numel() > 1
+    return torch.std_mean(features, dim=(0, 2, 3), keepdim=True, correction=int(several))
 
 
 def resized(features: Tensor, *, like: Tensor) -> Tensor:

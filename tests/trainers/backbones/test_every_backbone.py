@@ -25,6 +25,8 @@ CASES = [
     ("MobileNetV2", {"width": 0.35}),
     ("MobileNetV3", {"size": "large", "width": 0.35}),
     ("MobileNetV3", {"size": "small", "width": 0.35}),
+    ("Halved", {"backbone": {"Inception": {"divide": 4}}}),
+    ("Halved", {"backbone": {"TinyResNet": {"width": 8, "norm": "batch"}}, "depthwise": False}),
 ]
 
 

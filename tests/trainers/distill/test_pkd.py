@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trainers.distill import PKD
-from trainers.distill.pkd import decorrelation
+from trainers.distill.pkd import decorrelation, standardised
 from trainers.outputs import Outputs, Targets, Truth
 from trainers.spec import Invalid
 
@@ -128,3 +128,74 @@ def test_levels_that_only_one_of_them_has_are_refused(levels: tuple[int, ...]) -
 
 def test_of_short_pyramids_all_levels_are_compared() -> None:
     assert PKD(Figures(strides=(4, 8, 16)), Figures()).levels == (0, 1, 2)
+
+
+@pytest.mark.parametrize(("temperature", "far"), [(8.0, 0.05), (256.0, 0.002)])
+def test_it_is_the_divergence_of_softened_distributions_over_cells_at_a_high_temperature(
+    temperature: float, far: float
+) -> None:
+    x, y = features(0, 2, 3, 4, 5), features(1, 2, 3, 4, 5)
+    log_p, log_q = (
+        (standardised(z).transpose(0, 1).flatten(1) / temperature).log_softmax(1) for z in (x, y)
+    )  # (C, B*H*W)
+    divergence = temperature**2 * (log_q.exp() * (log_q - log_p)).sum(1).mean()
+    assert divergence.item() == pytest.approx(decorrelation(x, y).item(), rel=far)
+
+
+@settings(max_examples=25, deadline=None)
+@given(scale=st.floats(0.1, 100), which=st.integers(0, 3))
+def test_the_opposite_of_a_channel_is_one_plus_its_correlation(scale: float, which: int) -> None:
+    x, y = features(0, 2, 4, 5, 5), features(1, 2, 4, 5, 5)
+    turned = x.clone()
+    turned[:, which] *= -scale
+    r = pearson(x, y)[which]
+    assert (decorrelation(turned, y) - decorrelation(x, y)).item() == pytest.approx(49 / 50 * 2 * r / 4, rel=1e-4)
+
+
+def test_the_gradient_follows_the_formula() -> None:
+    x, y = features(0, 2, 3, 4, 5).requires_grad_(), features(1, 2, 3, 4, 5)
+    decorrelation(x, y).backward()
+    r = torch.tensor(pearson(x.detach(), y), dtype=torch.float64).view(1, 3, 1, 1)
+    deviation = x.detach().std((0, 2, 3), keepdim=True)
+    expected = (r * standardised(x.detach()) - standardised(y)) / (3 * 40 * deviation)
+    torch.testing.assert_close(x.grad, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_a_teacher_that_agrees_asks_for_nothing() -> None:
+    x = features(0, 2, 3, 4, 5).requires_grad_()
+    found = decorrelation(x, x.detach().clone())
+    (gradient,) = torch.autograd.grad(found, x)
+    assert found.item() == 0 and (gradient == 0).all()
+
+
+def test_a_doubled_batch_differs_only_by_the_count_of_values() -> None:
+    x, y = features(0, 2, 3, 4, 5), features(1, 2, 3, 4, 5)
+    twice = decorrelation(x.repeat(2, 1, 1, 1), y.repeat(2, 1, 1, 1)) / (79 / 80)
+    assert twice.item() == pytest.approx(decorrelation(x, y).item() / (39 / 40), rel=1e-4)
+
+
+def test_a_level_of_a_single_value_has_no_pattern_and_does_no_harm() -> None:
+    x = features(0, 1, 3, 1, 1).requires_grad_()
+    found = decorrelation(x, features(1, 1, 3, 1, 1))
+    (gradient,) = torch.autograd.grad(found, x)
+    assert found.item() == 0 and gradient.isfinite().all()
+
+
+def test_statistics_are_of_full_precision_under_autocast_and_so_is_resizing() -> None:
+    loss = PKD(Figures(), Figures(strides=(4, 8, 16, 32, 64)))
+    student, teacher = (
+        Outputs([(30 + x).bfloat16() for x in o.features]) for o in (pyramid(0, 8, 4, 2, 1), pyramid(1, 16, 8, 4, 2))
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = loss(student, teacher, TARGETS)
+    exact = loss(*(Outputs([x.double() for x in o.features]) for o in (student, teacher)), TARGETS)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=0)
+
+
+def test_nothing_asks_the_device_for_a_value() -> None:
+    # Tensors on `meta` have shapes but no values: reading one raises.
+    maps = [torch.empty(2, 4, side, side, device="meta", requires_grad=True) for side in (8, 4, 2, 1)]
+    found = PKD(Figures(), Figures())(Outputs(maps), Outputs([x.detach() for x in maps]), TARGETS)
+    found.backward()
+    assert found.shape == ()

@@ -1,0 +1,60 @@
+"""How far features are apart at some cells, and that other cells are not looked at."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from tests.trainers.distill.two_stages import said
+from trainers.distill.squared_errors import cell_errors, errors_at, mean_count, nothing, total_of, where
+
+
+def maps(seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, 3, 2, 2, generator=generator, dtype=torch.float64).requires_grad_()
+
+
+def test_cells_are_numbered_image_by_image_and_row_by_row() -> None:
+    mask = torch.tensor([[[False, True], [False, False]], [[True, False], [False, True]]])
+    assert where(mask).tolist() == [1, 4, 7]
+
+
+def test_errors_of_chosen_cells_are_those_of_a_loop_over_channels() -> None:
+    student, teacher = maps(0).detach(), maps(1).detach()
+    slow = [
+        sum((float(student[b, c, y, x]) - float(teacher[b, c, y, x])) ** 2 for c in range(3))
+        for b, y, x in ((0, 0, 1), (1, 1, 1))
+    ]
+    torch.testing.assert_close(errors_at(student, teacher, torch.tensor([1, 7])).tolist(), slow)
+    torch.testing.assert_close(cell_errors(student, teacher).flatten()[[1, 7]].tolist(), slow)
+
+
+def test_cells_that_are_not_chosen_may_hold_anything() -> None:
+    student, teacher = maps(0).detach(), maps(1).detach()
+    student[1], teacher[0, :, 1] = math.nan, math.inf
+    student.requires_grad_()
+    found = errors_at(student, teacher, torch.tensor([0, 1])).sum()
+    found.backward()
+    assert found.isfinite() and student.grad is not None and student.grad.isfinite().all()
+    assert (student.grad[1] == 0).all()
+
+
+def test_half_precision_is_widened_before_the_difference() -> None:
+    student, teacher = torch.full((1, 1, 1, 1), 256.0), torch.full((1, 1, 1, 1), 257.0)
+    found = cell_errors(student.bfloat16(), teacher.float())
+    assert found.dtype == torch.float32 and found.item() == 1
+
+
+def test_a_count_of_nothing_can_be_divided_by() -> None:
+    like = torch.zeros((), dtype=torch.float64)
+    assert mean_count(torch.tensor([0, 1, 7]), like).tolist() == [1, 1, 7]
+    assert mean_count(torch.tensor(3), like).dtype == torch.float64
+    assert mean_count(torch.tensor(3), like.bfloat16()).dtype == torch.float32
+
+
+def test_a_loss_without_parts_is_an_exact_zero_that_reaches_the_student() -> None:
+    student = said(0)
+    assert nothing(student).item() == 0
+    total_of([], student).backward()
+    assert student.features[0].grad is not None and (student.features[0].grad == 0).all()
+    assert total_of([torch.tensor(2.0), torch.tensor(3.0)], student).item() == 5

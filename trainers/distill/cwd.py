@@ -1,0 +1,77 @@
+"""CWD: learn where in the image each channel of the teacher looks.
+
+Shu, Liu, Gao, Yan, Shen, "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021
+https://arxiv.org/abs/2011.13256
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers import workers
+from trainers.distill.adapt import EVERY, Adapters, shared_levels
+from trainers.distill.pair import agree, dense
+from trainers.distill.soft import Temperature, full_precision
+from trainers.outputs import Detector, Outputs, Targets
+from trainers.spec import Index, NonNegative
+
+
+class CWD(nn.Module):
+    """weight * the sum over levels of the divergence between the maps of the channels, each taken for a distribution.
+
+    `source` says which maps: the `features` of the pyramid, as the released recipes for detectors have it, or the class
+    logits, `cls`, whose channels are classes: the paper's logits, and what the published figure of GFL distils. The
+    algorithm is the same. `weight` and `temperature`, the paper's alpha and T, are those of the released recipes for
+    detectors, which compare all levels.
+
+    Where the pyramids differ in width, a 1x1 convolution a level makes the student's as wide as the teacher's, as in
+    the paper. Of class logits there must be as many. Cells of the padding count as any other.
+    """
+
+    def __init__(
+        self,
+        student: Detector,
+        teacher: Detector,
+        *,
+        weight: NonNegative = 10.0,
+        temperature: Temperature = 1.0,
+        source: Literal["features", "cls"] = "features",
+        levels: tuple[Index, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.levels = shared_levels(student, teacher, levels, default=EVERY)
+        mine, theirs = student.channels, teacher.channels
+        if source == "cls":
+            dense(student, teacher, "CWD with source cls")
+            agree("number of classes", student.num_classes, teacher.num_classes)
+            mine = theirs = 0
+        self.adapt = Adapters(mine, theirs, levels=len(self.levels))
+        self.weight = weight
+        self.temperature = temperature
+        self.source = source
+
+    def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
+        """-> (), already weighted."""
+        mine, taught = (o.cls if self.source == "cls" else o.features for o in (student, teacher))
+        adapted = self.adapt([mine[level] for level in self.levels])
+        losses = [
+            channel_divergence(x, taught[level], temperature=self.temperature).sum()
+            for x, level in zip(adapted, self.levels, strict=True)
+        ]
+        total = torch.stack(losses).sum()
+        return self.weight * total / workers.mean(total.new_tensor(targets.images))
+
+
+def channel_divergence(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """T^2 / C * sum_c sum_i q_ci (log q_ci - log p_ci), q and p being the softmax of channel / T over the cells i.
+
+    (B, C, H, W) twice -> (B,), in float32 or wider, with no gradient for the teacher. A constant added to a channel
+    changes nothing.
+    """
+    log_p = F.log_softmax(full_precision(student).flatten(2) / temperature, dim=2)
+    log_q = F.log_softmax(full_precision(teacher.detach()).flatten(2) / temperature, dim=2)
+    return temperature**2 * F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(2).mean(1)

@@ -1,0 +1,157 @@
+"""FGD: learn the teacher's features where and in the channels that it looks at, in objects and around them apart.
+
+Yang, Li, Jiang, Gong, Yuan, Zhao, Yuan, "Focal and Global Knowledge Distillation for Detectors", CVPR 2022
+https://arxiv.org/abs/2111.11837
+The global context block: Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", ICCV
+Workshops 2019, https://arxiv.org/abs/1904.11492
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trainers import workers
+from trainers.distill.adapt import EVERY, Adapters, shared_levels
+from trainers.distill.attention import Context, attention, attention_difference, weighted_difference
+from trainers.distill.cells import image_of
+from trainers.distill.soft import full_precision
+from trainers.outputs import Detector, Outputs, Targets, Truth
+from trainers.spec import Index, Invalid, NonNegative, Positive
+
+
+class Weights(NamedTuple):
+    """The paper's alpha, beta, gamma and lambda."""
+
+    foreground: float
+    background: float
+    attention: float
+    relation: float
+
+
+TWO_STAGE = Weights(5e-5, 2.5e-5, 5e-5, 5e-7)
+ANCHORS = Weights(1e-3, 5e-4, 1e-3, 5e-6)
+DISTRIBUTIONS = Weights(1e-3, 5e-4, 5e-4, 5e-6)
+ANCHOR_FREE = Weights(1.6e-3, 8e-4, 8e-4, 8e-6)
+
+
+class FGD(nn.Module):
+    """weight * the sum over levels and parts of the part's own weight times a sum, a mean over images only:
+
+    - `foreground_weight` (alpha) and `background_weight` (beta): of squared differences of features, times the
+      teacher's spatial and channel attention, times a mask. In the foreground the mask is 1 / the cells of the box, of
+      several boxes the highest; in the background 1 / the cells of the image that no box touches.
+    - `attention_weight` (gamma): of absolute differences of both attentions.
+    - `relation_weight` (lambda): of squared differences of features to which a global context was added. Both sides
+      learn a context block of their own, which at first adds nothing. With 0 there are none.
+
+    A weight that is left out is that of the released configuration for the student's kind: two stages 5e-5, 2.5e-5,
+    5e-5, 5e-7; several anchors a cell (RetinaNet) 1e-3, 5e-4, 1e-3, 5e-6; distributions of edges (GFL) 1e-3, 5e-4,
+    5e-4, 5e-6; else (FCOS, RepPoints) 1.6e-3, 8e-4, 8e-4, 8e-6. `temperature` is that of the attention; the
+    configuration for FCOS has 0.8. They are tuned for images of 800 x 1333 and 256 channels: the sums grow with both.
+
+    `levels`: all in one stage, the first four in two, as there. Their cells must be of one size on both sides; a 1x1
+    convolution a level makes up for pyramids of another width. `scale` says how boxes become cells, from the one that
+    the upper left corner falls into to the one after that which the lower right corner falls into:
+
+    - `padded`: by the stride of the level, which is where things are in its map.
+    - `image`: a map is taken for the image without its padding, as in the released code: where images of a batch
+      differ in size, the masks of the smaller ones reach too far right and down.
+    """
+
+    def __init__(
+        self,
+        student: Detector,
+        teacher: Detector,
+        *,
+        weight: NonNegative = 1.0,
+        foreground_weight: NonNegative | None = None,
+        background_weight: NonNegative | None = None,
+        attention_weight: NonNegative | None = None,
+        relation_weight: NonNegative | None = None,
+        temperature: Positive = 0.5,
+        levels: tuple[Index, ...] | None = None,
+        scale: Literal["padded", "image"] = "padded",
+    ) -> None:
+        super().__init__()
+        default = EVERY if student.anchors and teacher.anchors else 4
+        self.levels = shared_levels(student, teacher, levels, default=default)
+        given = (foreground_weight, background_weight, attention_weight, relation_weight)
+        parts = zip(given, published(student), strict=True)
+        self.parts = Weights(*(usual if own is None else own for own, usual in parts))
+        if weight and not any(self.parts):
+            raise Invalid("every part of FGD has the weight 0: give one of them another, or leave FGD out")
+        self.weight = weight
+        self.adapt = Adapters(student.channels, teacher.channels, levels=len(self.levels))
+        sides = 2 * len(self.levels) if self.parts.relation else 0
+        self.contexts = nn.ModuleList(Context(teacher.channels) for _ in range(sides))
+        self.strides = tuple(student.strides[level] for level in self.levels)
+        self.temperature = temperature
+        self.scale = scale
+
+    def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
+        """-> (), already weighted."""
+        with torch.autocast(student.features[0].device.type, enabled=False):  # sums of millions of squares
+            mine = self.adapt([full_precision(student.features[level]) for level in self.levels])
+            taught = [full_precision(teacher.features[level].detach()) for level in self.levels]
+            losses = [self.level(number, *pair, targets) for number, pair in enumerate(zip(mine, taught, strict=True))]
+            total = torch.stack(losses).sum()
+            return self.weight * total / workers.mean(total.new_tensor(targets.images))
+
+    def level(self, number: int, mine: Tensor, taught: Tensor, targets: Targets) -> Tensor:
+        """What the features (B, C, H, W) of one of the levels cost, summed over the images. -> ()."""
+        parts = self.parts
+        loss = mine[:0].sum()
+        theirs = attention(taught, temperature=self.temperature)
+        if parts.foreground or parts.background:
+            boxes = in_cells(targets.truth, mine, self.strides[number], self.scale)
+            foreground, background = masks(boxes, image_of(targets.truth), like=theirs.spatial)
+            mask = parts.foreground * foreground + parts.background * background
+            loss = loss + weighted_difference(mine, taught, theirs, mask)
+        if parts.attention:
+            own = attention(mine, temperature=self.temperature)
+            loss = loss + parts.attention * attention_difference(own, theirs)
+        if parts.relation:
+            left, right = self.contexts[2 * number], self.contexts[2 * number + 1]
+            loss = loss + parts.relation * (left(mine) - right(taught)).square().sum()
+        return loss
+
+
+def published(student: Detector) -> Weights:
+    """The weights of the released configuration for this kind of detector."""
+    if not student.anchors:
+        return TWO_STAGE
+    if student.anchors > 1:
+        return ANCHORS
+    return DISTRIBUTIONS if student.bins else ANCHOR_FREE
+
+
+def in_cells(truth: Truth, features: Tensor, stride: int, scale: str) -> Tensor:
+    """All boxes, image by image, as coordinates in maps (B, C, H, W) of this stride. -> (N, 4)."""
+    boxes = torch.cat(truth.boxes).to(features)
+    if scale == "padded":
+        return boxes / stride
+    height, width = features.shape[2:]
+    factors = boxes.new_tensor([(width / w, height / h) for h, w in truth.sizes])
+    return boxes * factors[image_of(truth)].repeat(1, 2)
+
+
+def masks(boxes: Tensor, image: Tensor, *, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The foreground and the background of maps like (B, H, W).
+
+    Boxes (N, 4) in cells and the images (N,) that they are in -> (B, H, W) twice, each at least 0; the background sums
+    to 1 in each image where there is one. A box counts every cell that it should have, those outside the map too.
+    """
+    low, high = boxes[:, :2].floor(), boxes[:, 2:].ceil()
+    number, height, width = like.shape
+    y, x = (torch.arange(n, device=boxes.device) for n in (height, width))
+    tall = (y >= low[:, 1:]) & (y <= high[:, 1:])  # (N, H)
+    wide = (x >= low[:, :1]) & (x <= high[:, :1])  # (N, W)
+    share = (tall[:, :, None] & wide[:, None]) / (high - low + 1).prod(1)[:, None, None]
+    foreground = like.new_zeros(number, height * width)
+    index = image[:, None].expand(-1, height * width)
+    foreground = foreground.scatter_reduce(0, index, share.flatten(1).to(like), "amax").view(like.shape)
+    rest = (foreground == 0).to(like)
+    return foreground, rest / rest.sum((1, 2), keepdim=True).clamp(min=1)

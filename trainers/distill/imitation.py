@@ -1,0 +1,79 @@
+"""Imitation: learn the teacher's features as they are, everywhere or in a region. The methods that LD is compared with.
+
+Zheng et al., "Localization Distillation for Dense Object Detection", CVPR 2022, https://arxiv.org/abs/2102.12252, its
+table of feature imitation and the released code. Some of these regions are from elsewhere: `all`, Romero et al.,
+"FitNets: Hints for Thin Deep Nets", ICLR 2015, https://arxiv.org/abs/1412.6550; `fine`, Wang et al., "Distilling Object
+Detectors with Fine-grained Feature Imitation", CVPR 2019, https://arxiv.org/abs/1906.03609.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from trainers.distill.adapt import Adapters
+from trainers.distill.cells import Cells, cells, fine, inside, positive_cells, valid_cells
+from trainers.distill.kd import sum_of_means
+from trainers.distill.pair import agree
+from trainers.distill.soft import full_precision
+from trainers.outputs import Detector, Outputs, Targets, rows
+from trainers.spec import NonNegative
+
+Where = Literal["all", "inside", "main", "fine"]
+
+
+class Imitation(nn.Module):
+    """weight * the sum over levels of the mean squared difference of the features in a region.
+
+    A level's mean is over its cells of that region in the whole batch of all workers and over all channels, as in the
+    released code, where these are always 256; a level without such a cell counts for nothing. `region`:
+
+    - `all`: every cell, those of the padding too ("FitNets").
+    - `inside`: cells whose centre lies in a box ("inside GT box"). A cell's centre is where its detector counts
+      distances from; in the released code, and in most detectors, that is its upper left corner.
+    - `main`: cells that answer for a box; in two stages, by an anchor of the first ("main region").
+    - `fine`: cells whose square of 8 strides overlaps a box by more than half as much as the square that overlaps it
+      most, on whatever level ("fine-grained"; the paper has the detector's anchors instead of the square).
+
+    The defaults are those of the published recipe of LD with imitation, which has `fine`. Its code leaves out levels
+    where nothing answers for a box, whatever the region; here they count. A 1x1 convolution a level makes up for
+    pyramids of another width, which there are none of in that table.
+    """
+
+    def __init__(
+        self, student: Detector, teacher: Detector, *, weight: NonNegative = 2.0, region: Where = "fine"
+    ) -> None:
+        super().__init__()
+        agree("strides", student.strides, teacher.strides)
+        self.adapt = Adapters(student.channels, teacher.channels, levels=len(student.strides))
+        self.weight = weight
+        self.region = region
+        self.strides, self.start = student.strides, student.start
+
+    def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
+        """-> (), already weighted; an exact zero, with a zero gradient, where the region is empty."""
+        mine, taught = rows(self.adapt(student.features)), rows(teacher.features)
+        grid = cells(student.features, self.strides, start=self.start)
+        level = grid.level.repeat(targets.images)
+        if self.region != "all":
+            row = region(self.region, grid, targets).flatten().nonzero().squeeze(1)
+            mine, taught, level = (x.index_select(0, row) for x in (mine, taught, level))
+        return self.weight * sum_of_means(squared_difference(mine, taught), level, groups=len(self.strides))
+
+
+def region(which: Where, grid: Cells, targets: Targets) -> Tensor:
+    """Which cells of each image are in a region of `Imitation`. -> (B, A) bool."""
+    count = len(grid.level)
+    if which == "main":
+        return positive_cells(targets, count)
+    valid = valid_cells(targets, count)
+    if which == "inside":
+        return torch.stack([inside(grid, boxes) for boxes in targets.truth.boxes]) & valid
+    return torch.stack([fine(grid, *pair) for pair in zip(targets.truth.boxes, valid, strict=True)])
+
+
+def squared_difference(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean over the channels of the squared difference. (R, C) twice -> (R,), in float32 or wider."""
+    return (full_precision(student) - full_precision(teacher.detach())).square().mean(1)

@@ -1,0 +1,196 @@
+"""Mimic: learn the teacher's features where there may be objects, and what its second stage says there.
+
+Li, Jin, Yan, "Mimicking Very Efficient Network for Object Detection", CVPR 2017
+https://openaccess.thecvf.com/content_cvpr_2017/html/Li_Mimicking_Very_Efficient_CVPR_2017_paper.html
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from trainers import workers
+from trainers.distill import mimic_regions as regions
+from trainers.distill.pair import agree
+from trainers.distill.soft import full_precision
+from trainers.outputs import Detector, Outputs, Targets
+from trainers.spec import Count, Index, Invalid, NonNegative
+
+
+class Mimic(nn.Module):
+    """weight * 1 / (2 N) sum_i (1 / m_i) ||u_i - r(v_i)||^2, over N proposals of the whole batch of all workers.
+
+    u_i are the teacher's features in region i, v_i the student's, m_i is how many values u_i has (`normalise`; else
+    1), and r a 1x1 convolution for each map, which learns with the student (`regression`). Of each image the best
+    `proposals` of the `proposer`'s first stage count, at the present step. `balanced`: half of them overlap a real box
+    by .5 or more; where there are too few of one kind, the other fills up.
+
+    `source` and `levels` say which maps are compared, 0 the finest. Both networks read the same pixels of maps that
+    are paired by number. Several levels are a mean of their losses. None: of a pyramid the one level that fits the
+    size of each region, as in Faster R-CNN; of a backbone the last map.
+
+    `region` says what u_i is: all cells that the region touches (`crop`), RoIAlign of `size` x `size` (`align`), or
+    the largest values in 1, 4 and 16 parts (`pyramid_pool`). For crops the maps must have the same strides.
+
+    `cls_weight` and `box_weight` teach the second stage, with the same proposals and the same 1 / (2 N): the squared
+    distances of the K+1 class probabilities, and of the four deltas of the object class that the teacher finds
+    likeliest.
+
+    The defaults are the final version of the paper, with its features alone, on the pyramid because here that is what
+    both stages read. 512 proposals were published as well. United-Perception's SampleFeature is `{proposer: teacher,
+    balanced: false, region: align, regression: false}`. The paper's weight is not known.
+    """
+
+    def __init__(
+        self,
+        student: Detector,
+        teacher: Detector,
+        *,
+        weight: NonNegative = 1.0,
+        cls_weight: NonNegative = 0.0,
+        box_weight: NonNegative = 0.0,
+        proposals: Count = 256,
+        proposer: Literal["student", "teacher"] = "student",
+        balanced: bool = True,
+        source: Literal["pyramid", "backbone"] = "pyramid",
+        levels: tuple[Index, ...] | None = None,
+        region: Literal["crop", "align", "pyramid_pool"] = "crop",
+        size: Count = 7,
+        normalise: bool = True,
+        regression: bool = True,
+    ) -> None:
+        super().__init__()
+        two_stages(proposer, student if proposer == "student" else teacher, "propose")
+        self.weight, self.cls_weight, self.box_weight = weight, cls_weight, box_weight
+        if cls_weight or box_weight:
+            two_stages("student", student, "judge")
+            two_stages("teacher", teacher, "judge")
+            agree("number of classes", student.num_classes, teacher.num_classes)
+        self.proposals, self.proposer, self.balanced = proposals, proposer, balanced
+        self.source, self.normalise = source, normalise
+        self.by_size = source == "pyramid" and levels is None
+        self.pairs = pairs(student, teacher, source, levels)
+        self.strides = [(shape(student, source)[0][a], shape(teacher, source)[0][b]) for a, b in self.pairs]
+        if region == "crop":
+            agree_for_crops(self.strides)
+        self.read: Any = {
+            "crop": None,
+            "align": partial(regions.aligned, size=size),
+            "pyramid_pool": regions.pyramid_pooled,
+        }[region]
+        self.regressions = nn.ModuleList()
+        if weight:
+            for mine, taught in self.pairs:
+                channels = shape(student, source)[1][mine], shape(teacher, source)[1][taught]
+                if not regression and channels[0] != channels[1]:
+                    raise Invalid(
+                        f"without a regression layer the maps must have the same channels, but the student's have "
+                        f"{channels[0]} and the teacher's {channels[1]}: write regression: true",
+                        ("regression",),
+                    )
+                self.regressions.append(nn.Conv2d(*channels, 1) if regression else nn.Identity())
+
+    def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
+        """-> (), already weighted; an exact zero, with a zero gradient, where nothing is proposed."""
+        total = full_precision(student.features[0][:0]).sum()
+        if not (self.weight or self.cls_weight or self.box_weight):
+            return total
+        boxes = self.choose(student if self.proposer == "student" else teacher, targets)
+        if self.weight:
+            total = total + self.weight * self.imitation(student, teacher, regions.numbered(boxes))
+        if self.cls_weight or self.box_weight:
+            total = total + self.supervision(student, teacher, boxes, targets)
+        number = workers.mean(total.new_tensor(sum(map(len, boxes))))
+        return total / (2 * number.clamp(min=1e-6))
+
+    @torch.no_grad()
+    def choose(self, outputs: Outputs, targets: Targets) -> list[Tensor]:
+        """The proposals of each image that count. -> B of (N, 4)."""
+        proposed = outputs.by.propose(outputs, targets.truth.sizes)
+        return [
+            regions.chosen(found, real, count=self.proposals, balanced=self.balanced)
+            for found, real in zip(proposed, targets.truth.boxes, strict=True)
+        ]
+
+    def imitation(self, student: Outputs, teacher: Outputs, where: Tensor) -> Tensor:
+        """sum_i (1 / m_i) ||u_i - r(v_i)||^2 over regions (R, 5), a mean over the levels if there are several. -> ()"""
+        level = regions.fitting(where, finest=self.strides[0][0], levels=len(self.pairs)) if self.by_size else None
+        found = []
+        with torch.autocast(where.device.type, enabled=False):
+            for number, ((mine, taught), regress) in enumerate(zip(self.pairs, self.regressions, strict=True)):
+                here = where if level is None else where[(level == number).nonzero().squeeze(1)]
+                x = full_precision(self.maps(student)[mine])
+                y = full_precision(self.maps(teacher)[taught].detach())
+                found.append(self.distance(x, y, here, self.strides[number], regress))
+        losses = torch.stack(found)
+        return losses.sum() if self.by_size else losses.mean()
+
+    def distance(
+        self, student: Tensor, teacher: Tensor, here: Tensor, strides: tuple[int, int], regress: nn.Module
+    ) -> Tensor:
+        """The sum of `imitation` for one pair of maps, (B, C, H, W) each. -> ()."""
+        if self.read is None:
+            mine = regress(student)
+            return regions.crop_distance(mine, teacher, here, stride=strides[0], normalise=self.normalise)
+        seen, taught = (self.read(x, here, stride=s) for x, s in zip((student, teacher), strides, strict=True))
+        mine = regress(seen.unsqueeze(3)).squeeze(3)
+        return regions.region_distance(mine, taught, normalise=self.normalise)
+
+    def supervision(self, student: Outputs, teacher: Outputs, boxes: list[Tensor], targets: Targets) -> Tensor:
+        """What the two second stages differ in, weighted and summed over the regions, B of (N, 4). -> ()."""
+        sizes = targets.truth.sizes
+        logits, deltas = map(full_precision, student.by.judge(student.features, boxes, sizes))
+        with torch.no_grad():
+            right, moved = map(full_precision, teacher.by.judge(teacher.features, boxes, sizes))
+        total = logits[:0].sum()
+        if self.cls_weight:
+            total = total + self.cls_weight * regions.class_distance(logits, right)
+        if self.box_weight:
+            total = total + self.box_weight * regions.box_distance(deltas, moved, right)
+        return total
+
+    def maps(self, outputs: Outputs) -> list[Tensor]:
+        return outputs.features if self.source == "pyramid" else outputs.maps
+
+
+def two_stages(role: str, detector: Detector, ability: str) -> None:
+    """Raise `Invalid` unless a detector can do what only the two-stage ones can."""
+    if not hasattr(detector, ability):
+        what = "needs proposals" if ability == "propose" else "compares second stages"
+        raise Invalid(
+            f"Mimic {what}, and the {role} has none: use a two-stage detector, such as FasterRCNN, or a loss for "
+            "features without proposals, such as PKD or DeFeat"
+        )
+
+
+def shape(detector: Any, source: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Strides and channels of what is compared: a pyramid's levels that have a map, or the maps."""
+    if source == "backbone":
+        return detector.backbone.strides, detector.backbone.channels
+    strides = tuple(stride for stride in detector.strides if stride <= max(detector.backbone.strides))
+    return strides, (detector.channels,) * len(strides)
+
+
+def pairs(student: Any, teacher: Any, source: str, levels: tuple[int, ...] | None) -> list[tuple[int, int]]:
+    """The numbers of the student's and the teacher's maps that are compared."""
+    mine, taught = (len(shape(detector, source)[0]) for detector in (student, teacher))
+    both = min(mine, taught)
+    if levels is None:
+        return [(n, n) for n in range(both)] if source == "pyramid" else [(mine - 1, taught - 1)]
+    if not levels or max(levels) >= both or len(set(levels)) < len(levels):
+        raise Invalid(f"levels {list(levels)}: write one or more of 0 to {both - 1}, each once", ("levels",))
+    return [(n, n) for n in levels]
+
+
+def agree_for_crops(strides: list[tuple[int, int]]) -> None:
+    """Raise `Invalid` unless a region has as many cells on the one side as on the other."""
+    for mine, taught in strides:
+        if mine != taught:
+            raise Invalid(
+                f"crops have as many cells as their maps, but the student's have a stride of {mine} and the teacher's "
+                f"of {taught}: write region: align, or region: pyramid_pool",
+                ("region",),
+            )

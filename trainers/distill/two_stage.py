@@ -1,0 +1,33 @@
+"""Losses, or parts of them, that ask the second stage of both detectors about the same regions."""
+
+from __future__ import annotations
+
+from trainers.outputs import Detector
+from trainers.spec import Invalid
+
+ASKED = ("propose", "sample", "judge")  # what such a loss asks of a detector: see `TwoStage`
+
+
+def has_two_stages(detector: Detector) -> bool:
+    """Whether it can say what regions show."""
+    return all(hasattr(detector, name) for name in ASKED)
+
+
+def region_weight(
+    knob: str, weight: float | None, student: Detector, teacher: Detector, *, default: float, loss: str
+) -> float:
+    """What a part of a loss weighs that compares regions. None: `default`, if both detectors have two stages, else 0.
+
+    Raises `Invalid`, at the knob, for a weight where one of the detectors has no second stage.
+    """
+    lacking = [role for role, one in (("student", student), ("teacher", teacher)) if not has_two_stages(one)]
+    if weight is None:
+        return 0.0 if lacking else default
+    if weight and lacking:
+        raise Invalid(
+            f"{loss} with {knob} asks a second stage about regions, and the {' and the '.join(lacking)} has none: "
+            f"leave {knob} out or set it to 0, take two-stage detectors, such as FasterRCNN, or add a loss that "
+            "compares cells, such as KD",
+            (knob,),
+        )
+    return weight
