@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trainers import workers
 from trainers.distill.pair import agree, can_be_valuable, dense
 from trainers.distill.soft import Temperature, bernoulli_kl, full_precision, soft_kl
+from trainers.distill.two_stage import has_two_stages
 from trainers.outputs import Detector, Outputs, Overlap, Targets, Truth
 from trainers.spec import Fraction, Invalid, NonNegative
 
@@ -73,7 +74,7 @@ class KD(nn.Module):
         regions: Regions = "teacher",
     ) -> None:
         super().__init__()
-        self.two_stage = hasattr(student, "judge") and hasattr(teacher, "judge")
+        self.two_stage = has_two_stages(student) and has_two_stages(teacher)
         if self.two_stage:
             check_two_stage(form, vlr_weight)
         else:
