@@ -17,9 +17,10 @@ from table import RESULTS, show
 
 from orchestrator.study import load
 from trainers import build, detectors
+from trainers.call import Call
 from trainers.evaluate import measure
 from trainers.loop import Training
-from trainers.spec import Call, Model, Stage
+from trainers.spec import Model, Stage
 from trainers.task import Task
 from trainers.teaching import no_lesson
 from trainers.worker import Order, batches

@@ -23,7 +23,13 @@ def machine() -> str:
 
 def show(name: str, rows: Sequence[Mapping[str, Any]], *notes: str) -> None:
     """Print rows under their common keys, write results/<name>.json."""
-    heads = list(rows[0])
+    lay_out(name, rows, *notes)
+    keep(name, rows, *notes)
+
+
+def lay_out(name: str, rows: Sequence[Mapping[str, Any]], *notes: str, heads: Sequence[str] = ()) -> None:
+    """Print rows under their common keys, or under these of them."""
+    heads = list(heads or rows[0])
     cells = [[text(row[head]) for head in heads] for row in rows]
     widths = [max(len(line[i]) for line in [heads, *cells]) for i in range(len(heads))]
     print(f"\n{name} ({machine()})")
@@ -31,9 +37,15 @@ def show(name: str, rows: Sequence[Mapping[str, Any]], *notes: str) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     for note in notes:
         print(note)
+
+
+def keep(name: str, rows: Sequence[Mapping[str, Any]], *notes: str) -> None:
+    """Write results/<name>.json; whoever reads it meanwhile reads it whole."""
     RESULTS.mkdir(exist_ok=True)
     kept = {"name": name, "machine": machine(), "rows": [dict(row) for row in rows], "notes": list(notes)}
-    (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    aside = RESULTS / f".{name}.json"
+    aside.write_text(json.dumps(kept, indent=1) + "\n")
+    aside.replace(RESULTS / f"{name}.json")
 
 
 def text(value: Any) -> str:

@@ -24,8 +24,8 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from trainers import backbones, detectors, weights
+from trainers.call import Call
 from trainers.outputs import Truth
-from trainers.spec import Call
 
 CLASSES = 80
 GPU = torch.cuda.is_available()

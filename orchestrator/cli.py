@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from trainers.spec import Invalid
+from trainers.call import Invalid
 
 # The exit code after Ctrl-C; 2 is bad input, as in click itself. `session` has the others.
 INTERRUPTED = 130
@@ -142,8 +142,8 @@ def data() -> None:
 def digits(folder: File, **knobs: int) -> None:
     """Write the demo set as a folder with COCO annotations. A study on it is the same study."""
     from trainers import data as datasets
+    from trainers.call import Call
     from trainers.data.digits import write
-    from trainers.spec import Call
 
     made = Call(name="Digits", args=knobs).complete(datasets).of(datasets)
     write(made, folder)

@@ -24,7 +24,8 @@ from ray.tune.stopper import Stopper
 from orchestrator.searcher import DriverOnly, StageSearcher, Starts
 from orchestrator.study import Resources
 from orchestrator.trial import Trial
-from trainers.spec import Invalid, Stage
+from trainers.call import Invalid
+from trainers.spec import Stage
 
 DRIVER = {"memory": 1.0}  # of a stage with several workers: any part of a CPU could keep its own workers out for ever
 

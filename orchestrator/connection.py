@@ -25,7 +25,7 @@ from mlflow.entities import LoggedModel, Metric, Param, Run, RunTag
 from mlflow.entities.model_registry import ModelVersion
 
 from orchestrator.facts import public
-from trainers.spec import Invalid
+from trainers.call import Invalid
 
 __all__ = [
     "LoggedModel",

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from orchestrator.board import Row
-from trainers.spec import SEMANTICS, Call, Spec, Stage, canonical
+from trainers.call import Call, Spec
+from trainers.spec import SEMANTICS, Stage, canonical
 
 LONGEST = 5000  # characters of a value; MLflow cuts or refuses longer ones, depending on the server
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
 
-from trainers.spec import Data, Guides, Invalid, Model, Recipe, Stage, Term, alternatives
+from trainers.call import Invalid, Term, alternatives
+from trainers.spec import Data, Guides, Model, Recipe, Stage
 
 Role = Literal["teacher", "assistant", "student", "alone"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.document import Where
-from trainers.spec import Invalid, alternatives
+from trainers.call import Invalid, alternatives
 
 _WORDS = {
     "tuple_type": "write a list, as in [a, b]",

@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator import scalar
 from orchestrator.document import Document, Where, located, printable
 from orchestrator.yamlfile import parse
-from trainers.spec import Invalid, alternatives
+from trainers.call import Invalid, alternatives
 
 
 def assign(document: Document, assignment: str, *, creates: Collection[str]) -> Document:

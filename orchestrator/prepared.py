@@ -13,9 +13,10 @@ from orchestrator.frontier import Frontier
 from orchestrator.lattice import Lattice, Path
 from orchestrator.study import Study
 from trainers import build, weights
+from trainers.call import Invalid
 from trainers.outputs import Network
 from trainers.published import fetch
-from trainers.spec import Invalid, Stage, Weights
+from trainers.spec import Stage, Weights
 from trainers.store import Result, Store
 
 TOO_MANY = 100_000  # paths that are listed one by one

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from orchestrator.connection import WHERE, LoggedModel, connect, every, talking
-from trainers.spec import Invalid, alternatives
+from trainers.call import Invalid, alternatives
 
 
 @dataclass(frozen=True)

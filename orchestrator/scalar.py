@@ -10,7 +10,7 @@ import math
 import re
 import unicodedata
 
-from trainers.spec import Invalid
+from trainers.call import Invalid
 
 EXACT = 2**53  # integers beyond it are not the same number everywhere
 

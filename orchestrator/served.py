@@ -15,11 +15,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from trainers import build
+from trainers.call import Invalid
 from trainers.data.coco import FORMATS, read_image
 from trainers.data.split import Split
 from trainers.evaluate import find
 from trainers.outputs import Detections
-from trainers.spec import Invalid, Stage
+from trainers.spec import Stage
 
 
 class Answer(TypedDict):

@@ -21,7 +21,7 @@ from orchestrator.study import Study
 from orchestrator.summary import summarize
 from orchestrator.tracking import Tracking
 from orchestrator.verdict import arrow, verdict
-from trainers.spec import Invalid
+from trainers.call import Invalid
 
 MANY = 1000  # trainings that nobody starts by mistake
 DONE, SOME_FAILED, INTERRUPTED = 0, 3, 130

@@ -13,7 +13,7 @@ from math import inf
 # `best` is re-exported: not being defined here, it is not taken for a strategy.
 from orchestrator.lattice import Lattice, Path, Scores
 from orchestrator.lattice import best as best
-from trainers.spec import Fraction, Invalid
+from trainers.call import Fraction, Invalid
 
 
 def exhaustive(lattice: Lattice, scores: Scores) -> Iterator[Path]:

@@ -20,22 +20,9 @@ from orchestrator.overrides import assign
 from orchestrator.yamlfile import parse, read
 from trainers import backbones, detectors, distill, optim, schedules
 from trainers import data as datasets
+from trainers.call import Call, Count, Index, Invalid, NonNegative, Positive, Spec, Term
 from trainers.published import Source
-from trainers.spec import (
-    Call,
-    Count,
-    Data,
-    Guides,
-    Index,
-    Invalid,
-    Model,
-    NonNegative,
-    Positive,
-    Recipe,
-    Spec,
-    Term,
-    Weights,
-)
+from trainers.spec import Data, Guides, Model, Recipe, Weights
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 

@@ -33,7 +33,7 @@ from orchestrator.connection import (
 )
 from orchestrator.ranking import Found, best, paths
 from orchestrator.registry import register
-from trainers.spec import Invalid
+from trainers.call import Invalid
 
 __all__ = ["Found", "Tracking", "best", "paths"]
 

@@ -12,7 +12,7 @@ import yaml
 
 from orchestrator import scalar
 from orchestrator.document import Document, Where, located, printable
-from trainers.spec import Invalid
+from trainers.call import Invalid
 
 BYTES = 1_000_000  # of a file
 EVENTS = 20_000  # values, and ends of lists and mappings, with every alias written out

@@ -16,9 +16,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainers import backbones, data, detectors, distill, optim, weights
+from trainers.call import Call, Invalid, Term
 from trainers.export import training_only
 from trainers.outputs import Network
-from trainers.spec import Call, Data, Invalid, Model, Recipe, Stage, Term
+from trainers.spec import Data, Model, Recipe, Stage
 
 
 def dataset(call: Call) -> Any:

@@ -19,7 +19,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
-from trainers.spec import Invalid
+from trainers.call import Invalid
 from trainers.store import write
 
 PROTOCOLS = ("https", "http", "file")

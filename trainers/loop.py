@@ -161,7 +161,8 @@ def reaching(task: Task, losses: Losses, names: set[str]) -> set[str]:
         if not torch.isfinite(norm):
             raise Unreachable(f"the distillation loss {name} gives the student a gradient of norm {norm.item()}")
         if norm == 0 or loss == 0:  # a student that is its own teacher has a loss of 0, but rounding in its gradient
-            raise Unreachable(f"the distillation loss {name} gives the student a gradient of zero; is it the teacher?")
+            reason = "is it the teacher, or do all parts of the loss weigh 0?"
+            raise Unreachable(f"the distillation loss {name} gives the student a gradient of zero; {reason}")
     return names
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainers.spec import Invalid
+from trainers.call import Invalid
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the colours of ImageNet
 CAFFE_MEANS = {"caffe": (103.53, 116.28, 123.675), "detectron": (102.9801, 115.9465, 122.7717)}  # blue first, of 0..255

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import nn
 
 from trainers import schedules
-from trainers.spec import Fraction, NonNegative, Recipe
+from trainers.call import Fraction, NonNegative
+from trainers.spec import Recipe
 
 __all__ = ["SGD", "AdamW"]  # what a study may name
 

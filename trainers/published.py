@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from trainers.call import Invalid, Spec
 from trainers.download import address, download, shown
-from trainers.spec import Invalid, Spec
 from trainers.store import Damaged, Store, digest, set_aside
 
 HASHED = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # names of published files end with the first digits of their SHA-256

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from trainers.spec import Fraction
+from trainers.call import Fraction
 
 __all__ = ["Constant", "Cosine", "OneCycle", "Step"]  # what a study may name
 

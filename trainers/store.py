@@ -30,7 +30,8 @@ from pydantic import BaseModel, Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainers.spec import Invalid, Spec, Stage
+from trainers.call import Invalid, Spec
+from trainers.spec import Stage
 
 FORMAT = 1
 PUBLISHED = "published"

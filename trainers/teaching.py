@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from trainers.call import Term
 from trainers.outputs import Network
-from trainers.spec import Guides, Stage, Term
+from trainers.spec import Guides, Stage
 from trainers.task import Lesson
 
 Lessons = Callable[[Tensor, int], Lesson | None]  # images (B, 3, H, W) and the number of the step, from 0

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from trainers.spec import Invalid
+from trainers.call import Invalid
 from trainers.weight_names import CLASS_ROWS, DETECTION, MMDETECTION
 
 COCO = 80  # classes

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from trainers.spec import Invalid
+from trainers.call import Invalid
 
 State = dict[str, Tensor]
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]  # what a name has, and what stands there instead

@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from trainers.call import Invalid
 from trainers.outputs import Network
-from trainers.spec import Invalid
 from trainers.weight_classes import ELSE, Classes, with_classes
 from trainers.weight_names import (
     CLASSIFICATION,

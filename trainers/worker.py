@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from trainers import build, teacher, workers
+from trainers.call import Call, Count, Index, Invalid, Spec
 from trainers.data.batches import Batches
 from trainers.evaluate import measure
 from trainers.loop import Epoch, Training
 from trainers.outputs import Network
-from trainers.spec import Call, Count, Index, Invalid, Spec, Stage
+from trainers.spec import Stage
 from trainers.store import Result, Store
 from trainers.task import Task
 from trainers.teaching import Lessons, Teaching, no_lesson

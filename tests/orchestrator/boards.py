@@ -11,7 +11,8 @@ from typing import Any
 from orchestrator.board import Board, Row
 from orchestrator.lattice import Entry, Lattice, Path
 from orchestrator.summary import summarize
-from trainers.spec import Call, Data, Model, Recipe
+from trainers.call import Call
+from trainers.spec import Data, Model, Recipe
 
 SIZES = {"r101": 51_200_000, "r50": 32_300_000, "r34": 21_700_000, "r18": 11_600_000}
 YAML = """name: {name}

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.facts import LONGEST, entity, metric, parameters, parts, public, setting
-from trainers.spec import Call, Data, Model, Recipe, Stage
+from trainers.call import Call
+from trainers.spec import Data, Model, Recipe, Stage
 
 
 def stage(seed: int = 0, distill: tuple[Call, ...] = (), teacher: Stage | None = None, lr: float = 0.01) -> Stage:

@@ -12,7 +12,8 @@ import pytest
 from orchestrator.frontier import Frontier
 from orchestrator.lattice import Entry, Lattice, Path
 from orchestrator.strategies import best, best_predecessor, exhaustive, greedy, successive_halving
-from trainers.spec import Call, Data, Model, Recipe, Stage
+from trainers.call import Call
+from trainers.spec import Data, Model, Recipe, Stage
 
 FOUR = ("r101", "r50", "r34", "r18")
 EVERY = [exhaustive, best_predecessor, greedy, successive_halving]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from orchestrator.frontier import Frontier
 from orchestrator.lattice import Entry, Lattice, Path
 from orchestrator.strategies import best, best_predecessor, exhaustive, greedy, successive_halving
-from trainers.spec import Call, Data, Invalid, Model, Recipe, Stage
+from trainers.call import Call, Invalid
+from trainers.spec import Data, Model, Recipe, Stage
 
 
 @st.composite

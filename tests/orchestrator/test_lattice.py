@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.lattice import Entry, Lattice, Path, best
-from trainers.spec import Call, Data, Guides, Invalid, Model, Recipe, Term, Weights
+from trainers.call import Call, Invalid, Term
+from trainers.spec import Data, Guides, Model, Recipe, Weights
 
 DATA = Data(fingerprint="digits", classes=("3", "5"))
 LD = Term(name="LD", args={"weight": 0.25})

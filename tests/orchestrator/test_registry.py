@@ -23,9 +23,10 @@ from orchestrator.board import Row
 from orchestrator.lattice import Path
 from orchestrator.tracking import Tracking
 from trainers import backbones, build, detectors
+from trainers.call import Call, Invalid
 from trainers.data.split import Split
 from trainers.evaluate import find
-from trainers.spec import Call, Data, Invalid, Model, Recipe, Stage
+from trainers.spec import Data, Model, Recipe, Stage
 from trainers.store import digest
 
 torch.set_num_threads(1)

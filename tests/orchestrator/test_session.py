@@ -222,8 +222,8 @@ def test_training_on_the_written_folder_gives_the_very_same_weights(finished: Fi
     from orchestrator.prepared import Prepared
     from orchestrator.study import load
     from trainers import data
+    from trainers.call import Call
     from trainers.data.digits import write as write_digits
-    from trainers.spec import Call
     from trainers.stage import run_here
     from trainers.worker import Order
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from orchestrator import strategies
 from orchestrator.lattice import Entry, Lattice, Path, best
 from orchestrator.strategies import best_predecessor, exhaustive, greedy, successive_halving
-from trainers.spec import Call, Data, Invalid, Model, Recipe, offers
+from trainers.call import Call, Invalid, offers
+from trainers.spec import Data, Model, Recipe
 
 FOUR = ("r101", "r50", "r34", "r18")
 DIRECT, VIA_50, VIA_34, VIA_BOTH = (

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.study import Resources, Study, load
+from trainers.call import Call, Invalid
 from trainers.published import Source
-from trainers.spec import Call, Data, Guides, Invalid, Recipe
+from trainers.spec import Data, Guides, Recipe
 
 TEXT = """\
 name: demo

@@ -23,7 +23,8 @@ from orchestrator.board import Row
 from orchestrator.connection import connect
 from orchestrator.lattice import Path
 from orchestrator.tracking import Tracking, best, paths
-from trainers.spec import Call, Data, Invalid, Model, Recipe, Stage
+from trainers.call import Call, Invalid
+from trainers.spec import Data, Model, Recipe, Stage
 
 DEPTHS = {"r101": 101, "r34": 34, "r18": 18}
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import yamlfile
-from trainers.spec import Invalid
+from trainers.call import Invalid
 
 
 def refused(text: str) -> str:

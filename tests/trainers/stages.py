@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from trainers import backbones, build, data, detectors, distill, optim, schedules
-from trainers.spec import Call, Model, Recipe, Stage, Term
+from trainers.call import Call, Term
+from trainers.spec import Model, Recipe, Stage
 from trainers.worker import Order
 
 CPU = torch.device("cpu")

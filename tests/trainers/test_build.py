@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from tests.trainers.stages import DIGITS, model, recipe, stage
 from trainers import backbones, build, detectors, distill
-from trainers.spec import Call, Invalid, Model, Term, Weights
+from trainers.call import Call, Invalid, Term
+from trainers.spec import Model, Weights
 
 
 def gfl(width: int = 8, **knobs: Any) -> Model:
@@ -75,8 +76,8 @@ def test_losses_are_called_after_their_classes_and_counted_when_there_are_severa
 @pytest.mark.parametrize(
     ("call", "there"),
     [
+        ({"LD": {"weight": 0}}, True),  # the valuable region is left
         ({"LD": {"weight": 0, "vlr_weight": 0}}, False),
-        ({"LD": {"weight": 0}}, True),  # its valuable region counts
         ({"FGD": {"weight": 0}}, False),  # which multiplies what its parts' weights are if nobody says it
         ({"FGD": {"foreground_weight": 0}}, True),
         ({"CrossKD": {"cls_weight": 0}}, True),

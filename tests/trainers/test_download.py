@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import pytest
 
 from trainers import download as module
+from trainers.call import Invalid
 from trainers.download import cache, download, place, shown
-from trainers.spec import Invalid
 
 SECRET = "s3cret"
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from trainers import data
+from trainers.call import Call, offers
 from trainers.data.digits import write
 from trainers.data.split import Split
 from trainers.metrics.coco import coco_ap
 from trainers.outputs import Detections
-from trainers.spec import Call, offers
 
 DIGITS = {"classes": 2, "train": 6, "val": 4, "size": 48}
 

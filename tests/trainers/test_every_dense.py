@@ -18,12 +18,13 @@ from torchvision.ops import clip_boxes_to_image
 from tests.trainers.detectors.scenes import masked, noise
 from tests.trainers.detectors.written_out import overlap
 from tests.trainers.test_every_detector import CASES, make, over
-from trainers import detectors, spec
+from trainers import detectors
+from trainers.call import Call, offers
 from trainers.detectors.anchors import anchors
 from trainers.export import tensors
 from trainers.outputs import Outputs, Overlap, Targets, Truth
 
-OFFERED = spec.offers(detectors)
+OFFERED = offers(detectors)
 POSITIVES_LEFT_OUT = {"RetinaNet", "FCOS"}  # of the valuable region
 WITHOUT_ANCHORS = {"FCOS"}
 
@@ -120,7 +121,7 @@ def test_boxes_reach_all_that_predicts_them(name: str, own: dict[str, Any]) -> N
 
 def tall(name: str, own: dict[str, Any]) -> Any:
     """With two convolutions a tower where there is a choice."""
-    return make(name, own, **({"convs": 2} if "convs" in spec.Call(name=name).knobs(detectors) else {}))
+    return make(name, own, **({"convs": 2} if "convs" in Call(name=name).knobs(detectors) else {}))
 
 
 @WITH_TOWERS

@@ -14,12 +14,13 @@ from torchvision.ops import box_iou
 
 from tests.trainers.detectors.scenes import masked, noise, small
 from tests.trainers.two_workers import together
-from trainers import backbones, detectors, spec
+from trainers import backbones, detectors
+from trainers.call import Call, offers
 from trainers.export import Raw, graph, tensors
 from trainers.outputs import Truth
 from trainers.task import Task
 
-OFFERED = spec.offers(detectors)
+OFFERED = offers(detectors)
 SMALL = {"channels": 16, "convs": 1, "extra": 0}  # those of them that a detector has
 CASES: list[tuple[str, dict[str, Any]]] = [  # every detector, with what makes it small
     ("GFL", {"reg_max": 8}),
@@ -59,10 +60,10 @@ DEVICES = pytest.mark.parametrize(
 
 
 def make(name: str, own: dict[str, Any], num_classes: int = 3, *, width: int = 8, **args: Any) -> Any:
-    call = spec.Call(name=name)
+    call = Call(name=name)
     known = call.knobs(detectors)
     knobs = {key: value for key, value in SMALL.items() if key in known}
-    call = spec.Call(name=name, args={**knobs, **own, **args}).complete(detectors)
+    call = Call(name=name, args={**knobs, **own, **args}).complete(detectors)
     return small(lambda backbone, classes: call.of(detectors, backbone, classes), num_classes, width=width)
 
 
@@ -230,7 +231,7 @@ def test_with_group_norm_an_image_is_judged_alone_in_training_and_in_evaluation(
 
 @EVERY
 def test_with_its_defaults_it_builds_and_runs_without_numbers(name: str, own: dict[str, Any]) -> None:
-    call = spec.Call(name=name).complete(detectors)
+    call = Call(name=name).complete(detectors)
     with torch.device("meta"):
         model = call.of(detectors, backbones.ResNet(depth=18), 80)
         outputs = model(torch.zeros(1, 3, 801, 1333))

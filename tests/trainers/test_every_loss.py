@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainers.test_every_detector import make as make_detector
-from trainers import distill, spec
+from trainers import distill
+from trainers.call import Call, offers
 from trainers.export import tensors
 from trainers.outputs import Outputs, Targets, Truth
 
-OFFERED = spec.offers(distill)
+OFFERED = offers(distill)
 EVERY = pytest.mark.parametrize("name", sorted(OFFERED))
 IMAGES, SIDE, CHANNELS = 2, 64, 16  # the side of an image in pixels
 
@@ -37,7 +38,7 @@ class Pair:
         kind, own = ON.get(name, GFL)
         self.student = make_detector(kind, own, width=4).train()
         self.teacher = make_detector(kind, own, width=8).eval().requires_grad_(False)
-        call = spec.Call(name=name, args=args).complete(distill)
+        call = Call(name=name, args=args).complete(distill)
         self.loss: nn.Module = call.of(distill, self.student, self.teacher)
         self.images = torch.rand(IMAGES, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
         self.truth = truth()
@@ -94,7 +95,7 @@ def leaves(outputs: Outputs) -> list[Tensor]:
 
 def weights_of(name: str) -> dict[str, float]:
     """The arguments that weight a loss or its parts, with their defaults."""
-    knobs = spec.Call(name=name).complete(distill).args
+    knobs = Call(name=name).complete(distill).args
     found = {knob: value for knob, value in knobs.items() if "weight" in knob and isinstance(value, float)}
     assert found, f"{name} has no weight"
     return found

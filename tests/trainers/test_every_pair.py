@@ -11,13 +11,13 @@ from torch import Tensor
 from tests.trainers.detectors.scenes import noise
 from tests.trainers.test_every_detector import EVERY, make
 from tests.trainers.test_every_loss import GFL, ON
-from trainers import distill, spec
+from trainers import distill
+from trainers.call import Call, Invalid, offers
 from trainers.export import Raw, graph
 from trainers.loop import reaching
-from trainers.spec import Call, Invalid
 from trainers.task import Lesson, Task
 
-LOSSES = sorted(spec.offers(distill))
+LOSSES = sorted(offers(distill))
 # What each loss reads of a detector. A new loss needs a line here.
 READS: dict[str, Any] = {
     "CWD": lambda detector: True,

@@ -6,8 +6,8 @@ from torch import nn
 
 from tests.trainers.stages import recipe
 from trainers import optim
+from trainers.call import Call, Invalid
 from trainers.optim import SGD, AdamW, rates
-from trainers.spec import Call, Invalid
 
 
 def steps(optimizer: torch.optim.Optimizer, weight: nn.Parameter, gradients: list[float]) -> list[float]:

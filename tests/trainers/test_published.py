@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from trainers.call import Invalid
 from trainers.download import cache
 from trainers.published import Source, fetch
-from trainers.spec import Invalid
 from trainers.store import Damaged, Store
 
 CONTENT = b"weights, say"

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainers import schedules
+from trainers.call import Call, Invalid, offers
 from trainers.schedules import Constant, Cosine, OneCycle, Step, blend
-from trainers.spec import Call, Invalid, offers
 
 
 def test_the_constant_rate_is_constant() -> None:

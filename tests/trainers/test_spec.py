@@ -12,22 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from trainers import backbones, detectors, distill, optim, schedules, spec
-from trainers.spec import (
-    Call,
-    Data,
-    Fraction,
-    Guides,
-    Invalid,
-    Model,
-    Positive,
-    Recipe,
-    Stage,
-    Term,
-    Weights,
-    alternatives,
-    canonical,
-    offers,
-)
+from trainers.call import Call, Fraction, Invalid, Positive, Term, alternatives, offers
+from trainers.spec import Data, Guides, Model, Recipe, Stage, Weights, canonical
 
 
 class Loss:
@@ -101,7 +87,7 @@ def test_anything_else_is_no_call(written: Any) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
-    with pytest.raises(Invalid, match=r"LDD is not one of KD, LD.*did you mean LD\?"):
+    with pytest.raises(Invalid, match=r"LDD is not one of CWD, .*KD, LD.*did you mean LD\?"):
         Call(name="LDD").complete(distill)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from tests.trainers.kept import OTHER, STAGE, epoch_of, facts, names, put, same, state, weights
 from trainers import store as module
-from trainers.spec import Invalid
+from trainers.call import Invalid
 from trainers.store import FORMAT, Damaged, Result, Store, digest
 
 

@@ -14,8 +14,9 @@ from tests.trainers.stages import stage
 from tests.trainers.trainings import guide, identical, taught, training
 from tests.trainers.two_workers import together
 from trainers import build
+from trainers.call import Term
 from trainers.outputs import Outputs, Targets
-from trainers.spec import Guides, Stage, Term
+from trainers.spec import Guides, Stage
 from trainers.task import Lesson, Task, nothing
 from trainers.teaching import Teaching, heard, share
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainers import backbones, detectors, weights
-from trainers.spec import Invalid
+from trainers.call import Invalid
 from trainers.weight_classes import COCO_IDS, Classes, categories, with_classes
 from trainers.weight_names import DETECTION, MMDETECTION, TAPATH
 

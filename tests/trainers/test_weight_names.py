@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from tests.trainers import published
 from tests.trainers.published import Entry
 from trainers import backbones, detectors, weight_names, weights
-from trainers.spec import Invalid
+from trainers.call import Invalid
 from trainers.weight_names import CLASSIFICATION, DETECTION, MMDETECTION, TAPATH, kind, ours
 
 R = published.resnet

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trainers import backbones, detectors, weights
-from trainers.spec import Invalid
+from trainers.call import Invalid
 
 TENSORS = {"backbone.conv1.weight": torch.arange(6.0).view(2, 3), "head.scales": torch.ones(5)}
 

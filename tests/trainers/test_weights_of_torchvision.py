@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.trainers.test_weights import saved
 from trainers import backbones, detectors, weights
-from trainers.spec import Invalid
+from trainers.call import Invalid
 
 # --- classifiers of torchvision
 

@@ -12,9 +12,10 @@ from torch import nn
 from tests.trainers.stages import CPU, DIGITS, STEPS, order, stage
 from tests.trainers.works import ROOT, TAUGHT, Crash, crash, names, run, untimed
 from trainers import build, teacher, worker
+from trainers.call import Call, Invalid
 from trainers.evaluate import measure
 from trainers.loop import NonFinite
-from trainers.spec import Call, Data, Invalid, Stage, Weights
+from trainers.spec import Data, Stage, Weights
 from trainers.store import Damaged, Result, Store, digest
 from trainers.teacher import NotTheTeacher
 from trainers.worker import Entry, Order, work

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from trainers.backbones.features import cropped
 from trainers.backbones.staged import Staged
-from trainers.spec import Call
+from trainers.call import Call
 
 TENT = (0.25, 0.75, 0.75, 0.25)  # what bilinear enlargement by two gives to the four cells around each of the smaller
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trainers.backbones.features import cropped, padded
 from trainers.backbones.staged import Staged
-from trainers.spec import Count
+from trainers.call import Count
 
 STEM = (64, 64, 192)  # channels of conv1 (7x7), conv2 (1x1) and conv3 (3x3)
 # Table 1 of the paper: channels of the 1x1 branch, of the two convolutions of the 3x3 and of the 5x5 branch, and of

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from trainers.backbones.features import between, maps_at
 from trainers.backbones.staged import Staged
+from trainers.call import Positive
 from trainers.norm import Colours
-from trainers.spec import Positive
 
 
 class MobileNet(Staged):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from trainers.backbones.features import between, maps_at, padded
 from trainers.backbones.staged import Staged
+from trainers.call import Fraction
 from trainers.norm import Colours
-from trainers.spec import Fraction
 
 PATCH = 4  # pixels a token of the first stage
 ENDS = (2, 4, 6, 8)  # the layers: patches, then the blocks of four stages with a halving between any two

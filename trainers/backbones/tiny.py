@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainers.backbones.staged import Staged
+from trainers.call import Count
 from trainers.norm import Colours, group_norm
-from trainers.spec import Count
 
 Layer = Callable[[int], nn.Module]  # a norm for so many channels
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from trainers.backbones.features import between, cropped, maps_at, padded
 from trainers.backbones.staged import Staged
+from trainers.call import Count
 from trainers.norm import Colours
-from trainers.spec import Count
 
 BLOCKS = ((64, 1), (128, 1), (256, 2), (512, 2), (512, 2))  # of depth 11: channels and convolutions before each pooling
 DEEPER = {11: 0, 16: 1}  # convolutions that each block has more

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from trainers.spec import Invalid
+from trainers.call import Invalid
 
 SHOWN = 10  # mistakes listed before the rest is only counted
 TOLERANCE = 1.0  # pixels that a box may reach out of its image: annotators' rounding

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainers.call import Invalid
 from trainers.data.processes import ahead
 from trainers.data.split import Split
 from trainers.outputs import Truth
-from trainers.spec import Invalid
 
 COLOUR = (0.485, 0.456, 0.406)  # ImageNet's mean, which normalisation turns into 0; for the padding
 

@@ -17,10 +17,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from trainers.call import Invalid
 from trainers.data.annotations import agree, load, refuse
 from trainers.data.masks import packed
 from trainers.data.split import Split, classes_of, fingerprint
-from trainers.spec import Invalid
 
 # What photographs come in. Others are refused: Pillow hands PostScript to another program.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")

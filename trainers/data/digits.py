@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 from pydantic import Field
 
+from trainers.call import Index, Invalid
 from trainers.data.masks import encode, packed
 from trainers.data.split import Split, classes_of, fingerprint
-from trainers.spec import Index, Invalid
 
 # Part of every file name, so that scenes drawn otherwise are other data.
 VERSION = 1

@@ -14,7 +14,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from trainers.spec import Invalid
+from trainers.call import Invalid
 
 Size = tuple[int, int]  # height, width
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainers.call import Invalid
 from trainers.data.masks import decode
-from trainers.spec import Invalid, canonical
+from trainers.spec import canonical
 
 
 class Rows(NamedTuple):

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from trainers.call import Count, Fraction, Index, NonNegative
 from trainers.detectors.anchors import anchors, inside
 from trainers.detectors.centerness import at_cells, centerness, distribution_loss, edges, factored, losses
 from trainers.detectors.focal import integral
@@ -20,7 +21,6 @@ from trainers.detectors.nms import best_pairs, keep_best
 from trainers.detectors.towers import Steps, climb
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth, rows
-from trainers.spec import Count, Fraction, Index, NonNegative
 
 DEVIATION = (0.1, 0.1, 0.2, 0.2)  # of the deltas x, y, width and height; a head learns them as if it were 1
 

@@ -11,12 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from trainers.call import Count, Fraction, Index
 from trainers.detectors import proposals, regions
 from trainers.detectors.proposals import CONVENTIONS, Grid
 from trainers.detectors.regions import Pooler
 from trainers.fpn import FPN, Backbone, levels
 from trainers.outputs import Detections, Outputs, Regions, Targets, Truth
-from trainers.spec import Count, Fraction, Index
 
 
 class FasterRCNN(nn.Module):

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from trainers.call import Count, Fraction, Index, Invalid, NonNegative
 from trainers.detectors.anchors import Anchors, anchors, inside, paired_iou
 from trainers.detectors.centerness import at_cells, centerness, distribution_loss, edges, factored, losses
 from trainers.detectors.focal import integral
@@ -23,7 +24,6 @@ from trainers.detectors.valuable import image_of
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.norm import group_norm
 from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth, rows
-from trainers.spec import Count, Fraction, Index, Invalid, NonNegative
 
 Conventions = Literal["mmdetection", "paper", "torchvision"]
 RADIUS = 1.5  # strides that a point may be away from its box's centre, on each axis

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import workers
+from trainers.call import Count, Fraction, Index, NonNegative
 from trainers.detectors.anchors import anchors, inside, paired_iou
 from trainers.detectors.atss import assign
 from trainers.detectors.focal import distribution_focal_loss, integral, quality_focal_loss
@@ -22,7 +23,6 @@ from trainers.detectors.valuable import image_of, near
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.norm import group_norm
 from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth
-from trainers.spec import Count, Fraction, Index, NonNegative
 
 PRIOR = 0.01  # the score of every class before training
 

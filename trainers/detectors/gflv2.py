@@ -11,11 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from trainers.call import Count, Fraction, Index, Invalid, NonNegative
 from trainers.detectors.gfl import Head, atss_targets, boxes, detections, losses, valuable
 from trainers.detectors.precision import full_precision
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth, rows
-from trainers.spec import Count, Fraction, Index, Invalid, NonNegative
 
 NEVER_SURE = 1e-6  # a quality is at least this and at most 1 - this, so that its logarithms are finite
 

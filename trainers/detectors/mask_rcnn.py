@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from trainers import workers
+from trainers.call import Count, Fraction, Index, Invalid
 from trainers.detectors.faster_rcnn import FasterRCNN
 from trainers.detectors.regions import Pooler
 from trainers.fpn import Backbone
 from trainers.outputs import Outputs, Regions, Targets, Truth
-from trainers.spec import Count, Fraction, Index, Invalid
 
 POOLED = 14  # cells along a region that the branch reads; its masks have twice as many
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainers import workers
+from trainers.call import Count, Fraction, Index, Invalid, NonNegative
 from trainers.detectors.anchors import Anchors, anchors, inside
 from trainers.detectors.mimicdet_heads import Said, SHead, THead, pixels, regions
 from trainers.detectors.mimicdet_mimicry import box_loss, dissimilarity
@@ -34,7 +35,6 @@ from trainers.detectors.mimicdet_refinement import Refinement, owners, squares
 from trainers.detectors.nms import keep_best
 from trainers.fpn import FPN, Backbone, levels
 from trainers.outputs import Detections, Outputs, Targets, Truth, rows
-from trainers.spec import Count, Fraction, Index, Invalid, NonNegative
 
 
 class MimicDet(nn.Module):

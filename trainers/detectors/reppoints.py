@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainers import workers
+from trainers.call import Count, Fraction, Index, NonNegative
 from trainers.detectors.anchors import Anchors, anchors, inside, paired_iou
 from trainers.detectors.gfl import PRIOR, tower
 from trainers.detectors.initial import spread
@@ -25,7 +26,6 @@ from trainers.detectors.precision import full_precision
 from trainers.detectors.valuable import image_of
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.outputs import Detections, Outputs, Targets, Truth, rows
-from trainers.spec import Count, Fraction, Index, NonNegative
 
 GAMMA, ALPHA = 2.0, 0.25
 MATCHER = MaxIoU(positive=0.5, negative=0.4)

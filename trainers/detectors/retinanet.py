@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import workers
+from trainers.call import Count, Fraction, Index, NonNegative
 from trainers.detectors.anchors import Anchors, inside
 from trainers.detectors.focal import distribution_focal_loss, integral
 from trainers.detectors.gfl import around
@@ -25,7 +26,6 @@ from trainers.detectors.valuable import box_thresholds, near
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.norm import group_norm
 from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth, rows
-from trainers.spec import Count, Fraction, Index, NonNegative
 
 GAMMA, ALPHA = 2.0, 0.25
 POSITIVE, NEGATIVE = 0.5, 0.4  # IoU; between them an anchor is neither

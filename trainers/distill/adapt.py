@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from trainers.call import Invalid
 from trainers.distill.pair import agree
 from trainers.outputs import Detector
-from trainers.spec import Invalid
 
 EVERY = 100  # more levels than any pyramid has
 

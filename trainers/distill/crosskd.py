@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers import workers
+from trainers.call import Index, Invalid, NonNegative
 from trainers.distill.pair import agree, dense
 from trainers.distill.pkd import EPS, moments
 from trainers.distill.soft import Temperature, full_precision, soft_kl
 from trainers.outputs import Dense, Network, Outputs, Targets, rows
-from trainers.spec import Index, Invalid, NonNegative
 
 Overlap = Literal["giou", "iou"]
 

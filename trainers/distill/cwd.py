@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers import workers
+from trainers.call import Index, NonNegative
 from trainers.distill.adapt import EVERY, Adapters, shared_levels
 from trainers.distill.pair import agree, dense
 from trainers.distill.soft import Temperature, full_precision
 from trainers.outputs import Detector, Outputs, Targets
-from trainers.spec import Index, NonNegative
 
 
 class CWD(nn.Module):

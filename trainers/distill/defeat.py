@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from trainers.call import Index, Invalid, NonNegative
 from trainers.distill.adapters import adapter
 from trainers.distill.box_masks import Boxes, every_box, level_masks, stage_masks
 from trainers.distill.pair import agree, chosen
@@ -16,7 +17,6 @@ from trainers.distill.soft import Temperature, soft_kl
 from trainers.distill.squared_errors import cell_errors, errors_at, mean_count, total_of, where
 from trainers.distill.two_stage import region_weight
 from trainers.outputs import Network, Outputs, Targets
-from trainers.spec import Index, Invalid, NonNegative
 
 
 class DeFeat(nn.Module):

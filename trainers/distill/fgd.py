@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from trainers import workers
+from trainers.call import Index, Invalid, NonNegative, Positive
 from trainers.distill.adapt import EVERY, Adapters, shared_levels
 from trainers.distill.attention import Context, attention, attention_difference, weighted_difference
 from trainers.distill.cells import image_of
 from trainers.distill.soft import full_precision
 from trainers.outputs import Detector, Outputs, Targets, Truth
-from trainers.spec import Index, Invalid, NonNegative, Positive
 
 
 class Weights(NamedTuple):

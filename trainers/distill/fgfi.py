@@ -12,12 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from trainers.call import Index, NonNegative
 from trainers.distill.adapters import adapter
 from trainers.distill.box_masks import Boxes, every_box, home, size
 from trainers.distill.pair import agree, chosen
 from trainers.distill.squared_errors import errors_at, mean_count, total_of, where
 from trainers.outputs import Detector, Outputs, Targets
-from trainers.spec import Index, NonNegative
 
 RATIOS = (0.5, 1.0, 2.0)  # height / width of the anchors of a cell
 SIDE = 8  # the root of an anchor's area, in strides

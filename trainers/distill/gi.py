@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import workers
+from trainers.call import Count, Fraction, Invalid, NonNegative
 from trainers.distill.adapt import Adapters
 from trainers.distill.cells import cells
 from trainers.distill.imitation import squared_difference
@@ -21,7 +22,6 @@ from trainers.distill.kd import sum_of_means
 from trainers.distill.pair import agree, dense
 from trainers.distill.soft import full_precision
 from trainers.outputs import Dense, Outputs, Targets, rows
-from trainers.spec import Count, Fraction, Invalid, NonNegative
 
 
 class GI(nn.Module):

@@ -13,13 +13,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from trainers.call import NonNegative
 from trainers.distill.adapt import Adapters
 from trainers.distill.cells import Cells, cells, fine, inside, positive_cells, valid_cells
 from trainers.distill.kd import sum_of_means
 from trainers.distill.pair import agree
 from trainers.distill.soft import full_precision
 from trainers.outputs import Detector, Outputs, Targets, rows
-from trainers.spec import NonNegative
 
 Where = Literal["all", "inside", "main", "fine"]
 

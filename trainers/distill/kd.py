@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from trainers import workers
+from trainers.call import Fraction, Invalid, NonNegative
 from trainers.distill.pair import agree, can_be_valuable, dense
 from trainers.distill.soft import Temperature, bernoulli_kl, full_precision, soft_kl
 from trainers.distill.two_stage import has_two_stages
 from trainers.outputs import Detector, Outputs, Overlap, Targets, Truth
-from trainers.spec import Fraction, Invalid, NonNegative
 
 Regions = Literal["teacher", "student"]
 

@@ -11,10 +11,10 @@ from typing import Literal
 from torch import Tensor, nn
 
 from trainers import workers
+from trainers.call import Fraction, Invalid, NonNegative
 from trainers.distill.pair import agree, can_be_valuable, dense
 from trainers.distill.soft import Temperature, full_precision, soft_kl
 from trainers.outputs import Detector, Outputs, Overlap, Region, Targets
-from trainers.spec import Fraction, Invalid, NonNegative
 
 Normaliser = Literal["reference", "per_image", "by_weight"]
 Edges = Literal["separate", "joint"]

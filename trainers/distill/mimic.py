@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from trainers import workers
+from trainers.call import Count, Index, Invalid, NonNegative
 from trainers.distill import mimic_regions as regions
 from trainers.distill.pair import agree
 from trainers.distill.soft import full_precision
 from trainers.outputs import Detector, Outputs, Targets
-from trainers.spec import Count, Index, Invalid, NonNegative
 
 
 class Mimic(nn.Module):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trainers.call import Invalid
 from trainers.outputs import Detector
-from trainers.spec import Invalid
 
 
 def dense(student: Detector, teacher: Detector, loss: str, *, instead: str = "") -> None:

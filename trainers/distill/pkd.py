@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.call import Index, Invalid, NonNegative
 from trainers.distill.pair import agree
 from trainers.distill.soft import full_precision
 from trainers.outputs import Detector, Outputs, Targets
-from trainers.spec import Index, Invalid, NonNegative
 
 EPS = 1e-6  # added to a standard deviation
 

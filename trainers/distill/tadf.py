@@ -20,6 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from trainers.call import Index, NonNegative
 from trainers.distill.adapters import adapter
 from trainers.distill.box_masks import Boxes, cells, every_box, home, size
 from trainers.distill.pair import agree, chosen
@@ -27,7 +28,6 @@ from trainers.distill.soft import Temperature, full_precision, soft_kl
 from trainers.distill.squared_errors import errors_at, mean_count, total_of, where
 from trainers.distill.two_stage import region_weight
 from trainers.outputs import Detector, Outputs, Targets
-from trainers.spec import Index, NonNegative
 
 
 class TADF(nn.Module):

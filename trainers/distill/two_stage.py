@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from trainers.call import Invalid
 from trainers.outputs import Detector
-from trainers.spec import Invalid
 
 ASKED = ("propose", "sample", "judge")  # what such a loss asks of a detector: see `TwoStage`
 

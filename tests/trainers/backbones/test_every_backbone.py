@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainers import backbones, spec
+from trainers import backbones
+from trainers.call import Call, Invalid, offers
 
 CASES = [
     ("TinyResNet", {"width": 8, "norm": "batch"}),
@@ -32,12 +33,12 @@ CASES = [
 
 def make(name: str, args: dict[str, Any]) -> Any:
     torch.manual_seed(0)
-    return spec.Call(name=name, args=args).complete(backbones).of(backbones)
+    return Call(name=name, args=args).complete(backbones).of(backbones)
 
 
 def over(cases: list[tuple[str, dict[str, Any]]]) -> pytest.MarkDecorator:
     """A test for each of these cases, under the name that the case has in a study."""
-    return pytest.mark.parametrize(("name", "args"), cases, ids=[str(spec.Call(name=n, args=a)) for n, a in cases])
+    return pytest.mark.parametrize(("name", "args"), cases, ids=[str(Call(name=n, args=a)) for n, a in cases])
 
 
 def has_batch_norms(name: str, args: dict[str, Any]) -> bool:
@@ -69,7 +70,7 @@ def learn(backbone: Any) -> set[str]:
 
 
 def test_the_cases_cover_every_backbone() -> None:
-    assert {name for name, _ in CASES} == set(spec.offers(backbones))
+    assert {name for name, _ in CASES} == set(offers(backbones))
 
 
 @EVERY
@@ -133,7 +134,7 @@ def test_freezing_nothing_leaves_everything_free(name: str, args: dict[str, Any]
 
 @EVERY
 def test_freezing_more_stages_than_there_are_is_the_users_mistake(name: str, args: dict[str, Any]) -> None:
-    with pytest.raises(spec.Invalid, match="cannot freeze 9 stages: the backbone has"):
+    with pytest.raises(Invalid, match="cannot freeze 9 stages: the backbone has"):
         make(name, args).freeze(9)
 
 

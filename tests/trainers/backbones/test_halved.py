@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainers import backbones, build, weights
 from trainers.backbones import Inception, TinyResNet
-from trainers.spec import Call, Invalid, Model
+from trainers.call import Call, Invalid
+from trainers.spec import Model
 
 TINY = {"TinyResNet": {"width": 4}}
 INCEPTION = {"Inception": {"divide": 2}}

@@ -13,8 +13,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from tests.trainers.torchvisions import restless
 from trainers import backbones
 from trainers.backbones import Inception
+from trainers.call import Call, Invalid
 from trainers.norm import Colours
-from trainers.spec import Call, Invalid
 
 MAPS = ["conv3", "inception3b", "inception4e", "inception5b"]
 

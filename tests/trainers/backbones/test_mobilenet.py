@@ -9,7 +9,7 @@ from torchvision.models import get_model
 from tests.trainers.torchvisions import restless
 from trainers import backbones
 from trainers.backbones import MobileNetV2, MobileNetV3
-from trainers.spec import Call, Invalid
+from trainers.call import Call, Invalid
 
 # torchvision's name, ours, the published count of weights, the classifier's part of it, and the layers of the maps.
 CASES = [

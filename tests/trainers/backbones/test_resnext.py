@@ -10,7 +10,7 @@ from torchvision.models.resnet import ResNet as Whole
 from trainers import backbones
 from trainers.backbones import ResNeXt
 from trainers.backbones.deformable import Deformable
-from trainers.spec import Call, Invalid
+from trainers.call import Call, Invalid
 
 BLOCKS = {50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}
 

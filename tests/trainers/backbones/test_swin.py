@@ -10,7 +10,7 @@ from torchvision.models import get_model
 
 from trainers import backbones
 from trainers.backbones import Swin
-from trainers.spec import Call, Invalid
+from trainers.call import Call, Invalid
 
 NORMS = {f"norm{i}.{name}" for i in range(4) for name in ("weight", "bias")}
 

@@ -5,7 +5,7 @@ import torch
 
 from trainers import backbones
 from trainers.backbones import TinyResNet
-from trainers.spec import Call, Invalid
+from trainers.call import Call, Invalid
 
 
 def test_group_norm_sees_each_image_alone_in_training_and_in_evaluation() -> None:

@@ -10,7 +10,7 @@ from torchvision.models import get_model
 
 from trainers import backbones
 from trainers.backbones import VGG
-from trainers.spec import Call, Invalid
+from trainers.call import Call, Invalid
 
 # Of torchvision's `features`: the last ReLUs of blocks 3, 4 and 5, and the last layer.
 LAST = {

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainers.call import Invalid
 from trainers.data.annotations import agree, check, load, unsafe
-from trainers.spec import Invalid
 
 GOOD: dict[str, Any] = {
     "images": [

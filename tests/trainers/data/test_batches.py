@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from trainers.call import Invalid
 from trainers.data import Digits
 from trainers.data.batches import COLOUR, Batches, in_order, mirror, resized
 from trainers.data.masks import encode, packed
 from trainers.data.split import Split, classes_of
 from trainers.outputs import Truth
-from trainers.spec import Invalid
 
 SIZES = [(40, 30), (30, 40), (64, 64), (33, 20), (10, 90), (40, 30), (50, 50)]  # height, width
 

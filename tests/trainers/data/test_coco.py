@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from trainers.call import Invalid
 from trainers.data import COCO
 from trainers.data.coco import read_image
-from trainers.spec import Invalid
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 

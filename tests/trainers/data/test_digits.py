@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import trainers.data
+from trainers.call import Call, Invalid
 from trainers.data import COCO, Digits
 from trainers.data import digits as drawing
 from trainers.data.digits import write
-from trainers.spec import Call, Invalid
 
 
 def pixels(split: trainers.data.split.Split) -> torch.Tensor:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from trainers.call import Invalid
 from trainers.data.masks import decode, encode, packed
-from trainers.spec import Invalid
 
 SIZE = (6, 8)  # height, width
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainers.call import Invalid
 from trainers.data.masks import packed
 from trainers.data.split import Split, classes_of, fingerprint
-from trainers.spec import Invalid
 
 
 def annotated(*rows: dict[str, Any]) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from tests.trainers.detectors.written_out import (
     sigmoid,
 )
 from trainers.backbones import ResNet
+from trainers.call import Invalid
 from trainers.detectors import FCOS
 from trainers.outputs import Outputs, Truth
-from trainers.spec import Invalid
 
 BINS = 9
 SIDE = 128

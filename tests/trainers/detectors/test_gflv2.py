@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from tests.trainers.detectors.scenes import THREE, drawer, small, truth
 from tests.trainers.detectors.written_out import generalized_focal
 from trainers.backbones import ResNet
+from trainers.call import Invalid
 from trainers.detectors import GFL, GFLv2
 from trainers.detectors.gflv2 import product_logit, statistics
 from trainers.outputs import Outputs
-from trainers.spec import Invalid
 
 BINS = 9
 

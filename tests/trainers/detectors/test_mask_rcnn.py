@@ -14,9 +14,10 @@ from tests.trainers.detectors import twins
 from tests.trainers.detectors.scenes import small
 from trainers import detectors, workers
 from trainers.backbones import TinyResNet
+from trainers.call import Call, Invalid
 from trainers.detectors import FasterRCNN, MaskRCNN
 from trainers.outputs import Regions, Truth
-from trainers.spec import Call, Invalid, Model
+from trainers.spec import Model
 from trainers.worker import work
 
 BOXES = [torch.tensor([[3.0, 5, 33, 40], [30.0, 3, 61, 62]]), torch.tensor([[10.0, 8, 42, 41]]), torch.empty(0, 4)]

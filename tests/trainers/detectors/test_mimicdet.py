@@ -12,10 +12,10 @@ from torchvision.ops import roi_align
 from tests.trainers.detectors.scenes import drawer, small, truth
 from tests.trainers.detectors.written_out import focal, focal_of_nothing
 from trainers.backbones import ResNet, TinyResNet
+from trainers.call import Invalid
 from trainers.detectors import MimicDet
 from trainers.export import Raw, graph
 from trainers.outputs import Outputs, Targets
-from trainers.spec import Invalid
 
 STRIDES = (8, 16)  # of P3 and P4; the T-head's levels have 4 and 8
 CELLS = 8 * 8 + 4 * 4

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from tests.trainers.distill.figures import Figures
+from trainers.call import Invalid
 from trainers.distill.adapt import EVERY, Adapters, shared_levels
-from trainers.spec import Invalid
 
 
 def test_of_equal_width_they_change_nothing_and_have_nothing_to_learn() -> None:

@@ -14,10 +14,10 @@ from torchvision.ops import generalized_box_iou_loss
 from tests.trainers.detectors.scenes import noise
 from tests.trainers.test_every_detector import make
 from trainers import distill
+from trainers.call import Call, Invalid
 from trainers.distill import CrossKD
 from trainers.distill.crosskd import aligned, box_loss, frozen, quality_focal_loss
 from trainers.outputs import Outputs, Targets
-from trainers.spec import Call, Invalid
 
 NONE = {f"{part}_weight": 0.0 for part in ("cls", "edges", "boxes", "centerness")}
 KINDS: list[tuple[str, dict[str, Any]]] = [

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from tests.trainers.distill.figures import Figures, random_outputs, targets_at
 from trainers import distill
+from trainers.call import Call, Invalid
 from trainers.distill import CWD
 from trainers.distill.cwd import channel_divergence
 from trainers.outputs import Outputs
-from trainers.spec import Call, Invalid
 
 ONE = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)  # the divergence of (1/2, 1/2) from (1/4, 3/4)
 Pick = Callable[[Outputs, list[int]], Outputs]

@@ -14,12 +14,12 @@ from tests.trainers.detectors.scenes import noise
 from tests.trainers.distill.two_stages import Backbone, OneStage, TwoStage, real, said
 from tests.trainers.test_every_detector import make as make_detector
 from trainers import distill
+from trainers.call import Call, Invalid
 from trainers.distill import DeFeat
 from trainers.distill.box_masks import every_box, level_masks, stage_masks
 from trainers.distill.defeat import decoupled, decoupled_kl
 from trainers.distill.soft import soft_kl
 from trainers.outputs import Outputs, Targets
-from trainers.spec import Call, Invalid
 
 OFF = {"fg_weight": 0.0, "bg_weight": 0.0, "backbone_fg_weight": 0.0, "backbone_bg_weight": 0.0}
 ONE = OneStage(), OneStage()

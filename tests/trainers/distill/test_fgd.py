@@ -11,11 +11,11 @@ from torch import Tensor
 
 from tests.trainers.distill.figures import Figures, random_outputs, targets_at
 from trainers import distill
+from trainers.call import Call, Invalid
 from trainers.distill import FGD
 from trainers.distill.attention import Context, attention, attention_difference, weighted_difference
 from trainers.distill.fgd import ANCHOR_FREE, ANCHORS, DISTRIBUTIONS, TWO_STAGE, in_cells, masks
 from trainers.outputs import Outputs, Targets, Truth
-from trainers.spec import Call, Invalid
 
 Pick = Callable[[Outputs, list[int]], Outputs]
 NONE = {f"{part}_weight": 0.0 for part in ("foreground", "background", "attention", "relation")}

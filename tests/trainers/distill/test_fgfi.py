@@ -12,10 +12,10 @@ from torch import Tensor
 from tests.trainers.distill.figures import Figures
 from tests.trainers.distill.two_stages import real, said
 from trainers import distill
+from trainers.call import Call, Invalid
 from trainers.distill import FGFI
 from trainers.distill.box_masks import Boxes
 from trainers.distill.fgfi import near, overlaps
-from trainers.spec import Call, Invalid
 
 GRIDS = [(8, (7, 8)), (16, (4, 4))]
 

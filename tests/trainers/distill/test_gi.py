@@ -12,10 +12,10 @@ from torch import Tensor
 
 from tests.trainers.distill.figures import SHAPES, Figures, targets_at
 from trainers import distill
+from trainers.call import Call, Invalid
 from trainers.distill import GI
 from trainers.distill.instances import chosen, instances, pooled, relations
 from trainers.outputs import Outputs, Targets, rows
-from trainers.spec import Call, Invalid
 
 APART = torch.arange(8) * 100.0  # left edges of eight boxes that do not overlap
 

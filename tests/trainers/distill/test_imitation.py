@@ -11,11 +11,11 @@ from torchvision.ops import box_iou
 
 from tests.trainers.distill.figures import Figures, random_outputs, targets_at
 from trainers import distill
+from trainers.call import Call, Invalid
 from trainers.distill import Imitation
 from trainers.distill.cells import cells, fine, inside, positive_cells, valid_cells
 from trainers.distill.imitation import squared_difference
 from trainers.outputs import Outputs, Targets, Truth
-from trainers.spec import Call, Invalid
 
 Pick = Callable[[Outputs, list[int]], Outputs]
 GRID = cells([torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 1, 2)], (8, 16), start=0.0)

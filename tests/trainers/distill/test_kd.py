@@ -10,10 +10,10 @@ from torch import Tensor
 from tests.trainers.distill.figures import Near
 from tests.trainers.test_every_detector import make
 from trainers import distill
+from trainers.call import Call, Invalid
 from trainers.distill.kd import KD, level_of
 from trainers.distill.soft import bernoulli_kl, soft_kl
 from trainers.outputs import Outputs
-from trainers.spec import Call, Invalid
 
 FORMS = pytest.mark.parametrize("form", ["softmax", "binary"])
 NORMALISERS = pytest.mark.parametrize("normaliser", ["per_level", "all"])

@@ -11,10 +11,10 @@ from torch import Tensor
 from tests.trainers.detectors.scenes import noise
 from tests.trainers.test_every_detector import make
 from tests.trainers.two_workers import together
+from trainers.call import Invalid
 from trainers.distill.kd import KD
 from trainers.distill.soft import soft_kl
 from trainers.outputs import Outputs, Regions, Targets, Truth
-from trainers.spec import Invalid
 from trainers.task import Lesson, Task
 
 WHOSE = pytest.mark.parametrize("whose", ["teacher", "student"])

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from trainers import distill
+from trainers.call import Call, Invalid
 from trainers.distill.ld import LD
 from trainers.distill.soft import soft_kl
 from trainers.outputs import Outputs
-from trainers.spec import Call, Invalid
 
 NORMALISERS = pytest.mark.parametrize("normaliser", ["reference", "per_image", "by_weight"])
 POSITIVES = (1, 5, 7, 8)  # image 0: levels 0, 0, 1; image 1: level 0

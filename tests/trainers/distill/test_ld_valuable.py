@@ -13,10 +13,10 @@ from tests.trainers.detectors.scenes import noise
 from tests.trainers.distill.figures import Near, random_outputs, targets_at
 from tests.trainers.test_every_detector import make
 from trainers import distill
+from trainers.call import Call, Invalid
 from trainers.distill.ld import LD, edge_kl
 from trainers.distill.soft import soft_kl
 from trainers.outputs import Outputs, Targets
-from trainers.spec import Call, Invalid
 from trainers.task import Lesson, Task
 
 NORMALISERS = pytest.mark.parametrize("normaliser", ["reference", "per_image", "by_weight"])

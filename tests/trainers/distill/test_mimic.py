@@ -16,10 +16,10 @@ from tests.trainers.detectors.scenes import noise, truth
 from tests.trainers.test_every_detector import make
 from tests.trainers.two_workers import together
 from trainers import backbones, detectors, distill
+from trainers.call import Call, Invalid
 from trainers.distill import Mimic
 from trainers.distill.mimic_regions import crop_distance, numbered
 from trainers.outputs import Outputs, Targets, Truth
-from trainers.spec import Call, Invalid
 from trainers.task import Task
 
 BOXES = [torch.tensor([[0.0, 0, 8, 8], [8.0, 0, 24, 16]]), torch.tensor([[4.0, 4, 12, 30]])]
@@ -201,6 +201,22 @@ def test_nothing_proposed_is_an_exact_zero_with_a_zero_gradient() -> None:
         value.backward()
         assert value == 0 and student.features[0].grad is not None and not student.features[0].grad.any()
         assert all(p.grad is not None and not p.grad.any() for p in loss.parameters())
+
+
+def test_as_united_perception_has_it_it_is_half_the_mean_squared_difference_of_what_the_second_stages_pool() -> None:
+    own = {"extra": 1, "hidden": 64, "pooled": 7}
+    student, teacher = make("FasterRCNN", own, width=4).train(), make("FasterRCNN", own).eval()
+    images, real = noise((128, 160), (100, 150), padded=(128, 160))
+    with torch.no_grad():
+        outputs, lesson = student(images), teacher(images)
+        boxes = teacher.propose(lesson, real.sizes)
+        pooled = [one.by.pool(one.features, boxes, real.sizes) for one in (outputs, lesson)]
+        loss = Mimic(
+            student, teacher, proposer="teacher", balanced=False, proposals=1000, region="align", regression=False
+        )
+        value = loss(outputs, lesson, student.assign(outputs, real))
+    assert len({int(n) for n in student.roi_heads.box_roi_pool.level(torch.cat(boxes))}) > 1, "more than one level"
+    torch.testing.assert_close(value, torch.nn.functional.mse_loss(*pooled) / 2)
 
 
 # Which regions

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from trainers.call import Invalid
 from trainers.distill import PKD
 from trainers.distill.pkd import decorrelation, standardised
 from trainers.outputs import Outputs, Targets, Truth
-from trainers.spec import Invalid
 
 NOTHING = Truth([], [], [], [], [])
 EMPTY = torch.zeros(0, dtype=torch.long)

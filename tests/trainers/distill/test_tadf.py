@@ -14,11 +14,11 @@ from tests.trainers.distill.test_box_masks import BOX, home_by_hand, rectangle
 from tests.trainers.distill.two_stages import OneStage, TwoStage, real, said
 from tests.trainers.test_every_detector import make as make_detector
 from trainers import distill
+from trainers.call import Call, Invalid
 from trainers.distill import TADF
 from trainers.distill.box_masks import Boxes
 from trainers.distill.tadf import bell, box_losses, class_losses, gaussians
 from trainers.outputs import Outputs, Targets
-from trainers.spec import Call, Invalid
 
 
 def draw(seed: int, *shape: int) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor
 from tests.trainers.test_every_detector import BATCHES, SPLIT, make, part_of
 from tests.trainers.two_workers import together
 from trainers import distill
+from trainers.call import Call
 from trainers.outputs import Network
-from trainers.spec import Call
 
 # Without what is documented to depend on how a batch is spread: alignment, relations, instances per batch.
 LOSSES: dict[str, dict[str, Any]] = {
