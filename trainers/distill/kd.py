@@ -17,6 +17,7 @@ from trainers import workers
 from trainers.call import Fraction, Invalid, NonNegative
 from trainers.distill.pair import agree, can_be_valuable, dense
 from trainers.distill.soft import Temperature, bernoulli_kl, full_precision, soft_kl
+from trainers.distill.two_stage import has_two_stages
 from trainers.outputs import Detector, Outputs, Overlap, Targets, Truth
 
 Regions = Literal["teacher", "student"]
@@ -73,7 +74,7 @@ class KD(nn.Module):
         regions: Regions = "teacher",
     ) -> None:
         super().__init__()
-        self.two_stage = hasattr(student, "judge") and hasattr(teacher, "judge")
+        self.two_stage = has_two_stages(student) and has_two_stages(teacher)
         if self.two_stage:
             check_two_stage(form, vlr_weight)
         else:
