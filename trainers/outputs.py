@@ -128,8 +128,8 @@ class Dense(Detector, Protocol):
     Not every one can do everything: a loss asks when it is built (`hasattr`).
     """
 
-    # After which convolutions, norm and ReLU included, `Outputs.towers` has what the head's two towers say, that for
-    # classes and that for boxes, each L of (B, C, H, W). 0: the features.
+    # After which convolutions, with the norm and before the ReLU that follow, `Outputs.towers` has what the head's two
+    # towers say, that for classes and that for boxes, each L of (B, C, H, W). 0: the features.
     keep_towers: frozenset[int]
     convs: int  # how many convolutions each of both towers has
 
@@ -137,7 +137,7 @@ class Dense(Detector, Protocol):
         """The boxes that all rows say, in pixels of the padded batch, with gradient. -> (B*A, 4)."""
 
     def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
-        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
+        """What the head says, given what `towers` has after so many convolutions, each L of (B, C, H, W)."""
 
     def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
         """The valuable localization region of LD; needs no gradient."""

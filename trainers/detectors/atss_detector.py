@@ -73,7 +73,7 @@ class ATSS(nn.Module):
         return Outputs(features, cls, box, maps, {"centerness": centred}, towers=kept, by=self)
 
     def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
-        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
+        """What the head says, given what `towers` has after so many convolutions, each L of (B, C, H, W)."""
         cls, box = (climb(t, x, after=after)[0] for t, x in ((self.head.cls_tower, cls), (self.head.box_tower, box)))
         cls, box, centred = self.head.predict(cls, box)
         return Outputs([], cls, box, own={"centerness": centred}, by=self)

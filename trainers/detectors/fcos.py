@@ -92,7 +92,7 @@ class FCOS(nn.Module):
         return Outputs(features, cls, box, maps, {"centerness": centred}, towers=kept, by=self)
 
     def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
-        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
+        """What the head says, given what `towers` has after so many convolutions, each L of (B, C, H, W)."""
         classes, boxes = self.head.classification_head, self.head.regression_head
         ends = climb(classes.conv, cls, after=after)[0], climb(boxes.conv, box, after=after)[0]
         cls, box, centred = self.head.predict(*ends)

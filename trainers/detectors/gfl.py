@@ -73,7 +73,7 @@ class GFL(nn.Module):
         return Outputs(features, cls, box, maps, towers=kept, by=self)
 
     def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
-        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
+        """What the head says, given what `towers` has after so many convolutions, each L of (B, C, H, W)."""
         return Outputs([], *self.head.finish(cls, box, after=after), by=self)
 
     def boxes(self, outputs: Outputs) -> Tensor:

@@ -85,7 +85,7 @@ class GFLv2(nn.Module):
             return [predict(statistics(x.float(), self.bins, self.top)) for x in box]
 
     def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
-        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
+        """What the head says, given what `towers` has after so many convolutions, each L of (B, C, H, W)."""
         cls, box = self.head.finish(cls, box, after=after)
         return Outputs([], cls, box, own={"quality": self.quality(box)}, by=self)
 

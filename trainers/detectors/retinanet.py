@@ -99,7 +99,7 @@ class RetinaNet(nn.Module):
         return Outputs(features, cls, box, maps, anchors=NINE, towers=kept, by=self)
 
     def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
-        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
+        """What the head says, given what `towers` has after so many convolutions, each L of (B, C, H, W)."""
         classes, boxes = self.head.classification_head, self.head.regression_head
         cls = [classes.cls_logits(x) for x in climb(classes.conv, cls, after=after)[0]]
         box = [boxes.bbox_reg(x) for x in climb(boxes.conv, box, after=after)[0]]

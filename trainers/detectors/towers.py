@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def parts(tower: nn.Sequential) -> list[nn.Sequential]:
-    """Each convolution with the norm and the ReLU that follow it, whether a tower lists them flat or in blocks."""
+    """Each convolution with the norm that follows it, whether a tower lists its layers flat or in blocks.
+
+    Behind each stands a ReLU, which is left out.
+    """
     found: list[nn.Sequential] = []
     waiting: list[nn.Module] = []
-    for module in tower:
-        waiting.append(module)
-        if isinstance(module, nn.ReLU | nn.Sequential):
+    for layer in layers(tower):
+        if isinstance(layer, nn.ReLU):
             found.append(nn.Sequential(*waiting))
             waiting = []
-    assert not waiting, "a tower ends with a ReLU or a block"
+        else:
+            waiting.append(layer)
+    assert not waiting, "a tower ends with a ReLU"
     return found
+
+
+def layers(tower: nn.Sequential) -> Iterator[nn.Module]:
+    """What a tower is made of, without its blocks."""
+    for layer in tower:
+        if isinstance(layer, nn.Sequential):
+            yield from layers(layer)
+        else:
+            yield layer
 
 
 def climb(
@@ -25,17 +39,20 @@ def climb(
 ) -> tuple[list[Tensor], dict[int, list[Tensor]]]:
     """What a tower makes of maps that have seen so many of its convolutions, each L of (B, C, H, W).
 
-    -> its end, and for each of `keep` what it says after so many convolutions. All else is let go level by level.
+    -> its end, and for each of `keep` what it says after so many convolutions, before their ReLU. All else is let go
+    level by level.
     """
     convs = parts(tower)
     ends: list[Tensor] = []
     kept: dict[int, list[Tensor]] = {number: [] for number in keep}
     for x in levels:
         for number in range(after, len(convs) + 1):
+            if number > after:
+                x = convs[number - 1](x)
             if number in kept:
                 kept[number].append(x)
-            if number < len(convs):
-                x = convs[number](x)
+            if number:
+                x = F.relu(x, inplace=number > after and number not in kept)
         ends.append(x)
     return ends, kept
 

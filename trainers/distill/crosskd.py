@@ -45,10 +45,9 @@ class CrossKD(nn.Module):
     number.
 
     `after` is 3 there, of 4 convolutions, and it is one less than the teacher has if it is left out, but no more than
-    the student has. `align` gives each channel the teacher's mean and deviation first, as the released code does. The
-    statistics are those of each worker's own part of the batch: this loss then depends on how a batch is spread. There
-    they are taken before the ReLU and the ReLU follows; detectors here keep what comes after it, so it is there that
-    they are taken, and a ReLU follows again.
+    the student has. `align` gives each channel the teacher's mean and deviation first, before the ReLU, as the released
+    code does. The statistics are those of each worker's own part of the batch: this loss then depends on how a batch is
+    spread.
     """
 
     def __init__(
@@ -98,10 +97,7 @@ class CrossKD(nn.Module):
 
     def guest(self, mine: Tensor, theirs: Tensor) -> Tensor:
         """What the teacher gets to read of the student at one level. (B, C, H, W) twice -> the same."""
-        if not self.align:
-            return mine
-        guest = aligned(full_precision(mine), full_precision(theirs.detach()))
-        return guest.relu() if self.after else guest
+        return aligned(full_precision(mine), full_precision(theirs.detach())) if self.align else mine
 
     def compare(self, crossed: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """How far the cross-head predictions are from the teacher's, weighted. -> ()."""
