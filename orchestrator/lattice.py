@@ -135,10 +135,11 @@ class Lattice:
 
     def _stage(self, path: Path, seed: int) -> Stage:
         entry = self.models[path.models[-1]]
-        recipe = entry.recipe
+        recipe, distill = entry.recipe, self.distill
         if self.role(path) != "teacher":
             epochs = max(1, round(recipe.epochs * path.budget))
             recipe = recipe.model_copy(update={"epochs": epochs})
+            distill = tuple(term.shortened(path.budget, epochs=epochs) for term in distill)
         teacher = path.teacher
         if teacher is None or teacher.teacher is None:  # there is only one who could teach
             recipe = recipe.model_copy(update={"guides": Guides()})
@@ -146,7 +147,7 @@ class Lattice:
             model=entry.model,
             data=self.data,
             recipe=recipe,
-            distill=self.distill if teacher else (),
+            distill=distill if teacher else (),
             seed=seed,
             teacher=self.stage(teacher, seed) if teacher else None,
         )
