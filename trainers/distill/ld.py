@@ -32,8 +32,8 @@ class LD(nn.Module):
 
     `weight` is the paper's lambda of the main region, .25 there. The paper's .25 of the valuable region is divided by
     16 in the released code where that of the main region is divided by the 4 edges, so it is `vlr_weight` .0625 here.
-    Published for other detectors: ATSS .0375, FCOS .0625, RetinaNet .15 (and `weight` 5). A part of weight 0 is not
-    computed.
+    Published for other detectors: ATSS .0375, FCOS .0625, RetinaNet .15 with `weight` 5, `edges` joint and
+    `vlr_overlap` iof_diou (and KD at a temperature of 8). A part of weight 0 is not computed.
 
     `vlr_gamma`: how much of a box's threshold an anchor must reach to be valuable; 0.25 was best, 1 leaves no region.
     `vlr_overlap`: what must reach it. `diou` is the paper's; `iof_diou`, which trained the released checkpoints, finds
