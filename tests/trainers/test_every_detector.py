@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.ops import box_iou
 
+from tests.trainers import pretend_device
 from tests.trainers.detectors.scenes import masked, noise, small
 from tests.trainers.two_workers import together
 from trainers import backbones, detectors, spec
@@ -264,6 +265,32 @@ def test_losses_under_autocast_are_float32_and_those_of_the_same_outputs_without
     if model.anchors:  # the losses of two stages run a network of their own
         for loss_name, loss in model.losses(outputs, targets).items():
             assert torch.equal(inside[loss_name], loss), loss_name
+
+
+@EVERY
+def test_on_another_device_it_mixes_no_tensor_with_the_cpus_and_computes_the_same(
+    name: str, own: dict[str, Any]
+) -> None:
+    images, truth = noise((64, 64), (33, 50), (64, 64), padded=(64, 64))
+    truth.boxes[2], truth.labels[2] = truth.boxes[2][:0], truth.labels[2][:0]
+    model = make(name, own, score_threshold=0.001)
+    there = copy.deepcopy(model).to(pretend_device.device())
+    torch.manual_seed(0)
+    expected = step(model, images, truth)
+    torch.manual_seed(0)
+    found = step(there, images.to(pretend_device.device()), truth.to(pretend_device.device()))
+    for loss_name, loss in expected.items():
+        torch.testing.assert_close(found[loss_name].cpu(), loss, msg=loss_name)
+    for parameter, twin in zip(there.parameters(), model.parameters(), strict=True):
+        assert parameter.grad.device.type == pretend_device.NAME
+        torch.testing.assert_close(parameter.grad.cpu(), twin.grad, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        twins = model.eval().detect(model(images), truth.sizes)
+        detections = there.eval().detect(there(images.to(pretend_device.device())), truth.sizes)
+    for one, other in zip(detections, twins, strict=True):
+        assert len(one.boxes) > 0 and one.boxes.device.type == pretend_device.NAME
+        torch.testing.assert_close(one.boxes.cpu(), other.boxes)
+        assert torch.equal(one.labels.cpu(), other.labels)
 
 
 @ONCE
