@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from trainers import backbones, detectors, distill
+from trainers.call import Call, offers
 from trainers.export import tensors
 from trainers.outputs import Network, Outputs, Targets, Truth
-from trainers.spec import Call, offers
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")

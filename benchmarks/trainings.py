@@ -13,7 +13,8 @@ from multiprocessing import get_context, parent_process
 
 import torch
 
-from trainers.spec import Call, Stage
+from trainers.call import Call
+from trainers.spec import Stage
 from trainers.store import Result, Store
 from trainers.worker import Order, work
 
