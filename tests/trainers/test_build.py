@@ -76,7 +76,8 @@ def test_losses_are_called_after_their_classes_and_counted_when_there_are_severa
 @pytest.mark.parametrize(
     ("call", "there"),
     [
-        ({"LD": {"weight": 0}}, False),
+        ({"LD": {"weight": 0}}, True),  # the valuable region is left
+        ({"LD": {"weight": 0, "vlr_weight": 0}}, False),
         ({"FGD": {"weight": 0}}, False),  # which multiplies what its parts' weights are if nobody says it
         ({"FGD": {"foreground_weight": 0}}, True),
         ({"CrossKD": {"cls_weight": 0}}, True),
