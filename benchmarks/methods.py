@@ -32,8 +32,9 @@ ROOT = Path(__file__).parent.parent
 SEEDS = (5, 6, 7, 8, 9)  # the demo was made by looking at seeds 0 to 4
 TRIED, FACTORS = 100, (0.1, 1.0, 10.0)
 TUNED = (
-    f"Weights that are called tuned are the best of the published ones times {FACTORS} by the AP of one training with "
-    f"seed {TRIED}, which is none of these: `--tune`. Those of LD and KD are the demo's, picked on its seeds 0 to 4"
+    f"Weights that are called tuned are the best of the published ones times {FACTORS}, by the AP of one training each "
+    f"with seed {TRIED}, which is none of these (`--tune`; noise of .005 may decide there). Those of LD and KD on GFL "
+    "are the demo's, picked on its seeds 0 to 4. All others are as published, or as the table says, and not tuned"
 )
 
 
@@ -63,11 +64,11 @@ METHODS = (
     Method("dense", "LD", {"LD": {**DEMO_LD, "vlr_weight": 0.0075}}, "the demo's weight, a quarter of it as published"),
     Method("dense", "KD", {"KD": DEMO_KD}, "the demo's weight"),
     Method("dense", "LD+KD", {"LD": DEMO_LD, "KD": DEMO_KD}, "what the demo runs"),
-    Method("dense", "FGFI", {"FGFI": {"weight": 0.08}}, "published, for 32 channels instead of 256"),
-    Method("dense", "DeFeat", {"DeFeat": {}}, "published"),
-    Method("dense", "TADF", {"TADF": {}}, "published"),
-    Method("dense", "CWD", {"CWD": {}}, "published"),
-    Method("dense", "FGD", {"FGD": {}}, "published"),
+    Method("dense", "FGFI", {"FGFI": {"weight": 0.08}}, "tuned: published, for 32 channels instead of 256, x 1"),
+    Method("dense", "DeFeat", {"DeFeat": {}}, "tuned: published x 1"),
+    Method("dense", "TADF", {"TADF": {"feature_weight": 0.4}}, "tuned: DeFeat's x 0.1"),
+    Method("dense", "CWD", {"CWD": {"weight": 1.0}}, "tuned: published x 0.1"),
+    Method("dense", "FGD", {"FGD": {"weight": 0.1}}, "tuned: published x 0.1, where x 1 did much harm, and 0.1 some"),
     Method("dense", "GI", {"GI": {}}, "published"),
     Method("dense", "Imitation", {"Imitation": {}}, "published"),
     Method("equal", "LD main", {"LD": DEMO_LD}, "the demo's weight"),

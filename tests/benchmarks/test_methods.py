@@ -22,4 +22,5 @@ def test_the_table_shows_every_pair_before_anything_is_trained(tmp_path: Path) -
         assert [pair, "(teacher)", "0", "-", "-", "-", "-", "-", "-", "-"] in lines
         assert [pair, "(alone)", "0", "-", "-", "-", "-", "-", "-", "-"] in lines
     assert ["dense", "LD+KD", "0", "-", "-", "-", "-", "-", "-", "-"] in lines
+    assert "Skipped" not in ran.stdout
     assert not list(tmp_path.iterdir())
