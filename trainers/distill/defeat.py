@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trainers.call import Index, Invalid, NonNegative
 from trainers.distill.adapters import adapter
 from trainers.distill.box_masks import Boxes, every_box, level_masks, stage_masks
-from trainers.distill.pair import agree, chosen
+from trainers.distill.pair import agree, chosen, some_part
 from trainers.distill.soft import Temperature, soft_kl
 from trainers.distill.squared_errors import cell_errors, errors_at, mean_count, total_of, where
 from trainers.distill.two_stage import region_weight
@@ -73,6 +73,8 @@ class DeFeat(nn.Module):
                 ("cls_negative_weight", cls_negative_weight),
             )
         )
+        if None in (cls_positive_weight, cls_negative_weight):
+            some_part((*self.neck_weights, *self.masked_weights, backbone_weight, *self.cls_weights), "DeFeat")
         self.temperatures = (cls_positive_temperature, cls_negative_temperature)
         self.neck, self.backbone = nn.ModuleList(), nn.ModuleList()
         if any(self.neck_weights):

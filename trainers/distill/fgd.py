@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from trainers import workers
-from trainers.call import Index, Invalid, NonNegative, Positive
+from trainers.call import Index, NonNegative, Positive
 from trainers.distill.adapt import EVERY, Adapters, shared_levels
 from trainers.distill.attention import Context, attention, attention_difference, weighted_difference
 from trainers.distill.cells import image_of
+from trainers.distill.pair import some_part
 from trainers.distill.soft import full_precision
 from trainers.outputs import Detector, Outputs, Targets, Truth
 
@@ -81,8 +82,8 @@ class FGD(nn.Module):
         given = (foreground_weight, background_weight, attention_weight, relation_weight)
         parts = zip(given, published(student), strict=True)
         self.parts = Weights(*(usual if own is None else own for own, usual in parts))
-        if weight and not any(self.parts):
-            raise Invalid("every part of FGD has the weight 0: give one of them another, or leave FGD out")
+        if weight:
+            some_part(self.parts, "FGD")
         self.weight = weight
         self.adapt = Adapters(student.channels, teacher.channels, levels=len(self.levels))
         sides = 2 * len(self.levels) if self.parts.relation else 0

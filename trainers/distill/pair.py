@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from trainers.call import Invalid
 from trainers.outputs import Detector
@@ -29,6 +29,14 @@ def can_be_valuable(student: Detector, vlr_weight: float) -> None:
             f"{type(student).__name__}, the student, has no valuable localization region: leave it out with "
             "vlr_weight 0, or use one of GFL, GFLv2, ATSS, RetinaNet and FCOS",
             ("vlr_weight",),
+        )
+
+
+def some_part(weights: Iterable[float], loss: str) -> None:
+    """Raise `Invalid` if each part of a loss weighs nothing, once it has decided about those that a study left open."""
+    if not any(weights):
+        raise Invalid(
+            f"every part of {loss} has the weight 0 for this pair: give one of them another, or leave {loss} out"
         )
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from trainers.call import Index, NonNegative
 from trainers.distill.adapters import adapter
 from trainers.distill.box_masks import Boxes, cells, every_box, home, size
-from trainers.distill.pair import agree, chosen
+from trainers.distill.pair import agree, chosen, some_part
 from trainers.distill.soft import Temperature, full_precision, soft_kl
 from trainers.distill.squared_errors import errors_at, mean_count, total_of, where
 from trainers.distill.two_stage import region_weight
@@ -63,6 +63,8 @@ class TADF(nn.Module):
             region_weight(knob, weight, student, teacher, default=1.0, loss="TADF")
             for knob, weight in (("cls_weight", cls_weight), ("box_weight", box_weight))
         )
+        if None in (cls_weight, box_weight):
+            some_part((feature_weight, self.cls_weight, self.box_weight), "TADF")
         self.temperature = temperature
         self.selective = selective
         self.adapters = nn.ModuleList()

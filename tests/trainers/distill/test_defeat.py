@@ -307,10 +307,18 @@ def test_a_wider_teacher_is_met_by_the_adapters() -> None:
 
 
 def test_what_weighs_nothing_has_no_adapters() -> None:
-    silent = loss(**OFF)
+    silent = loss(**OFF, cls_positive_weight=0.0, cls_negative_weight=0.0)
     assert not list(silent.parameters()) and silent(said(1), said(2), real()).item() == 0
     assert len(loss(fg_weight=0.0, bg_weight=0.0).neck) == 0
     assert len(loss(backbone_fg_weight=0.0, backbone_bg_weight=0.0).backbone) == 0
+
+
+def test_a_loss_of_which_nothing_is_left_for_this_pair_is_refused() -> None:
+    with pytest.raises(Invalid, match="every part of DeFeat has the weight 0 for this pair"):
+        loss(**OFF)
+    with pytest.raises(Invalid, match="every part of DeFeat"):
+        loss(student=TwoStage(), **OFF, cls_positive_weight=0.0)
+    assert loss(student=TwoStage(), teacher=TwoStage(), **OFF).cls_weights == (2.0, 2.0)
 
 
 def test_a_batch_without_boxes_is_all_background() -> None:

@@ -241,10 +241,18 @@ def test_regions_are_refused_where_a_detector_has_none(knob: str) -> None:
     assert refusal.value.where == (knob,)
 
 
+def test_a_loss_of_which_nothing_is_left_for_this_pair_is_refused() -> None:
+    with pytest.raises(Invalid, match="every part of TADF has the weight 0 for this pair"):
+        loss(feature_weight=0.0)
+    with pytest.raises(Invalid, match="every part of TADF"):
+        loss(student=TwoStage(), feature_weight=0.0, cls_weight=0.0)
+    assert loss(feature_weight=0.0, cls_weight=0.0, box_weight=0.0)(said(1), said(2), real()).item() == 0
+
+
 def test_other_strides_or_classes_are_refused_where_they_matter() -> None:
     with pytest.raises(Invalid, match="strides"):
         loss(teacher=OneStage(strides=(4, 8)))
-    loss(teacher=OneStage(strides=(4, 8)), feature_weight=0.0)
+    loss(student=TwoStage(), teacher=TwoStage(strides=(4, 8)), feature_weight=0.0)
     with pytest.raises(Invalid, match="number of classes"):
         loss(student=TwoStage(), teacher=TwoStage(num_classes=80))
     loss(student=TwoStage(), teacher=TwoStage(num_classes=80), cls_weight=0.0, box_weight=0.0)
