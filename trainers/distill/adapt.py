@@ -40,5 +40,7 @@ def shared_levels(
         "strides of the levels that are compared",
         tuple(student.strides[level] for level in levels),
         tuple(teacher.strides[level] for level in levels),
+        instead="they follow from the backbone and the detector's extra, and levels are paired by number; give both "
+        "the same, or take PKD, which takes any",
     )
     return levels

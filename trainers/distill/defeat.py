@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trainers.call import Index, Invalid, NonNegative
 from trainers.distill.adapters import adapter
 from trainers.distill.box_masks import Boxes, every_box, level_masks, stage_masks
-from trainers.distill.pair import agree, chosen, some_part
+from trainers.distill.pair import agree, chosen, same_strides, some_part
 from trainers.distill.soft import Temperature, soft_kl
 from trainers.distill.squared_errors import cell_errors, errors_at, mean_count, total_of, where
 from trainers.distill.two_stage import region_weight
@@ -78,7 +78,7 @@ class DeFeat(nn.Module):
         self.temperatures = (cls_positive_temperature, cls_negative_temperature)
         self.neck, self.backbone = nn.ModuleList(), nn.ModuleList()
         if any(self.neck_weights):
-            agree("strides", student.strides, teacher.strides)
+            same_strides(student, teacher)
             self.strides = tuple(student.strides)
             numbers = range(len(self.strides))
             self.levels = chosen("levels", levels, numbers, default=numbers)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trainers.call import Index, NonNegative
 from trainers.distill.adapters import adapter
 from trainers.distill.box_masks import Boxes, every_box, home, size
-from trainers.distill.pair import agree, chosen
+from trainers.distill.pair import chosen, same_strides
 from trainers.distill.squared_errors import errors_at, mean_count, total_of, where
 from trainers.outputs import Detector, Outputs, Targets
 
@@ -59,7 +59,7 @@ class FGFI(nn.Module):
         inclusive: bool = True,
     ) -> None:
         super().__init__()
-        agree("strides", student.strides, teacher.strides)
+        same_strides(student, teacher)
         self.weight = weight
         self.phi = phi
         self.assigned, self.normaliser, self.inclusive = assigned, normaliser, inclusive

@@ -19,7 +19,7 @@ from trainers.distill.cells import cells
 from trainers.distill.imitation import squared_difference
 from trainers.distill.instances import chosen, instances, pooled, relations
 from trainers.distill.kd import sum_of_means
-from trainers.distill.pair import agree, dense
+from trainers.distill.pair import agree, dense, same_strides
 from trainers.distill.soft import full_precision
 from trainers.outputs import Dense, Outputs, Targets, rows
 
@@ -70,7 +70,7 @@ class GI(nn.Module):
                     f"GI needs the boxes of all locations, which the {role} does not say: use detectors such as GFL, "
                     "or a loss that reads features alone, such as PKD"
                 )
-        agree("strides", student.strides, teacher.strides)
+        same_strides(student, teacher)
         agree("number of classes", student.num_classes, teacher.num_classes)
         self.adapt = Adapters(student.channels, teacher.channels, levels=len(student.strides))
         self.cells_weight, self.regions_weight, self.relation_weight = cells_weight, regions_weight, relation_weight

@@ -17,7 +17,7 @@ from trainers.call import NonNegative
 from trainers.distill.adapt import Adapters
 from trainers.distill.cells import Cells, cells, fine, inside, positive_cells, valid_cells
 from trainers.distill.kd import sum_of_means
-from trainers.distill.pair import agree
+from trainers.distill.pair import same_strides
 from trainers.distill.soft import full_precision
 from trainers.outputs import Detector, Outputs, Targets, rows
 
@@ -46,7 +46,7 @@ class Imitation(nn.Module):
         self, student: Detector, teacher: Detector, *, weight: NonNegative = 2.0, region: Where = "fine"
     ) -> None:
         super().__init__()
-        agree("strides", student.strides, teacher.strides)
+        same_strides(student, teacher)
         self.adapt = Adapters(student.channels, teacher.channels, levels=len(student.strides))
         self.weight = weight
         self.region = region

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trainers import workers
 from trainers.call import Fraction, Invalid, NonNegative
-from trainers.distill.pair import agree, can_be_valuable, dense
+from trainers.distill.pair import agree, can_be_valuable, dense, same_anchors, same_strides
 from trainers.distill.soft import Temperature, bernoulli_kl, full_precision, soft_kl
 from trainers.distill.two_stage import has_two_stages
 from trainers.outputs import Detector, Outputs, Overlap, Targets, Truth
@@ -79,7 +79,8 @@ class KD(nn.Module):
             check_two_stage(form, vlr_weight)
         else:
             dense(student, teacher, "KD", instead="detectors of two stages, such as FasterRCNN, on both sides")
-            agree("strides", student.strides, teacher.strides)
+            same_strides(student, teacher)
+            same_anchors(student, teacher)
             can_be_valuable(student, vlr_weight)
         agree("number of classes", student.num_classes, teacher.num_classes)
         if form == "softmax" and student.num_classes == 1 and not self.two_stage:

@@ -63,11 +63,10 @@ class Mimic(nn.Module):
         regression: bool = True,
     ) -> None:
         super().__init__()
-        two_stages(proposer, student if proposer == "student" else teacher, "propose")
+        able_to_propose(student, teacher, proposer)
         self.weight, self.cls_weight, self.box_weight = weight, cls_weight, box_weight
         if cls_weight or box_weight:
-            two_stages("student", student, "judge")
-            two_stages("teacher", teacher, "judge")
+            able_to_judge(student, teacher, "cls_weight" if cls_weight else "box_weight")
             agree("number of classes", student.num_classes, teacher.num_classes)
         self.proposals, self.proposer, self.balanced = proposals, proposer, balanced
         self.source, self.normalise = source, normalise
@@ -156,13 +155,27 @@ class Mimic(nn.Module):
         return outputs.features if self.source == "pyramid" else outputs.maps
 
 
-def two_stages(role: str, detector: Detector, ability: str) -> None:
-    """Raise `Invalid` unless a detector can do what only the two-stage ones can."""
-    if not hasattr(detector, ability):
-        what = "needs proposals" if ability == "propose" else "compares second stages"
+def able_to_propose(student: Detector, teacher: Detector, proposer: str) -> None:
+    """Raise `Invalid` unless that side has a first stage."""
+    mine, its = (hasattr(detector, "propose") for detector in (student, teacher))
+    if not (mine if proposer == "student" else its):
+        other = "teacher" if proposer == "student" else "student"
+        turned = f"write proposer: {other}, " if mine or its else ""
         raise Invalid(
-            f"Mimic {what}, and the {role} has none: use a two-stage detector, such as FasterRCNN, or a loss for "
-            "features without proposals, such as PKD or DeFeat"
+            f"Mimic needs proposals, and the {proposer} has none: {turned}use a two-stage detector, such as "
+            "FasterRCNN, or a loss for features without proposals, such as PKD",
+            ("proposer",) if turned else (),
+        )
+
+
+def able_to_judge(student: Detector, teacher: Detector, knob: str) -> None:
+    """Raise `Invalid`, at the knob that asks for it, unless both have a second stage."""
+    lacking = [role for role, one in (("student", student), ("teacher", teacher)) if not hasattr(one, "judge")]
+    if lacking:
+        raise Invalid(
+            f"Mimic with {knob} compares second stages, and the {' and the '.join(lacking)} has none: leave {knob} "
+            "out, or use two-stage detectors, such as FasterRCNN",
+            (knob,),
         )
 
 

@@ -19,7 +19,38 @@ def dense(student: Detector, teacher: Detector, loss: str, *, instead: str = "")
                 f"{loss} compares class logits cell by cell, and the {role} has none: use one-stage detectors, such "
                 f"as GFL, {f'{instead}, ' if instead else ''}or a loss that reads features, such as PKD"
             )
-    agree("number of predictions a cell", student.anchors, teacher.anchors)
+    kinds = type(student).__name__, type(teacher).__name__
+    agree(
+        "number of predictions a cell",
+        student.anchors,
+        teacher.anchors,
+        instead=f"{kinds[0]} and {kinds[1]} differ in that: take one of them on both sides, or a loss that reads "
+        "features alone, such as PKD",
+    )
+
+
+def same_strides(student: Detector, teacher: Detector) -> None:
+    """Raise `Invalid` unless the cells of all levels are of one size on both sides."""
+    mine, its = tuple(student.strides), tuple(teacher.strides)
+    some = " CWD and FGD compare the levels that both have, and" if mine[0] == its[0] else ""
+    agree(
+        "strides",
+        mine,
+        its,
+        instead=f"they follow from the backbone and the detector's extra, so give both the same;{some} PKD takes any",
+    )
+
+
+def same_anchors(student: Detector, teacher: Detector) -> None:
+    """Raise `Invalid` if the anchors of both, of which a cell has several, lie by other conventions."""
+    if student.anchors > 1 and hasattr(student, "conventions") and hasattr(teacher, "conventions"):
+        agree(
+            "conventions",
+            student.conventions,
+            teacher.conventions,
+            instead="anchors lie elsewhere by others; give both the same, or take a loss that reads features alone, "
+            "such as PKD",
+        )
 
 
 def can_be_valuable(student: Detector, vlr_weight: float) -> None:
@@ -40,12 +71,14 @@ def some_part(weights: Iterable[float], loss: str) -> None:
         )
 
 
-def agree(quantity: str, student: object, teacher: object) -> None:
-    """Raise `Invalid`, with both figures, unless student and teacher have the same."""
+def agree(
+    quantity: str, student: object, teacher: object, *, instead: str = "give both the same, or choose another loss"
+) -> None:
+    """Raise `Invalid`, with both figures and what to write `instead`, unless student and teacher have the same."""
     if student != teacher:
         raise Invalid(
             f"student and teacher must have the same {quantity}, but the student's is {student} "
-            f"and the teacher's is {teacher}: give both the same, or choose another loss"
+            f"and the teacher's is {teacher}: {instead}"
         )
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from trainers.call import Index, NonNegative
 from trainers.distill.adapters import adapter
 from trainers.distill.box_masks import Boxes, cells, every_box, home, size
-from trainers.distill.pair import agree, chosen, some_part
+from trainers.distill.pair import agree, chosen, same_strides, some_part
 from trainers.distill.soft import Temperature, full_precision, soft_kl
 from trainers.distill.squared_errors import errors_at, mean_count, total_of, where
 from trainers.distill.two_stage import region_weight
@@ -69,7 +69,7 @@ class TADF(nn.Module):
         self.selective = selective
         self.adapters = nn.ModuleList()
         if feature_weight:
-            agree("strides", student.strides, teacher.strides)
+            same_strides(student, teacher)
             self.strides = tuple(student.strides)
             numbers = range(len(self.strides))
             self.levels = chosen("levels", levels, numbers, default=numbers)

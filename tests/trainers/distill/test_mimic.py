@@ -337,10 +337,20 @@ def refused(student: Any, teacher: Any, message: str, **knobs: Any) -> tuple[str
 
 def test_a_network_without_proposals_is_refused_with_what_would_do() -> None:
     one, two = built("RetinaNet", "TinyResNet"), built("FasterRCNN", "TinyResNet")
-    refused(one, two, "the student has none: use a two-stage detector, such as FasterRCNN, or .* PKD or DeFeat")
-    refused(two, one, "needs proposals, and the teacher has none", proposer="teacher")
-    refused(two, one, "compares second stages, and the teacher has none", cls_weight=1.0)
-    refused(two, one, "compares second stages, and the teacher has none", box_weight=1.0)
+    where = refused(one, two, "the student has none: write proposer: teacher, .* FasterRCNN, or .* PKD$")
+    assert where == ("proposer",)
+    refused(two, one, "the teacher has none: write proposer: student", proposer="teacher")
+    assert refused(one, one, "the student has none: use a two-stage detector") == ()
+    for knob in ("cls_weight", "box_weight"):
+        says = f"{knob} compares second stages, and the teacher has none: leave {knob} out"
+        assert refused(two, one, says, **{knob: 1.0}) == (knob,)
+
+
+def test_what_is_said_of_a_student_without_proposals_leads_to_a_pair_that_fits() -> None:
+    gfl, faster_rcnn = (built(kind, {"ResNet": {"depth": 18}}) for kind in ("GFL", "FasterRCNN"))
+    refused(gfl, faster_rcnn, "write proposer: teacher")
+    refused(gfl, faster_rcnn, "write region: align", proposer="teacher")
+    assert Mimic(gfl, faster_rcnn, proposer="teacher", region="align").strides[0] == (8, 4)
 
 
 def test_a_student_with_proposals_of_its_own_can_mimic_a_one_stage_teacher() -> None:
