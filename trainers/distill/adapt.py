@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from trainers.call import Invalid
-from trainers.distill.pair import agree
+from trainers.distill.pair import agree, chosen
 from trainers.outputs import Detector
 
 EVERY = 100  # more levels than any pyramid has
@@ -30,12 +29,10 @@ def shared_levels(
 ) -> tuple[int, ...]:
     """The numbers of the levels to compare, 0 the finest: those wanted, or the first `default` that both have.
 
-    Raises `Invalid` for a level that one of them has not, and for one whose cells differ in size.
+    Raises `Invalid` for a level that one has not, that is named twice, or whose cells differ in size.
     """
     both = min(len(student.strides), len(teacher.strides))
-    levels = tuple(range(min(default, both))) if wanted is None else wanted
-    if not levels or max(levels) >= both:
-        raise Invalid(f"levels {list(levels)}: write one or more of 0 to {both - 1}", ("levels",))
+    levels = chosen("levels", wanted, range(both), default=range(min(default, both)))
     agree(
         "strides of the levels that are compared",
         tuple(student.strides[level] for level in levels),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trainers import workers
 from trainers.call import Count, Index, Invalid, NonNegative
 from trainers.distill import mimic_regions as regions
-from trainers.distill.pair import agree
+from trainers.distill.pair import agree, chosen
 from trainers.distill.soft import full_precision
 from trainers.outputs import Detector, Outputs, Targets
 
@@ -190,12 +190,10 @@ def shape(detector: Any, source: str) -> tuple[tuple[int, ...], tuple[int, ...]]
 def pairs(student: Any, teacher: Any, source: str, levels: tuple[int, ...] | None) -> list[tuple[int, int]]:
     """The numbers of the student's and the teacher's maps that are compared."""
     mine, taught = (len(shape(detector, source)[0]) for detector in (student, teacher))
-    both = min(mine, taught)
-    if levels is None:
-        return [(n, n) for n in range(both)] if source == "pyramid" else [(mine - 1, taught - 1)]
-    if not levels or max(levels) >= both or len(set(levels)) < len(levels):
-        raise Invalid(f"levels {list(levels)}: write one or more of 0 to {both - 1}, each once", ("levels",))
-    return [(n, n) for n in levels]
+    if levels is None and source == "backbone":
+        return [(mine - 1, taught - 1)]
+    numbers = range(min(mine, taught))
+    return [(n, n) for n in chosen("levels", levels, numbers, default=numbers)]
 
 
 def agree_for_crops(strides: list[tuple[int, int]]) -> None:
