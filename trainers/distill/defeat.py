@@ -22,12 +22,12 @@ from trainers.outputs import Network, Outputs, Targets
 class DeFeat(nn.Module):
     """The sum of three parts, each with weights of its own, of which 0 leaves out what it weighs:
 
-    - the pyramid: fg_weight * F + bg_weight * G, `decoupled`, where a level's foreground are the cells covered by
-      the boxes that belong to it, one level a box (`box_masks.home`). Adapters without ReLU.
-    - the backbone: the same with `backbone_fg_weight` and `backbone_bg_weight` on the maps of `stages`, 0 the finest,
-      where the foreground of each are the cells of all boxes (`box_masks.stage_masks`). Adapters with ReLU. And
-      `backbone_weight` * half the mean squared difference of whole maps, whatever they show: with 1, and the other
-      two 0, a re-implementation's variant, https://github.com/ModelTC/United-Perception
+    - the pyramid: foreground_weight * F + background_weight * G, `decoupled`, where a level's foreground are the cells
+      covered by the boxes that belong to it, one level a box (`box_masks.home`). Adapters without ReLU.
+    - the backbone: the same with `backbone_foreground_weight` and `backbone_background_weight` on the maps of `stages`,
+      0 the finest, where the foreground of each are the cells of all boxes (`box_masks.stage_masks`). Adapters with
+      ReLU. And `backbone_weight` * half the mean squared difference of whole maps, whatever they show: with 1, and
+      the other two 0, a re-implementation's variant, https://github.com/ModelTC/United-Perception
     - classes of regions, for two-stage detectors: `decoupled_kl` of the teacher's own samples of its own proposals.
 
     The defaults are those of the paper's best figure, on COCO: 4 and 16 on pyramid and backbone, there of the two
@@ -51,11 +51,11 @@ class DeFeat(nn.Module):
         student: Network,
         teacher: Network,
         *,
-        fg_weight: NonNegative = 4.0,
-        bg_weight: NonNegative = 16.0,
+        foreground_weight: NonNegative = 4.0,
+        background_weight: NonNegative = 16.0,
         levels: tuple[Index, ...] | None = None,
-        backbone_fg_weight: NonNegative = 4.0,
-        backbone_bg_weight: NonNegative = 16.0,
+        backbone_foreground_weight: NonNegative = 4.0,
+        backbone_background_weight: NonNegative = 16.0,
         backbone_weight: NonNegative = 0.0,
         stages: tuple[Index, ...] | None = None,
         cls_positive_weight: NonNegative | None = None,
@@ -64,8 +64,9 @@ class DeFeat(nn.Module):
         cls_negative_temperature: Temperature = 1.0,
     ) -> None:
         super().__init__()
-        self.neck_weights = (fg_weight, bg_weight)
-        self.masked_weights, self.whole_weight = (backbone_fg_weight, backbone_bg_weight), backbone_weight
+        self.neck_weights = (foreground_weight, background_weight)
+        self.masked_weights = (backbone_foreground_weight, backbone_background_weight)
+        self.whole_weight = backbone_weight
         self.cls_weights = tuple(
             region_weight(knob, weight, student, teacher, default=2.0, loss="DeFeat")
             for knob, weight in (
@@ -136,16 +137,20 @@ def alike(student: Network, teacher: Network, stages: tuple[int, ...] | None) ->
     if mine != its:
         raise Invalid(
             f"DeFeat compares the maps of the backbones, but the strides of the student's are {mine} and those of the "
-            f"teacher's {its}: set backbone_fg_weight, backbone_bg_weight and backbone_weight to 0"
+            f"teacher's {its}: set backbone_foreground_weight, backbone_background_weight and backbone_weight to 0"
         )
     numbers = range(len(mine))
     return chosen("stages", stages, numbers, default=numbers[-2:]), mine[0]
 
 
 def decoupled(
-    student: list[Tensor], teacher: list[Tensor], masks: list[Tensor], fg_weight: float, bg_weight: float
+    student: list[Tensor],
+    teacher: list[Tensor],
+    masks: list[Tensor],
+    foreground_weight: float,
+    background_weight: float,
 ) -> Tensor:
-    """fg_weight * half the mean squared difference over cells and channels in the masks, and the same outside.
+    """foreground_weight * half the mean squared difference over cells and channels in the masks, and the same outside.
 
     L of (B, C, H, W) twice and of (B, H, W) bool -> (): the mean over the levels. A level without such cells adds
     nothing.
@@ -153,11 +158,11 @@ def decoupled(
     counts = torch.stack([torch.stack([mask.sum(), (~mask).sum()]) for mask in masks])  # (L, 2)
     parts = []
     for mine, taught, mask, count in zip(student, teacher, masks, mean_count(counts, student[0]), strict=True):
-        fg, bg = fg_weight / (2 * mine.shape[1] * count[0]), bg_weight / (2 * mine.shape[1] * count[1])
-        if fg_weight and bg_weight:
+        fg, bg = foreground_weight / (2 * mine.shape[1] * count[0]), background_weight / (2 * mine.shape[1] * count[1])
+        if foreground_weight and background_weight:
             parts.append((cell_errors(mine, taught) * torch.where(mask, fg, bg)).sum())
         else:
-            strength, cell = (fg, where(mask)) if fg_weight else (bg, where(~mask))
+            strength, cell = (fg, where(mask)) if foreground_weight else (bg, where(~mask))
             parts.append(strength * errors_at(mine, taught, cell).sum())
     return torch.stack(parts).mean()
 

@@ -20,7 +20,7 @@ from trainers.distill.soft import Temperature, bernoulli_kl, full_precision, sof
 from trainers.distill.two_stage import has_two_stages
 from trainers.outputs import Detector, Outputs, Overlap, Targets, Truth
 
-Regions = Literal["teacher", "student"]
+Proposer = Literal["teacher", "student"]
 
 
 class KD(nn.Module):
@@ -51,9 +51,9 @@ class KD(nn.Module):
 
     **Two stages on both sides**, as of Faster R-CNN: then it is the K + 1 logits of the second stage, background first,
     that are compared, which a softmax trains, so one class will do. Both judge the same regions, each by its own
-    features: `regions` says whose proposals they are drawn from, by whose rule. The teacher's are those it would learn
-    from itself; the student's are drawn apart from those of its detection losses. The mean is over the regions of all
-    workers, and `normaliser` is not read. Regions beside the objects are in it.
+    features: `proposer` says whose proposals they are drawn from, and by whose rule. The teacher's are those it would
+    learn from itself; the student's are drawn apart from those of its detection losses. The mean is over the regions of
+    all workers, and `normaliser` is not read. Regions beside the objects are in it.
 
     A part of weight 0 is not computed.
     """
@@ -71,7 +71,7 @@ class KD(nn.Module):
         vlr_weight: NonNegative = 0.0,
         vlr_gamma: Fraction = 0.25,
         vlr_overlap: Overlap = "diou",
-        regions: Regions = "teacher",
+        proposer: Proposer = "teacher",
     ) -> None:
         super().__init__()
         self.two_stage = has_two_stages(student) and has_two_stages(teacher)
@@ -95,7 +95,7 @@ class KD(nn.Module):
         self.over_classes = over_classes
         self.normaliser = normaliser
         self.gamma, self.overlap = vlr_gamma, vlr_overlap
-        self.whose = regions
+        self.proposer = proposer
 
     def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """-> (), already weighted; an exact zero, with a zero gradient, where there is nothing to learn."""
@@ -116,7 +116,7 @@ class KD(nn.Module):
         """The loss of the second stages."""
         if not self.weight:
             return full_precision(student.features[0].flatten()[:0]).sum()
-        losses = self.divergence(*judged(student, teacher, truth, whose=self.whose))  # (R,)
+        losses = self.divergence(*judged(student, teacher, truth, proposer=self.proposer))  # (R,)
         return self.weight * sum_of_means(losses, losses.new_zeros(len(losses), dtype=torch.long), groups=1)
 
     def divergence(self, logits: Tensor, taught: Tensor) -> Tensor:
@@ -139,9 +139,9 @@ def check_two_stage(form: str, vlr_weight: float) -> None:
         raise Invalid("a second stage has no valuable region: vlr_weight must be 0", ("vlr_weight",))
 
 
-def judged(student: Outputs, teacher: Outputs, truth: Truth, *, whose: Regions) -> tuple[Tensor, Tensor]:
+def judged(student: Outputs, teacher: Outputs, truth: Truth, *, proposer: Proposer) -> tuple[Tensor, Tensor]:
     """What both second stages say of regions that one of them draws. -> class logits (R, K+1) twice."""
-    drawer = teacher if whose == "teacher" else student
+    drawer = teacher if proposer == "teacher" else student
     with torch.no_grad():
         boxes = drawer.by.sample(drawer.by.propose(drawer, truth.sizes), truth).boxes
         taught, _ = teacher.by.judge(teacher.features, boxes, truth.sizes)

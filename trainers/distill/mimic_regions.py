@@ -75,23 +75,23 @@ def coverage(cells: Tensor, image: Tensor, share: Tensor, *, images: int, height
     return found.unflatten(0, (images, height))
 
 
-def crop_distance(student: Tensor, teacher: Tensor, regions: Tensor, *, stride: int, normalise: bool) -> Tensor:
+def crop_distance(student: Tensor, teacher: Tensor, regions: Tensor, *, stride: int, per_value: bool) -> Tensor:
     """sum_i (1 / m_i) ||u_i - v_i||^2, u_i and v_i being what region i covers of two maps (B, C, H, W). -> ().
 
-    m_i is how many values that is; without `normalise` it is 1. It is the same as a sum over cells of the squared
+    m_i is how many values that is; without `per_value` it is 1. It is the same as a sum over cells of the squared
     difference, weighted by the 1 / m_i of all regions there, which costs no crop and no loop.
     """
     images, channels, height, width = student.shape
     cells = covered(regions.to(student.dtype), stride=stride, height=height, width=width)
     values = channels * (cells[:, 2:] - cells[:, :2]).prod(1)
-    share = 1 / values if normalise else torch.ones_like(values)
+    share = 1 / values if per_value else torch.ones_like(values)
     weight = coverage(cells, regions[:, 0].to(cells), share, images=images, height=height, width=width)
     return ((student - teacher).square().sum(1) * weight).sum()
 
 
-def region_distance(student: Tensor, teacher: Tensor, *, normalise: bool) -> Tensor:
+def region_distance(student: Tensor, teacher: Tensor, *, per_value: bool) -> Tensor:
     """The same for regions that have a size in common. (R, C, S) twice -> ()."""
-    return (student - teacher).square().sum() / (student[0].numel() if normalise and len(student) else 1)
+    return (student - teacher).square().sum() / (student[0].numel() if per_value and len(student) else 1)
 
 
 def aligned(features: Tensor, regions: Tensor, *, stride: int, size: int) -> Tensor:

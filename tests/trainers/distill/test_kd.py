@@ -284,7 +284,7 @@ def test_detectors_without_distributions_will_do(figures):
         {"normaliser": "none"},
         {"over_classes": "max"},
         {"vlr_weight": -1},
-        {"regions": "both"},
+        {"proposer": "both"},
     ],
 )
 def test_a_study_with_an_argument_out_of_range_is_refused_at_that_argument(args):

@@ -47,7 +47,9 @@ CASES: dict[str, Case] = {
     "CrossKD": Case("CrossKD", {}),
     "DeFeat": Case("DeFeat", {}),
     "DeFeat of objects alone": Case(
-        "DeFeat", {"nonzero": (3, ROWS)}, {"bg_weight": 0, "backbone_fg_weight": 0, "backbone_bg_weight": 0}
+        "DeFeat",
+        {"nonzero": (3, ROWS)},
+        {"background_weight": 0, "backbone_foreground_weight": 0, "backbone_background_weight": 0},
     ),
     "DeFeat, two stages": Case(
         "DeFeat",
