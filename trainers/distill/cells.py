@@ -9,8 +9,6 @@ from torch import Tensor
 
 from trainers.outputs import Targets, Truth
 
-SIDE = 8  # of the square around a cell that stands for what it may find, in strides
-
 
 class Cells(NamedTuple):
     """Level after level, row after row: the A cells of one image."""
@@ -37,20 +35,6 @@ def inside(grid: Cells, boxes: Tensor) -> Tensor:
     x, y = grid.centre.unbind(1)
     x1, y1, x2, y2 = boxes[:, :, None].unbind(1)
     return ((x > x1) & (x < x2) & (y > y1) & (y < y2)).any(0)
-
-
-def fine(grid: Cells, boxes: Tensor, valid: Tensor) -> Tensor:
-    """Which cells overlap one of the boxes (N, 4) by more than half as much as the one that overlaps it most.
-
-    A cell stands for the square of 8 strides around its centre, overlap is IoU, and `valid` (A,) says which cells
-    count. -> (A,) bool.
-    """
-    from torchvision.ops import box_iou  # seconds to import, and a plan compares no boxes
-
-    half = grid.stride[:, None] * (SIDE / 2)
-    squares = torch.cat([grid.centre - half, grid.centre + half], dim=1)
-    overlap = box_iou(boxes.to(squares), squares) * valid  # (N, A)
-    return (overlap > overlap.amax(1, keepdim=True) / 2).any(0)
 
 
 def valid_cells(targets: Targets, count: int) -> Tensor:

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers import workers
 from trainers.call import Index, NonNegative
-from trainers.distill.adapt import EVERY, Adapters, shared_levels
-from trainers.distill.pair import agree, dense
+from trainers.distill.adapters import Adapters
+from trainers.distill.means import mean_count
+from trainers.distill.pair import EVERY, agree, dense, shared_levels
 from trainers.distill.soft import Temperature, full_precision
 from trainers.outputs import Detector, Outputs, Targets
 
@@ -63,7 +63,7 @@ class CWD(nn.Module):
             for x, level in zip(adapted, self.levels, strict=True)
         ]
         total = torch.stack(losses).sum()
-        return self.weight * total / workers.mean(total.new_tensor(targets.images))
+        return self.weight * total / mean_count(targets.images, total)
 
 
 def channel_divergence(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from trainers.call import Index, Invalid, NonNegative
 from trainers.distill.adapters import adapter
 from trainers.distill.box_masks import Boxes, every_box, level_masks, stage_masks
+from trainers.distill.means import mean_count, nothing, total_of
 from trainers.distill.pair import agree, chosen, same_strides, some_part
 from trainers.distill.soft import Temperature, soft_kl
-from trainers.distill.squared_errors import cell_errors, errors_at, mean_count, total_of, where
-from trainers.distill.two_stage import region_weight
+from trainers.distill.squared_errors import cell_errors, errors_at, where
+from trainers.distill.two_stage import both_judge, drawn, region_weight
 from trainers.outputs import Network, Outputs, Targets
 
 
@@ -122,12 +123,10 @@ class DeFeat(nn.Module):
     def of_regions(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """The part on classes of regions, already weighted. -> ()."""
         truth = targets.truth
-        with torch.no_grad():
-            drawn = teacher.by.sample(teacher.by.propose(teacher, truth.sizes), truth)
-            taught, _ = teacher.by.judge(teacher.features, drawn.boxes, truth.sizes)
-        logits, _ = student.by.judge(student.features, drawn.boxes, truth.sizes)
+        found = drawn(teacher, truth, proposers=(teacher,))
+        (logits, _), (taught, _) = both_judge(student, teacher, found.boxes, truth)
         return decoupled_kl(
-            logits, taught, torch.cat(drawn.labels) > 0, weights=self.cls_weights, temperatures=self.temperatures
+            logits, taught, torch.cat(found.labels) > 0, weights=self.cls_weights, temperatures=self.temperatures
         )
 
 
@@ -181,11 +180,11 @@ def decoupled_kl(
     classes and the background, and the KL is the textbook's, a sum. `weights` and `temperatures`: of those that do,
     and of the others.
     """
-    total = student.new_zeros(())
+    total = nothing(student)
     for mask, weight, temperature in zip((positive, ~positive), weights, temperatures, strict=True):
         if weight:
             row = where(mask)
-            number = mean_count(torch.tensor(len(row), device=student.device), student)
+            number = mean_count(len(row), student)
             losses = soft_kl(student[row], teacher[row], temperature=temperature) * student.shape[1]
             total = total + weight * losses.sum() / number
     return total

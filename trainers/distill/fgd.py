@@ -13,12 +13,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainers import workers
 from trainers.call import Index, NonNegative, Positive
-from trainers.distill.adapt import EVERY, Adapters, shared_levels
+from trainers.distill.adapters import Adapters
 from trainers.distill.attention import Context, attention, attention_difference, weighted_difference
 from trainers.distill.cells import image_of
-from trainers.distill.pair import some_part
+from trainers.distill.means import mean_count, nothing
+from trainers.distill.pair import EVERY, shared_levels, some_part
 from trainers.distill.soft import full_precision
 from trainers.outputs import Detector, Outputs, Targets, Truth
 
@@ -99,12 +99,12 @@ class FGD(nn.Module):
             taught = [full_precision(teacher.features[level].detach()) for level in self.levels]
             losses = [self.level(number, *pair, targets) for number, pair in enumerate(zip(mine, taught, strict=True))]
             total = torch.stack(losses).sum()
-            return self.weight * total / workers.mean(total.new_tensor(targets.images))
+            return self.weight * total / mean_count(targets.images, total)
 
     def level(self, number: int, mine: Tensor, taught: Tensor, targets: Targets) -> Tensor:
         """What the features (B, C, H, W) of one of the levels cost, summed over the images. -> ()."""
         parts = self.parts
-        loss = mine[:0].sum()
+        loss = nothing(mine)
         theirs = attention(taught, temperature=self.temperature)
         if parts.foreground or parts.background:
             boxes = in_cells(targets.truth, mine, self.strides[number], self.scale)

@@ -13,11 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trainers import workers
 from trainers.call import Fraction, Invalid, NonNegative
+from trainers.distill.means import nothing, sum_of_means
 from trainers.distill.pair import agree, can_be_valuable, dense, same_anchors, same_strides
-from trainers.distill.soft import Temperature, bernoulli_kl, full_precision, soft_kl
-from trainers.distill.two_stage import has_two_stages
+from trainers.distill.soft import Temperature, bernoulli_kl, soft_kl
+from trainers.distill.two_stage import both_judge, drawn, has_two_stages
 from trainers.outputs import Detector, Outputs, Overlap, Targets, Truth
 
 Proposer = Literal["teacher", "student"]
@@ -102,7 +102,7 @@ class KD(nn.Module):
         if self.two_stage:
             return self.of_regions(student, teacher, targets.truth)
         mine, taught = student.class_rows(), teacher.class_rows()
-        total = full_precision(mine[targets.row[:0]]).sum()  # nothing, but a part of the student's graph
+        total = nothing(mine)
         if self.weight:
             losses = self.divergence(mine[targets.row], taught[targets.row])  # (P,)
             total = total + self.weight * self.mean(losses, targets.level, targets.levels)
@@ -115,8 +115,11 @@ class KD(nn.Module):
     def of_regions(self, student: Outputs, teacher: Outputs, truth: Truth) -> Tensor:
         """The loss of the second stages."""
         if not self.weight:
-            return full_precision(student.features[0].flatten()[:0]).sum()
-        losses = self.divergence(*judged(student, teacher, truth, proposer=self.proposer))  # (R,)
+            return nothing(student.features[0])
+        drawer = teacher if self.proposer == "teacher" else student
+        boxes = drawn(drawer, truth, proposers=(drawer,)).boxes
+        (logits, _), (taught, _) = both_judge(student, teacher, boxes, truth)
+        losses = self.divergence(logits, taught)  # (R,)
         return self.weight * sum_of_means(losses, losses.new_zeros(len(losses), dtype=torch.long), groups=1)
 
     def divergence(self, logits: Tensor, taught: Tensor) -> Tensor:
@@ -139,27 +142,7 @@ def check_two_stage(form: str, vlr_weight: float) -> None:
         raise Invalid("a second stage has no valuable region: vlr_weight must be 0", ("vlr_weight",))
 
 
-def judged(student: Outputs, teacher: Outputs, truth: Truth, *, proposer: Proposer) -> tuple[Tensor, Tensor]:
-    """What both second stages say of regions that one of them draws. -> class logits (R, K+1) twice."""
-    drawer = teacher if proposer == "teacher" else student
-    with torch.no_grad():
-        boxes = drawer.by.sample(drawer.by.propose(drawer, truth.sizes), truth).boxes
-        taught, _ = teacher.by.judge(teacher.features, boxes, truth.sizes)
-    logits, _ = student.by.judge(student.features, boxes, truth.sizes)
-    return logits, taught
-
-
 def level_of(outputs: Outputs, row: Tensor) -> Tensor:
     """The level of each row. (R,), as `Outputs.class_rows` counts -> (R,) of 0..L-1."""
     sizes = torch.tensor([outputs.anchors * x.shape[2] * x.shape[3] for x in outputs.cls], device=row.device)
     return torch.bucketize(row % sizes.sum(), sizes.cumsum(0), right=True)
-
-
-def sum_of_means(losses: Tensor, group: Tensor, *, groups: int) -> Tensor:
-    """The mean of each group over all workers, summed over the groups. (P,), (P,) of 0..groups-1 -> ().
-
-    A group is divided by its size on the average worker: averaged by DDP that is a mean over all of them.
-    Rows are divided before they are summed, so that an empty group is no 0 / 0.
-    """
-    sizes = workers.mean(losses.new_zeros(groups).index_add(0, group, torch.ones_like(losses)))
-    return (losses / sizes[group]).sum()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trainers import workers
 from trainers.call import Fraction, Invalid, NonNegative
+from trainers.distill.means import mean_count, mean_weight, nothing
 from trainers.distill.pair import agree, can_be_valuable, dense, same_anchors, same_strides
 from trainers.distill.soft import Temperature, full_precision, soft_kl
 from trainers.outputs import Detector, Outputs, Overlap, Region, Targets
@@ -99,7 +100,7 @@ class LD(nn.Module):
     def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """-> (), already weighted; an exact zero, with a zero gradient, where there is nothing to learn."""
         mine, taught = student.edge_rows(self.bins), teacher.edge_rows(self.bins)
-        total = full_precision(mine[targets.row[:0]]).sum()  # nothing, but a part of the student's graph
+        total = nothing(mine)
         for weight, region in self.regions(student, targets):
             losses = edge_kl(mine[region.row], taught[region.row], temperature=self.temperature, edges=self.edges)
             counts = scores(student, region.row) if region.weight is None else region.weight
@@ -142,5 +143,5 @@ def strength(counts: Tensor, *, images: int, normaliser: Normaliser) -> Tensor |
     if normaliser == "reference":
         return workers.count()
     if normaliser == "per_image":
-        return PUBLISHED_IMAGES / workers.mean(counts.new_full((), images))
-    return 1 / workers.mean(counts.sum()).clamp(min=1e-6)
+        return PUBLISHED_IMAGES / mean_count(images, counts)
+    return 1 / mean_weight(counts)

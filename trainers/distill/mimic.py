@@ -12,11 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from trainers import workers
 from trainers.call import Count, Index, Invalid, NonNegative
 from trainers.distill import mimic_regions as regions
+from trainers.distill.box_masks import home
+from trainers.distill.means import mean_count, nothing
 from trainers.distill.pair import agree, chosen
 from trainers.distill.soft import full_precision
+from trainers.distill.two_stage import both_judge
 from trainers.outputs import Detector, Outputs, Targets
 
 
@@ -94,7 +96,7 @@ class Mimic(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """-> (), already weighted; an exact zero, with a zero gradient, where nothing is proposed."""
-        total = full_precision(student.features[0][:0]).sum()
+        total = nothing(student.features[0])
         if not (self.weight or self.cls_weight or self.box_weight):
             return total
         boxes = self.choose(student if self.proposer == "student" else teacher, targets)
@@ -102,8 +104,7 @@ class Mimic(nn.Module):
             total = total + self.weight * self.imitation(student, teacher, regions.numbered(boxes))
         if self.cls_weight or self.box_weight:
             total = total + self.supervision(student, teacher, boxes, targets)
-        number = workers.mean(total.new_tensor(sum(map(len, boxes))))
-        return total / (2 * number.clamp(min=1e-6))
+        return total / (2 * mean_count(sum(map(len, boxes)), total))
 
     @torch.no_grad()
     def choose(self, outputs: Outputs, targets: Targets) -> list[Tensor]:
@@ -116,7 +117,7 @@ class Mimic(nn.Module):
 
     def imitation(self, student: Outputs, teacher: Outputs, where: Tensor) -> Tensor:
         """sum_i (1 / m_i) ||u_i - r(v_i)||^2 over regions (R, 5), a mean over the levels if there are several. -> ()"""
-        level = regions.fitting(where, finest=self.strides[0][0], levels=len(self.pairs)) if self.by_size else None
+        level = home(where[:, 1:], [mine for mine, _ in self.strides], inclusive=False) if self.by_size else None
         found = []
         with torch.autocast(where.device.type, enabled=False):
             for number, ((mine, taught), adapt) in enumerate(zip(self.pairs, self.adapters, strict=True)):
@@ -140,11 +141,9 @@ class Mimic(nn.Module):
 
     def supervision(self, student: Outputs, teacher: Outputs, boxes: list[Tensor], targets: Targets) -> Tensor:
         """What the two second stages differ in, weighted and summed over the regions, B of (N, 4). -> ()."""
-        sizes = targets.truth.sizes
-        logits, deltas = map(full_precision, student.by.judge(student.features, boxes, sizes))
-        with torch.no_grad():
-            right, moved = map(full_precision, teacher.by.judge(teacher.features, boxes, sizes))
-        total = logits[:0].sum()
+        said, taught = both_judge(student, teacher, boxes, targets.truth)
+        (logits, deltas), (right, moved) = map(full_precision, said), map(full_precision, taught)
+        total = nothing(logits)
         if self.cls_weight:
             total = total + self.cls_weight * regions.class_distance(logits, right)
         if self.box_weight:

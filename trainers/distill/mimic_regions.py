@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainers.distill.squared_errors import cell_errors
+
 POSITIVE = 0.5  # the overlap with a real box from which on a proposal is positive
-SIDE = 14  # strides: regions of this side up to twice of it are read from a level; 56 pixels where a cell has 4
 BINS = (1, 2, 4)  # along each side of a region, level by level of the spatial pyramid
 
 
@@ -38,14 +39,6 @@ def chosen(proposed: Tensor, real: Tensor, *, count: int, balanced: bool) -> Ten
 def numbered(boxes: list[Tensor]) -> Tensor:
     """B of (N, 4) -> regions (R, 5), image after image."""
     return torch.cat([F.pad(box, (1, 0), value=image) for image, box in enumerate(boxes)])
-
-
-def fitting(regions: Tensor, *, finest: int, levels: int) -> Tensor:
-    """floor(log2(side / 56)) where the finest stride is 4, clamped to the levels: as in Lin et al., "Feature Pyramid
-    Networks for Object Detection", equation 1, https://arxiv.org/abs/1612.03144. (R, 5) -> (R,)."""
-    side = (regions[:, 3:] - regions[:, 1:3]).prod(1).sqrt()
-    # A side of exactly twice as many strides must not be rounded down.
-    return ((side / (SIDE * finest)).log2() + 1e-6).floor().clamp(0, levels - 1).long()
 
 
 def covered(regions: Tensor, *, stride: int, height: int, width: int) -> Tensor:
@@ -86,12 +79,12 @@ def crop_distance(student: Tensor, teacher: Tensor, regions: Tensor, *, stride: 
     values = channels * (cells[:, 2:] - cells[:, :2]).prod(1)
     share = 1 / values if per_value else torch.ones_like(values)
     weight = coverage(cells, regions[:, 0].to(cells), share, images=images, height=height, width=width)
-    return ((student - teacher).square().sum(1) * weight).sum()
+    return (cell_errors(student, teacher) * weight).sum()
 
 
 def region_distance(student: Tensor, teacher: Tensor, *, per_value: bool) -> Tensor:
     """The same for regions that have a size in common. (R, C, S) twice -> ()."""
-    return (student - teacher).square().sum() / (student[0].numel() if per_value and len(student) else 1)
+    return cell_errors(student, teacher).sum() / (student[0].numel() if per_value and len(student) else 1)
 
 
 def aligned(features: Tensor, regions: Tensor, *, stride: int, size: int) -> Tensor:

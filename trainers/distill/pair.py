@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from trainers.call import Invalid
 from trainers.outputs import Detector
 
+EVERY = 100  # more levels than any pyramid has
+
 
 def dense(student: Detector, teacher: Detector, loss: str, *, instead: str = "") -> None:
     """Raise `Invalid` unless both say at each cell which class they see, in as many predictions a cell.
@@ -91,3 +93,22 @@ def chosen(
     if not wanted or not set(wanted) <= set(numbers) or len(set(wanted)) < len(wanted):
         raise Invalid(f"{knob} {list(wanted)}: write one or more of {numbers[0]} to {numbers[-1]}, each once", (knob,))
     return tuple(sorted(wanted))
+
+
+def shared_levels(
+    student: Detector, teacher: Detector, wanted: tuple[int, ...] | None, *, default: int
+) -> tuple[int, ...]:
+    """The numbers of the levels to compare, 0 the finest: those wanted, or the first `default` that both have.
+
+    Raises `Invalid` for a level that one has not, that is named twice, or whose cells differ in size.
+    """
+    both = min(len(student.strides), len(teacher.strides))
+    levels = chosen("levels", wanted, range(both), default=range(min(default, both)))
+    agree(
+        "strides of the levels that are compared",
+        tuple(student.strides[level] for level in levels),
+        tuple(teacher.strides[level] for level in levels),
+        instead="they follow from the backbone and the detector's extra, and levels are paired by number; give both "
+        "the same, or take PKD, which takes any",
+    )
+    return levels

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from trainers.call import Index, NonNegative
 from trainers.distill.adapters import adapter
 from trainers.distill.box_masks import Boxes, cells, every_box, home, size
+from trainers.distill.means import mean_count, total_of
 from trainers.distill.pair import agree, chosen, same_strides, some_part
 from trainers.distill.soft import Temperature, full_precision, soft_kl
-from trainers.distill.squared_errors import errors_at, mean_count, total_of, where
-from trainers.distill.two_stage import region_weight
+from trainers.distill.squared_errors import errors_at, where
+from trainers.distill.two_stage import both_judge, drawn, region_weight
 from trainers.outputs import Detector, Outputs, Targets
 
 
@@ -101,17 +102,10 @@ class TADF(nn.Module):
 
     def of_regions(self, student: Outputs, teacher: Outputs, targets: Targets) -> list[Tensor]:
         """The parts on regions, each () and already weighted."""
-        truth, mine, its = targets.truth, student.by, teacher.by
-        with torch.no_grad():
-            proposed = [
-                torch.cat(both)
-                for both in zip(mine.propose(student, truth.sizes), its.propose(teacher, truth.sizes), strict=True)
-            ]
-            drawn = mine.sample(proposed, truth)
-            taught = its.judge(teacher.features, drawn.boxes, truth.sizes)
-        said = mine.judge(student.features, drawn.boxes, truth.sizes)
-        labels = torch.cat(drawn.labels)
-        number = mean_count(torch.tensor(len(labels), device=labels.device), said[0])
+        found = drawn(student, targets.truth, proposers=(student, teacher))
+        said, taught = both_judge(student, teacher, found.boxes, targets.truth)
+        labels = torch.cat(found.labels)
+        number = mean_count(len(labels), said[0])
         parts = []
         if self.cls_weight:
             losses = class_losses(said[0], taught[0], labels, temperature=self.temperature, selective=self.selective)
@@ -119,7 +113,7 @@ class TADF(nn.Module):
         if self.box_weight:
             positive = where(labels > 0)
             deltas, lesson = (x.unflatten(1, (-1, 4))[positive, labels[positive]] for x in (said[1], taught[1]))
-            losses = box_losses(deltas, lesson, torch.cat(drawn.deltas)[positive], selective=self.selective)
+            losses = box_losses(deltas, lesson, torch.cat(found.deltas)[positive], selective=self.selective)
             parts.append(self.box_weight * losses.sum() / number)
         return parts
 

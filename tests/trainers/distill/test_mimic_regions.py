@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from trainers.detectors.proposals import CONVENTIONS
 from trainers.detectors.regions import Pooler
 from trainers.distill import mimic_regions as regions
+from trainers.distill.box_masks import home
 
 STRIDE, HEIGHT, WIDTH = 8, 5, 7  # of the maps here: images of 40 x 56 pixels
 
@@ -109,8 +110,9 @@ def test_a_region_is_on_the_level_that_a_two_stage_detector_reads_it_from(
 ) -> None:
     sides = [*sides, (112.0, 112.0), (56.0, 224.0), (111.9, 112.0), (0.0, 3.0), (448.0, 448.0)]
     boxes = torch.tensor([(3.0, 5.0, 3 + width, 5 + height) for width, height in sides])
-    pooler = Pooler(tuple(finest * 2**n for n in range(4)), 7, CONVENTIONS["mmdetection"])
-    found = regions.fitting(regions.numbered([boxes]), finest=finest, levels=4)
+    strides = tuple(finest * 2**n for n in range(4))
+    pooler = Pooler(strides, 7, CONVENTIONS["mmdetection"])
+    found = home(boxes, strides, inclusive=False)
     assert torch.equal(found, pooler.level(boxes))
 
 

@@ -1,28 +1,10 @@
-"""Adapters make a student's pyramid as wide as its teacher's, and only levels that fit are compared."""
+"""Only levels that fit are compared."""
 
 import pytest
-import torch
-from torch import nn
 
 from tests.trainers.distill.figures import Figures
 from trainers.call import Invalid
-from trainers.distill.adapt import EVERY, Adapters, shared_levels
-
-
-def test_of_equal_width_they_change_nothing_and_have_nothing_to_learn() -> None:
-    adapt = Adapters(4, 4, levels=2)
-    features = [torch.rand(1, 4, 2, 2), torch.rand(1, 4, 1, 1)]
-    assert all(x is y for x, y in zip(adapt(features), features, strict=True))
-    assert not list(adapt.parameters())
-
-
-def test_of_another_width_each_level_has_a_convolution_of_its_own() -> None:
-    adapt = Adapters(4, 6, levels=2)
-    features = [torch.rand(1, 4, 2, 2), torch.rand(1, 4, 1, 1)]
-    assert [x.shape for x in adapt(features)] == [(1, 6, 2, 2), (1, 6, 1, 1)]
-    assert [tuple(p.shape) for p in adapt.parameters()] == [(6, 4, 1, 1), (6,)] * 2
-    first, second = adapt
-    assert isinstance(first, nn.Conv2d) and not torch.equal(first.weight, second.weight)
+from trainers.distill.pair import EVERY, shared_levels
 
 
 def test_levels_are_those_wanted_or_the_first_that_both_have() -> None:
