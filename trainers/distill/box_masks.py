@@ -37,6 +37,12 @@ def every_box(truth: Truth) -> Boxes:
     return Boxes(torch.cat(truth.boxes), torch.cat(image), len(truth.boxes))
 
 
+def by_level(boxes: Boxes, level: Tensor, levels: int) -> list[Boxes]:
+    """Those of each level, given the level (N,) of each. How many they are is waited for, once."""
+    counts = (level[:, None] == torch.arange(levels, device=level.device)).sum(0).tolist()
+    return [boxes.at(index) for index in level.argsort(stable=True).split(counts)]
+
+
 def home(box: Tensor, strides: Sequence[int], *, inclusive: bool = True) -> Tensor:
     """The level that each box belongs to. (N, 4) -> (N,) of 0..L-1.
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainers.outputs import Targets, Truth
+from trainers.outputs import Targets
 
 
 class Cells(NamedTuple):
@@ -46,9 +46,3 @@ def positive_cells(targets: Targets, count: int) -> Tensor:
     """Which of the `count` cells of each image answer for a box with one of their anchors. -> (B, count) bool."""
     found = torch.zeros_like(targets.valid).index_fill(0, targets.row, True)
     return found.view(targets.images, count, -1).any(2)
-
-
-def image_of(truth: Truth) -> Tensor:
-    """The number of the image that each box is in, image by image. -> (N,)."""
-    counts = torch.tensor([len(boxes) for boxes in truth.boxes])
-    return torch.arange(len(counts)).repeat_interleave(counts).to(truth.boxes[0].device)

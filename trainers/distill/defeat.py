@@ -102,23 +102,20 @@ class DeFeat(nn.Module):
             masks = level_masks(boxes, self.strides, self.levels, mine)
             parts.append(decoupled(mine, taught, masks, *self.neck_weights))
         if len(self.backbone):
-            parts += self.of_backbone(student, teacher, boxes)
+            parts.append(self.of_backbone(student, teacher, boxes))
         if any(self.cls_weights):
             parts.append(self.of_regions(student, teacher, targets))
         return total_of(parts, student)
 
-    def of_backbone(self, student: Outputs, teacher: Outputs, boxes: Boxes) -> list[Tensor]:
-        """The parts on the backbone's maps, each () and already weighted."""
+    def of_backbone(self, student: Outputs, teacher: Outputs, boxes: Boxes) -> Tensor:
+        """The part on the backbone's maps, already weighted. -> ()."""
         mine = [adapt(student.maps[stage]) for adapt, stage in zip(self.backbone, self.stages, strict=True)]
         taught = [teacher.maps[stage] for stage in self.stages]
-        parts = []
         if any(self.masked_weights):
             masks = stage_masks(boxes, self.finest, student.maps[0], mine)
-            parts.append(decoupled(mine, taught, masks, *self.masked_weights))
-        if self.whole_weight:
-            everywhere = [torch.ones_like(x[:, 0], dtype=torch.bool) for x in mine]
-            parts.append(decoupled(mine, taught, everywhere, self.whole_weight, self.whole_weight))
-        return parts
+        else:
+            masks = [torch.ones_like(x[:, 0], dtype=torch.bool) for x in mine]
+        return decoupled(mine, taught, masks, *self.masked_weights, self.whole_weight)
 
     def of_regions(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """The part on classes of regions, already weighted. -> ()."""
@@ -146,22 +143,24 @@ def decoupled(
     student: list[Tensor],
     teacher: list[Tensor],
     masks: list[Tensor],
-    foreground_weight: float,
-    background_weight: float,
+    inner: float,
+    outer: float,
+    whole: float = 0.0,
 ) -> Tensor:
-    """foreground_weight * half the mean squared difference over cells and channels in the masks, and the same outside.
+    """inner * half the mean squared difference over cells and channels in the masks, outer * that outside, whole * all.
 
     L of (B, C, H, W) twice and of (B, H, W) bool -> (): the mean over the levels. A level without such cells adds
     nothing.
     """
-    counts = torch.stack([torch.stack([mask.sum(), (~mask).sum()]) for mask in masks])  # (L, 2)
+    counts = torch.stack([torch.stack([mask.sum(), (~mask).sum()]) for mask in masks])
+    counts = mean_count(torch.cat([counts, counts.sum(1, keepdim=True)], dim=1), student[0])  # (L, 3)
     parts = []
-    for mine, taught, mask, count in zip(student, teacher, masks, mean_count(counts, student[0]), strict=True):
-        fg, bg = foreground_weight / (2 * mine.shape[1] * count[0]), background_weight / (2 * mine.shape[1] * count[1])
-        if foreground_weight and background_weight:
-            parts.append((cell_errors(mine, taught) * torch.where(mask, fg, bg)).sum())
+    for mine, taught, mask, count in zip(student, teacher, masks, counts, strict=True):
+        fg, bg, every = (w / (2 * mine.shape[1] * n) for w, n in zip((inner, outer, whole), count, strict=True))
+        if whole or (inner and outer):
+            parts.append((cell_errors(mine, taught) * (torch.where(mask, fg, bg) + every)).sum())
         else:
-            strength, cell = (fg, where(mask)) if foreground_weight else (bg, where(~mask))
+            strength, cell = (fg, where(mask)) if inner else (bg, where(~mask))
             parts.append(strength * errors_at(mine, taught, cell).sum())
     return torch.stack(parts).mean()
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trainers.call import Index, NonNegative
 from trainers.distill.adapters import adapter
-from trainers.distill.box_masks import Boxes, every_box, home, size
+from trainers.distill.box_masks import Boxes, by_level, every_box, home, size
 from trainers.distill.means import mean_count, total_of
 from trainers.distill.near import near
 from trainers.distill.pair import chosen, same_strides
@@ -86,9 +86,8 @@ class FGFI(nn.Module):
         grids = [(self.strides[level], size(x)) for level, x in zip(self.levels, maps, strict=True)]
         if not self.assigned:
             return near(boxes, grids, phi=self.phi, inclusive=self.inclusive)
-        level = home(boxes.box, self.strides)
+        of_level = by_level(boxes, home(boxes.box, self.strides), len(self.strides))
         masks = []
         for number, grid in zip(self.levels, grids, strict=True):
-            here = boxes.at((level == number).nonzero().squeeze(1))
-            masks += near(here, [grid], phi=self.phi, inclusive=self.inclusive)
+            masks += near(of_level[number], [grid], phi=self.phi, inclusive=self.inclusive)
         return masks

@@ -8,6 +8,7 @@ https://arxiv.org/abs/2102.12252
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -144,5 +145,8 @@ def check_two_stage(form: str, vlr_weight: float) -> None:
 
 def level_of(outputs: Outputs, row: Tensor) -> Tensor:
     """The level of each row. (R,), as `Outputs.class_rows` counts -> (R,) of 0..L-1."""
-    sizes = torch.tensor([outputs.anchors * x.shape[2] * x.shape[3] for x in outputs.cls], device=row.device)
-    return torch.bucketize(row % sizes.sum(), sizes.cumsum(0), right=True)
+    *ends, every = accumulate(outputs.anchors * x.shape[2] * x.shape[3] for x in outputs.cls)
+    place, level = row % every, torch.zeros_like(row)
+    for end in ends:  # compared with numbers of the host: a tensor made of them would be waited for
+        level += place >= end
+    return level

@@ -46,10 +46,10 @@ def covered(regions: Tensor, *, stride: int, height: int, width: int) -> Tensor:
 
     At least one cell, and none that the map does not have.
     """
-    end = regions.new_tensor([width, height])
-    first = (regions[:, 1:3] / stride).floor().clamp(min=0).minimum(end - 1)
-    last = (regions[:, 3:] / stride).ceil().maximum(first + 1).minimum(end)
-    return torch.cat([first, last], dim=1)
+    left, upper, right, lower = (regions[:, 1:] / stride).unbind(1)
+    x, y = (low.floor().clamp(min=0, max=end - 1) for low, end in ((left, width), (upper, height)))
+    right, lower = right.ceil().maximum(x + 1).clamp(max=width), lower.ceil().maximum(y + 1).clamp(max=height)
+    return torch.stack([x, y, right, lower], dim=1)
 
 
 def coverage(cells: Tensor, image: Tensor, share: Tensor, *, images: int, height: int, width: int) -> Tensor:

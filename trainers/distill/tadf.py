@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from trainers.call import Index, NonNegative
 from trainers.distill.adapters import adapter
-from trainers.distill.box_masks import Boxes, cells, every_box, home, size
+from trainers.distill.box_masks import Boxes, by_level, cells, every_box, home, size
 from trainers.distill.means import mean_count, total_of
 from trainers.distill.pair import agree, chosen, same_strides, some_part
 from trainers.distill.soft import Temperature, full_precision, soft_kl
@@ -89,11 +89,11 @@ class TADF(nn.Module):
 
     def of_features(self, student: Outputs, teacher: Outputs, boxes: Boxes) -> Tensor:
         """Half the weighted mean squared difference of the pyramids. -> ()."""
-        level = home(boxes.box, self.strides)
+        of_level = by_level(boxes, home(boxes.box, self.strides), len(self.strides))
         errors, weights = [], []
         for adapt, number in zip(self.adapters, self.levels, strict=True):
             mine, taught = adapt(student.features[number]), teacher.features[number]
-            weight = gaussians(boxes, self.strides[number], size(mine), counted=level == number)
+            weight = gaussians(of_level[number], self.strides[number], size(mine))
             cell = where(weight > 0)
             weights.append(weight.flatten()[cell])
             errors.append(weights[-1] * errors_at(mine, taught, cell) / mine.shape[1])
@@ -118,16 +118,16 @@ class TADF(nn.Module):
         return parts
 
 
-def gaussians(boxes: Boxes, stride: int, shape: tuple[int, int], *, counted: Tensor) -> Tensor:
+def gaussians(boxes: Boxes, stride: int, shape: tuple[int, int]) -> Tensor:
     """How much each cell of a map of this (height, width) counts, 0..1. -> (B, H, W).
 
     In the rectangle of w * h cells that a box covers: exp(-(x / (w / 2))^2 / 2 - (y / (h / 2))^2 / 2), with x and y
-    from its middle to the cell's; elsewhere 0. `counted` (N,) bool: other boxes are left out.
+    from its middle to the cell's; elsewhere 0.
     """
     x1, y1, x2, y2 = cells(boxes.box, stride, shape).unbind(1)
     height, width = shape
     down, right = bell(y1, y2, height), bell(x1, x2, width)
-    weight = (down * counted[:, None])[:, :, None] * right[:, None, :]  # (N, H, W)
+    weight = down[:, :, None] * right[:, None, :]  # (N, H, W)
     highest = weight.new_zeros(boxes.images, height, width)
     return highest.scatter_reduce(0, boxes.image[:, None, None].expand_as(weight), weight, "amax")
 

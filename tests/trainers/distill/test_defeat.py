@@ -53,6 +53,15 @@ def by_cells(student: Tensor, teacher: Tensor, inside: Tensor, fg: float, bg: fl
 
 
 @pytest.mark.parametrize("weights", [(4.0, 16.0), (3.0, 0.0), (0.0, 12.0)])
+def test_whole_maps_are_added_to_what_the_masks_say(weights: tuple[float, float]) -> None:
+    students, teachers = ([draw(seed, 2, 3, 4, 5), draw(seed + 1, 2, 3, 2, 3)] for seed in (0, 7))
+    masks = [mask(3, 2, 4, 5), mask(4, 2, 2, 3)]
+    whole = sum(5.0 * (s - t).square().mean() / 2 for s, t in zip(students, teachers, strict=True)) / 2
+    expected = decoupled(students, teachers, masks, *weights) + whole
+    torch.testing.assert_close(decoupled(students, teachers, masks, *weights, 5.0), expected)
+
+
+@pytest.mark.parametrize("weights", [(4.0, 16.0), (3.0, 0.0), (0.0, 12.0)])
 def test_it_is_what_a_loop_over_cells_finds(weights: tuple[float, float]) -> None:
     students, teachers = ([draw(seed, 2, 3, 4, 5), draw(seed + 1, 2, 3, 2, 3)] for seed in (0, 7))
     masks = [mask(3, 2, 4, 5), mask(4, 2, 2, 3)]
