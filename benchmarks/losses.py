@@ -53,7 +53,12 @@ class Case(NamedTuple):
     plain: plain.Plain | None = None
 
 
-REGIONS_ALONE = {"backbone_fg_weight": 0.0, "backbone_bg_weight": 0.0, "fg_weight": 0.0, "bg_weight": 0.0}
+REGIONS_ALONE = {
+    "backbone_foreground_weight": 0.0,
+    "backbone_background_weight": 0.0,
+    "foreground_weight": 0.0,
+    "background_weight": 0.0,
+}
 CASES = {
     "LD": Case("LD", plain=plain.dense_ld),
     "LD, main region": Case("LD", args={"vlr_weight": 0.0}, plain=plain.dense_ld),

@@ -234,7 +234,7 @@ def cropped_mimic(loss: Any, student: Outputs, teacher: Outputs, targets: Target
     """A loop over proposals, each cut out of both maps."""
     with torch.no_grad():
         regions = loss.choose(student, targets)
-    mine = [regress(student.features[n]) for regress, (n, _) in zip(loss.regressions, loss.pairs, strict=True)]
+    mine = [regress(student.features[n]) for regress, (n, _) in zip(loss.adapters, loss.pairs, strict=True)]
     total: Any = 0
     for image, boxes in enumerate(regions):
         for x1, y1, x2, y2 in boxes.tolist():
