@@ -1,11 +1,15 @@
-"""One thread for all tests of the trainers, and the taught stage that the tests of the worker begin with."""
+"""One thread for all tests of the trainers, a process with another device, and the taught stage that the tests of the
+worker begin with."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 
+from tests.trainers import pretend_device
 from tests.trainers.works import ROOT, TAUGHT, run
 from trainers.data.batches import Batch, Batches
 from trainers.store import Result
@@ -18,6 +22,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def elsewhere() -> Iterator[Callable[..., Any]]:
+    """Calls a module's function with these arguments in a process that has the device that is not there."""
+    with mp.get_context("spawn").Pool(1, initializer=pretend_device.begin) as process:
+        yield lambda function, *args: process.apply(function, args)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """A device that is not there: numbers stay on the CPU, and whoever mixes them with the CPU's is told, as by a GPU.
 
 It is torch's backend for others to fill, under a name of our own. A tensor on it wraps one on the CPU, where every
-operation runs.
+operation runs. It must be there before a process computes its first gradient, and is then what torch calls the
+accelerator: hence the tests' fixture `elsewhere`, a process of its own.
 """
 
 from collections.abc import Iterable
@@ -52,7 +53,11 @@ def run(func: Any, *args: Any, **kwargs: Any) -> Any:
     """An operation of which a tensor, or what is to be made, is on the device."""
     kind = func.overloadpacket
     if kind not in COPIES:
-        refuse_mixtures(func, trees.tree_leaves((args[:1] if kind in INDEXED else args, kwargs)))
+        values = trees.tree_leaves((args, kwargs))
+        if kind in INDEXED:  # with what may be on the CPU
+            free = {id(x) for x in trees.tree_leaves(args[1]) if not isinstance(x, Pretended)}
+            values = [x for x in values if id(x) not in free]
+        refuse_mixtures(func, values)
     asked = kwargs.get("device")
     if asked is not None:
         kwargs = {**kwargs, "device": CPU}
@@ -85,16 +90,20 @@ class Module:
 
 
 def device() -> torch.device:
-    """The device, made at the first call."""
-    if not LIBRARIES:
-        backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=Module())
-        every, aten = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
-        every.fallback(run, "PrivateUse1")
-        for kind in ALONE:
-            for overload in (getattr(kind, name) for name in kind.overloads() if not name.endswith("out")):
-                aten.impl(overload.name(), partial(run, overload), "PrivateUse1")
-        LIBRARIES.extend((every, aten))
+    """The device, in a process where `begin` made it."""
     return torch.device(NAME, 0)
+
+
+def begin() -> None:
+    """Make the device."""
+    torch.set_num_threads(1)
+    backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=Module())
+    every, aten = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
+    every.fallback(run, "PrivateUse1")
+    for kind in ALONE:
+        for overload in (getattr(kind, name) for name in kind.overloads() if not name.endswith("out")):
+            aten.impl(overload.name(), partial(run, overload), "PrivateUse1")
+    LIBRARIES.extend((every, aten))
 
 
 LIBRARIES: list[torch.library.Library] = []  # forget what they registered when they go

@@ -268,10 +268,7 @@ def test_losses_under_autocast_are_float32_and_those_of_the_same_outputs_without
             assert torch.equal(inside[loss_name], loss), loss_name
 
 
-@EVERY
-def test_on_another_device_it_mixes_no_tensor_with_the_cpus_and_computes_the_same(
-    name: str, own: dict[str, Any]
-) -> None:
+def check_twin_on_another_device(name: str, own: dict[str, Any]) -> None:
     images, truth = noise((64, 64), (33, 50), (64, 64), padded=(64, 64))
     truth.boxes[2], truth.labels[2] = truth.boxes[2][:0], truth.labels[2][:0]
     model = make(name, own, score_threshold=0.001)
@@ -292,6 +289,13 @@ def test_on_another_device_it_mixes_no_tensor_with_the_cpus_and_computes_the_sam
         assert len(one.boxes) > 0 and one.boxes.device.type == pretend_device.NAME
         torch.testing.assert_close(one.boxes.cpu(), other.boxes)
         assert torch.equal(one.labels.cpu(), other.labels)
+
+
+@EVERY
+def test_on_another_device_it_mixes_no_tensor_with_the_cpus_and_computes_the_same(
+    elsewhere: Callable[..., None], name: str, own: dict[str, Any]
+) -> None:
+    elsewhere(check_twin_on_another_device, name, own)
 
 
 @ONCE
