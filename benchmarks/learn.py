@@ -39,7 +39,7 @@ OWN: dict[str, tuple[dict[str, Any], float]] = {  # arguments, and the learning 
     "RepPoints": ({}, 0.008),
     "FasterRCNN": ({"extra": 1}, 0.002),
     "MaskRCNN": ({"extra": 1}, 0.002),
-    "MimicDet": ({}, 0.004),
+    "MimicDet": ({"mined": 16, "sampled": 16, "mimicked": 8}, 0.004),
 }
 
 

@@ -54,7 +54,12 @@ class Case(NamedTuple):
     plain: plain.Plain | None = None
 
 
-REGIONS_ALONE = {"backbone_fg_weight": 0.0, "backbone_bg_weight": 0.0, "fg_weight": 0.0, "bg_weight": 0.0}
+REGIONS_ALONE = {
+    "backbone_foreground_weight": 0.0,
+    "backbone_background_weight": 0.0,
+    "foreground_weight": 0.0,
+    "background_weight": 0.0,
+}
 CASES = {
     "LD": Case("LD", plain=plain.dense_ld),
     "LD, main region": Case("LD", args={"vlr_weight": 0.0}, plain=plain.dense_ld),
@@ -136,7 +141,7 @@ def said(detector: Network, *, grad: bool) -> Outputs:
             return torch.randn(value.shape, device=DEVICE).mul_(scale).add_(shift).requires_grad_(grad)
         if isinstance(value, dict):
             return {key: leaves(one, 0.1 if key == "deltas" else 1.0) for key, one in value.items()}
-        return [leaves(one, scale, shift) for one in value]
+        return type(value)(leaves(one, scale, shift) for one in value)
 
     made = {name: leaves(getattr(shapes, name), shift=-4.0 if name == "cls" else 0.0) for name in SAID}
     return replace(shapes, **made, by=detector)

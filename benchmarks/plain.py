@@ -236,7 +236,7 @@ def cropped_mimic(loss: Any, student: Outputs, teacher: Outputs, targets: Target
         regions = loss.choose(student, targets)
     errors = [
         (regress(student.features[mine]) - teacher.features[its]).square().mean(1)
-        for regress, (mine, its) in zip(loss.regressions, loss.pairs, strict=True)
+        for regress, (mine, its) in zip(loss.adapters, loss.pairs, strict=True)
     ]
     total: Any = 0
     for image, boxes in enumerate(regions):

@@ -7,6 +7,8 @@ MLflow: on a machine with a GPU it runs at the size of the papers.
 from __future__ import annotations
 
 import argparse
+import gc
+import os
 import statistics
 import sys
 import time
@@ -134,7 +136,12 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def peak(which: str, name: str) -> float:
-    """MB that a training step adds at its peak, measured in a process of its own."""
+    """MB that a training step adds at its peak, measured in a process of its own.
+
+    There glibc gives back at once what is freed. Else memory that earlier work left to the process hides a part of the
+    peak, and what malloc keeps adds to it.
+    """
+    os.environ.update(MALLOC_ARENA_MAX="1", MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536")
     with mp.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak, (which, name))
 
@@ -142,6 +149,9 @@ def peak(which: str, name: str) -> float:
 def _peak(which: str, name: str) -> float:
     torch.set_num_threads(1)
     step, _ = theirs(name) if which == "torchvision" else ours(name)
+    for _ in range(2):  # what is made once, at first use, is not a step's
+        step()
+    gc.collect()
     if GPU:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

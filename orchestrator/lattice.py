@@ -90,14 +90,12 @@ class Lattice:
 
     def pairs(self) -> list[tuple[str, str]]:
         """All (guide, student) in any path: the ends of each edge, and where all guides teach those of any way."""
-        found = set(self.edges)
-        for student in self.names:
-            if self.models[student].recipe.guides.who == "all":
-                above = list(self.teachers(student))
-                while above:
-                    guide = above.pop()
-                    found.add((guide, student))
-                    above += self.teachers(guide)
+        found, above = set(self.edges), dict[str, set[str]]()
+        for name in self.names:
+            teachers = self.teachers(name)
+            above[name] = set(teachers).union(*(above[teacher] for teacher in teachers))
+            if self.models[name].recipe.guides.who == "all":
+                found |= {(guide, name) for guide in above[name]}
         return sorted(found)
 
     def isolated(self) -> tuple[str, ...]:
@@ -137,10 +135,11 @@ class Lattice:
 
     def _stage(self, path: Path, seed: int) -> Stage:
         entry = self.models[path.models[-1]]
-        recipe = entry.recipe
+        recipe, distill = entry.recipe, self.distill
         if self.role(path) != "teacher":
             epochs = max(1, round(recipe.epochs * path.budget))
             recipe = recipe.model_copy(update={"epochs": epochs})
+            distill = tuple(term.shortened(path.budget, epochs=epochs) for term in distill)
         teacher = path.teacher
         if teacher is None or teacher.teacher is None:  # there is only one who could teach
             recipe = recipe.model_copy(update={"guides": Guides()})
@@ -148,7 +147,7 @@ class Lattice:
             model=entry.model,
             data=self.data,
             recipe=recipe,
-            distill=self.distill if teacher else (),
+            distill=distill if teacher else (),
             seed=seed,
             teacher=self.stage(teacher, seed) if teacher else None,
         )

@@ -111,11 +111,12 @@ class Prepared:
 
     def _check_pairs(self) -> None:
         """Build every loss for every student and each that may guide it. Raises `Invalid` that names the pair."""
+        images = len(build.dataset(self.study.data).train)
         for name in self.lattice.names[1:]:
             try:
-                build.check_terms(self.study.distill, self.lattice.models[name].recipe)
+                build.check_terms(self.study.distill, self.lattice.models[name].recipe, images=images)
             except Invalid as error:
-                raise error.under("distill") from None
+                raise Invalid(f"{name}: {error}", ("distill", *error.where)) from None
         for teacher, student in self.lattice.pairs():
             try:
                 build.check_pair(self.study.distill, self.shapes[student], self.shapes[teacher])

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainers import backbones, data, detectors, distill, optim, weights
+from trainers import backbones, data, detectors, distill, optim, teaching, weights
 from trainers.call import Call, Invalid, Term
 from trainers.export import training_only
 from trainers.outputs import Network
@@ -156,6 +156,8 @@ def check_recipe(built: Network, recipe: Recipe) -> None:
 def check_pair(terms: tuple[Term, ...], student: Network, teacher: Network) -> None:
     """Raise `Invalid`, at (index, name) of the loss, when it cannot take this teacher and this student."""
     for index, term in enumerate(terms):
+        if silent(term):
+            continue
         try:
             with torch.device("meta"):
                 term.of(distill, student, teacher)
@@ -163,14 +165,13 @@ def check_pair(terms: tuple[Term, ...], student: Network, teacher: Network) -> N
             raise error.under(index, term.name) from None
 
 
-def check_terms(terms: tuple[Term, ...], recipe: Recipe) -> None:
-    """Raise `Invalid`, at (index, epochs), for a loss that would begin after the last epoch."""
+def check_terms(terms: tuple[Term, ...], recipe: Recipe, *, images: int) -> None:
+    """Raise `Invalid`, at (index, epochs), for a loss that would never count in a training on so many images."""
     for index, term in enumerate(terms):
-        if term.epochs[0] > recipe.epochs:
-            message = (
-                f"{term.name} begins with epoch {term.epochs[0]}, and the training ends with epoch {recipe.epochs}"
-            )
-            raise Invalid(message, (index, "epochs"))
+        try:
+            teaching.check_time(term, term.name, steps=-(-images // recipe.batch), epochs=recipe.epochs)
+        except Invalid as error:
+            raise error.under(index) from None
 
 
 def image_size(call: Call, recipe: Recipe) -> tuple[int, int]:

@@ -177,3 +177,13 @@ class Term(Call):
         if last is not None and last < first:
             raise ValueError(f"its last epoch, {last}, comes before its first, {first}")
         return self
+
+    def shortened(self, budget: float, *, epochs: int) -> Self:
+        """The same part of a training that is only so long: `budget` of the whole, or these epochs."""
+        if budget == 1:
+            return self
+        first, last = self.epochs
+        first = min(int((first - 1) * budget) + 1, epochs)
+        last = None if last is None else max(first, round(last * budget))
+        steps = {"after": int(self.after * budget), "ramp": round(self.ramp * budget)}
+        return self.model_copy(update={"epochs": (first, last), **steps})

@@ -1,4 +1,7 @@
-"""The graph of a detector from images to raw predictions, for other runtimes; decoding stays outside."""
+"""The graphs of a detector from images to raw predictions, for other runtimes; decoding stays outside.
+
+A detector of two stages has two: between them its proposals are decoded, and RoIAlign reads the pyramid there.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +44,26 @@ def tensors(value: Any) -> Iterator[Tensor]:
 def graph(detector: Network, size: tuple[int, int]) -> ExportedProgram:
     """The graph for batches of any length of images of 0..1 of this (height, width), a multiple of all strides.
 
-    What is there in training alone is neither computed nor among its weights.
+    What is there in training alone, or for the second stage, is neither computed nor among its weights.
     """
     example = torch.zeros(2, 3, *size, device=next(detector.parameters()).device)
-    raw = Raw(without_training(detector)).eval()
+    raw = Raw(without(detector, (*training_only(detector), *second_stage(detector)))).eval()
     return torch.export.export(raw, (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
+
+
+def second_graph(detector: Network) -> ExportedProgram:
+    """The graph of a second stage, for any number of regions: (R, C, pooled, pooled) -> what `second_stage` says.
+
+    With the weights of that stage alone.
+    """
+    second = copy.deepcopy(detector.second_network()).eval()
+    example = next(second.parameters()).new_zeros(2, detector.channels, detector.pooled, detector.pooled)
+    return torch.export.export(second, (example,), dynamic_shapes=({0: Dim("regions", min=1)},))
+
+
+def second_stage(detector: Network) -> tuple[str, ...]:
+    """How the names of the parameters begin that only the second stage reads."""
+    return ("roi_heads.",) if hasattr(detector, "second_network") else ()
 
 
 def training_only(detector: Network) -> tuple[str, ...]:
@@ -53,10 +71,10 @@ def training_only(detector: Network) -> tuple[str, ...]:
     return tuple(detector.training_only()) if hasattr(detector, "training_only") else ()
 
 
-def without_training(detector: Network) -> Network:
-    """A copy with nothing where the parts for training alone were."""
+def without(detector: Network, prefixes: tuple[str, ...]) -> Network:
+    """A copy with nothing where the parts were whose names begin so."""
     detector = copy.deepcopy(detector)
-    for prefix in training_only(detector):
+    for prefix in prefixes:
         parent, _, name = prefix.removesuffix(".").rpartition(".")
         setattr(detector.get_submodule(parent), name, nn.Identity())
     return detector

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,7 +60,8 @@ class Training:
         self.scaler = torch.amp.grad_scaler.GradScaler(enabled=recipe.precision == "fp16" and device.type == "cuda")
         self.average = Average(task.student, recipe.ema) if recipe.ema else None
         self.epoch = 0
-        self.unchecked = set(task.distill)  # the distillation losses of which nobody knows yet whether they teach
+        # The distillation losses of which nobody knows yet whether they teach, and in how many batches each did not.
+        self.unchecked = dict.fromkeys(task.distill, 0)
 
     @property
     def product(self) -> nn.Module:
@@ -74,9 +76,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": self.average.model.state_dict() if self.average else None,
-            "rng": torch.get_rng_state(),
-            "device_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-            "unchecked": sorted(self.unchecked),
+            "unchecked": dict(self.unchecked),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -88,10 +88,7 @@ class Training:
             self.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.model.load_state_dict(state["average"])
-        torch.set_rng_state(state["rng"])
-        if self.device.type == "cuda" and state["device_rng"] is not None:
-            torch.cuda.set_rng_state(state["device_rng"], self.device)
-        self.unchecked = set(state["unchecked"])
+        self.unchecked = dict(state["unchecked"])
 
     def epochs(self, lessons: Lessons, *, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
         """Train epoch by epoch, from wherever this training stands.
@@ -105,6 +102,7 @@ class Training:
 
     def _one_epoch(self, lessons: Lessons, stop: Callable[[], bool]) -> dict[str, float]:
         self.task.train()
+        torch.manual_seed(chance(self.batches.seed, self.epoch, workers.rank()))
         started = time.perf_counter()
         meter = Meter(every=1 if self.device.type == "cpu" else 50, epoch=self.epoch + 1)
         step = self.epoch * self.batches.steps
@@ -126,7 +124,7 @@ class Training:
             losses: Losses = self.wrapped(images, truth, lessons(images, step))
             total = losses.total
         if self.unchecked:
-            self.unchecked -= reaching(self.task, losses, self.unchecked)
+            check(self.task, losses, self.unchecked, self.scaler)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
         if self.recipe.clip is not None:
@@ -142,28 +140,45 @@ class Training:
         }
 
 
-def reaching(task: Task, losses: Losses, names: set[str]) -> set[str]:
-    """Check that these distillation losses reach the student with a finite, non-zero gradient.
+def chance(seed: int, epoch: int, rank: int) -> int:
+    """What a worker's draws in an epoch start from: so that a training goes on as it was, and workers draw apart."""
+    return random.Random(f"{seed} {epoch} {rank}").getrandbits(63)
 
-    -> those that were checked: none when the batch has nothing to distil (no location answers for a box), and not
-    those that do not count yet. Raises `Unreachable`, which names the loss.
+
+PATIENCE = 10  # batches with objects in which a loss may find nothing to teach: its own region may be empty
+
+
+def check(task: Task, losses: Losses, unchecked: dict[str, int], scaler: torch.amp.grad_scaler.GradScaler) -> None:
+    """Take out of `unchecked` the losses that reach the student with a finite, non-zero gradient; count for the others.
+
+    A batch without objects counts for nobody, and a loss that does not count yet is not looked at. Raises
+    `Unreachable`, which names the loss, if there is no gradient or one that is not finite, and if it is zero in several
+    batches. Gradients are scaled as in training: without it float16 may have none, and at first they may be too large.
     """
-    names = names & losses.counting
+    names = sorted(losses.counting & unchecked.keys())
     if not names or not int(losses.positives):
-        return set()
+        return
     parameters = [p for p in task.student.parameters() if p.requires_grad]
-    for name in sorted(names):
+    for name in names:
         loss = losses.by_name[name]
         if not loss.requires_grad:
             raise Unreachable(f"the distillation loss {name} gives the student no gradient at all")
-        grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+        grads = torch.autograd.grad(
+            scaler.scale(loss), parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
         norm = torch.stack([g.float().norm() for g in grads]).norm()
         if not torch.isfinite(norm):
+            if scaler.is_enabled() and torch.isfinite(loss):
+                continue
             raise Unreachable(f"the distillation loss {name} gives the student a gradient of norm {norm.item()}")
-        if norm == 0 or loss == 0:  # a student that is its own teacher has a loss of 0, but rounding in its gradient
+        if norm and loss:
+            del unchecked[name]
+            continue
+        unchecked[name] += 1
+        # A student that is its own teacher has a loss of 0, but rounding in its gradient.
+        if norm or unchecked[name] == PATIENCE:
             reason = "is it the teacher, or do all parts of the loss weigh 0?"
             raise Unreachable(f"the distillation loss {name} gives the student a gradient of zero; {reason}")
-    return names
 
 
 class Meter:

@@ -27,7 +27,7 @@ class Outputs:
     maps: list[Tensor] = field(default_factory=list)  # of the backbone, finest first
     own: dict[str, Any] = field(default_factory=dict)  # tensors that only this kind of detector has, such as centerness
     anchors: int = 1  # a: predictions a cell
-    towers: dict[str, list[list[Tensor]]] = field(default_factory=dict)  # see `Dense.keep_towers`
+    towers: dict[int, tuple[list[Tensor], list[Tensor]]] = field(default_factory=dict)  # see `Dense.keep_towers`
     by: Network = None  # the detector that said this, for what it can do with it further: see `Dense` and `TwoStage`
 
     def class_rows(self) -> Tensor:
@@ -128,15 +128,16 @@ class Dense(Detector, Protocol):
     Not every one can do everything: a loss asks when it is built (`hasattr`).
     """
 
-    keep_towers: bool  # whether `Outputs.towers` has, as `cls` and `box`, what the head's towers say: first the
-    # features, then after each convolution with its norm and ReLU, each time L of (B, C, H, W)
+    # After which convolutions, with the norm and before the ReLU that follow, `Outputs.towers` has what the head's two
+    # towers say, that for classes and that for boxes, each L of (B, C, H, W). 0: the features.
+    keep_towers: frozenset[int]
     convs: int  # how many convolutions each of both towers has
 
     def boxes(self, outputs: Outputs) -> Tensor:
         """The boxes that all rows say, in pixels of the padded batch, with gradient. -> (B*A, 4)."""
 
     def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
-        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
+        """What the head says, given what `towers` has after so many convolutions, each L of (B, C, H, W)."""
 
     def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
         """The valuable localization region of LD; needs no gradient."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from trainers.call import Term
+from trainers.call import Invalid, Term
 from trainers.outputs import Network
 from trainers.spec import Guides, Stage
 from trainers.task import Lesson
@@ -43,6 +43,8 @@ class Teaching:
         self.guides, self.terms, self.listens = guides, terms, listens
         self.policy, self.seed = stage.recipe.guides, stage.seed
         self.steps, self.epochs = steps, stage.recipe.epochs
+        for name, term in terms.items():
+            check_time(term, name, steps=steps, epochs=self.epochs)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, step: int) -> Lesson:
@@ -53,11 +55,23 @@ class Teaching:
         return Lesson(said, strength, float(len(self.guides)) if self.policy.balance else 1.0)
 
 
+def check_time(term: Term, name: str, *, steps: int, epochs: int) -> None:
+    """Raise `Invalid` for a loss that would not count at any step of such a training."""
+    start, end = time_of(term, steps=steps, epochs=epochs)
+    if start >= end:
+        message = f"{name} would begin after {start} steps and end after {end}, and so never count"
+        raise Invalid(f"{message}; there are {steps} steps in each of {epochs} epochs", ("epochs",))
+
+
+def time_of(term: Term, *, steps: int, epochs: int) -> tuple[int, int]:
+    """The first step at which a loss counts, and the first one after."""
+    first, last = term.epochs
+    return (first - 1) * steps + term.after, min(epochs, last or epochs) * steps
+
+
 def share(term: Term, step: int, *, steps: int, epochs: int) -> float:
     """How much of a loss's weight counts at a step of a training of so many epochs of so many steps each. -> 0..1"""
-    first, last = term.epochs
-    start = (first - 1) * steps + term.after
-    end = min(epochs, last or epochs) * steps
+    start, end = time_of(term, steps=steps, epochs=epochs)
     if not start <= step < end:
         return 0.0
     rise = (step - start + 1) / term.ramp if term.ramp else 1.0

@@ -118,7 +118,14 @@ def test_strides_that_do_not_fit_are_refused_with_the_pair_and_both_figures(fold
 
 def test_a_loss_that_would_begin_after_the_last_epoch_is_refused(folder: File) -> None:
     text = changed(("[{LD: {weight: 0.25, temperature: 10}}]", "[{LD: {}, epochs: [3, null]}]"))
-    refused(folder, text, "tiny.yaml:9", "distill.0.epochs", "LD begins with epoch 3", "ends with epoch 2")
+    refused(
+        folder,
+        text,
+        "tiny.yaml:9",
+        "distill.0.epochs",
+        "mid: LD would begin after 8 steps and end after 8",
+        "4 steps in each of 2 epochs",
+    )
 
 
 def test_one_model_alone_is_no_study(folder: File) -> None:

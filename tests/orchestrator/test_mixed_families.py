@@ -12,7 +12,8 @@ from tests.orchestrator.studies import Ran, tapath
 
 STUDY = File(__file__).parents[2] / "search_spaces" / "mixed_families.yaml"
 NAMES = ("mask_rcnn_swin", "retinanet_swin", "retinanet_tiny")
-SMALL = ("data.Digits.train=32", "data.Digits.val=16", "recipe.epochs=1", "recipe.batch=8")
+EPOCHS = ("recipe.epochs=1", "models.retinanet_tiny.recipe.epochs=1")
+SMALL = ("data.Digits.train=32", "data.Digits.val=16", "recipe.batch=8", *EPOCHS)
 SMALLER = tuple(word for assignment in SMALL for word in ("--set", assignment))
 
 

@@ -127,15 +127,14 @@ def tall(name: str, own: dict[str, Any]) -> Any:
 @WITH_TOWERS
 def test_its_head_finishes_its_own_towers_from_every_step_to_what_it_says(name: str, own: dict[str, Any]) -> None:
     model = tall(name, own)
-    model.keep_towers = True
+    assert model.convs > 1
+    model.keep_towers = frozenset(range(model.convs + 1))
     outputs = model(scene()[0])
-    assert outputs.towers.keys() == {"cls", "box"}
-    cls, box = outputs.towers["cls"], outputs.towers["box"]
-    assert len(cls) == len(box) > 2
-    assert all(x is y for x, y in zip(cls[0], outputs.features, strict=True))
-    for after in range(len(cls)):
-        assert [x.shape for x in cls[after]] == [x.shape for x in outputs.features]
-        finished = model.finish(cls[after], box[after], after=after)
+    assert outputs.towers.keys() == model.keep_towers
+    assert all(x is y for tower in outputs.towers[0] for x, y in zip(tower, outputs.features, strict=True))
+    for after, (cls, box) in outputs.towers.items():
+        assert [x.shape for x in cls] == [x.shape for x in outputs.features]
+        finished = model.finish(cls, box, after=after)
         assert finished.anchors == outputs.anchors and finished.by is model
         for part in ("cls", "box", "own"):
             said, expected = (list(tensors([getattr(o, part)])) for o in (finished, outputs))
@@ -145,10 +144,13 @@ def test_its_head_finishes_its_own_towers_from_every_step_to_what_it_says(name: 
 
 
 @WITH_TOWERS
-def test_towers_are_not_kept_unless_somebody_asks_for_them(name: str, own: dict[str, Any]) -> None:
+def test_of_the_towers_only_what_somebody_asks_for_is_kept(name: str, own: dict[str, Any]) -> None:
     model = make(name, own)
-    assert model.keep_towers is False
+    assert model.keep_towers == frozenset()
     assert model(scene()[0]).towers == {}
+    model.keep_towers |= {1}
+    assert model(scene()[0]).towers.keys() == {1}
+    assert make(name, own).keep_towers == frozenset()
 
 
 @WITH_TOWERS
@@ -157,9 +159,9 @@ def test_what_another_says_in_the_middle_learns_through_the_rest_of_the_head(nam
     with torch.no_grad():
         for parameter in teacher.parameters():
             parameter.mul_(1.1)
-    student.keep_towers = True
+    student.keep_towers = frozenset({1})
     outputs = student(scene()[0])
-    crossed = teacher.finish(outputs.towers["cls"][1], outputs.towers["box"][1], after=1)
+    crossed = teacher.finish(*outputs.towers[1], after=1)
     assert not torch.equal(crossed.class_rows(), outputs.class_rows())
     (crossed.class_rows().sum() + teacher.boxes(crossed).sum()).backward()
     moved = [key for key, p in student.named_parameters() if p.grad is not None and p.grad.any()]

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.ops import box_iou
 
+from tests.trainers import pretend_device
 from tests.trainers.detectors.scenes import masked, noise, small
 from tests.trainers.two_workers import together
 from trainers import backbones, detectors
 from trainers.call import Call, offers
-from trainers.export import Raw, graph, tensors
-from trainers.outputs import Truth
+from trainers.export import Raw, graph, second_graph, tensors
+from trainers.outputs import Outputs, Truth
 from trainers.task import Task
 
 OFFERED = offers(detectors)
@@ -53,6 +54,7 @@ def over(cases: Iterable[tuple[str, dict[str, Any]]]) -> pytest.MarkDecorator:
 
 EVERY = over(CASES)
 ONCE = over({name: (name, own) for name, own in reversed(CASES)}.values())  # one case of each
+TWO_STAGES = over(case for case in CASES if hasattr(OFFERED[case[0]], "second_network"))
 DEVICES = pytest.mark.parametrize(
     "device",
     ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))],
@@ -266,6 +268,32 @@ def test_losses_under_autocast_are_float32_and_those_of_the_same_outputs_without
             assert torch.equal(inside[loss_name], loss), loss_name
 
 
+@EVERY
+def test_on_another_device_it_mixes_no_tensor_with_the_cpus_and_computes_the_same(
+    name: str, own: dict[str, Any]
+) -> None:
+    images, truth = noise((64, 64), (33, 50), (64, 64), padded=(64, 64))
+    truth.boxes[2], truth.labels[2] = truth.boxes[2][:0], truth.labels[2][:0]
+    model = make(name, own, score_threshold=0.001)
+    there = copy.deepcopy(model).to(pretend_device.device())
+    torch.manual_seed(0)
+    expected = step(model, images, truth)
+    torch.manual_seed(0)
+    found = step(there, images.to(pretend_device.device()), truth.to(pretend_device.device()))
+    for loss_name, loss in expected.items():
+        torch.testing.assert_close(found[loss_name].cpu(), loss, msg=loss_name)
+    for parameter, twin in zip(there.parameters(), model.parameters(), strict=True):
+        assert parameter.grad.device.type == pretend_device.NAME
+        torch.testing.assert_close(parameter.grad.cpu(), twin.grad, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        twins = model.eval().detect(model(images), truth.sizes)
+        detections = there.eval().detect(there(images.to(pretend_device.device())), truth.sizes)
+    for one, other in zip(detections, twins, strict=True):
+        assert len(one.boxes) > 0 and one.boxes.device.type == pretend_device.NAME
+        torch.testing.assert_close(one.boxes.cpu(), other.boxes)
+        assert torch.equal(one.labels.cpu(), other.labels)
+
+
 @ONCE
 def test_its_raw_predictions_are_a_graph_for_batches_of_any_length(name: str, own: dict[str, Any]) -> None:
     model = make(name, own).eval()
@@ -274,6 +302,44 @@ def test_its_raw_predictions_are_a_graph_for_batches_of_any_length(name: str, ow
     with torch.no_grad():
         for x, y in zip(exported(images), Raw(model)(images), strict=True):
             torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+
+
+@TWO_STAGES
+def test_its_second_stage_is_a_graph_for_any_number_of_regions_with_no_other_weights(
+    name: str, own: dict[str, Any]
+) -> None:
+    model = make(name, own).eval()
+    program = second_graph(model)
+    judge = program.module()
+    for count in (1, 2, 7):
+        pooled = torch.rand(count, model.channels, model.pooled, model.pooled)
+        with torch.no_grad():
+            for x, y in zip(judge(pooled), model.second_stage(pooled), strict=True):
+                torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+    weights = [*program.state_dict.values(), *graph(model, (64, 64)).state_dict.values()]
+    evaluated = [x for key, x in model.state_dict().items() if ".mask_" not in key]
+    assert sum(x.numel() for x in weights) == sum(x.numel() for x in evaluated), "both graphs share the weights out"
+
+
+@TWO_STAGES
+def test_both_graphs_with_the_rest_between_them_find_what_the_detector_finds(name: str, own: dict[str, Any]) -> None:
+    model = make(name, own, score_threshold=0.001).eval()
+    first, second = graph(model, (64, 64)).module(), second_graph(model).module()
+    images, sizes = torch.rand(3, 3, 64, 64), [(64, 64), (50, 64), (64, 33)]
+    with torch.no_grad():
+        expected = model.detect(model(images), sizes)
+        said = list(first(images))
+        levels = len(model.strides)
+        predicted = {"objectness": said[levels : 2 * levels], "deltas": said[2 * levels :]}
+        outputs = Outputs(said[:levels], own=predicted, anchors=0)
+        model.second_stage = second  # and nothing else of what learns is left
+        model.neck = model.backbone = model.rpn.head = None
+        found = model.detect(outputs, sizes)
+    for x, y in zip(found, expected, strict=True):
+        assert len(x.boxes) > 0
+        torch.testing.assert_close(x.boxes, y.boxes, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(x.scores, y.scores, rtol=1e-4, atol=1e-5)
+        assert torch.equal(x.labels, y.labels)
 
 
 def test_the_cases_cover_every_detector() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.trainers.test_every_detector import part_of
-from tests.trainers.test_every_loss import OFFERED, Pair
+from tests.trainers.test_every_loss import CASES, EVERY, OFFERED, WIDER, Kind, Pair, title
 from tests.trainers.two_workers import together
 from trainers.task import Lesson, Task
 
@@ -24,8 +24,8 @@ ITS_OWN = {  # losses that take something from each worker's own part of a batch
 def learn(images: Sequence[int], wrap: Callable[[nn.Module], nn.Module] = lambda task: task) -> dict[str, Any]:
     """Of each loss its value and the gradients that it alone gives, to the student and to its adapters."""
     found = {}
-    for name in sorted(OFFERED):
-        pair = Pair(name)
+    for name, on in CASES:
+        pair = Pair(name, on, channels=24 if WIDER[name] == "adapters" else 16)
         task = wrap(Task(pair.student, {"it": pair.loss}))
         batch, truth = part_of(images, BOXES)
         try:
@@ -36,9 +36,9 @@ def learn(images: Sequence[int], wrap: Callable[[nn.Module], nn.Module] = lambda
             losses.total.backward()
             gradients = {key: p.grad for key, p in task.named_parameters()}
         except Exception as error:
-            raise AssertionError(name) from error
-        assert all(gradient is not None for gradient in gradients.values()), name
-        found[name] = {"loss": losses.by_name["it"].detach(), "gradients": gradients}
+            raise AssertionError(title(name, on)) from error
+        assert all(gradient is not None for gradient in gradients.values()), title(name, on)
+        found[title(name, on)] = {"loss": losses.by_name["it"].detach(), "gradients": gradients}
     return found
 
 
@@ -56,10 +56,10 @@ def one() -> dict[str, Any]:
     return learn((0, 1, 2))
 
 
-@pytest.mark.parametrize("name", sorted(OFFERED))
-def test_two_workers_learn_what_one_learns(one: dict[str, Any], two: list[dict[str, Any]], name: str) -> None:
-    left, right = (found[name] for found in two)
-    whole = one[name]
+@EVERY
+def test_two_workers_learn_what_one_learns(one: dict[str, Any], two: list[dict[str, Any]], name: str, on: Kind) -> None:
+    left, right = (found[title(name, on)] for found in two)
+    whole = one[title(name, on)]
     mean = (left["loss"] + right["loss"]) / 2
     alike = torch.isclose(mean, whole["loss"], rtol=1e-4, atol=1e-7).item()
     if name in ITS_OWN:

@@ -71,7 +71,7 @@ def test_four_epochs_are_the_same_to_the_bit_when_interrupted(name: str, left_af
     metrics += [epoch.metrics for epoch in second.epochs(lessons(one))]
 
     assert identical(straight.product.state_dict(), second.product.state_dict())
-    assert identical({**straight.state(), "rng": 0}, {**second.state(), "rng": 0})
+    assert identical(straight.state(), second.state())
     assert untimed(metrics) == untimed(straight_metrics)
 
 

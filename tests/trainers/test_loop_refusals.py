@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.trainers.stages import STEPS, stage
 from tests.trainers.trainings import BOTH, empty_lesson, guide, identical, taught, training
-from trainers.loop import Meter, NonFinite, Training, Unreachable, reaching
+from trainers.loop import PATIENCE, Meter, NonFinite, Training, Unreachable, chance, check
 from trainers.outputs import Outputs, Targets, Truth
 from trainers.task import Lesson
 
@@ -78,13 +78,12 @@ def test_a_sum_that_overflows_although_its_parts_do_not_is_named_itself() -> Non
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (lambda student: plain(student) * 0, "a gradient of zero; is it the teacher"),
         (lambda student: plain(student).detach(), "no gradient at all"),
         (lambda student: torch.zeros(()), "no gradient at all"),
         (lambda student: (plain(student) * 0).sqrt(), "a gradient of norm nan"),
         (lambda student: plain(student) * torch.tensor(1e38) * 10, "a gradient of norm (nan|inf)"),
     ],
-    ids=["zero", "detached", "constant", "nan", "infinite"],
+    ids=["detached", "constant", "nan", "infinite"],
 )
 def test_a_loss_that_does_not_reach_the_student_is_refused_before_the_first_step(
     value: Callable[[Outputs], Tensor], message: str
@@ -109,7 +108,48 @@ class Adapter(nn.Module):
 
 def test_a_loss_whose_gradient_goes_to_its_own_weights_only_is_refused() -> None:
     with pytest.raises(Unreachable, match="adapter gives the student a gradient of zero"):
-        list(training(taught(), {"adapter": Adapter()}).epochs(empty_lesson))
+        list(training(taught(epochs=3), {"adapter": Adapter()}).epochs(empty_lesson))
+
+
+def test_a_loss_that_teaches_nothing_in_several_batches_is_refused() -> None:
+    run = planted(Planted(lambda student: plain(student) * 0))
+    assert PATIENCE < 3 * STEPS
+    with pytest.raises(Unreachable, match="planted gives the student a gradient of zero; is it the teacher"):
+        list(run.epochs(empty_lesson))
+    assert run.epoch == PATIENCE // STEPS
+
+
+def test_a_loss_whose_own_region_is_empty_at_first_is_given_time() -> None:
+    run = planted(Planted(lambda student: plain(student) * (run.task.distill["planted"].calls == PATIENCE)))
+    list(run.epochs(empty_lesson))
+    assert not run.unchecked
+
+
+class Scaled(nn.Module):
+    """What a scaler of float16 does to a loss."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def scale(self, loss: Tensor) -> Tensor:
+        return loss * self.factor
+
+    def is_enabled(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("factor", "known"), [(1.0, True), (float("inf"), False)])
+def test_a_gradient_that_is_only_scaled_too_far_is_looked_at_again(factor: float, known: bool) -> None:
+    run = planted(Planted(plain))
+    losses = run.task(*next(run.batches.epoch(0)), Lesson([Outputs([])]))
+    check(run.task, losses, run.unchecked, Scaled(factor))
+    assert (not run.unchecked) == known
+
+
+def test_workers_draw_apart_and_every_epoch_starts_from_its_own_number() -> None:
+    starts = {chance(seed, epoch, rank) for seed in range(3) for epoch in range(3) for rank in range(3)}
+    assert len(starts) == 27 and all(0 <= start < 2**63 for start in starts)
 
 
 def test_only_the_first_steps_of_a_loss_are_checked() -> None:
@@ -118,10 +158,10 @@ def test_only_the_first_steps_of_a_loss_are_checked() -> None:
 
 def test_a_loss_that_counts_later_is_checked_when_it_does() -> None:
     late = STEPS + 2
-    run = planted(Planted(lambda student: plain(student) * 0))
+    run = planted(Planted(lambda student: plain(student).detach()))
     with pytest.raises(Unreachable, match="planted"):
         list(run.epochs(lambda images, step: Lesson([Outputs([])], {"planted": float(step >= late)})))
-    assert run.epoch == 1 and run.unchecked == {"planted"}
+    assert run.epoch == 1 and run.unchecked == {"planted": 0}
 
 
 @pytest.mark.parametrize("loss", ["LD", "KD", {"KD": {"form": "binary", "weight": 100}}])
@@ -132,11 +172,12 @@ def test_a_student_that_is_its_own_teacher_is_refused(loss: str | dict[str, Any]
     run.task.student.eval()
     with pytest.raises(Unreachable, match="d gives the student a gradient of zero"):
         truth = next(run.batches.epoch(0))
-        reaching(run.task, run.task(*truth, Lesson([run.task.student(truth[0])])), run.unchecked)
+        for _ in range(PATIENCE):
+            check(run.task, run.task(*truth, Lesson([run.task.student(truth[0])])), run.unchecked, run.scaler)
 
 
 def test_a_batch_without_positives_puts_the_check_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = planted(Planted(lambda student: plain(student) * 0))
+    run = planted(Planted(lambda student: plain(student).detach()))
     full = run.batches.epoch
 
     def first_empty(n: int) -> Iterator[tuple[Tensor, Truth]]:
@@ -157,6 +198,7 @@ def test_the_check_leaves_no_trace_in_the_gradients() -> None:
     run = training(one)
     images, truth = next(run.batches.epoch(0))
     losses = run.task(images, truth, Lesson([guide()(images)]))
-    assert reaching(run.task, losses, {"ld", "kd"}) == {"ld", "kd"}
+    check(run.task, losses, run.unchecked, run.scaler)
+    assert not run.unchecked
     assert all(p.grad is None for p in run.task.parameters())
     losses.total.backward()

@@ -14,7 +14,7 @@ from tests.trainers.stages import stage
 from tests.trainers.trainings import guide, identical, taught, training
 from tests.trainers.two_workers import together
 from trainers import build
-from trainers.call import Term
+from trainers.call import Invalid, Term
 from trainers.outputs import Outputs, Targets
 from trainers.spec import Guides, Stage
 from trainers.task import Lesson, Task, nothing
@@ -258,3 +258,18 @@ def part_time(rank: int) -> list[Tensor]:
 def test_workers_do_not_wait_for_the_adapter_of_a_loss_that_does_not_count(tmp_path: Path) -> None:
     for silent, counting in together(part_time, tmp_path):
         assert silent == 0 and counting != 0
+
+
+def test_a_loss_that_would_never_count_is_refused_before_anything_is_trained() -> None:
+    for when in ({"after": 6}, {"epochs": (4, None)}, {"epochs": (2, 2), "after": 2}):
+        with pytest.raises(Invalid, match=r"ld would begin after \d steps and end after \d, and so never count"):
+            of_guides([Speaker()], {"ld": Term(name="LD", **when)}, {"ld": 0})
+
+
+def test_a_shortened_training_keeps_the_part_in_which_a_loss_counts() -> None:
+    term = Term(name="LD", epochs=(5, 8), after=10, ramp=20, fade=0.5)
+    assert term.shortened(1.0, epochs=12) is term
+    half = term.shortened(0.5, epochs=6)
+    assert (half.epochs, half.after, half.ramp, half.fade) == ((3, 4), 5, 10, 0.5)
+    last = Term(name="LD", epochs=(12, None)).shortened(0.1, epochs=1)
+    assert last.epochs == (1, None)

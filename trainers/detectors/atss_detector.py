@@ -18,7 +18,7 @@ from trainers.detectors.centerness import at_cells, centerness, distribution_los
 from trainers.detectors.focal import integral
 from trainers.detectors.gfl import PRIOR, around, atss_targets, box_loss, tower, valuable
 from trainers.detectors.nms import best_pairs, keep_best
-from trainers.detectors.towers import Steps, climb
+from trainers.detectors.towers import both, climb
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth, rows
 
@@ -32,7 +32,7 @@ class ATSS(nn.Module):
     four edges, counted in strides, 0..reg_max.
     """
 
-    keep_towers = False
+    keep_towers: frozenset[int] = frozenset()
 
     def __init__(
         self,
@@ -68,14 +68,13 @@ class ATSS(nn.Module):
         """Images of 0..1, (B, 3, height, width) of any size -> Outputs, `own` with the logits of `centerness`."""
         maps = self.backbone(images)
         features = self.neck(maps[-MAPS:])
-        towers = self.head.towers(features)
-        cls, box, centred = self.head.predict(towers["cls"][-1], towers["box"][-1])
-        kept = towers if self.keep_towers else {}
+        cls, box, kept = both(self.head.cls_tower, self.head.box_tower, features, self.keep_towers)
+        cls, box, centred = self.head.predict(cls, box)
         return Outputs(features, cls, box, maps, {"centerness": centred}, towers=kept, by=self)
 
     def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
-        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
-        cls, box = (climb(t, x, after=after)[-1] for t, x in ((self.head.cls_tower, cls), (self.head.box_tower, box)))
+        """What the head says, given what `towers` has after so many convolutions, each L of (B, C, H, W)."""
+        cls, box = (climb(t, x, after=after)[0] for t, x in ((self.head.cls_tower, cls), (self.head.box_tower, box)))
         cls, box, centred = self.head.predict(cls, box)
         return Outputs([], cls, box, own={"centerness": centred}, by=self)
 
@@ -164,10 +163,6 @@ class Head(nn.Module):
                 nn.init.normal_(module.weight, std=0.01)
         for conv, value in ((self.cls, math.log(PRIOR / (1 - PRIOR))), (self.box, 0.0), (self.centerness, 0.0)):
             nn.init.constant_(conv.get_parameter("bias"), value)
-
-    def towers(self, features: list[Tensor]) -> dict[str, Steps]:
-        """What both towers say, step by step."""
-        return {"cls": climb(self.cls_tower, features), "box": climb(self.box_tower, features)}
 
     def predict(self, cls: list[Tensor], box: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """The ends of the towers -> class logits, deltas or edge logits, and logits of centerness.

@@ -132,8 +132,12 @@ class FasterRCNN(nn.Module):
 
     def second_stage(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Regions (R, C, pooled, pooled) -> class logits (R, K+1) and box deltas (R, 4*(K+1))."""
-        logits, deltas = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
+        logits, deltas = self.second_network()(pooled)
         return logits, deltas
+
+    def second_network(self) -> nn.Module:
+        """What `second_stage` runs."""
+        return nn.Sequential(self.roi_heads.box_head, self.roi_heads.box_predictor)
 
     def most_regions(self, features: list[Tensor]) -> Tensor:
         """What the second stage gets of one image at most, with any content: for counting what it costs."""

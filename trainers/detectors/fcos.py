@@ -19,7 +19,7 @@ from trainers.detectors.centerness import at_cells, centerness, distribution_los
 from trainers.detectors.focal import integral
 from trainers.detectors.gfl import PRIOR, around, box_loss
 from trainers.detectors.nms import best_pairs, keep_best
-from trainers.detectors.towers import Steps, climb
+from trainers.detectors.towers import both, climb
 from trainers.detectors.valuable import image_of
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.norm import group_norm
@@ -44,7 +44,7 @@ class FCOS(nn.Module):
     With `reg_max`, which torchvision does not know, distances are distributions, counted in strides, 0..reg_max.
     """
 
-    keep_towers = False
+    keep_towers: frozenset[int] = frozenset()
 
     def __init__(
         self,
@@ -86,15 +86,15 @@ class FCOS(nn.Module):
         """
         maps = self.backbone(images)
         features = self.neck(maps[-MAPS:])
-        towers = self.head.towers(features)
-        cls, box, centred = self.head.predict(towers["cls"][-1], towers["box"][-1])
-        kept = towers if self.keep_towers else {}
+        classes, boxes = self.head.classification_head, self.head.regression_head
+        cls, box, kept = both(classes.conv, boxes.conv, features, self.keep_towers)
+        cls, box, centred = self.head.predict(cls, box)
         return Outputs(features, cls, box, maps, {"centerness": centred}, towers=kept, by=self)
 
     def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
-        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
+        """What the head says, given what `towers` has after so many convolutions, each L of (B, C, H, W)."""
         classes, boxes = self.head.classification_head, self.head.regression_head
-        ends = climb(classes.conv, cls, after=after)[-1], climb(boxes.conv, box, after=after)[-1]
+        ends = climb(classes.conv, cls, after=after)[0], climb(boxes.conv, box, after=after)[0]
         cls, box, centred = self.head.predict(*ends)
         return Outputs([], cls, box, own={"centerness": centred}, by=self)
 
@@ -259,11 +259,6 @@ class Head(nn.Module):
                     conv.register_parameter("bias", None)
         self.scales = None if conventions == "torchvision" else nn.Parameter(torch.ones(levels))
         self.bins, self.conventions = bins, conventions
-
-    def towers(self, features: list[Tensor]) -> dict[str, Steps]:
-        """What both towers say, step by step."""
-        classes, boxes = self.classification_head.conv, self.regression_head.conv
-        return {"cls": climb(classes, features), "box": climb(boxes, features)}
 
     def predict(
         self, for_classes: list[Tensor], for_boxes: list[Tensor]

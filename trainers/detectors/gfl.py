@@ -18,7 +18,7 @@ from trainers.detectors.anchors import anchors, inside, paired_iou
 from trainers.detectors.atss import assign
 from trainers.detectors.focal import distribution_focal_loss, integral, quality_focal_loss
 from trainers.detectors.nms import best_pairs, keep_best
-from trainers.detectors.towers import Steps, climb
+from trainers.detectors.towers import both, climb
 from trainers.detectors.valuable import image_of, near
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.norm import group_norm
@@ -30,7 +30,7 @@ PRIOR = 0.01  # the score of every class before training
 class GFL(nn.Module):
     """FPN and two towers that all levels share. The distance of an edge is counted in strides, 0..reg_max."""
 
-    keep_towers = False
+    keep_towers: frozenset[int] = frozenset()
 
     def __init__(
         self,
@@ -68,12 +68,12 @@ class GFL(nn.Module):
         """Images of 0..1, (B, 3, height, width) of any size -> Outputs."""
         maps = self.backbone(images)
         features = self.neck(maps[-MAPS:])
-        towers = self.head.towers(features)
-        cls, box = self.head.predict(towers["cls"][-1], towers["box"][-1])
-        return Outputs(features, cls, box, maps, towers=towers if self.keep_towers else {}, by=self)
+        cls, box, kept = both(self.head.cls_tower, self.head.box_tower, features, self.keep_towers)
+        cls, box = self.head.predict(cls, box)
+        return Outputs(features, cls, box, maps, towers=kept, by=self)
 
     def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
-        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
+        """What the head says, given what `towers` has after so many convolutions, each L of (B, C, H, W)."""
         return Outputs([], *self.head.finish(cls, box, after=after), by=self)
 
     def boxes(self, outputs: Outputs) -> Tensor:
@@ -135,13 +135,9 @@ class Head(nn.Module):
         for conv, value in ((self.cls, math.log(PRIOR / (1 - PRIOR))), (self.box, 0.0)):
             nn.init.constant_(conv.get_parameter("bias"), value)
 
-    def towers(self, features: list[Tensor]) -> dict[str, Steps]:
-        """What both towers say, step by step."""
-        return {"cls": climb(self.cls_tower, features), "box": climb(self.box_tower, features)}
-
     def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> tuple[list[Tensor], list[Tensor]]:
         """`predict` of what the towers make of maps that so many of their convolutions have seen."""
-        return self.predict(climb(self.cls_tower, cls, after=after)[-1], climb(self.box_tower, box, after=after)[-1])
+        return self.predict(climb(self.cls_tower, cls, after=after)[0], climb(self.box_tower, box, after=after)[0])
 
     def predict(self, cls: list[Tensor], box: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The ends of the towers -> class logits, L of (B, K, H, W), and edge logits, L of (B, 4*S, H, W)."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trainers.call import Count, Fraction, Index, Invalid, NonNegative
 from trainers.detectors.gfl import Head, atss_targets, boxes, detections, losses, valuable
 from trainers.detectors.precision import full_precision
+from trainers.detectors.towers import both
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth, rows
 
@@ -27,7 +28,7 @@ class GFLv2(nn.Module):
     `Outputs.cls` are the class logits alone, as distillation reads them, and `own["quality"]` the qualities, 0..1.
     """
 
-    keep_towers = False
+    keep_towers: frozenset[int] = frozenset()
 
     def __init__(
         self,
@@ -73,9 +74,8 @@ class GFLv2(nn.Module):
         """Images of 0..1, (B, 3, height, width) of any size -> Outputs, `own` with `quality`, L of (B, 1, H, W)."""
         maps = self.backbone(images)
         features = self.neck(maps[-MAPS:])
-        towers = self.head.towers(features)
-        cls, box = self.head.predict(towers["cls"][-1], towers["box"][-1])
-        kept = towers if self.keep_towers else {}
+        cls, box, kept = both(self.head.cls_tower, self.head.box_tower, features, self.keep_towers)
+        cls, box = self.head.predict(cls, box)
         return Outputs(features, cls, box, maps, {"quality": self.quality(box)}, towers=kept, by=self)
 
     def quality(self, box: list[Tensor]) -> list[Tensor]:
@@ -85,7 +85,7 @@ class GFLv2(nn.Module):
             return [predict(statistics(x.float(), self.bins, self.top)) for x in box]
 
     def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
-        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
+        """What the head says, given what `towers` has after so many convolutions, each L of (B, C, H, W)."""
         cls, box = self.head.finish(cls, box, after=after)
         return Outputs([], cls, box, own={"quality": self.quality(box)}, by=self)
 

@@ -52,7 +52,7 @@ class Pooler(nn.Module):
         for number, (x, stride) in enumerate(zip(features, self.strides, strict=False)):
             here = (level == number).nonzero().squeeze(1)
             read = roi_align(x.float(), regions[here], self.size, 1 / stride, self.sampling, self.aligned)
-            pooled = pooled.index_copy(0, here, read)
+            pooled[here] = read  # in place, and `index_copy_` would keep `read` for its gradient
         return pooled
 
 

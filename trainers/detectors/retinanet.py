@@ -21,7 +21,7 @@ from trainers.detectors.initial import spread
 from trainers.detectors.max_iou import BACKGROUND, IGNORED, MaxIoU
 from trainers.detectors.nine import NINE, Conventions, nine_anchors
 from trainers.detectors.nms import best_pairs, keep_best
-from trainers.detectors.towers import climb, parts
+from trainers.detectors.towers import both, climb, parts
 from trainers.detectors.valuable import box_thresholds, near
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.norm import group_norm
@@ -45,7 +45,7 @@ class RetinaNet(nn.Module):
     distribution focal loss.
     """
 
-    keep_towers = False
+    keep_towers: frozenset[int] = frozenset()
 
     def __init__(
         self,
@@ -93,17 +93,16 @@ class RetinaNet(nn.Module):
         maps = self.backbone(images)
         features = self.neck(maps[-MAPS:])
         classes, boxes = self.head.classification_head, self.head.regression_head
-        towers = {"cls": climb(classes.conv, features), "box": climb(boxes.conv, features)}
-        cls = [classes.cls_logits(x) for x in towers["cls"][-1]]
-        box = [boxes.bbox_reg(x) for x in towers["box"][-1]]
-        kept = towers if self.keep_towers else {}
+        cls, box, kept = both(classes.conv, boxes.conv, features, self.keep_towers)
+        cls = [classes.cls_logits(x) for x in cls]
+        box = [boxes.bbox_reg(x) for x in box]
         return Outputs(features, cls, box, maps, anchors=NINE, towers=kept, by=self)
 
     def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
-        """What the head says, given what its towers say after so many convolutions, each L of (B, C, H, W)."""
+        """What the head says, given what `towers` has after so many convolutions, each L of (B, C, H, W)."""
         classes, boxes = self.head.classification_head, self.head.regression_head
-        cls = [classes.cls_logits(x) for x in climb(classes.conv, cls, after=after)[-1]]
-        box = [boxes.bbox_reg(x) for x in climb(boxes.conv, box, after=after)[-1]]
+        cls = [classes.cls_logits(x) for x in climb(classes.conv, cls, after=after)[0]]
+        box = [boxes.bbox_reg(x) for x in climb(boxes.conv, box, after=after)[0]]
         return Outputs([], cls, box, anchors=NINE, by=self)
 
     def boxes(self, outputs: Outputs) -> Tensor:

@@ -25,14 +25,16 @@ def near(
     A positive of one box may be near another box, and even near its own: its IoU has reached the threshold, but its
     closeness is less where the centres are apart. `positives` says whether it then counts.
     """
-    truth = targets.truth
-    boxes, image = torch.cat(truth.boxes), image_of(truth)
-    valid = targets.valid.unflatten(0, (targets.images, -1))
-    close = closeness(grid.box, boxes[:, None], overlap)  # (N, A)
-    wanted = (close >= gamma * threshold[:, None]) & (close < threshold[:, None]) & valid[image]
-    iou = paired_iou(grid.box, boxes[:, None]) * wanted
-    most = iou.new_zeros(valid.shape).scatter_reduce(0, image[:, None].expand_as(iou), iou, "amax")
-    weight = most.flatten()
+    counts = [len(boxes) for boxes in targets.truth.boxes]
+    weights = []
+    for boxes, limit in zip(targets.truth.boxes, threshold[:, None].split(counts), strict=True):  # (N, A) is large
+        if not len(boxes):
+            weights.append(grid.box.new_zeros(len(grid.box)))
+            continue
+        iou = paired_iou(grid.box, boxes[:, None])
+        close = closeness(grid.box, boxes[:, None], overlap, iou)
+        weights.append((iou * ((close >= gamma * limit) & (close < limit))).amax(0))
+    weight = torch.cat(weights) * targets.valid
     if not positives:
         weight[targets.row] = 0
     row = weight.nonzero().squeeze(1)
@@ -47,17 +49,16 @@ def box_thresholds(grid: Anchors, targets: Targets) -> Tensor:
     return thresholds(paired_iou(grid.box[number], boxes[:, None]), real)
 
 
-def closeness(anchor: Tensor, box: Tensor, overlap: Overlap) -> Tensor:
-    """How near anchors are to boxes, in pairs. (..., 4) twice, with broadcasting -> (...), -1..1.
+def closeness(anchor: Tensor, box: Tensor, overlap: Overlap, iou: Tensor | None = None) -> Tensor:
+    """How near anchors are to boxes, in pairs. (..., 4) twice, with broadcasting, and their IoU if known -> (...).
 
     `diou`: the paper's IoU - d^2 / c^2, where d is how far apart the centres are and c the diagonal of the smallest box
     around both. `iof_diou`: the released code's, which takes the part of the *anchor* that the box covers instead of
     the IoU: larger for anchors that lie within a box.
     """
-    low, high = torch.maximum(anchor[..., :2], box[..., :2]), torch.minimum(anchor[..., 2:], box[..., 2:])
-    if overlap == "diou":
-        shared = paired_iou(anchor, box)
-    else:
+    shared = paired_iou(anchor, box) if iou is None else iou
+    if overlap == "iof_diou":
+        low, high = torch.maximum(anchor[..., :2], box[..., :2]), torch.minimum(anchor[..., 2:], box[..., 2:])
         shared = (high - low).clamp(min=0).prod(-1) / (anchor[..., 2:] - anchor[..., :2]).prod(-1).clamp(min=1e-6)
     apart = (anchor[..., :2] + anchor[..., 2:] - box[..., :2] - box[..., 2:]) / 2
     around = torch.maximum(anchor[..., 2:], box[..., 2:]) - torch.minimum(anchor[..., :2], box[..., :2])

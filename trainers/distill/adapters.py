@@ -1,13 +1,13 @@
 """Adapters: convolutions that learn to turn a student's features into the teacher's, and are dropped after training.
 
-As in the released code of FGFI, https://github.com/twangnh/Distilling-Object-Detectors, and of DeFeat,
+Those of 3x3 are as in the released code of FGFI, https://github.com/twangnh/Distilling-Object-Detectors, and of DeFeat,
 https://github.com/ggjy/DeFeat.pytorch
 """
 
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 SMALL = 1e-4  # the deviation of fresh weights
 
@@ -23,3 +23,17 @@ def adapter(before: int, after: int, *, relu: bool) -> nn.Module:
     with torch.no_grad():
         convolution.weight.normal_().fmod_(2).mul_(SMALL)
     return nn.Sequential(convolution, nn.ReLU()) if relu else convolution
+
+
+class Adapters(nn.ModuleList):
+    """A 1x1 convolution for each level that is compared, where one pyramid is narrower or wider than the other.
+
+    Where both have as many channels it changes nothing and has no weights.
+    """
+
+    def __init__(self, mine: int, theirs: int, *, levels: int) -> None:
+        super().__init__(nn.Identity() if mine == theirs else nn.Conv2d(mine, theirs, 1) for _ in range(levels))
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """L of (B, mine, H, W) -> L of (B, theirs, H, W)."""
+        return [adapt(x) for adapt, x in zip(self, features, strict=True)]

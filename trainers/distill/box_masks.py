@@ -1,12 +1,13 @@
 """Boxes on the cells of a pyramid: the one level that a box belongs to, and the cells that boxes cover.
 
-As in the released code of DeFeat: Guo et al., "Distilling Object Detectors via Decoupled Features", CVPR 2021
-https://arxiv.org/abs/2103.14475. The level is that of Lin et al., "Feature Pyramid Networks for Object Detection",
-CVPR 2017, equation 1, https://arxiv.org/abs/1612.03144
+The cells are as in the released code of DeFeat: Guo et al., "Distilling Object Detectors via Decoupled Features", CVPR
+2021, https://arxiv.org/abs/2103.14475. The level is that of Lin et al., "Feature Pyramid Networks for Object
+Detection", CVPR 2017, equation 1, https://arxiv.org/abs/1612.03144
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -36,17 +37,24 @@ def every_box(truth: Truth) -> Boxes:
     return Boxes(torch.cat(truth.boxes), torch.cat(image), len(truth.boxes))
 
 
-def home(box: Tensor, strides: tuple[int, ...]) -> Tensor:
+def by_level(boxes: Boxes, level: Tensor, levels: int) -> list[Boxes]:
+    """Those of each level, given the level (N,) of each. How many they are is waited for, once."""
+    counts = (level[:, None] == torch.arange(levels, device=level.device)).sum(0).tolist()
+    return [boxes.at(index) for index in level.argsort(stable=True).split(counts)]
+
+
+def home(box: Tensor, strides: Sequence[int], *, inclusive: bool = True) -> Tensor:
     """The level that each box belongs to. (N, 4) -> (N,) of 0..L-1.
 
-    floor(log2(side / (14 * finest stride))), clamped. The side is the root of the area in pixels, where a box has the
-    pixels at both its ends: one more each way than its corners are apart. With strides 4 to 64, as of two-stage
-    detectors, sides below 112 belong to the finest level, those below 224 to the next, and so on. With strides 8 to
-    128, as of one-stage detectors, the number is one lower, but never below 0: so it is a level of the same stride.
+    floor(log2(side / (14 * finest stride))), clamped. The side is the root of the area in pixels. `inclusive`: a box
+    has the pixels at both its ends, as in DeFeat: one more each way than its corners are apart. With strides 4 to 64,
+    as of two-stage detectors, sides below 112 belong to the finest level, those below 224 to the next, and so on. With
+    strides 8 to 128, as of one-stage detectors, the number is one lower, but never below 0: so it is a level of the
+    same stride.
     """
-    side = (box[:, 2:] - box[:, :2] + 1).prod(1).sqrt()
+    side = (box[:, 2:] - box[:, :2] + (1 if inclusive else 0)).clamp(min=0).prod(1).sqrt()
     # A side of exactly twice as many strides must not be rounded down.
-    level = (side / (SIDE * strides[0]) + 1e-6).log2().floor()
+    level = ((side / (SIDE * strides[0])).log2() + 1e-6).floor()
     return level.clamp(0, len(strides) - 1).long()
 
 

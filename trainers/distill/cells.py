@@ -7,9 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainers.outputs import Targets, Truth
-
-SIDE = 8  # of the square around a cell that stands for what it may find, in strides
+from trainers.outputs import Targets
 
 
 class Cells(NamedTuple):
@@ -39,20 +37,6 @@ def inside(grid: Cells, boxes: Tensor) -> Tensor:
     return ((x > x1) & (x < x2) & (y > y1) & (y < y2)).any(0)
 
 
-def fine(grid: Cells, boxes: Tensor, valid: Tensor) -> Tensor:
-    """Which cells overlap one of the boxes (N, 4) by more than half as much as the one that overlaps it most.
-
-    A cell stands for the square of 8 strides around its centre, overlap is IoU, and `valid` (A,) says which cells
-    count. -> (A,) bool.
-    """
-    from torchvision.ops import box_iou  # seconds to import, and a plan compares no boxes
-
-    half = grid.stride[:, None] * (SIDE / 2)
-    squares = torch.cat([grid.centre - half, grid.centre + half], dim=1)
-    overlap = box_iou(boxes.to(squares), squares) * valid  # (N, A)
-    return (overlap > overlap.amax(1, keepdim=True) / 2).any(0)
-
-
 def valid_cells(targets: Targets, count: int) -> Tensor:
     """Which of the `count` cells of each image do not lie in the padding. -> (B, count) bool."""
     return targets.valid.view(targets.images, count, -1).any(2)
@@ -62,9 +46,3 @@ def positive_cells(targets: Targets, count: int) -> Tensor:
     """Which of the `count` cells of each image answer for a box with one of their anchors. -> (B, count) bool."""
     found = torch.zeros_like(targets.valid).index_fill(0, targets.row, True)
     return found.view(targets.images, count, -1).any(2)
-
-
-def image_of(truth: Truth) -> Tensor:
-    """The number of the image that each box is in, image by image. -> (N,)."""
-    counts = torch.tensor([len(boxes) for boxes in truth.boxes])
-    return torch.arange(len(counts)).repeat_interleave(counts).to(truth.boxes[0].device)

@@ -45,10 +45,9 @@ class CrossKD(nn.Module):
     number.
 
     `after` is 3 there, of 4 convolutions, and it is one less than the teacher has if it is left out, but no more than
-    the student has. `align` gives each channel the teacher's mean and deviation first, as the released code does. The
-    statistics are those of each worker's own part of the batch: this loss then depends on how a batch is spread. There
-    they are taken before the ReLU and the ReLU follows; detectors here keep what comes after it, so it is there that
-    they are taken, and a ReLU follows again.
+    the student has. `align` gives each channel the teacher's mean and deviation first, before the ReLU, as the released
+    code does. The statistics are those of each worker's own part of the batch: this loss then depends on how a batch is
+    spread.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class CrossKD(nn.Module):
         agree("number of classes", student.num_classes, teacher.num_classes)
         self.after = cut(student, teacher, after)
         for tower in (student, teacher):
-            tower.keep_towers = True
+            tower.keep_towers |= {self.after}
         self.edges_weight = edges_weight if teacher.bins else 0.0
         self.boxes_weight = 0.0 if teacher.bins else boxes_weight
         self.cls_weight, self.centerness_weight = cls_weight, centerness_weight
@@ -89,10 +88,8 @@ class CrossKD(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """-> (), already weighted."""
-        towers = (
-            zip(*(o.towers[name][self.after] for o in (student, teacher)), strict=True) for name in ("cls", "box")
-        )
-        guests = [[self.guest(*pair) for pair in tower] for tower in towers]
+        towers = zip(student.towers[self.after], teacher.towers[self.after], strict=True)
+        guests = [[self.guest(*pair) for pair in zip(*tower, strict=True)] for tower in towers]
         with frozen(teacher.by):
             crossed = teacher.by.finish(*guests, after=self.after)
         with torch.autocast(guests[0][0].device.type, enabled=False):
@@ -100,10 +97,7 @@ class CrossKD(nn.Module):
 
     def guest(self, mine: Tensor, theirs: Tensor) -> Tensor:
         """What the teacher gets to read of the student at one level. (B, C, H, W) twice -> the same."""
-        if not self.align:
-            return mine
-        guest = aligned(full_precision(mine), full_precision(theirs.detach()))
-        return guest.relu() if self.after else guest
+        return aligned(full_precision(mine), full_precision(theirs.detach())) if self.align else mine
 
     def compare(self, crossed: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """How far the cross-head predictions are from the teacher's, weighted. -> ()."""

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers import workers
 from trainers.call import Index, NonNegative
-from trainers.distill.adapt import EVERY, Adapters, shared_levels
-from trainers.distill.pair import agree, dense
+from trainers.distill.adapters import Adapters
+from trainers.distill.means import mean_count
+from trainers.distill.pair import EVERY, agree, dense, shared_levels
 from trainers.distill.soft import Temperature, full_precision
 from trainers.outputs import Detector, Outputs, Targets
 
@@ -23,7 +23,7 @@ from trainers.outputs import Detector, Outputs, Targets
 class CWD(nn.Module):
     """weight * the sum over levels of the divergence between the maps of the channels, each taken for a distribution.
 
-    `source` says which maps: the `features` of the pyramid, as the released recipes for detectors have it, or the class
+    `source` says which maps: those of the `pyramid`, as the released recipes for detectors have it, or the class
     logits, `cls`, whose channels are classes: the paper's logits, and what the published figure of GFL distils. The
     algorithm is the same. `weight` and `temperature`, the paper's alpha and T, are those of the released recipes for
     detectors, which compare all levels.
@@ -39,7 +39,7 @@ class CWD(nn.Module):
         *,
         weight: NonNegative = 10.0,
         temperature: Temperature = 1.0,
-        source: Literal["features", "cls"] = "features",
+        source: Literal["pyramid", "cls"] = "pyramid",
         levels: tuple[Index, ...] | None = None,
     ) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class CWD(nn.Module):
             for x, level in zip(adapted, self.levels, strict=True)
         ]
         total = torch.stack(losses).sum()
-        return self.weight * total / workers.mean(total.new_tensor(targets.images))
+        return self.weight * total / mean_count(targets.images, total)
 
 
 def channel_divergence(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:

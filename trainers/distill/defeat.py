@@ -12,22 +12,23 @@ from torch import Tensor, nn
 from trainers.call import Index, Invalid, NonNegative
 from trainers.distill.adapters import adapter
 from trainers.distill.box_masks import Boxes, every_box, level_masks, stage_masks
-from trainers.distill.pair import agree, chosen
+from trainers.distill.means import mean_count, nothing, total_of
+from trainers.distill.pair import agree, chosen, same_strides, some_part
 from trainers.distill.soft import Temperature, soft_kl
-from trainers.distill.squared_errors import cell_errors, errors_at, mean_count, total_of, where
-from trainers.distill.two_stage import region_weight
+from trainers.distill.squared_errors import cell_errors, errors_at, where
+from trainers.distill.two_stage import both_judge, drawn, region_weight
 from trainers.outputs import Network, Outputs, Targets
 
 
 class DeFeat(nn.Module):
     """The sum of three parts, each with weights of its own, of which 0 leaves out what it weighs:
 
-    - the pyramid: fg_weight * F + bg_weight * G, `decoupled`, where a level's foreground are the cells covered by
-      the boxes that belong to it, one level a box (`box_masks.home`). Adapters without ReLU.
-    - the backbone: the same with `backbone_fg_weight` and `backbone_bg_weight` on the maps of `stages`, 0 the finest,
-      where the foreground of each are the cells of all boxes (`box_masks.stage_masks`). Adapters with ReLU. And
-      `backbone_weight` * half the mean squared difference of whole maps, whatever they show: with 1, and the other
-      two 0, a re-implementation's variant, https://github.com/ModelTC/United-Perception
+    - the pyramid: foreground_weight * F + background_weight * G, `decoupled`, where a level's foreground are the cells
+      covered by the boxes that belong to it, one level a box (`box_masks.home`). Adapters without ReLU.
+    - the backbone: the same with `backbone_foreground_weight` and `backbone_background_weight` on the maps of `stages`,
+      0 the finest, where the foreground of each are the cells of all boxes (`box_masks.stage_masks`). Adapters with
+      ReLU. And `backbone_weight` * half the mean squared difference of whole maps, whatever they show: with 1, and
+      the other two 0, a re-implementation's variant, https://github.com/ModelTC/United-Perception
     - classes of regions, for two-stage detectors: `decoupled_kl` of the teacher's own samples of its own proposals.
 
     The defaults are those of the paper's best figure, on COCO: 4 and 16 on pyramid and backbone, there of the two
@@ -51,11 +52,11 @@ class DeFeat(nn.Module):
         student: Network,
         teacher: Network,
         *,
-        fg_weight: NonNegative = 4.0,
-        bg_weight: NonNegative = 16.0,
+        foreground_weight: NonNegative = 4.0,
+        background_weight: NonNegative = 16.0,
         levels: tuple[Index, ...] | None = None,
-        backbone_fg_weight: NonNegative = 4.0,
-        backbone_bg_weight: NonNegative = 16.0,
+        backbone_foreground_weight: NonNegative = 4.0,
+        backbone_background_weight: NonNegative = 16.0,
         backbone_weight: NonNegative = 0.0,
         stages: tuple[Index, ...] | None = None,
         cls_positive_weight: NonNegative | None = None,
@@ -64,8 +65,9 @@ class DeFeat(nn.Module):
         cls_negative_temperature: Temperature = 1.0,
     ) -> None:
         super().__init__()
-        self.neck_weights = (fg_weight, bg_weight)
-        self.masked_weights, self.whole_weight = (backbone_fg_weight, backbone_bg_weight), backbone_weight
+        self.neck_weights = (foreground_weight, background_weight)
+        self.masked_weights = (backbone_foreground_weight, backbone_background_weight)
+        self.whole_weight = backbone_weight
         self.cls_weights = tuple(
             region_weight(knob, weight, student, teacher, default=2.0, loss="DeFeat")
             for knob, weight in (
@@ -73,10 +75,12 @@ class DeFeat(nn.Module):
                 ("cls_negative_weight", cls_negative_weight),
             )
         )
+        if None in (cls_positive_weight, cls_negative_weight):
+            some_part((*self.neck_weights, *self.masked_weights, backbone_weight, *self.cls_weights), "DeFeat")
         self.temperatures = (cls_positive_temperature, cls_negative_temperature)
         self.neck, self.backbone = nn.ModuleList(), nn.ModuleList()
         if any(self.neck_weights):
-            agree("strides", student.strides, teacher.strides)
+            same_strides(student, teacher)
             self.strides = tuple(student.strides)
             numbers = range(len(self.strides))
             self.levels = chosen("levels", levels, numbers, default=numbers)
@@ -98,33 +102,28 @@ class DeFeat(nn.Module):
             masks = level_masks(boxes, self.strides, self.levels, mine)
             parts.append(decoupled(mine, taught, masks, *self.neck_weights))
         if len(self.backbone):
-            parts += self.of_backbone(student, teacher, boxes)
+            parts.append(self.of_backbone(student, teacher, boxes))
         if any(self.cls_weights):
             parts.append(self.of_regions(student, teacher, targets))
         return total_of(parts, student)
 
-    def of_backbone(self, student: Outputs, teacher: Outputs, boxes: Boxes) -> list[Tensor]:
-        """The parts on the backbone's maps, each () and already weighted."""
+    def of_backbone(self, student: Outputs, teacher: Outputs, boxes: Boxes) -> Tensor:
+        """The part on the backbone's maps, already weighted. -> ()."""
         mine = [adapt(student.maps[stage]) for adapt, stage in zip(self.backbone, self.stages, strict=True)]
         taught = [teacher.maps[stage] for stage in self.stages]
-        parts = []
         if any(self.masked_weights):
             masks = stage_masks(boxes, self.finest, student.maps[0], mine)
-            parts.append(decoupled(mine, taught, masks, *self.masked_weights))
-        if self.whole_weight:
-            everywhere = [torch.ones_like(x[:, 0], dtype=torch.bool) for x in mine]
-            parts.append(decoupled(mine, taught, everywhere, self.whole_weight, self.whole_weight))
-        return parts
+        else:
+            masks = [torch.ones_like(x[:, 0], dtype=torch.bool) for x in mine]
+        return decoupled(mine, taught, masks, *self.masked_weights, self.whole_weight)
 
     def of_regions(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """The part on classes of regions, already weighted. -> ()."""
         truth = targets.truth
-        with torch.no_grad():
-            drawn = teacher.by.sample(teacher.by.propose(teacher, truth.sizes), truth)
-            taught, _ = teacher.by.judge(teacher.features, drawn.boxes, truth.sizes)
-        logits, _ = student.by.judge(student.features, drawn.boxes, truth.sizes)
+        found = drawn(teacher, truth, proposers=(teacher,))
+        (logits, _), (taught, _) = both_judge(student, teacher, found.boxes, truth)
         return decoupled_kl(
-            logits, taught, torch.cat(drawn.labels) > 0, weights=self.cls_weights, temperatures=self.temperatures
+            logits, taught, torch.cat(found.labels) > 0, weights=self.cls_weights, temperatures=self.temperatures
         )
 
 
@@ -134,28 +133,34 @@ def alike(student: Network, teacher: Network, stages: tuple[int, ...] | None) ->
     if mine != its:
         raise Invalid(
             f"DeFeat compares the maps of the backbones, but the strides of the student's are {mine} and those of the "
-            f"teacher's {its}: set backbone_fg_weight, backbone_bg_weight and backbone_weight to 0"
+            f"teacher's {its}: set backbone_foreground_weight, backbone_background_weight and backbone_weight to 0"
         )
     numbers = range(len(mine))
     return chosen("stages", stages, numbers, default=numbers[-2:]), mine[0]
 
 
 def decoupled(
-    student: list[Tensor], teacher: list[Tensor], masks: list[Tensor], fg_weight: float, bg_weight: float
+    student: list[Tensor],
+    teacher: list[Tensor],
+    masks: list[Tensor],
+    inner: float,
+    outer: float,
+    whole: float = 0.0,
 ) -> Tensor:
-    """fg_weight * half the mean squared difference over cells and channels in the masks, and the same outside.
+    """inner * half the mean squared difference over cells and channels in the masks, outer * that outside, whole * all.
 
     L of (B, C, H, W) twice and of (B, H, W) bool -> (): the mean over the levels. A level without such cells adds
     nothing.
     """
-    counts = torch.stack([torch.stack([mask.sum(), (~mask).sum()]) for mask in masks])  # (L, 2)
+    counts = torch.stack([torch.stack([mask.sum(), (~mask).sum()]) for mask in masks])
+    counts = mean_count(torch.cat([counts, counts.sum(1, keepdim=True)], dim=1), student[0])  # (L, 3)
     parts = []
-    for mine, taught, mask, count in zip(student, teacher, masks, mean_count(counts, student[0]), strict=True):
-        fg, bg = fg_weight / (2 * mine.shape[1] * count[0]), bg_weight / (2 * mine.shape[1] * count[1])
-        if fg_weight and bg_weight:
-            parts.append((cell_errors(mine, taught) * torch.where(mask, fg, bg)).sum())
+    for mine, taught, mask, count in zip(student, teacher, masks, counts, strict=True):
+        fg, bg, every = (w / (2 * mine.shape[1] * n) for w, n in zip((inner, outer, whole), count, strict=True))
+        if whole or (inner and outer):
+            parts.append((cell_errors(mine, taught) * (torch.where(mask, fg, bg) + every)).sum())
         else:
-            strength, cell = (fg, where(mask)) if fg_weight else (bg, where(~mask))
+            strength, cell = (fg, where(mask)) if inner else (bg, where(~mask))
             parts.append(strength * errors_at(mine, taught, cell).sum())
     return torch.stack(parts).mean()
 
@@ -174,11 +179,11 @@ def decoupled_kl(
     classes and the background, and the KL is the textbook's, a sum. `weights` and `temperatures`: of those that do,
     and of the others.
     """
-    total = student.new_zeros(())
+    total = nothing(student)
     for mask, weight, temperature in zip((positive, ~positive), weights, temperatures, strict=True):
         if weight:
             row = where(mask)
-            number = mean_count(torch.tensor(len(row), device=student.device), student)
+            number = mean_count(len(row), student)
             losses = soft_kl(student[row], teacher[row], temperature=temperature) * student.shape[1]
             total = total + weight * losses.sum() / number
     return total

@@ -13,11 +13,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainers import workers
-from trainers.call import Index, Invalid, NonNegative, Positive
-from trainers.distill.adapt import EVERY, Adapters, shared_levels
+from trainers.call import Index, NonNegative, Positive
+from trainers.distill.adapters import Adapters
 from trainers.distill.attention import Context, attention, attention_difference, weighted_difference
-from trainers.distill.cells import image_of
+from trainers.distill.box_masks import Boxes, every_box
+from trainers.distill.means import mean_count, nothing
+from trainers.distill.pair import EVERY, shared_levels, some_part
 from trainers.distill.soft import full_precision
 from trainers.outputs import Detector, Outputs, Targets, Truth
 
@@ -81,8 +82,8 @@ class FGD(nn.Module):
         given = (foreground_weight, background_weight, attention_weight, relation_weight)
         parts = zip(given, published(student), strict=True)
         self.parts = Weights(*(usual if own is None else own for own, usual in parts))
-        if weight and not any(self.parts):
-            raise Invalid("every part of FGD has the weight 0: give one of them another, or leave FGD out")
+        if weight:
+            some_part(self.parts, "FGD")
         self.weight = weight
         self.adapt = Adapters(student.channels, teacher.channels, levels=len(self.levels))
         sides = 2 * len(self.levels) if self.parts.relation else 0
@@ -96,18 +97,21 @@ class FGD(nn.Module):
         with torch.autocast(student.features[0].device.type, enabled=False):  # sums of millions of squares
             mine = self.adapt([full_precision(student.features[level]) for level in self.levels])
             taught = [full_precision(teacher.features[level].detach()) for level in self.levels]
-            losses = [self.level(number, *pair, targets) for number, pair in enumerate(zip(mine, taught, strict=True))]
+            boxes = every_box(targets.truth)
+            sizes = sizes_of(targets.truth) if self.scale == "image" else None
+            pairs = enumerate(zip(mine, taught, strict=True))
+            losses = [self.level(number, *pair, boxes, sizes) for number, pair in pairs]
             total = torch.stack(losses).sum()
-            return self.weight * total / workers.mean(total.new_tensor(targets.images))
+            return self.weight * total / mean_count(targets.images, total)
 
-    def level(self, number: int, mine: Tensor, taught: Tensor, targets: Targets) -> Tensor:
+    def level(self, number: int, mine: Tensor, taught: Tensor, boxes: Boxes, sizes: Tensor | None) -> Tensor:
         """What the features (B, C, H, W) of one of the levels cost, summed over the images. -> ()."""
         parts = self.parts
-        loss = mine[:0].sum()
+        loss = nothing(mine)
         theirs = attention(taught, temperature=self.temperature)
         if parts.foreground or parts.background:
-            boxes = in_cells(targets.truth, mine, self.strides[number], self.scale)
-            foreground, background = masks(boxes, image_of(targets.truth), like=theirs.spatial)
+            cells = in_cells(boxes.box.to(mine), mine, self.strides[number], sizes)
+            foreground, background = masks(cells, boxes.image, like=theirs.spatial)
             mask = parts.foreground * foreground + parts.background * background
             loss = loss + weighted_difference(mine, taught, theirs, mask)
         if parts.attention:
@@ -128,14 +132,26 @@ def published(student: Detector) -> Weights:
     return DISTRIBUTIONS if student.bins else ANCHOR_FREE
 
 
-def in_cells(truth: Truth, features: Tensor, stride: int, scale: str) -> Tensor:
-    """All boxes, image by image, as coordinates in maps (B, C, H, W) of this stride. -> (N, 4)."""
-    boxes = torch.cat(truth.boxes).to(features)
-    if scale == "padded":
-        return boxes / stride
+def sizes_of(truth: Truth) -> Tensor:
+    """Of the image of each box its width and height without padding, image by image. -> (N, 2)."""
+    # Numbers of Python's are filled in on the device; a tensor made of them would be waited for.
+    sides = [
+        torch.stack([torch.full_like(boxes[:, 0], side) for side in (width, height)], dim=1)
+        for boxes, (height, width) in zip(truth.boxes, truth.sizes, strict=True)
+    ]
+    return torch.cat(sides)
+
+
+def in_cells(box: Tensor, features: Tensor, stride: int, sizes: Tensor | None) -> Tensor:
+    """Boxes as coordinates in maps (B, C, H, W): by their stride, or of their images' (width, height) `sizes` (N, 2).
+
+    (N, 4) -> (N, 4).
+    """
+    if sizes is None:
+        return box / stride
     height, width = features.shape[2:]
-    factors = boxes.new_tensor([(width / w, height / h) for h, w in truth.sizes])
-    return boxes * factors[image_of(truth)].repeat(1, 2)
+    across, down = (width / sizes[:, :1], height / sizes[:, 1:])  # (N, 1) each
+    return torch.stack([box[:, 0::2] * across, box[:, 1::2] * down], dim=2).flatten(1)
 
 
 def masks(boxes: Tensor, image: Tensor, *, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from trainers.call import Index, NonNegative
 from trainers.distill.adapters import adapter
-from trainers.distill.box_masks import Boxes, every_box, home, size
-from trainers.distill.pair import agree, chosen
-from trainers.distill.squared_errors import errors_at, mean_count, total_of, where
+from trainers.distill.box_masks import Boxes, by_level, every_box, home, size
+from trainers.distill.means import mean_count, total_of
+from trainers.distill.near import near
+from trainers.distill.pair import chosen, same_strides
+from trainers.distill.squared_errors import errors_at, where
 from trainers.outputs import Detector, Outputs, Targets
-
-RATIOS = (0.5, 1.0, 2.0)  # height / width of the anchors of a cell
-SIDE = 8  # the root of an anchor's area, in strides
 
 # With 1 or more no anchor would be near enough.
 Part = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -59,7 +58,7 @@ class FGFI(nn.Module):
         inclusive: bool = True,
     ) -> None:
         super().__init__()
-        agree("strides", student.strides, teacher.strides)
+        same_strides(student, teacher)
         self.weight = weight
         self.phi = phi
         self.assigned, self.normaliser, self.inclusive = assigned, normaliser, inclusive
@@ -87,44 +86,8 @@ class FGFI(nn.Module):
         grids = [(self.strides[level], size(x)) for level, x in zip(self.levels, maps, strict=True)]
         if not self.assigned:
             return near(boxes, grids, phi=self.phi, inclusive=self.inclusive)
-        level = home(boxes.box, self.strides)
+        of_level = by_level(boxes, home(boxes.box, self.strides), len(self.strides))
         masks = []
         for number, grid in zip(self.levels, grids, strict=True):
-            here = boxes.at((level == number).nonzero().squeeze(1))
-            masks += near(here, [grid], phi=self.phi, inclusive=self.inclusive)
+            masks += near(of_level[number], [grid], phi=self.phi, inclusive=self.inclusive)
         return masks
-
-
-def near(boxes: Boxes, grids: list[tuple[int, tuple[int, int]]], *, phi: float, inclusive: bool) -> list[Tensor]:
-    """The cells with an anchor whose IoU with a box is over phi times the highest that any anchor has with that box.
-
-    `grids`: the stride and the (height, width) of each level. -> as many (B, H, W) bool. A box that no anchor touches
-    has no cell.
-    """
-    found = [overlaps(boxes.box, stride, shape, inclusive=inclusive) for stride, shape in grids]
-    best = torch.stack([iou.flatten(1).amax(1) for iou in found]).amax(0)[:, None, None, None]  # (N, 1, 1, 1)
-    masks = []
-    for iou, (_, shape) in zip(found, grids, strict=True):
-        over = (iou > phi * best).any(1)  # (N, H, W)
-        masks.append(over.new_zeros(boxes.images, *shape, dtype=torch.int).index_add(0, boxes.image, over.int()) > 0)
-    return masks
-
-
-def overlaps(box: Tensor, stride: int, shape: tuple[int, int], *, inclusive: bool) -> Tensor:
-    """The IoU of each box with every anchor of a map of this (height, width). (N, 4) -> (N, 3, H, W).
-
-    The anchors of cell (i, j) are centred at (j * stride, i * stride). `inclusive`: see `FGFI`.
-    """
-    more = 1 if inclusive else 0
-    low_x, low_y, high_x, high_y = box[:, :, None].unbind(1)  # (N, 1) each
-    area = (high_x - low_x + more) * (high_y - low_y + more)
-    y, x = (torch.arange(number, device=box.device, dtype=box.dtype) * stride for number in shape)
-    found = []
-    for ratio in RATIOS:
-        width, height = SIDE * stride / ratio**0.5, SIDE * stride * ratio**0.5
-        # How much of an anchor's sides lies in the box: those of a column have one part in common, so of a row.
-        across = (torch.minimum(high_x, x + width / 2) - torch.maximum(low_x, x - width / 2) + more).clamp(min=0)
-        along = (torch.minimum(high_y, y + height / 2) - torch.maximum(low_y, y - height / 2) + more).clamp(min=0)
-        both = along[:, :, None] * across[:, None, :]  # (N, H, W)
-        found.append(both / (area[:, :, None] + (width + more) * (height + more) - both))
-    return torch.stack(found, dim=1)

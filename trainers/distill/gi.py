@@ -12,15 +12,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trainers import workers
 from trainers.call import Count, Fraction, Invalid, NonNegative
-from trainers.distill.adapt import Adapters
+from trainers.distill.adapters import Adapters
 from trainers.distill.cells import cells
-from trainers.distill.imitation import squared_difference
 from trainers.distill.instances import chosen, instances, pooled, relations
-from trainers.distill.kd import sum_of_means
-from trainers.distill.pair import agree, dense
+from trainers.distill.means import mean_count, nothing, sum_of_means
+from trainers.distill.pair import agree, dense, same_strides
 from trainers.distill.soft import full_precision
+from trainers.distill.squared_errors import cell_errors
 from trainers.outputs import Dense, Outputs, Targets, rows
 
 
@@ -70,7 +69,7 @@ class GI(nn.Module):
                     f"GI needs the boxes of all locations, which the {role} does not say: use detectors such as GFL, "
                     "or a loss that reads features alone, such as PKD"
                 )
-        agree("strides", student.strides, teacher.strides)
+        same_strides(student, teacher)
         agree("number of classes", student.num_classes, teacher.num_classes)
         self.adapt = Adapters(student.channels, teacher.channels, levels=len(student.strides))
         self.cells_weight, self.regions_weight, self.relation_weight = cells_weight, regions_weight, relation_weight
@@ -83,7 +82,7 @@ class GI(nn.Module):
         with torch.autocast(features[0].device.type, enabled=False):
             level = cells(features, self.strides, start=0.0).level
             row, box = self.find(student, teacher, targets, level)
-            loss = features[0][:0].sum().to(box)
+            loss = nothing(features[0])
             if self.cells_weight:
                 loss = loss + self.cells_weight * self.of_cells(features, teacher.features, row, level)
             if self.regions_weight or self.relation_weight:
@@ -93,9 +92,8 @@ class GI(nn.Module):
                     for levels in (features, [x.detach() for x in teacher.features])
                 )
                 if self.regions_weight:
-                    apart = (mine - taught).square().sum(1).mean((1, 2))  # (R,)
-                    size = workers.mean(apart.new_tensor(len(apart)))
-                    loss = loss + self.regions_weight * (apart / size).sum()
+                    apart = cell_errors(mine, taught).mean((1, 2))  # (R,)
+                    loss = loss + self.regions_weight * apart.sum() / mean_count(len(apart), apart)
                 if self.relation_weight:
                     loss = loss + self.relation_weight * relations(mine.flatten(1), taught.flatten(1))
             return loss
@@ -123,7 +121,8 @@ class GI(nn.Module):
     def of_cells(self, features: list[Tensor], taught: list[Tensor], row: Tensor, level: Tensor) -> Tensor:
         """The mean squared difference at the cells of these rows (R,), or the sum of those of the levels. -> ()."""
         cell = row // self.anchors
-        loss = squared_difference(*(rows(levels).index_select(0, cell) for levels in (features, taught)))
+        mine, its = (rows(levels).index_select(0, cell) for levels in (features, taught))
+        loss = cell_errors(mine, its) / mine.shape[1]  # a mean over the channels
         if self.per == "image":
             return sum_of_means(loss, torch.zeros_like(cell), groups=1)
         return sum_of_means(loss, level[cell % len(level)], groups=len(self.strides))

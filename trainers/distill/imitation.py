@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from trainers.call import NonNegative
-from trainers.distill.adapt import Adapters
-from trainers.distill.cells import Cells, cells, fine, inside, positive_cells, valid_cells
-from trainers.distill.kd import sum_of_means
-from trainers.distill.pair import agree
-from trainers.distill.soft import full_precision
+from trainers.distill.adapters import Adapters
+from trainers.distill.box_masks import Boxes, every_box, size
+from trainers.distill.cells import Cells, cells, inside, positive_cells, valid_cells
+from trainers.distill.means import sum_of_means
+from trainers.distill.near import Grid, near
+from trainers.distill.pair import same_strides
+from trainers.distill.squared_errors import cell_errors, where
 from trainers.outputs import Detector, Outputs, Targets, rows
 
 Where = Literal["all", "inside", "main", "fine"]
@@ -46,7 +48,7 @@ class Imitation(nn.Module):
         self, student: Detector, teacher: Detector, *, weight: NonNegative = 2.0, region: Where = "fine"
     ) -> None:
         super().__init__()
-        agree("strides", student.strides, teacher.strides)
+        same_strides(student, teacher)
         self.adapt = Adapters(student.channels, teacher.channels, levels=len(student.strides))
         self.weight = weight
         self.region = region
@@ -58,22 +60,30 @@ class Imitation(nn.Module):
         grid = cells(student.features, self.strides, start=self.start)
         level = grid.level.repeat(targets.images)
         if self.region != "all":
-            row = region(self.region, grid, targets).flatten().nonzero().squeeze(1)
+            row = where(self.within(student.features, grid, targets))
             mine, taught, level = (x.index_select(0, row) for x in (mine, taught, level))
-        return self.weight * sum_of_means(squared_difference(mine, taught), level, groups=len(self.strides))
+        losses = cell_errors(mine, taught) / mine.shape[1]  # a mean over the channels
+        return self.weight * sum_of_means(losses, level, groups=len(self.strides))
+
+    def within(self, features: list[Tensor], grid: Cells, targets: Targets) -> Tensor:
+        """Which cells of each image are in the region. -> (B, A) bool."""
+        count = len(grid.level)
+        if self.region == "main":
+            return positive_cells(targets, count)
+        valid = valid_cells(targets, count)
+        if self.region == "inside":
+            return torch.stack([inside(grid, boxes) for boxes in targets.truth.boxes]) & valid
+        grids = [(stride, size(x)) for stride, x in zip(self.strides, features, strict=True)]
+        return fine(every_box(targets.truth), grids, valid, start=self.start)
 
 
-def region(which: Where, grid: Cells, targets: Targets) -> Tensor:
-    """Which cells of each image are in a region of `Imitation`. -> (B, A) bool."""
-    count = len(grid.level)
-    if which == "main":
-        return positive_cells(targets, count)
-    valid = valid_cells(targets, count)
-    if which == "inside":
-        return torch.stack([inside(grid, boxes) for boxes in targets.truth.boxes]) & valid
-    return torch.stack([fine(grid, *pair) for pair in zip(targets.truth.boxes, valid, strict=True)])
+def fine(boxes: Boxes, grids: list[Grid], valid: Tensor, *, start: float) -> Tensor:
+    """Which cells overlap a box by more than half as much as the one that overlaps it most, on whatever level.
 
-
-def squared_difference(student: Tensor, teacher: Tensor) -> Tensor:
-    """The mean over the channels of the squared difference. (R, C) twice -> (R,), in float32 or wider."""
-    return (full_precision(student) - full_precision(teacher.detach())).square().mean(1)
+    A cell stands for the square of 8 strides around its centre, and `valid` (B, A) says which count. -> (B, A) bool.
+    """
+    shapes = [shape for _, shape in grids]
+    levels = valid.split([height * width for height, width in shapes], dim=1)
+    maps = [level.unflatten(1, shape) for level, shape in zip(levels, shapes, strict=True)]
+    masks = near(boxes, grids, phi=0.5, inclusive=False, ratios=(1.0,), start=start, valid=maps)
+    return torch.cat([mask.flatten(1) for mask in masks], dim=1)

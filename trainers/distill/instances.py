@@ -5,15 +5,15 @@ Dai et al., "General Instance Distillation for Object Detection", CVPR 2021, htt
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainers.distill.box_masks import home
+from trainers.distill.means import nothing
+
 CANDIDATES = 3000  # that may suppress one another: more than enough for ten to be left
 POINTS = 10  # of RoIAlign along each side of an instance
-SIDE, LEVEL = 224.0, 4  # an instance with this side, in pixels, is read from the level with stride 2^4
 
 
 def instances(student: Tensor, teacher: Tensor, student_box: Tensor, teacher_box: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,16 +43,14 @@ def chosen(score: Tensor, box: Tensor, row: Tensor, *, count: int, iou: float) -
 def pooled(features: list[Tensor], boxes: Tensor, image: Tensor, strides: tuple[int, ...]) -> Tensor:
     """RoIAlign of boxes (R, 4) in images (R,), each on the level for its size. L of (B, C, H, W) -> (R, C, 10, 10).
 
-    The levels are those of the paper on pyramids; the rows come level after level. Strides are powers of 2.
+    The levels are those of the paper on pyramids, `home`; the rows come level after level.
     """
     from torchvision.ops import roi_align
 
-    numbers = [round(math.log2(stride)) for stride in strides]
-    side = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1).sqrt()
-    level = (LEVEL + (side / SIDE + 1e-8).log2().floor()).clamp(min(numbers), max(numbers))
+    level = home(boxes, strides, inclusive=False)
     regions = torch.cat([image[:, None].to(boxes), boxes], dim=1)
     found = []
-    for x, number, stride in zip(features, numbers, strides, strict=True):
+    for number, (x, stride) in enumerate(zip(features, strides, strict=True)):
         here = regions[level == number].to(x)
         found.append(roi_align(x, here, POINTS, 1 / stride, sampling_ratio=2, aligned=True))
     return torch.cat(found)
@@ -64,6 +62,6 @@ def relations(student: Tensor, teacher: Tensor) -> Tensor:
     (R, D) twice -> (). Neither the scale of the features nor their place counts, and with R < 3 it is 0.
     """
     if len(student) < 2:
-        return student[:0].sum()
+        return nothing(student)
     mine, theirs = torch.pdist(student), torch.pdist(teacher)
     return F.smooth_l1_loss(mine / mine.mean().clamp(min=1e-6), theirs / theirs.mean().clamp(min=1e-6))

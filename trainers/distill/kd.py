@@ -8,18 +8,20 @@ https://arxiv.org/abs/2102.12252
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from trainers import workers
 from trainers.call import Fraction, Invalid, NonNegative
-from trainers.distill.pair import agree, can_be_valuable, dense
-from trainers.distill.soft import Temperature, bernoulli_kl, full_precision, soft_kl
+from trainers.distill.means import nothing, sum_of_means
+from trainers.distill.pair import agree, can_be_valuable, dense, same_anchors, same_strides
+from trainers.distill.soft import Temperature, bernoulli_kl, soft_kl
+from trainers.distill.two_stage import both_judge, drawn, has_two_stages
 from trainers.outputs import Detector, Outputs, Overlap, Targets, Truth
 
-Regions = Literal["teacher", "student"]
+Proposer = Literal["teacher", "student"]
 
 
 class KD(nn.Module):
@@ -50,9 +52,9 @@ class KD(nn.Module):
 
     **Two stages on both sides**, as of Faster R-CNN: then it is the K + 1 logits of the second stage, background first,
     that are compared, which a softmax trains, so one class will do. Both judge the same regions, each by its own
-    features: `regions` says whose proposals they are drawn from, by whose rule. The teacher's are those it would learn
-    from itself; the student's are drawn apart from those of its detection losses. The mean is over the regions of all
-    workers, and `normaliser` is not read. Regions beside the objects are in it.
+    features: `proposer` says whose proposals they are drawn from, and by whose rule. The teacher's are those it would
+    learn from itself; the student's are drawn apart from those of its detection losses. The mean is over the regions of
+    all workers, and `normaliser` is not read. Regions beside the objects are in it.
 
     A part of weight 0 is not computed.
     """
@@ -70,15 +72,16 @@ class KD(nn.Module):
         vlr_weight: NonNegative = 0.0,
         vlr_gamma: Fraction = 0.25,
         vlr_overlap: Overlap = "diou",
-        regions: Regions = "teacher",
+        proposer: Proposer = "teacher",
     ) -> None:
         super().__init__()
-        self.two_stage = hasattr(student, "judge") and hasattr(teacher, "judge")
+        self.two_stage = has_two_stages(student) and has_two_stages(teacher)
         if self.two_stage:
             check_two_stage(form, vlr_weight)
         else:
             dense(student, teacher, "KD", instead="detectors of two stages, such as FasterRCNN, on both sides")
-            agree("strides", student.strides, teacher.strides)
+            same_strides(student, teacher)
+            same_anchors(student, teacher)
             can_be_valuable(student, vlr_weight)
         agree("number of classes", student.num_classes, teacher.num_classes)
         if form == "softmax" and student.num_classes == 1 and not self.two_stage:
@@ -93,14 +96,14 @@ class KD(nn.Module):
         self.over_classes = over_classes
         self.normaliser = normaliser
         self.gamma, self.overlap = vlr_gamma, vlr_overlap
-        self.whose = regions
+        self.proposer = proposer
 
     def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """-> (), already weighted; an exact zero, with a zero gradient, where there is nothing to learn."""
         if self.two_stage:
             return self.of_regions(student, teacher, targets.truth)
         mine, taught = student.class_rows(), teacher.class_rows()
-        total = full_precision(mine[targets.row[:0]]).sum()  # nothing, but a part of the student's graph
+        total = nothing(mine)
         if self.weight:
             losses = self.divergence(mine[targets.row], taught[targets.row])  # (P,)
             total = total + self.weight * self.mean(losses, targets.level, targets.levels)
@@ -113,8 +116,11 @@ class KD(nn.Module):
     def of_regions(self, student: Outputs, teacher: Outputs, truth: Truth) -> Tensor:
         """The loss of the second stages."""
         if not self.weight:
-            return full_precision(student.features[0].flatten()[:0]).sum()
-        losses = self.divergence(*judged(student, teacher, truth, whose=self.whose))  # (R,)
+            return nothing(student.features[0])
+        drawer = teacher if self.proposer == "teacher" else student
+        boxes = drawn(drawer, truth, proposers=(drawer,)).boxes
+        (logits, _), (taught, _) = both_judge(student, teacher, boxes, truth)
+        losses = self.divergence(logits, taught)  # (R,)
         return self.weight * sum_of_means(losses, losses.new_zeros(len(losses), dtype=torch.long), groups=1)
 
     def divergence(self, logits: Tensor, taught: Tensor) -> Tensor:
@@ -137,27 +143,10 @@ def check_two_stage(form: str, vlr_weight: float) -> None:
         raise Invalid("a second stage has no valuable region: vlr_weight must be 0", ("vlr_weight",))
 
 
-def judged(student: Outputs, teacher: Outputs, truth: Truth, *, whose: Regions) -> tuple[Tensor, Tensor]:
-    """What both second stages say of regions that one of them draws. -> class logits (R, K+1) twice."""
-    drawer = teacher if whose == "teacher" else student
-    with torch.no_grad():
-        boxes = drawer.by.sample(drawer.by.propose(drawer, truth.sizes), truth).boxes
-        taught, _ = teacher.by.judge(teacher.features, boxes, truth.sizes)
-    logits, _ = student.by.judge(student.features, boxes, truth.sizes)
-    return logits, taught
-
-
 def level_of(outputs: Outputs, row: Tensor) -> Tensor:
     """The level of each row. (R,), as `Outputs.class_rows` counts -> (R,) of 0..L-1."""
-    sizes = torch.tensor([outputs.anchors * x.shape[2] * x.shape[3] for x in outputs.cls], device=row.device)
-    return torch.bucketize(row % sizes.sum(), sizes.cumsum(0), right=True)
-
-
-def sum_of_means(losses: Tensor, group: Tensor, *, groups: int) -> Tensor:
-    """The mean of each group over all workers, summed over the groups. (P,), (P,) of 0..groups-1 -> ().
-
-    A group is divided by its size on the average worker: averaged by DDP that is a mean over all of them.
-    Rows are divided before they are summed, so that an empty group is no 0 / 0.
-    """
-    sizes = workers.mean(losses.new_zeros(groups).index_add(0, group, torch.ones_like(losses)))
-    return (losses / sizes[group]).sum()
+    *ends, every = accumulate(outputs.anchors * x.shape[2] * x.shape[3] for x in outputs.cls)
+    place, level = row % every, torch.zeros_like(row)
+    for end in ends:  # compared with numbers of the host: a tensor made of them would be waited for
+        level += place >= end
+    return level

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from trainers import workers
 from trainers.call import Fraction, Invalid, NonNegative
-from trainers.distill.pair import agree, can_be_valuable, dense
+from trainers.distill.means import mean_count, mean_weight, nothing
+from trainers.distill.pair import agree, can_be_valuable, dense, same_anchors, same_strides
 from trainers.distill.soft import Temperature, full_precision, soft_kl
 from trainers.outputs import Detector, Outputs, Overlap, Region, Targets
 
@@ -32,8 +33,8 @@ class LD(nn.Module):
 
     `weight` is the paper's lambda of the main region, .25 there. The paper's .25 of the valuable region is divided by
     16 in the released code where that of the main region is divided by the 4 edges, so it is `vlr_weight` .0625 here.
-    Published for other detectors: ATSS .0375, FCOS .0625, RetinaNet .15 (and `weight` 5). A part of weight 0 is not
-    computed.
+    Published for other detectors: ATSS .0375, FCOS .0625, RetinaNet .15 with `weight` 5, `edges` joint and
+    `vlr_overlap` iof_diou (and KD at a temperature of 8). A part of weight 0 is not computed.
 
     `vlr_gamma`: how much of a box's threshold an anchor must reach to be valuable; 0.25 was best, 1 leaves no region.
     `vlr_overlap`: what must reach it. `diou` is the paper's; `iof_diou`, which trained the released checkpoints, finds
@@ -73,13 +74,21 @@ class LD(nn.Module):
         for role, detector in (("student", student), ("teacher", teacher)):
             if detector.bins == 0:
                 raise Invalid(
-                    f"LD compares distributions of edges, and the {role} predicts boxes as four numbers: "
-                    "use detectors with bins, such as GFL, or a loss that reads no boxes, such as KD"
+                    f"LD compares distributions of edges, and the {role} predicts boxes as four numbers: write "
+                    "reg_max: 16 for RetinaNet, ATSS or FCOS, use a detector that has them anyway, such as GFL, or a "
+                    "loss that reads no boxes, such as KD"
                 )
         dense(student, teacher, "LD")
-        agree("strides", student.strides, teacher.strides)
-        agree("number of bins", student.bins, teacher.bins)
-        agree("start of distances in a cell", student.start, teacher.start)
+        same_strides(student, teacher)
+        same_anchors(student, teacher)
+        agree("number of bins", student.bins, teacher.bins, instead="it is reg_max + 1, so give both the same reg_max")
+        agree(
+            "start of distances in a cell",
+            student.start,
+            teacher.start,
+            instead="FCOS counts from the middle of a cell and teaches only FCOS (of the same conventions); take a "
+            "loss that reads no boxes, such as KD",
+        )
         can_be_valuable(student, vlr_weight)
         self.weight, self.vlr_weight = weight, vlr_weight
         self.temperature = temperature
@@ -91,7 +100,7 @@ class LD(nn.Module):
     def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """-> (), already weighted; an exact zero, with a zero gradient, where there is nothing to learn."""
         mine, taught = student.edge_rows(self.bins), teacher.edge_rows(self.bins)
-        total = full_precision(mine[targets.row[:0]]).sum()  # nothing, but a part of the student's graph
+        total = nothing(mine)
         for weight, region in self.regions(student, targets):
             losses = edge_kl(mine[region.row], taught[region.row], temperature=self.temperature, edges=self.edges)
             counts = scores(student, region.row) if region.weight is None else region.weight
@@ -134,5 +143,5 @@ def strength(counts: Tensor, *, images: int, normaliser: Normaliser) -> Tensor |
     if normaliser == "reference":
         return workers.count()
     if normaliser == "per_image":
-        return PUBLISHED_IMAGES / workers.mean(counts.new_full((), images))
-    return 1 / workers.mean(counts.sum()).clamp(min=1e-6)
+        return PUBLISHED_IMAGES / mean_count(images, counts)
+    return 1 / mean_weight(counts)

@@ -12,19 +12,21 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from trainers import workers
 from trainers.call import Count, Index, Invalid, NonNegative
 from trainers.distill import mimic_regions as regions
-from trainers.distill.pair import agree
+from trainers.distill.box_masks import home
+from trainers.distill.means import mean_count, nothing
+from trainers.distill.pair import agree, chosen
 from trainers.distill.soft import full_precision
+from trainers.distill.two_stage import both_judge
 from trainers.outputs import Detector, Outputs, Targets
 
 
 class Mimic(nn.Module):
     """weight * 1 / (2 N) sum_i (1 / m_i) ||u_i - r(v_i)||^2, over N proposals of the whole batch of all workers.
 
-    u_i are the teacher's features in region i, v_i the student's, m_i is how many values u_i has (`normalise`; else
-    1), and r a 1x1 convolution for each map, which learns with the student (`regression`). Of each image the best
+    u_i are the teacher's features in region i, v_i the student's, m_i is how many values u_i has (`per_value`; else
+    1), and r a 1x1 convolution for each map, which learns with the student (`adapter`). Of each image the best
     `proposals` of the `proposer`'s first stage count, at the present step. `balanced`: half of them overlap a real box
     by .5 or more; where there are too few of one kind, the other fills up.
 
@@ -32,7 +34,7 @@ class Mimic(nn.Module):
     are paired by number. Several levels are a mean of their losses. None: of a pyramid the one level that fits the
     size of each region, as in Faster R-CNN; of a backbone the last map.
 
-    `region` says what u_i is: all cells that the region touches (`crop`), RoIAlign of `size` x `size` (`align`), or
+    `pooling` says what u_i is: all cells that the region touches (`crop`), RoIAlign of `size` x `size` (`align`), or
     the largest values in 1, 4 and 16 parts (`pyramid_pool`). For crops the maps must have the same strides.
 
     `cls_weight` and `box_weight` teach the second stage, with the same proposals and the same 1 / (2 N): the squared
@@ -41,7 +43,7 @@ class Mimic(nn.Module):
 
     The defaults are the final version of the paper, with its features alone, on the pyramid because here that is what
     both stages read. 512 proposals were published as well. United-Perception's SampleFeature is `{proposer: teacher,
-    balanced: false, region: align, regression: false}`. The paper's weight is not known.
+    balanced: false, pooling: align, adapter: false}`. The paper's weight is not known.
     """
 
     def __init__(
@@ -57,45 +59,44 @@ class Mimic(nn.Module):
         balanced: bool = True,
         source: Literal["pyramid", "backbone"] = "pyramid",
         levels: tuple[Index, ...] | None = None,
-        region: Literal["crop", "align", "pyramid_pool"] = "crop",
+        pooling: Literal["crop", "align", "pyramid_pool"] = "crop",
         size: Count = 7,
-        normalise: bool = True,
-        regression: bool = True,
+        per_value: bool = True,
+        adapter: bool = True,
     ) -> None:
         super().__init__()
-        two_stages(proposer, student if proposer == "student" else teacher, "propose")
+        able_to_propose(student, teacher, proposer)
         self.weight, self.cls_weight, self.box_weight = weight, cls_weight, box_weight
         if cls_weight or box_weight:
-            two_stages("student", student, "judge")
-            two_stages("teacher", teacher, "judge")
+            able_to_judge(student, teacher, "cls_weight" if cls_weight else "box_weight")
             agree("number of classes", student.num_classes, teacher.num_classes)
         self.proposals, self.proposer, self.balanced = proposals, proposer, balanced
-        self.source, self.normalise = source, normalise
+        self.source, self.per_value = source, per_value
         self.by_size = source == "pyramid" and levels is None
         self.pairs = pairs(student, teacher, source, levels)
         self.strides = [(shape(student, source)[0][a], shape(teacher, source)[0][b]) for a, b in self.pairs]
-        if region == "crop":
+        if pooling == "crop":
             agree_for_crops(self.strides)
         self.read: Any = {
             "crop": None,
             "align": partial(regions.aligned, size=size),
             "pyramid_pool": regions.pyramid_pooled,
-        }[region]
-        self.regressions = nn.ModuleList()
+        }[pooling]
+        self.adapters = nn.ModuleList()
         if weight:
             for mine, taught in self.pairs:
                 channels = shape(student, source)[1][mine], shape(teacher, source)[1][taught]
-                if not regression and channels[0] != channels[1]:
+                if not adapter and channels[0] != channels[1]:
                     raise Invalid(
-                        f"without a regression layer the maps must have the same channels, but the student's have "
-                        f"{channels[0]} and the teacher's {channels[1]}: write regression: true",
-                        ("regression",),
+                        f"without an adapter the maps must have the same channels, but the student's have "
+                        f"{channels[0]} and the teacher's {channels[1]}: write adapter: true",
+                        ("adapter",),
                     )
-                self.regressions.append(nn.Conv2d(*channels, 1) if regression else nn.Identity())
+                self.adapters.append(nn.Conv2d(*channels, 1) if adapter else nn.Identity())
 
     def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """-> (), already weighted; an exact zero, with a zero gradient, where nothing is proposed."""
-        total = full_precision(student.features[0][:0]).sum()
+        total = nothing(student.features[0])
         if not (self.weight or self.cls_weight or self.box_weight):
             return total
         boxes = self.choose(student if self.proposer == "student" else teacher, targets)
@@ -103,8 +104,7 @@ class Mimic(nn.Module):
             total = total + self.weight * self.imitation(student, teacher, regions.numbered(boxes))
         if self.cls_weight or self.box_weight:
             total = total + self.supervision(student, teacher, boxes, targets)
-        number = workers.mean(total.new_tensor(sum(map(len, boxes))))
-        return total / (2 * number.clamp(min=1e-6))
+        return total / (2 * mean_count(sum(map(len, boxes)), total))
 
     @torch.no_grad()
     def choose(self, outputs: Outputs, targets: Targets) -> list[Tensor]:
@@ -117,35 +117,33 @@ class Mimic(nn.Module):
 
     def imitation(self, student: Outputs, teacher: Outputs, where: Tensor) -> Tensor:
         """sum_i (1 / m_i) ||u_i - r(v_i)||^2 over regions (R, 5), a mean over the levels if there are several. -> ()"""
-        level = regions.fitting(where, finest=self.strides[0][0], levels=len(self.pairs)) if self.by_size else None
+        level = home(where[:, 1:], [mine for mine, _ in self.strides], inclusive=False) if self.by_size else None
         found = []
         with torch.autocast(where.device.type, enabled=False):
-            for number, ((mine, taught), regress) in enumerate(zip(self.pairs, self.regressions, strict=True)):
+            for number, ((mine, taught), adapt) in enumerate(zip(self.pairs, self.adapters, strict=True)):
                 here = where if level is None else where[(level == number).nonzero().squeeze(1)]
                 x = full_precision(self.maps(student)[mine])
                 y = full_precision(self.maps(teacher)[taught].detach())
-                found.append(self.distance(x, y, here, self.strides[number], regress))
+                found.append(self.distance(x, y, here, self.strides[number], adapt))
         losses = torch.stack(found)
         return losses.sum() if self.by_size else losses.mean()
 
     def distance(
-        self, student: Tensor, teacher: Tensor, here: Tensor, strides: tuple[int, int], regress: nn.Module
+        self, student: Tensor, teacher: Tensor, here: Tensor, strides: tuple[int, int], adapt: nn.Module
     ) -> Tensor:
         """The sum of `imitation` for one pair of maps, (B, C, H, W) each. -> ()."""
         if self.read is None:
-            mine = regress(student)
-            return regions.crop_distance(mine, teacher, here, stride=strides[0], normalise=self.normalise)
+            mine = adapt(student)
+            return regions.crop_distance(mine, teacher, here, stride=strides[0], per_value=self.per_value)
         seen, taught = (self.read(x, here, stride=s) for x, s in zip((student, teacher), strides, strict=True))
-        mine = regress(seen.unsqueeze(3)).squeeze(3)
-        return regions.region_distance(mine, taught, normalise=self.normalise)
+        mine = adapt(seen.unsqueeze(3)).squeeze(3)
+        return regions.region_distance(mine, taught, per_value=self.per_value)
 
     def supervision(self, student: Outputs, teacher: Outputs, boxes: list[Tensor], targets: Targets) -> Tensor:
         """What the two second stages differ in, weighted and summed over the regions, B of (N, 4). -> ()."""
-        sizes = targets.truth.sizes
-        logits, deltas = map(full_precision, student.by.judge(student.features, boxes, sizes))
-        with torch.no_grad():
-            right, moved = map(full_precision, teacher.by.judge(teacher.features, boxes, sizes))
-        total = logits[:0].sum()
+        said, taught = both_judge(student, teacher, boxes, targets.truth)
+        (logits, deltas), (right, moved) = map(full_precision, said), map(full_precision, taught)
+        total = nothing(logits)
         if self.cls_weight:
             total = total + self.cls_weight * regions.class_distance(logits, right)
         if self.box_weight:
@@ -156,13 +154,27 @@ class Mimic(nn.Module):
         return outputs.features if self.source == "pyramid" else outputs.maps
 
 
-def two_stages(role: str, detector: Detector, ability: str) -> None:
-    """Raise `Invalid` unless a detector can do what only the two-stage ones can."""
-    if not hasattr(detector, ability):
-        what = "needs proposals" if ability == "propose" else "compares second stages"
+def able_to_propose(student: Detector, teacher: Detector, proposer: str) -> None:
+    """Raise `Invalid` unless that side has a first stage."""
+    mine, its = (hasattr(detector, "propose") for detector in (student, teacher))
+    if not (mine if proposer == "student" else its):
+        other = "teacher" if proposer == "student" else "student"
+        turned = f"write proposer: {other}, " if mine or its else ""
         raise Invalid(
-            f"Mimic {what}, and the {role} has none: use a two-stage detector, such as FasterRCNN, or a loss for "
-            "features without proposals, such as PKD or DeFeat"
+            f"Mimic needs proposals, and the {proposer} has none: {turned}use a two-stage detector, such as "
+            "FasterRCNN, or a loss for features without proposals, such as PKD",
+            ("proposer",) if turned else (),
+        )
+
+
+def able_to_judge(student: Detector, teacher: Detector, knob: str) -> None:
+    """Raise `Invalid`, at the knob that asks for it, unless both have a second stage."""
+    lacking = [role for role, one in (("student", student), ("teacher", teacher)) if not hasattr(one, "judge")]
+    if lacking:
+        raise Invalid(
+            f"Mimic with {knob} compares second stages, and the {' and the '.join(lacking)} has none: leave {knob} "
+            "out, or use two-stage detectors, such as FasterRCNN",
+            (knob,),
         )
 
 
@@ -177,12 +189,10 @@ def shape(detector: Any, source: str) -> tuple[tuple[int, ...], tuple[int, ...]]
 def pairs(student: Any, teacher: Any, source: str, levels: tuple[int, ...] | None) -> list[tuple[int, int]]:
     """The numbers of the student's and the teacher's maps that are compared."""
     mine, taught = (len(shape(detector, source)[0]) for detector in (student, teacher))
-    both = min(mine, taught)
-    if levels is None:
-        return [(n, n) for n in range(both)] if source == "pyramid" else [(mine - 1, taught - 1)]
-    if not levels or max(levels) >= both or len(set(levels)) < len(levels):
-        raise Invalid(f"levels {list(levels)}: write one or more of 0 to {both - 1}, each once", ("levels",))
-    return [(n, n) for n in levels]
+    if levels is None and source == "backbone":
+        return [(mine - 1, taught - 1)]
+    numbers = range(min(mine, taught))
+    return [(n, n) for n in chosen("levels", levels, numbers, default=numbers)]
 
 
 def agree_for_crops(strides: list[tuple[int, int]]) -> None:
@@ -191,6 +201,6 @@ def agree_for_crops(strides: list[tuple[int, int]]) -> None:
         if mine != taught:
             raise Invalid(
                 f"crops have as many cells as their maps, but the student's have a stride of {mine} and the teacher's "
-                f"of {taught}: write region: align, or region: pyramid_pool",
-                ("region",),
+                f"of {taught}: write pooling: align, or pooling: pyramid_pool",
+                ("pooling",),
             )

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainers.distill.squared_errors import cell_errors
+
 POSITIVE = 0.5  # the overlap with a real box from which on a proposal is positive
-SIDE = 14  # strides: regions of this side up to twice of it are read from a level; 56 pixels where a cell has 4
 BINS = (1, 2, 4)  # along each side of a region, level by level of the spatial pyramid
 
 
@@ -40,23 +41,15 @@ def numbered(boxes: list[Tensor]) -> Tensor:
     return torch.cat([F.pad(box, (1, 0), value=image) for image, box in enumerate(boxes)])
 
 
-def fitting(regions: Tensor, *, finest: int, levels: int) -> Tensor:
-    """floor(log2(side / 56)) where the finest stride is 4, clamped to the levels: as in Lin et al., "Feature Pyramid
-    Networks for Object Detection", equation 1, https://arxiv.org/abs/1612.03144. (R, 5) -> (R,)."""
-    side = (regions[:, 3:] - regions[:, 1:3]).prod(1).sqrt()
-    # A side of exactly twice as many strides must not be rounded down.
-    return ((side / (SIDE * finest)).log2() + 1e-6).floor().clamp(0, levels - 1).long()
-
-
 def covered(regions: Tensor, *, stride: int, height: int, width: int) -> Tensor:
     """The cells that a region touches: (R, 5) -> (R, 4), of left, upper, right and lower; the last two are excluded.
 
     At least one cell, and none that the map does not have.
     """
-    end = regions.new_tensor([width, height])
-    first = (regions[:, 1:3] / stride).floor().clamp(min=0).minimum(end - 1)
-    last = (regions[:, 3:] / stride).ceil().maximum(first + 1).minimum(end)
-    return torch.cat([first, last], dim=1)
+    left, upper, right, lower = (regions[:, 1:] / stride).unbind(1)
+    x, y = (low.floor().clamp(min=0, max=end - 1) for low, end in ((left, width), (upper, height)))
+    right, lower = right.ceil().maximum(x + 1).clamp(max=width), lower.ceil().maximum(y + 1).clamp(max=height)
+    return torch.stack([x, y, right, lower], dim=1)
 
 
 def coverage(cells: Tensor, image: Tensor, share: Tensor, *, images: int, height: int, width: int) -> Tensor:
@@ -75,23 +68,23 @@ def coverage(cells: Tensor, image: Tensor, share: Tensor, *, images: int, height
     return found.unflatten(0, (images, height))
 
 
-def crop_distance(student: Tensor, teacher: Tensor, regions: Tensor, *, stride: int, normalise: bool) -> Tensor:
+def crop_distance(student: Tensor, teacher: Tensor, regions: Tensor, *, stride: int, per_value: bool) -> Tensor:
     """sum_i (1 / m_i) ||u_i - v_i||^2, u_i and v_i being what region i covers of two maps (B, C, H, W). -> ().
 
-    m_i is how many values that is; without `normalise` it is 1. It is the same as a sum over cells of the squared
+    m_i is how many values that is; without `per_value` it is 1. It is the same as a sum over cells of the squared
     difference, weighted by the 1 / m_i of all regions there, which costs no crop and no loop.
     """
     images, channels, height, width = student.shape
     cells = covered(regions.to(student.dtype), stride=stride, height=height, width=width)
     values = channels * (cells[:, 2:] - cells[:, :2]).prod(1)
-    share = 1 / values if normalise else torch.ones_like(values)
+    share = 1 / values if per_value else torch.ones_like(values)
     weight = coverage(cells, regions[:, 0].to(cells), share, images=images, height=height, width=width)
-    return ((student - teacher).square().sum(1) * weight).sum()
+    return (cell_errors(student, teacher) * weight).sum()
 
 
-def region_distance(student: Tensor, teacher: Tensor, *, normalise: bool) -> Tensor:
+def region_distance(student: Tensor, teacher: Tensor, *, per_value: bool) -> Tensor:
     """The same for regions that have a size in common. (R, C, S) twice -> ()."""
-    return (student - teacher).square().sum() / (student[0].numel() if normalise and len(student) else 1)
+    return cell_errors(student, teacher).sum() / (student[0].numel() if per_value and len(student) else 1)
 
 
 def aligned(features: Tensor, regions: Tensor, *, stride: int, size: int) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.call import Index, Invalid, NonNegative
-from trainers.distill.pair import agree
+from trainers.call import Index, NonNegative
+from trainers.distill.pair import agree, chosen
 from trainers.distill.soft import full_precision
 from trainers.outputs import Detector, Outputs, Targets
 
@@ -44,9 +44,7 @@ class PKD(nn.Module):
         super().__init__()
         agree("channels of the pyramid", student.channels, teacher.channels)
         both = min(len(student.strides), len(teacher.strides))
-        self.levels = tuple(range(min(4, both))) if levels is None else levels
-        if not self.levels or max(self.levels) >= both:
-            raise Invalid(f"levels {list(self.levels)}: write one or more of 0 to {both - 1}", ("levels",))
+        self.levels = chosen("levels", levels, range(both), default=range(min(4, both)))
         self.weight = weight
         self.resize = resize
 

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from trainers.call import Index, NonNegative
 from trainers.distill.adapters import adapter
-from trainers.distill.box_masks import Boxes, cells, every_box, home, size
-from trainers.distill.pair import agree, chosen
+from trainers.distill.box_masks import Boxes, by_level, cells, every_box, home, size
+from trainers.distill.means import mean_count, total_of
+from trainers.distill.pair import agree, chosen, same_strides, some_part
 from trainers.distill.soft import Temperature, full_precision, soft_kl
-from trainers.distill.squared_errors import errors_at, mean_count, total_of, where
-from trainers.distill.two_stage import region_weight
+from trainers.distill.squared_errors import errors_at, where
+from trainers.distill.two_stage import both_judge, drawn, region_weight
 from trainers.outputs import Detector, Outputs, Targets
 
 
@@ -63,11 +64,13 @@ class TADF(nn.Module):
             region_weight(knob, weight, student, teacher, default=1.0, loss="TADF")
             for knob, weight in (("cls_weight", cls_weight), ("box_weight", box_weight))
         )
+        if None in (cls_weight, box_weight):
+            some_part((feature_weight, self.cls_weight, self.box_weight), "TADF")
         self.temperature = temperature
         self.selective = selective
         self.adapters = nn.ModuleList()
         if feature_weight:
-            agree("strides", student.strides, teacher.strides)
+            same_strides(student, teacher)
             self.strides = tuple(student.strides)
             numbers = range(len(self.strides))
             self.levels = chosen("levels", levels, numbers, default=numbers)
@@ -86,11 +89,11 @@ class TADF(nn.Module):
 
     def of_features(self, student: Outputs, teacher: Outputs, boxes: Boxes) -> Tensor:
         """Half the weighted mean squared difference of the pyramids. -> ()."""
-        level = home(boxes.box, self.strides)
+        of_level = by_level(boxes, home(boxes.box, self.strides), len(self.strides))
         errors, weights = [], []
         for adapt, number in zip(self.adapters, self.levels, strict=True):
             mine, taught = adapt(student.features[number]), teacher.features[number]
-            weight = gaussians(boxes, self.strides[number], size(mine), counted=level == number)
+            weight = gaussians(of_level[number], self.strides[number], size(mine))
             cell = where(weight > 0)
             weights.append(weight.flatten()[cell])
             errors.append(weights[-1] * errors_at(mine, taught, cell) / mine.shape[1])
@@ -99,17 +102,10 @@ class TADF(nn.Module):
 
     def of_regions(self, student: Outputs, teacher: Outputs, targets: Targets) -> list[Tensor]:
         """The parts on regions, each () and already weighted."""
-        truth, mine, its = targets.truth, student.by, teacher.by
-        with torch.no_grad():
-            proposed = [
-                torch.cat(both)
-                for both in zip(mine.propose(student, truth.sizes), its.propose(teacher, truth.sizes), strict=True)
-            ]
-            drawn = mine.sample(proposed, truth)
-            taught = its.judge(teacher.features, drawn.boxes, truth.sizes)
-        said = mine.judge(student.features, drawn.boxes, truth.sizes)
-        labels = torch.cat(drawn.labels)
-        number = mean_count(torch.tensor(len(labels), device=labels.device), said[0])
+        found = drawn(student, targets.truth, proposers=(student, teacher))
+        said, taught = both_judge(student, teacher, found.boxes, targets.truth)
+        labels = torch.cat(found.labels)
+        number = mean_count(len(labels), said[0])
         parts = []
         if self.cls_weight:
             losses = class_losses(said[0], taught[0], labels, temperature=self.temperature, selective=self.selective)
@@ -117,21 +113,21 @@ class TADF(nn.Module):
         if self.box_weight:
             positive = where(labels > 0)
             deltas, lesson = (x.unflatten(1, (-1, 4))[positive, labels[positive]] for x in (said[1], taught[1]))
-            losses = box_losses(deltas, lesson, torch.cat(drawn.deltas)[positive], selective=self.selective)
+            losses = box_losses(deltas, lesson, torch.cat(found.deltas)[positive], selective=self.selective)
             parts.append(self.box_weight * losses.sum() / number)
         return parts
 
 
-def gaussians(boxes: Boxes, stride: int, shape: tuple[int, int], *, counted: Tensor) -> Tensor:
+def gaussians(boxes: Boxes, stride: int, shape: tuple[int, int]) -> Tensor:
     """How much each cell of a map of this (height, width) counts, 0..1. -> (B, H, W).
 
     In the rectangle of w * h cells that a box covers: exp(-(x / (w / 2))^2 / 2 - (y / (h / 2))^2 / 2), with x and y
-    from its middle to the cell's; elsewhere 0. `counted` (N,) bool: other boxes are left out.
+    from its middle to the cell's; elsewhere 0.
     """
     x1, y1, x2, y2 = cells(boxes.box, stride, shape).unbind(1)
     height, width = shape
     down, right = bell(y1, y2, height), bell(x1, x2, width)
-    weight = (down * counted[:, None])[:, :, None] * right[:, None, :]  # (N, H, W)
+    weight = down[:, :, None] * right[:, None, :]  # (N, H, W)
     highest = weight.new_zeros(boxes.images, height, width)
     return highest.scatter_reduce(0, boxes.image[:, None, None].expand_as(weight), weight, "amax")
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from trainers.call import Invalid
-from trainers.outputs import Detector
+from trainers.outputs import Detector, Outputs, Regions, Truth
 
 ASKED = ("propose", "sample", "judge")  # what such a loss asks of a detector: see `TwoStage`
+Judgement = tuple[Tensor, Tensor]  # class logits (R, K+1), background first, and box deltas (R, 4*(K+1))
 
 
 def has_two_stages(detector: Detector) -> bool:
@@ -31,3 +35,17 @@ def region_weight(
             (knob,),
         )
     return weight
+
+
+@torch.no_grad()
+def drawn(drawer: Outputs, truth: Truth, *, proposers: tuple[Outputs, ...]) -> Regions:
+    """Regions that the drawer's sampler takes at random from what these propose and from the real boxes."""
+    proposed = [one.by.propose(one, truth.sizes) for one in proposers]
+    return drawer.by.sample([torch.cat(of_image) for of_image in zip(*proposed, strict=True)], truth)
+
+
+def both_judge(student: Outputs, teacher: Outputs, boxes: list[Tensor], truth: Truth) -> tuple[Judgement, Judgement]:
+    """What both second stages say of regions B of (N, 4), each by its own features; the teacher without gradient."""
+    with torch.no_grad():
+        taught = teacher.by.judge(teacher.features, boxes, truth.sizes)
+    return student.by.judge(student.features, boxes, truth.sizes), taught

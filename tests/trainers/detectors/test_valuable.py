@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import distance_box_iou
@@ -17,6 +17,7 @@ corners = st.tuples(st.floats(0, 40), st.floats(0, 40), st.floats(1, 24), st.flo
 boxes = st.lists(corners, min_size=1, max_size=4).map(
     lambda found: truth([[x, y, x + width, y + height] for x, y, width, height in found])
 )
+SETTINGS = settings(deadline=None, max_examples=50)
 OVERLAPS = pytest.mark.parametrize("overlap", ["diou", "iof_diou"])
 
 
@@ -43,12 +44,14 @@ def test_closeness_by_hand(overlap, shared):
     assert closeness(anchor, box, overlap).item() == pytest.approx(expected)
 
 
+@SETTINGS
 @given(boxes, boxes)
 def test_the_papers_closeness_is_torchvisions_distance_iou(left, right):
     a, b = left.boxes[0], right.boxes[0]
     torch.testing.assert_close(closeness(a[:, None], b, "diou"), distance_box_iou(a, b), rtol=1e-4, atol=1e-5)
 
 
+@SETTINGS
 @given(boxes, boxes)
 def test_the_released_codes_closeness_is_never_less_and_the_same_where_the_box_covers_no_anchor(left, right):
     a, b = left.boxes[0][:, None], right.boxes[0]
@@ -72,6 +75,7 @@ def region(real: Truth, gamma: float, overlap: str, threshold: Tensor | None = N
 
 
 @OVERLAPS
+@SETTINGS
 @given(real=boxes, gammas=st.tuples(st.floats(0, 1), st.floats(0, 1)))
 def test_a_gamma_of_one_leaves_nothing_and_a_smaller_one_never_loses_a_row(overlap, real, gammas):
     assert not region(real, 1.0, overlap)
@@ -82,6 +86,17 @@ def test_a_gamma_of_one_leaves_nothing_and_a_smaller_one_never_loses_a_row(overl
 
 
 @OVERLAPS
+def test_reaching_the_threshold_is_too_near_and_reaching_gamma_of_it_is_near_enough(overlap):
+    real = truth([[4.0, 6, 40, 40]])
+    close = closeness(anchors(outputs().cls, STRIDES).box, real.boxes[0], overlap)
+    row = int((close - 0.4).abs().argmin())
+    assert row not in region(real, 0.5, overlap, close[row : row + 1])
+    assert row in region(real, 0.5, overlap, 2 * close[row : row + 1])
+    assert region(real, 1.0, overlap, close[row : row + 1]) == {}
+
+
+@OVERLAPS
+@SETTINGS
 @given(real=boxes)
 def test_the_region_of_several_boxes_is_that_of_each_and_the_highest_weight_counts(overlap, real):
     threshold = targets_of(real).own["threshold"]
@@ -90,6 +105,7 @@ def test_the_region_of_several_boxes_is_that_of_each_and_the_highest_weight_coun
     assert region(real, 0.25, overlap) == expected
 
 
+@SETTINGS
 @given(real=boxes)
 def test_the_thresholds_are_those_that_chose_the_positives(real):
     targets = targets_of(real)

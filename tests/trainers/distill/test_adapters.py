@@ -1,8 +1,9 @@
-"""Fresh adapters say next to nothing, and what they say has the teacher's channels."""
+"""What adapters say has the teacher's channels, and those of 3x3 say next to nothing at first."""
 
 import torch
+from torch import nn
 
-from trainers.distill.adapters import adapter
+from trainers.distill.adapters import Adapters, adapter
 
 
 def test_its_weights_are_small_and_cut_off_and_its_bias_is_torchs_own() -> None:
@@ -29,3 +30,19 @@ def test_a_relu_stands_behind_it_where_it_is_wanted() -> None:
 def test_it_can_be_built_without_numbers() -> None:
     with torch.device("meta"):
         assert all(parameter.is_meta for parameter in adapter(3, 4, relu=True).parameters())
+
+
+def test_of_equal_width_they_change_nothing_and_have_nothing_to_learn() -> None:
+    adapt = Adapters(4, 4, levels=2)
+    features = [torch.rand(1, 4, 2, 2), torch.rand(1, 4, 1, 1)]
+    assert all(x is y for x, y in zip(adapt(features), features, strict=True))
+    assert not list(adapt.parameters())
+
+
+def test_of_another_width_each_level_has_a_convolution_of_its_own() -> None:
+    adapt = Adapters(4, 6, levels=2)
+    features = [torch.rand(1, 4, 2, 2), torch.rand(1, 4, 1, 1)]
+    assert [x.shape for x in adapt(features)] == [(1, 6, 2, 2), (1, 6, 1, 1)]
+    assert [tuple(p.shape) for p in adapt.parameters()] == [(6, 4, 1, 1), (6,)] * 2
+    first, second = adapt
+    assert isinstance(first, nn.Conv2d) and not torch.equal(first.weight, second.weight)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainers.distill.box_masks import Boxes, cells, covered, every_box, home, level_masks, stage_masks
+from trainers.distill.box_masks import Boxes, by_level, cells, covered, every_box, home, level_masks, stage_masks
 from trainers.outputs import Truth
 
 TWO_STAGE, ONE_STAGE = (4, 8, 16, 32, 64), (8, 16, 32, 64, 128)
@@ -73,6 +73,22 @@ def test_the_level_rises_where_a_side_doubles_112_pixels_and_is_one_lower_where_
 def test_the_sides_of_a_box_count_by_its_area() -> None:
     wide = torch.tensor([[0.0, 0, 223, 55], [0.0, 0, 222, 55]])  # 224 * 56 pixels, as 112 * 112; and less
     assert home(wide, TWO_STAGE).tolist() == [1, 0]
+
+
+def test_boxes_are_split_by_level_in_their_order_and_know_their_image() -> None:
+    some = boxes([[0.0, 0, 300, 300], [0.0, 0, 8, 8]], [[1.0, 1, 9, 9]])
+    fine, middle, coarse = by_level(some, home(some.box, (8, 16, 32)), 3)
+    assert fine.box.tolist() == [[0, 0, 8, 8], [1, 1, 9, 9]] and fine.image.tolist() == [0, 1]
+    assert middle.box.tolist() == [[0, 0, 300, 300]] and middle.images == 2
+    assert coarse.box.shape == (0, 4)
+
+
+def test_without_the_last_pixel_a_side_is_the_distance_of_the_corners() -> None:
+    exact = torch.tensor([[0.0, 0, 112 * n, 112 * n] for n in (1, 2, 4, 8)])
+    assert home(exact, TWO_STAGE, inclusive=False).tolist() == [1, 2, 3, 4]
+    assert home(exact - torch.tensor([0.0, 0, 1, 1]), TWO_STAGE).tolist() == [1, 2, 3, 4]
+    assert home(exact - torch.tensor([0.0, 0, 1, 1]), TWO_STAGE, inclusive=False).tolist() == [0, 1, 2, 3]
+    assert home(torch.tensor([[9.0, 9, 3, 20]]), TWO_STAGE, inclusive=False).tolist() == [0]  # turned inside out
 
 
 def test_no_boxes_belong_to_no_level() -> None:

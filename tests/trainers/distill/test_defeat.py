@@ -21,7 +21,12 @@ from trainers.distill.defeat import decoupled, decoupled_kl
 from trainers.distill.soft import soft_kl
 from trainers.outputs import Outputs, Targets
 
-OFF = {"fg_weight": 0.0, "bg_weight": 0.0, "backbone_fg_weight": 0.0, "backbone_bg_weight": 0.0}
+OFF = {
+    "foreground_weight": 0.0,
+    "background_weight": 0.0,
+    "backbone_foreground_weight": 0.0,
+    "backbone_background_weight": 0.0,
+}
 ONE = OneStage(), OneStage()
 
 
@@ -45,6 +50,15 @@ def by_cells(student: Tensor, teacher: Tensor, inside: Tensor, fg: float, bg: fl
                     sums[here] += (float(student[b, c, y, x]) - float(teacher[b, c, y, x])) ** 2
                     counts[here] += 1
     return sum(w * sums[here] / max(1, 2 * counts[here]) for here, w in ((True, fg), (False, bg)))
+
+
+@pytest.mark.parametrize("weights", [(4.0, 16.0), (3.0, 0.0), (0.0, 12.0)])
+def test_whole_maps_are_added_to_what_the_masks_say(weights: tuple[float, float]) -> None:
+    students, teachers = ([draw(seed, 2, 3, 4, 5), draw(seed + 1, 2, 3, 2, 3)] for seed in (0, 7))
+    masks = [mask(3, 2, 4, 5), mask(4, 2, 2, 3)]
+    whole = sum(5.0 * (s - t).square().mean() / 2 for s, t in zip(students, teachers, strict=True)) / 2
+    expected = decoupled(students, teachers, masks, *weights) + whole
+    torch.testing.assert_close(decoupled(students, teachers, masks, *weights, 5.0), expected)
 
 
 @pytest.mark.parametrize("weights", [(4.0, 16.0), (3.0, 0.0), (0.0, 12.0)])
@@ -122,7 +136,7 @@ def loss(*, student: Any = None, teacher: Any = None, **knobs: Any) -> DeFeat:
 
 
 def test_the_pyramid_is_compared_on_all_levels_after_adapters_without_relu() -> None:
-    one = loss(**{**OFF, "fg_weight": 3.0, "bg_weight": 12.0})
+    one = loss(**{**OFF, "foreground_weight": 3.0, "background_weight": 12.0})
     student, teacher, wanted = said(1), said(2), real()
     mine = [adapt(x) for adapt, x in zip(one.neck, student.features, strict=True)]
     assert any((x < 0).any() for x in mine)
@@ -131,7 +145,7 @@ def test_the_pyramid_is_compared_on_all_levels_after_adapters_without_relu() -> 
 
 
 def test_at_first_the_loss_is_half_the_mean_square_of_the_teacher() -> None:
-    one = loss(**{**OFF, "fg_weight": 1.0, "bg_weight": 1.0})
+    one = loss(**{**OFF, "foreground_weight": 1.0, "background_weight": 1.0})
     for adapt in one.neck:
         torch.nn.init.zeros_(adapt.bias)
     student, teacher, wanted = said(1), said(2), real()
@@ -142,7 +156,7 @@ def test_at_first_the_loss_is_half_the_mean_square_of_the_teacher() -> None:
 
 
 def test_chosen_levels_are_compared_alone() -> None:
-    one = loss(**{**OFF, "fg_weight": 4.0, "bg_weight": 16.0, "levels": (1,)})
+    one = loss(**{**OFF, "foreground_weight": 4.0, "background_weight": 16.0, "levels": (1,)})
     student, teacher, wanted = said(1), said(2), real()
     assert len(one.neck) == 1
     mine = [one.neck[0](student.features[1])]
@@ -154,7 +168,7 @@ def test_chosen_levels_are_compared_alone() -> None:
 def test_the_backbones_are_compared_on_the_two_coarsest_stages_or_on_chosen_ones(
     stages: tuple[int, ...] | None, compared: tuple[int, ...]
 ) -> None:
-    one = loss(**{**OFF, "backbone_fg_weight": 4.0, "backbone_bg_weight": 16.0, "stages": stages})
+    one = loss(**{**OFF, "backbone_foreground_weight": 4.0, "backbone_background_weight": 16.0, "stages": stages})
     student, teacher, wanted = said(1), said(2), real()
     mine = [adapt(student.maps[stage]) for adapt, stage in zip(one.backbone, compared, strict=True)]
     assert all((x >= 0).all() for x in mine) and any((x > 0).any() for x in mine)
@@ -175,8 +189,8 @@ def test_without_masks_whole_maps_of_the_backbones_are_compared() -> None:
 
 def test_the_parts_add_up() -> None:
     whole = loss(backbone_weight=2.0)
-    neck = loss(backbone_fg_weight=0.0, backbone_bg_weight=0.0)
-    masked, unmasked = loss(fg_weight=0.0, bg_weight=0.0), loss(**OFF, backbone_weight=2.0)
+    neck = loss(backbone_foreground_weight=0.0, backbone_background_weight=0.0)
+    masked, unmasked = loss(foreground_weight=0.0, background_weight=0.0), loss(**OFF, backbone_weight=2.0)
     neck.neck.load_state_dict(whole.neck.state_dict())
     for part in (masked, unmasked):
         part.backbone.load_state_dict(whole.backbone.state_dict())
@@ -279,9 +293,9 @@ def test_other_strides_are_refused_with_both_figures() -> None:
 
 def test_backbones_of_other_strides_are_refused_unless_they_are_not_compared() -> None:
     coarse = OneStage(backbone=Backbone((2, 3), (8, 16)))
-    with pytest.raises(Invalid, match=r"\(4, 8, 16\).*\(8, 16\).*set backbone_fg_weight"):
+    with pytest.raises(Invalid, match=r"\(4, 8, 16\).*\(8, 16\).*set backbone_foreground_weight"):
         DeFeat(OneStage(), coarse)
-    DeFeat(OneStage(), coarse, backbone_fg_weight=0.0, backbone_bg_weight=0.0)
+    DeFeat(OneStage(), coarse, backbone_foreground_weight=0.0, backbone_background_weight=0.0)
 
 
 def test_other_classes_are_refused_where_regions_are_compared() -> None:
@@ -307,19 +321,27 @@ def test_a_wider_teacher_is_met_by_the_adapters() -> None:
 
 
 def test_what_weighs_nothing_has_no_adapters() -> None:
-    silent = loss(**OFF)
+    silent = loss(**OFF, cls_positive_weight=0.0, cls_negative_weight=0.0)
     assert not list(silent.parameters()) and silent(said(1), said(2), real()).item() == 0
-    assert len(loss(fg_weight=0.0, bg_weight=0.0).neck) == 0
-    assert len(loss(backbone_fg_weight=0.0, backbone_bg_weight=0.0).backbone) == 0
+    assert len(loss(foreground_weight=0.0, background_weight=0.0).neck) == 0
+    assert len(loss(backbone_foreground_weight=0.0, backbone_background_weight=0.0).backbone) == 0
+
+
+def test_a_loss_of_which_nothing_is_left_for_this_pair_is_refused() -> None:
+    with pytest.raises(Invalid, match="every part of DeFeat has the weight 0 for this pair"):
+        loss(**OFF)
+    with pytest.raises(Invalid, match="every part of DeFeat"):
+        loss(student=TwoStage(), **OFF, cls_positive_weight=0.0)
+    assert loss(student=TwoStage(), teacher=TwoStage(), **OFF).cls_weights == (2.0, 2.0)
 
 
 def test_a_batch_without_boxes_is_all_background() -> None:
     one, student, teacher = loss(), said(1), said(2)
     empty = real(boxes=([], [], []))
     found = one(student, teacher, empty)
-    scaled = loss(fg_weight=400.0, backbone_fg_weight=400.0)
+    scaled = loss(foreground_weight=400.0, backbone_foreground_weight=400.0)
     torch.testing.assert_close(scaled(student, teacher, empty), found)
-    assert loss(bg_weight=0.0, backbone_bg_weight=0.0)(student, teacher, empty).item() == 0
+    assert loss(background_weight=0.0, backbone_background_weight=0.0)(student, teacher, empty).item() == 0
 
 
 def test_a_box_at_the_border_of_the_padding_does_no_harm() -> None:
@@ -356,7 +378,7 @@ def test_one_class_will_do() -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [{"fg_weight": -1}, {"backbone_weight": -1}, {"cls_positive_temperature": 0.5}, {"levels": [-1]}]
+    "args", [{"foreground_weight": -1}, {"backbone_weight": -1}, {"cls_positive_temperature": 0.5}, {"levels": [-1]}]
 )
 def test_a_study_with_an_argument_out_of_range_is_refused_at_that_argument(args: dict[str, Any]) -> None:
     with pytest.raises(Invalid) as refusal:

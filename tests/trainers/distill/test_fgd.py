@@ -14,7 +14,7 @@ from trainers import distill
 from trainers.call import Call, Invalid
 from trainers.distill import FGD
 from trainers.distill.attention import Context, attention, attention_difference, weighted_difference
-from trainers.distill.fgd import ANCHOR_FREE, ANCHORS, DISTRIBUTIONS, TWO_STAGE, in_cells, masks
+from trainers.distill.fgd import ANCHOR_FREE, ANCHORS, DISTRIBUTIONS, TWO_STAGE, in_cells, masks, sizes_of
 from trainers.outputs import Outputs, Targets, Truth
 
 Pick = Callable[[Outputs, list[int]], Outputs]
@@ -83,8 +83,16 @@ def test_boxes_become_cells_by_the_stride_or_as_if_the_image_filled_its_map() ->
     # Maps of 4 x 8 cells with stride 8, for images of 32 x 64 and 16 x 32 pixels.
     truth = targets([[8.0, 8, 16, 16]], [[8.0, 8, 16, 16]], sizes=[(32, 64), (16, 32)]).truth
     features = torch.zeros(2, 1, 4, 8)
-    assert in_cells(truth, features, 8, "padded").tolist() == [[1, 1, 2, 2], [1, 1, 2, 2]]
-    assert in_cells(truth, features, 8, "image").tolist() == [[1, 1, 2, 2], [2, 2, 4, 4]]
+    boxes, sizes = torch.cat(truth.boxes), sizes_of(truth)
+    assert sizes.tolist() == [[64, 32], [32, 16]]
+    assert in_cells(boxes, features, 8, None).tolist() == [[1, 1, 2, 2], [1, 1, 2, 2]]
+    assert in_cells(boxes, features, 8, sizes).tolist() == [[1, 1, 2, 2], [2, 2, 4, 4]]
+
+
+def test_a_width_is_divided_by_the_width_and_a_height_by_the_height() -> None:
+    # An image of 20 x 40 pixels on a map of 4 x 16 cells: 0.2 cells a pixel down, 0.4 across.
+    found = in_cells(torch.tensor([[5.0, 10, 20, 20]]), torch.zeros(1, 1, 4, 16), 8, torch.tensor([[40.0, 20]]))
+    torch.testing.assert_close(found, torch.tensor([[2.0, 2, 8, 4]]))
 
 
 def test_both_scales_agree_unless_images_are_padded() -> None:

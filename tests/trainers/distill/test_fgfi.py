@@ -15,7 +15,7 @@ from trainers import distill
 from trainers.call import Call, Invalid
 from trainers.distill import FGFI
 from trainers.distill.box_masks import Boxes
-from trainers.distill.fgfi import near, overlaps
+from trainers.distill.near import near, overlaps
 
 GRIDS = [(8, (7, 8)), (16, (4, 4))]
 

@@ -13,13 +13,21 @@ from tests.trainers.distill.figures import Figures, random_outputs, targets_at
 from trainers import distill
 from trainers.call import Call, Invalid
 from trainers.distill import Imitation
-from trainers.distill.cells import cells, fine, inside, positive_cells, valid_cells
-from trainers.distill.imitation import squared_difference
+from trainers.distill.box_masks import Boxes
+from trainers.distill.cells import cells, inside, positive_cells, valid_cells
+from trainers.distill.imitation import fine
+from trainers.distill.squared_errors import cell_errors
 from trainers.outputs import Outputs, Targets, Truth
 
 Pick = Callable[[Outputs, list[int]], Outputs]
 GRID = cells([torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 1, 2)], (8, 16), start=0.0)
 EVERYWHERE = torch.ones(8, dtype=torch.bool)
+
+
+def fine_cells(boxes: Tensor, valid: Tensor) -> Tensor:
+    """Of one image: boxes (N, 4) and which of its cells count -> (8,) bool."""
+    some = Boxes(boxes, torch.zeros(len(boxes), dtype=torch.long), 1)
+    return fine(some, [(8, (2, 3)), (16, (1, 2))], valid[None], start=0.0)[0]
 
 
 def targets(*boxes: list[list[float]], rows: tuple[int, ...] = ()) -> Targets:
@@ -57,11 +65,11 @@ def test_a_cell_is_inside_a_box_if_its_centre_is_and_not_on_an_edge() -> None:
 def test_fine_cells_overlap_more_than_half_as_much_as_the_best_cell_of_their_box() -> None:
     # Of 64 pixels around (8, 8), as the square of cell 4 is: its IoU is 1, and 8 pixels away it is 7/9 or 49/79.
     box = torch.tensor([[-24.0, -24, 40, 40]])
-    assert fine(GRID, box, EVERYWHERE).nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 5]
+    assert fine_cells(box, EVERYWHERE).nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 5]
     # The coarse squares overlap it by 56 x 56 of 128 x 128 pixels at most, but a box of their size best.
     large = torch.tensor([[-64.0, -64, 64, 64]])
-    assert fine(GRID, large, EVERYWHERE).nonzero().flatten().tolist() == [6, 7]
-    assert fine(GRID, torch.cat([box, large]), EVERYWHERE).all()
+    assert fine_cells(large, EVERYWHERE).nonzero().flatten().tolist() == [6, 7]
+    assert fine_cells(torch.cat([box, large]), EVERYWHERE).all()
 
 
 def test_fine_agrees_with_the_definition_for_any_boxes() -> None:
@@ -71,18 +79,18 @@ def test_fine_agrees_with_the_definition_for_any_boxes() -> None:
     squares = torch.cat([GRID.centre - 4 * GRID.stride[:, None], GRID.centre + 4 * GRID.stride[:, None]], 1)
     for box in boxes:
         iou = box_iou(box[None], squares)[0]
-        assert torch.equal(fine(GRID, box[None], EVERYWHERE), iou > iou.max() / 2)
+        assert torch.equal(fine_cells(box[None], EVERYWHERE), iou > iou.max() / 2)
 
 
 def test_cells_in_the_padding_are_neither_fine_nor_the_best_that_others_are_measured_by() -> None:
     large, valid = torch.tensor([[-64.0, -64, 64, 64]]), EVERYWHERE.clone()
     valid[6:] = False
-    assert fine(GRID, large, valid).nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 5]
+    assert fine_cells(large, valid).nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_no_boxes_and_boxes_far_away_have_no_fine_cells() -> None:
-    assert not fine(GRID, torch.zeros(0, 4), EVERYWHERE).any()
-    assert not fine(GRID, torch.tensor([[900.0, 900, 950, 950]]), EVERYWHERE).any()
+    assert not fine_cells(torch.zeros(0, 4), EVERYWHERE).any()
+    assert not fine_cells(torch.tensor([[900.0, 900, 950, 950]]), EVERYWHERE).any()
 
 
 def test_a_cell_counts_if_one_of_its_anchors_does() -> None:
@@ -154,16 +162,16 @@ def test_the_batch_may_be_doubled_and_a_teacher_that_agrees_asks_for_nothing(of_
 def test_the_gradient_agrees_with_finite_differences_and_the_teacher_has_none() -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(5, 3, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2))
-    assert torch.autograd.gradcheck(lambda s: squared_difference(s, y.detach()), (x,))
-    squared_difference(x, y).sum().backward()
+    assert torch.autograd.gradcheck(lambda s: cell_errors(s, y.detach()), (x,))
+    cell_errors(x, y).sum().backward()
     assert y.grad is None
 
 
 def test_half_precision_is_widened_before_the_difference() -> None:
     x, y = torch.full((1, 4), 1.0).bfloat16(), torch.full((1, 4), 1.0078125).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = squared_difference(x, y)
-    assert found.dtype == torch.float32 and found.item() == 0.0078125**2
+        found = cell_errors(x, y)
+    assert found.dtype == torch.float32 and found.item() == 4 * 0.0078125**2
 
 
 def test_a_narrower_student_is_made_as_wide() -> None:

@@ -264,7 +264,10 @@ def test_other_classes_are_refused_with_both_numbers(figures):
 
 
 def test_other_strides_are_refused_with_both(figures):
-    with pytest.raises(Invalid, match=r"strides, but the student's is \(4, 8\) and the teacher's is \(8, 16\)"):
+    with pytest.raises(
+        Invalid,
+        match=r"strides.*\(4, 8\) and the teacher's is \(8, 16\): .*both the same; PKD takes any",
+    ):
         KD(figures(strides=(4, 8)), figures())
 
 
@@ -281,7 +284,7 @@ def test_detectors_without_distributions_will_do(figures):
         {"normaliser": "none"},
         {"over_classes": "max"},
         {"vlr_weight": -1},
-        {"regions": "both"},
+        {"proposer": "both"},
     ],
 )
 def test_a_study_with_an_argument_out_of_range_is_refused_at_that_argument(args):
@@ -298,5 +301,5 @@ def test_a_two_stage_detector_has_no_cells_to_compare(figures):
 
 
 def test_as_many_predictions_a_cell_are_needed_on_both_sides(figures):
-    with pytest.raises(Invalid, match=r"predictions a cell.*9.*1"):
+    with pytest.raises(Invalid, match=r"predictions a cell.*9.*1: Figures and Figures differ in that.*PKD"):
         KD(figures(anchors=9), figures())

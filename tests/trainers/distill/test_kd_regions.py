@@ -43,7 +43,7 @@ def test_it_is_the_mean_over_shared_regions_of_the_kl_of_all_classes_and_backgro
     student, teacher = pair()
     images, truth = scene()
     mine, taught, targets = said(student, teacher, images, truth)
-    loss = KD(student, teacher, weight=3.0, temperature=2.0, regions=whose, over_classes=over_classes)
+    loss = KD(student, teacher, weight=3.0, temperature=2.0, proposer=whose, over_classes=over_classes)
     found = loss(mine, taught, targets)
 
     drawer, outputs = (teacher, taught) if whose == "teacher" else (student, mine)
@@ -59,7 +59,7 @@ def test_it_is_the_mean_over_shared_regions_of_the_kl_of_all_classes_and_backgro
 def test_the_teachers_regions_and_the_students_are_not_the_same():
     student, teacher = pair()
     trio = said(student, teacher, *scene())
-    by_teacher, by_student = (KD(student, teacher, regions=whose)(*trio) for whose in ("teacher", "student"))
+    by_teacher, by_student = (KD(student, teacher, proposer=whose)(*trio) for whose in ("teacher", "student"))
     assert not torch.isclose(by_teacher, by_student)
 
 
@@ -67,7 +67,7 @@ def test_the_teachers_regions_and_the_students_are_not_the_same():
 def test_both_stages_of_the_student_that_see_a_region_learn_and_the_teacher_does_not(whose):
     student, teacher = pair()
     teacher.requires_grad_(True)
-    KD(student, teacher, regions=whose)(*said(student, teacher, *scene())).backward()
+    KD(student, teacher, proposer=whose)(*said(student, teacher, *scene())).backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     learnt = {name for name, parameter in student.named_parameters() if parameter.grad is not None}
     assert any(name.startswith("backbone.") for name in learnt)
@@ -190,7 +190,7 @@ def learn(images: Sequence[int]) -> dict[str, list[Tensor]]:
     for whose in ("teacher", "student"):
         student, teacher = pair()
         trio = said(student, teacher, every[list(images)], Truth(*parts))
-        loss = KD(student, teacher, regions=whose)(*trio)
+        loss = KD(student, teacher, proposer=whose)(*trio)
         loss.backward()
         learnt = [p.grad for p in student.parameters() if p.grad is not None]
         found[whose] = [loss.detach(), *learnt]

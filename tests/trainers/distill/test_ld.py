@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.trainers.test_every_detector import make
 from trainers import distill
 from trainers.call import Call, Invalid
 from trainers.distill.ld import LD
@@ -228,20 +229,34 @@ def test_nothing_asks_the_device_for_a_value(figures, outputs, targets, normalis
 
 
 def test_a_detector_without_distributions_is_named(figures):
-    with pytest.raises(Invalid, match=r"the teacher predicts boxes as four numbers.*GFL"):
+    with pytest.raises(Invalid, match=r"the teacher predicts boxes as four numbers: write reg_max: 16 for.*GFL"):
         main(figures(), figures(bins=0))
     with pytest.raises(Invalid, match=r"the student predicts boxes as four numbers"):
         main(figures(bins=0), figures())
 
 
 def test_other_bins_are_refused_with_both_numbers(figures):
-    with pytest.raises(Invalid, match=r"bins, but the student's is 17 and the teacher's is 9"):
+    with pytest.raises(Invalid, match=r"bins, but the student's is 17 and the teacher's is 9: .*the same reg_max"):
         main(figures(bins=17), figures(bins=9))
 
 
 def test_other_strides_are_refused_with_both(figures):
-    with pytest.raises(Invalid, match=r"student's is \(8, 16\) and the teacher's is \(8, 16, 32\)"):
+    with pytest.raises(Invalid, match=r"student's is \(8, 16\) and the teacher's is \(8, 16, 32\): .*extra.*CWD.*PKD"):
         main(figures(), figures(strides=(8, 16, 32)))
+
+
+def test_distances_that_start_elsewhere_are_refused_with_who_may_teach_whom(figures):
+    with pytest.raises(Invalid, match=r"student's is 0.0 and the teacher's is 0.5: FCOS counts from the middle.*KD"):
+        main(figures(), figures(start=0.5))
+
+
+@pytest.mark.parametrize("loss", ["LD", "KD"])
+def test_anchors_that_lie_elsewhere_are_not_compared(loss):
+    call = Call(name=loss).complete(distill)
+    mine, its = (make("RetinaNet", {"reg_max": 8, "conventions": c}, width=4) for c in ("mmdetection", "torchvision"))
+    with pytest.raises(Invalid, match=r"conventions, but .* mmdetection and .* torchvision: anchors lie elsewhere"):
+        call.of(distill, mine, its)
+    call.of(distill, mine, make("RetinaNet", {"reg_max": 8}, width=8))
 
 
 def test_other_classes_and_channels_do_not_matter(figures, outputs, targets):

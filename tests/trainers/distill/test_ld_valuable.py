@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -225,6 +225,7 @@ def test_where_no_edge_is_likelier_than_another_joint_is_a_sixteenth_of_separate
     torch.testing.assert_close(16 * joint, separate, rtol=1e-2, atol=0)
 
 
+@settings(deadline=None)
 @given(shift=st.floats(0.5, 30), edge=st.integers(0, 3), temperature=st.floats(1, 20))
 def test_a_constant_on_one_edge_changes_joint_edges_and_not_separate_ones(shift, edge, temperature):
     mine = draw(2, 4, 5, seed=1)

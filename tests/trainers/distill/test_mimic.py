@@ -72,7 +72,7 @@ def targets(real: Truth | None = None, *, images: int = 2) -> Targets:
 
 def mimic(student: Any = None, teacher: Any = None, **knobs: Any) -> Mimic:
     """In float64, and without an adapter unless one is asked for."""
-    return Mimic(student or Figures(), teacher or Figures(), **{"regression": False, **knobs}).double()
+    return Mimic(student or Figures(), teacher or Figures(), **{"adapter": False, **knobs}).double()
 
 
 # The value
@@ -85,16 +85,16 @@ def test_by_hand() -> None:
     assert mimic()(student, teacher, targets()).item() == pytest.approx(9 / 2)
     assert mimic(weight=2.0)(student, teacher, targets()).item() == pytest.approx(9)
     # Without 1 / m: 1, 4 and 8 cells of 4 channels.
-    assert mimic(normalise=False)(student, teacher, targets()).item() == pytest.approx(9 * (1 + 4 + 8) * 4 / 6)
+    assert mimic(per_value=False)(student, teacher, targets()).item() == pytest.approx(9 * (1 + 4 + 8) * 4 / 6)
 
 
 @pytest.mark.parametrize("region", ["align", "pyramid_pool"])
 def test_by_hand_for_regions_of_one_size(region: str) -> None:
     student = said(1)
     teacher = Outputs([x.detach() + 3 for x in student.features], by=Figures())
-    assert mimic(region=region)(student, teacher, targets()).item() == pytest.approx(9 / 2)
+    assert mimic(pooling=region)(student, teacher, targets()).item() == pytest.approx(9 / 2)
     values = 4 * (9 if region == "align" else 21)
-    unnormalised = mimic(region=region, size=3, normalise=False)
+    unnormalised = mimic(pooling=region, size=3, per_value=False)
     assert unnormalised(student, teacher, targets()).item() == pytest.approx(values * 9 / 2)
 
 
@@ -105,7 +105,7 @@ def test_each_region_is_read_from_the_level_that_fits_it() -> None:
     alone = [[large[0], large[1][:0]], [large[0][:0], large[1]]]
     wanted = sum(
         crop_distance(
-            student.features[level], teacher.features[level], numbered(boxes), stride=2**level, normalise=True
+            student.features[level], teacher.features[level], numbered(boxes), stride=2**level, per_value=True
         )
         for level, boxes in zip((1, 0), alone, strict=True)
     )
@@ -122,7 +122,7 @@ def test_several_levels_are_a_mean_of_their_losses() -> None:
 def test_of_a_backbone_the_last_map_is_compared_if_nothing_is_said() -> None:
     student, teacher = said(1), said(2)
     last = mimic(source="backbone")(student, teacher, targets())
-    wanted = crop_distance(student.maps[1], teacher.maps[1], numbered(BOXES), stride=16, normalise=True) / 6
+    wanted = crop_distance(student.maps[1], teacher.maps[1], numbered(BOXES), stride=16, per_value=True) / 6
     torch.testing.assert_close(last, wanted)
     torch.testing.assert_close(mimic(source="backbone", levels=(1,))(student, teacher, targets()), wanted)
     assert mimic(source="backbone", levels=(0,))(student, teacher, targets()) != last
@@ -136,30 +136,30 @@ def test_the_last_maps_of_unlike_backbones_are_read_at_the_same_pixels() -> None
     maps = [x.expand(1, 1, len(x), len(x)) for x in ramps]
     student, teacher = (Outputs([x], maps=[x], by=one) for x, one in zip(maps, by, strict=True))
     teacher.maps.insert(0, maps[0])
-    loss = Mimic(*by, source="backbone", region="align", regression=False)
+    loss = Mimic(*by, source="backbone", pooling="align", adapter=False)
     assert loss(student, teacher, targets(images=1)).item() == pytest.approx(0, abs=1e-8)
 
 
-def test_the_regression_layer_turns_the_students_channels_into_the_teachers() -> None:
+def test_the_adapter_turns_the_students_channels_into_the_teachers() -> None:
     wide = Figures(channels=6)
     for region in ("crop", "align", "pyramid_pool"):
-        loss = mimic(teacher=wide, regression=True, region=region)
-        assert [tuple(r.weight.shape) for r in loss.regressions] == [(6, 4, 1, 1)] * 2
+        loss = mimic(teacher=wide, adapter=True, pooling=region)
+        assert [tuple(r.weight.shape) for r in loss.adapters] == [(6, 4, 1, 1)] * 2
         student, teacher = said(1), said(2, wide)
         loss(student, teacher, targets()).backward()
-        assert loss.regressions[0].weight.grad.any()
+        assert loss.adapters[0].weight.grad.any()
         with torch.no_grad():
-            teacher.features[0].copy_(loss.regressions[0](student.features[0]))
+            teacher.features[0].copy_(loss.adapters[0](student.features[0]))
         if region != "pyramid_pool":  # RoIAlign too is linear, and its weights sum to 1
             assert loss(student, teacher, targets()).item() == pytest.approx(0, abs=1e-12)
 
 
-def test_a_linear_teacher_is_learnt_by_the_regression_layer_alone() -> None:
+def test_a_linear_teacher_is_learnt_by_the_adapter_alone() -> None:
     student = said(1)
     mixing = torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     taught = [torch.einsum("dc,bchw->bdhw", mixing, x.detach()) for x in student.features]
     torch.manual_seed(0)
-    loss = mimic(regression=True, levels=(0,))
+    loss = mimic(adapter=True, levels=(0,))
     optimizer = torch.optim.LBFGS(loss.parameters(), max_iter=200, tolerance_grad=1e-12, tolerance_change=1e-14)
     start = loss(student, Outputs(taught), targets()).item()
 
@@ -176,7 +176,7 @@ def test_a_linear_teacher_is_learnt_by_the_regression_layer_alone() -> None:
 @pytest.mark.parametrize(("region", "source"), [*product(("crop", "align", "pyramid_pool"), ("pyramid", "backbone"))])
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(region: str, source: str) -> None:
     student = said(1)
-    loss = mimic(region=region, source=source)(student, student, targets())
+    loss = mimic(pooling=region, source=source)(student, student, targets())
     assert loss == 0
     for gradient in torch.autograd.grad(loss, student.features, allow_unused=True, materialize_grads=True):
         assert not gradient.any()
@@ -188,14 +188,14 @@ def test_a_batch_twice_over_has_the_same_loss(region: str) -> None:
     once, again = ([said(n, by) for n in (1, 2)] for by in (Figures(), twice))
     for one, two in zip(once, again, strict=True):
         two.features[:] = [torch.cat([x, x]) for x in one.features]
-    wanted = mimic(region=region)(*once, targets())
-    torch.testing.assert_close(mimic(region=region)(*again, targets(images=4)), wanted)
+    wanted = mimic(pooling=region)(*once, targets())
+    torch.testing.assert_close(mimic(pooling=region)(*again, targets(images=4)), wanted)
 
 
 def test_nothing_proposed_is_an_exact_zero_with_a_zero_gradient() -> None:
     nobody = Figures(boxes=[torch.empty(0, 4)] * 2, judged=lambda n: (torch.empty(n, 3), torch.empty(n, 12)))
     for region in ("crop", "align", "pyramid_pool"):
-        loss = mimic(region=region, regression=True, cls_weight=1.0, box_weight=1.0)
+        loss = mimic(pooling=region, adapter=True, cls_weight=1.0, box_weight=1.0)
         student = said(1, nobody)
         value = loss(student, said(2, nobody), targets())
         value.backward()
@@ -212,7 +212,7 @@ def test_as_united_perception_has_it_it_is_half_the_mean_squared_difference_of_w
         boxes = teacher.propose(lesson, real.sizes)
         pooled = [one.by.pool(one.features, boxes, real.sizes) for one in (outputs, lesson)]
         loss = Mimic(
-            student, teacher, proposer="teacher", balanced=False, proposals=1000, region="align", regression=False
+            student, teacher, proposer="teacher", balanced=False, proposals=1000, pooling="align", adapter=False
         )
         value = loss(outputs, lesson, student.assign(outputs, real))
     assert len({int(n) for n in student.roi_heads.box_roi_pool.level(torch.cat(boxes))}) > 1, "more than one level"
@@ -228,7 +228,7 @@ def test_the_best_proposals_of_the_student_are_read_or_those_of_the_teacher() ->
 
     def distance(boxes: list[Tensor]) -> Tensor:
         level = student.features[0], teacher.features[0]
-        return crop_distance(*level, numbered(boxes), stride=8, normalise=True)
+        return crop_distance(*level, numbered(boxes), stride=8, per_value=True)
 
     torch.testing.assert_close(mimic()(student, teacher, targets()), distance(BOXES) / 6)
     of_teacher = mimic(proposer="teacher")(student, teacher, targets())
@@ -245,7 +245,7 @@ def test_half_of_the_proposals_are_on_objects_if_there_are_so_many() -> None:
 
     def distance(*boxes: list[list[float]]) -> Tensor:
         level = student.features[0], teacher.features[0]
-        return crop_distance(*level, numbered([torch.tensor(b) for b in boxes]), stride=8, normalise=True) / 16
+        return crop_distance(*level, numbered([torch.tensor(b) for b in boxes]), stride=8, per_value=True) / 16
 
     found = mimic(proposals=4)(student, teacher, real), mimic(proposals=4, balanced=False)(student, teacher, real)
     torch.testing.assert_close(found[0], distance([off, off, on, on], [off] * 4))
@@ -272,7 +272,7 @@ def test_what_has_no_weight_is_not_computed() -> None:
     student, teacher = said(1), said(2)  # `judge` of these objects
     mimic()(student, teacher, targets())
     assert mimic(weight=0.0)(student, teacher, targets()) == 0
-    loss = mimic(weight=0.0, cls_weight=1.0, regression=True, teacher=Figures(channels=6))
+    loss = mimic(weight=0.0, cls_weight=1.0, adapter=True, teacher=Figures(channels=6))
     assert not list(loss.parameters())
     with pytest.raises(AssertionError, match="nobody should have asked"):
         loss(student, teacher, targets())
@@ -286,7 +286,7 @@ def faster(width: int = 4, **knobs: Any) -> Any:
 def test_a_real_student_learns_in_both_of_its_stages(region: str) -> None:
     student, teacher = faster(num_classes=1).train(), faster(8, num_classes=1).eval().requires_grad_(False)
     torch.manual_seed(0)
-    loss = Mimic(student, teacher, region=region, cls_weight=1.0, box_weight=1.0, proposals=32)
+    loss = Mimic(student, teacher, pooling=region, cls_weight=1.0, box_weight=1.0, proposals=32)
     images, real = noise((64, 64), (40, 50), padded=(64, 64), num_classes=1)
     with torch.no_grad():
         lesson = teacher(images)
@@ -337,10 +337,20 @@ def refused(student: Any, teacher: Any, message: str, **knobs: Any) -> tuple[str
 
 def test_a_network_without_proposals_is_refused_with_what_would_do() -> None:
     one, two = built("RetinaNet", "TinyResNet"), built("FasterRCNN", "TinyResNet")
-    refused(one, two, "the student has none: use a two-stage detector, such as FasterRCNN, or .* PKD or DeFeat")
-    refused(two, one, "needs proposals, and the teacher has none", proposer="teacher")
-    refused(two, one, "compares second stages, and the teacher has none", cls_weight=1.0)
-    refused(two, one, "compares second stages, and the teacher has none", box_weight=1.0)
+    where = refused(one, two, "the student has none: write proposer: teacher, .* FasterRCNN, or .* PKD$")
+    assert where == ("proposer",)
+    refused(two, one, "the teacher has none: write proposer: student", proposer="teacher")
+    assert refused(one, one, "the student has none: use a two-stage detector") == ()
+    for knob in ("cls_weight", "box_weight"):
+        says = f"{knob} compares second stages, and the teacher has none: leave {knob} out"
+        assert refused(two, one, says, **{knob: 1.0}) == (knob,)
+
+
+def test_what_is_said_of_a_student_without_proposals_leads_to_a_pair_that_fits() -> None:
+    gfl, faster_rcnn = (built(kind, {"ResNet": {"depth": 18}}) for kind in ("GFL", "FasterRCNN"))
+    refused(gfl, faster_rcnn, "write proposer: teacher")
+    refused(gfl, faster_rcnn, "write pooling: align", proposer="teacher")
+    assert Mimic(gfl, faster_rcnn, proposer="teacher", pooling="align").strides[0] == (8, 4)
 
 
 def test_a_student_with_proposals_of_its_own_can_mimic_a_one_stage_teacher() -> None:
@@ -350,10 +360,10 @@ def test_a_student_with_proposals_of_its_own_can_mimic_a_one_stage_teacher() -> 
 
 def test_crops_of_unlike_strides_are_refused_and_regions_of_one_size_are_not() -> None:
     tiny, inception = built("FasterRCNN", "TinyResNet"), built("FasterRCNN", {"Inception": {"divide": 8}})
-    where = refused(tiny, inception, "a stride of 16 and the teacher's of 32: write region: align", source="backbone")
-    assert where == ("region",)
+    where = refused(tiny, inception, "a stride of 16 and the teacher's of 32: write pooling: align", source="backbone")
+    assert where == ("pooling",)
     for region in ("align", "pyramid_pool"):
-        loss = Mimic(tiny, inception, source="backbone", region=region)
+        loss = Mimic(tiny, inception, source="backbone", pooling=region)
         assert loss.pairs == [(2, 3)] and loss.strides == [(16, 32)]
     assert Mimic(tiny, inception).strides == [(4, 4), (8, 8), (16, 16)]
 
@@ -365,10 +375,10 @@ def test_a_student_on_half_the_image_fits_a_teacher_on_the_whole() -> None:
     assert Mimic(half, whole).strides == [(4, 4), (8, 8), (16, 16), (32, 32)]
 
 
-def test_unlike_channels_need_the_regression_layer() -> None:
+def test_unlike_channels_need_the_adapter() -> None:
     narrow, wide = (built({"FasterRCNN": {"channels": n}}, "TinyResNet") for n in (16, 32))
-    where = refused(narrow, wide, "student's have 16 and the teacher's 32: write regression: true", regression=False)
-    assert where == ("regression",)
+    where = refused(narrow, wide, "student's have 16 and the teacher's 32: write adapter: true", adapter=False)
+    assert where == ("adapter",)
 
 
 @pytest.mark.parametrize(("source", "levels"), [("pyramid", ()), ("pyramid", (3,)), ("backbone", (0, 0))])
@@ -384,7 +394,7 @@ def test_second_stages_of_other_classes_are_refused() -> None:
     assert mimic(teacher=Figures(num_classes=3)).weight == 1
 
 
-@pytest.mark.parametrize("knobs", [{"proposals": 0}, {"region": "whole"}, {"weight": -1.0}, {"size": 0}])
+@pytest.mark.parametrize("knobs", [{"proposals": 0}, {"pooling": "whole"}, {"weight": -1.0}, {"size": 0}])
 def test_knobs_out_of_range_are_refused(knobs: dict[str, Any]) -> None:
     with pytest.raises(Invalid):
         Call(name="Mimic", args=knobs).complete(distill)
@@ -411,7 +421,7 @@ def learn(images: tuple[int, ...]) -> dict[tuple[str, str], Tensor]:
         student, teacher = said(1, by, images=3), said(2, teacher_by, images=3)
         student.features[:] = [weight * x[list(images)] for x in student.features]
         teacher.features[:] = [x[list(images)] for x in teacher.features]
-        loss = mimic(region=region, cls_weight=0.5, box_weight=0.5)
+        loss = mimic(pooling=region, cls_weight=0.5, box_weight=0.5)
         value = loss(student, teacher, targets(images=len(images)))
         value.backward()
         assert weight.grad is not None

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from trainers.detectors.proposals import CONVENTIONS
 from trainers.detectors.regions import Pooler
 from trainers.distill import mimic_regions as regions
+from trainers.distill.box_masks import home
 
 STRIDE, HEIGHT, WIDTH = 8, 5, 7  # of the maps here: images of 40 x 56 pixels
 
@@ -109,8 +110,9 @@ def test_a_region_is_on_the_level_that_a_two_stage_detector_reads_it_from(
 ) -> None:
     sides = [*sides, (112.0, 112.0), (56.0, 224.0), (111.9, 112.0), (0.0, 3.0), (448.0, 448.0)]
     boxes = torch.tensor([(3.0, 5.0, 3 + width, 5 + height) for width, height in sides])
-    pooler = Pooler(tuple(finest * 2**n for n in range(4)), 7, CONVENTIONS["mmdetection"])
-    found = regions.fitting(regions.numbered([boxes]), finest=finest, levels=4)
+    strides = tuple(finest * 2**n for n in range(4))
+    pooler = Pooler(strides, 7, CONVENTIONS["mmdetection"])
+    found = home(boxes, strides, inclusive=False)
     assert torch.equal(found, pooler.level(boxes))
 
 
@@ -142,24 +144,24 @@ def test_a_region_of_no_size_at_the_end_of_the_image_covers_the_last_cell() -> N
     assert found.tolist() == [[6, 4, 7, 5]]
 
 
-def looped(student: Tensor, teacher: Tensor, where: Tensor, *, normalise: bool) -> Tensor:
+def looped(student: Tensor, teacher: Tensor, where: Tensor, *, per_value: bool) -> Tensor:
     """Region by region, as the paper writes it."""
     cells = regions.covered(where, stride=STRIDE, height=HEIGHT, width=WIDTH).long().tolist()
     total = student.new_zeros(())
     for image, (left, upper, right, lower) in zip(where[:, 0].long().tolist(), cells, strict=True):
         u, v = (x[image, :, upper:lower, left:right] for x in (teacher, student))
-        total = total + (u - v).square().sum() / (u.numel() if normalise else 1)
+        total = total + (u - v).square().sum() / (u.numel() if per_value else 1)
     return total
 
 
 @settings(deadline=None)
-@given(where=anywhere(), normalise=st.booleans())
+@given(where=anywhere(), per_value=st.booleans())
 def test_the_weighted_sum_over_cells_is_the_sum_over_crops_and_so_is_its_gradient(
-    where: Tensor, normalise: bool
+    where: Tensor, per_value: bool
 ) -> None:
     student, teacher = maps(0).requires_grad_(), maps(1)
-    found = regions.crop_distance(student, teacher, where, stride=STRIDE, normalise=normalise)
-    wanted = looped(student, teacher, where, normalise=normalise)
+    found = regions.crop_distance(student, teacher, where, stride=STRIDE, per_value=per_value)
+    wanted = looped(student, teacher, where, per_value=per_value)
     torch.testing.assert_close(found, wanted)
     if len(where):
         torch.testing.assert_close(*(torch.autograd.grad(x, student)[0] for x in (found, wanted)))
@@ -168,14 +170,14 @@ def test_the_weighted_sum_over_cells_is_the_sum_over_crops_and_so_is_its_gradien
 def test_crops_by_hand() -> None:
     student, teacher = torch.zeros(2, 3, HEIGHT, WIDTH), torch.full((2, 3, HEIGHT, WIDTH), 2.0)
     where = rows((0, 0, 0, 16, 8), (1, 8, 8, 24, 32)).float()  # 2 and 6 cells
-    found = [regions.crop_distance(student, teacher, where, stride=STRIDE, normalise=n).item() for n in (True, False)]
+    found = [regions.crop_distance(student, teacher, where, stride=STRIDE, per_value=n).item() for n in (True, False)]
     assert found == pytest.approx([2 * 2**2, (2 + 6) * 3 * 2**2])
 
 
 def test_what_no_region_covers_gets_no_gradient() -> None:
     student = maps(0).requires_grad_()
     where = rows((1, 8, 8, 24, 32))
-    regions.crop_distance(student, maps(1), where, stride=STRIDE, normalise=True).backward()
+    regions.crop_distance(student, maps(1), where, stride=STRIDE, per_value=True).backward()
     assert student.grad is not None
     reached = (student.grad != 0).all(1)
     assert reached.nonzero().tolist() == [[1, i, j] for i, j in touched(where[0].tolist())]
@@ -185,7 +187,7 @@ def test_the_gradients_agree_with_finite_differences() -> None:
     where = rows((0, 3, 5, 30, 39), (0, 20, 1, 56, 12), (2, 1, 1, 9, 9))
     teacher = maps(1)
     assert torch.autograd.gradcheck(
-        lambda x: regions.crop_distance(x, teacher, where, stride=STRIDE, normalise=True), (maps(0).requires_grad_(),)
+        lambda x: regions.crop_distance(x, teacher, where, stride=STRIDE, per_value=True), (maps(0).requires_grad_(),)
     )
     for read in (
         lambda x: regions.aligned(x, where, stride=STRIDE, size=3),
@@ -193,7 +195,7 @@ def test_the_gradients_agree_with_finite_differences() -> None:
     ):
         wanted = read(teacher)
         assert torch.autograd.gradcheck(
-            lambda x, read=read, wanted=wanted: regions.region_distance(read(x), wanted, normalise=True),
+            lambda x, read=read, wanted=wanted: regions.region_distance(read(x), wanted, per_value=True),
             (maps(0).requires_grad_(),),
         )
 
@@ -222,12 +224,12 @@ def test_a_spatial_pyramid_is_three_adaptive_poolings_of_the_same_cells(where: T
         torch.testing.assert_close(pooled, torch.cat(wanted, dim=1))
 
 
-@pytest.mark.parametrize("normalise", [True, False])
-def test_regions_of_one_size_are_compared_value_by_value(normalise: bool) -> None:
+@pytest.mark.parametrize("per_value", [True, False])
+def test_regions_of_one_size_are_compared_value_by_value(per_value: bool) -> None:
     student, teacher = torch.zeros(4, 3, 21), torch.full((4, 3, 21), 0.5)
-    wanted = 4 * 0.25 * (1 if normalise else 63)
-    assert regions.region_distance(student, teacher, normalise=normalise).item() == pytest.approx(wanted)
-    assert regions.region_distance(student[:0], teacher[:0], normalise=normalise) == 0
+    wanted = 4 * 0.25 * (1 if per_value else 63)
+    assert regions.region_distance(student, teacher, per_value=per_value).item() == pytest.approx(wanted)
+    assert regions.region_distance(student[:0], teacher[:0], per_value=per_value) == 0
 
 
 # The second stage

@@ -36,7 +36,7 @@ class Case(NamedTuple):
 
 
 ROWS = "which cells are read: gathering a few is far cheaper than computing all of them"
-ON_HOST = "of how many boxes each image has, which the host knows: nothing is on the device"
+BOXES = "how many boxes belong to each level: cheaper than comparing them with the cells of all"
 REGIONS = "which regions there are comes from a suppression"
 SAMPLED = "which regions are drawn, of each kind"
 LEVELS = "a region is read from the level that fits its size"
@@ -47,7 +47,9 @@ CASES: dict[str, Case] = {
     "CrossKD": Case("CrossKD", {}),
     "DeFeat": Case("DeFeat", {}),
     "DeFeat of objects alone": Case(
-        "DeFeat", {"nonzero": (3, ROWS)}, {"bg_weight": 0, "backbone_fg_weight": 0, "backbone_bg_weight": 0}
+        "DeFeat",
+        {"nonzero": (3, ROWS)},
+        {"background_weight": 0, "backbone_foreground_weight": 0, "backbone_background_weight": 0},
     ),
     "DeFeat, two stages": Case(
         "DeFeat",
@@ -59,8 +61,9 @@ CASES: dict[str, Case] = {
         },
         on=FASTER,
     ),
-    "FGD": Case("FGD", {"repeat_interleave": (3, ON_HOST)}),
-    "FGFI": Case("FGFI", {"nonzero": (6, f"of each level which boxes belong to it, and {ROWS}")}),
+    "FGD": Case("FGD", {}),
+    "FGD, images taken for their maps": Case("FGD", {}, {"scale": "image"}),
+    "FGFI": Case("FGFI", {"tolist": (1, BOXES), "nonzero": (3, ROWS)}),
     "FGFI, boxes on all levels": Case("FGFI", {"nonzero": (3, ROWS)}, {"assigned": False}),
     "GI": Case("GI", {"mask as index": (2, "the padding of an image is no candidate"), "nms": (2, BEST)}),
     "Imitation": Case("Imitation", {"nonzero": (1, ROWS)}),
@@ -84,10 +87,11 @@ CASES: dict[str, Case] = {
         {"weight": 0, "cls_weight": 1, "box_weight": 1},
     ),
     "PKD": Case("PKD", {}),
-    "TADF": Case("TADF", {"nonzero": (3, ROWS)}),
+    "TADF": Case("TADF", {"tolist": (1, BOXES), "nonzero": (3, ROWS)}),
     "TADF, two stages": Case(
         "TADF",
         {
+            "tolist": (1, BOXES),
             "propose": (2, REGIONS),
             "sample": (1, SAMPLED),
             "judge": (2, LEVELS),

@@ -120,9 +120,9 @@ def test_pyramids_of_another_width_are_refused_with_both_figures() -> None:
         PKD(Figures(), Figures(channels=8))
 
 
-@pytest.mark.parametrize("levels", [(), (0, 3)])
-def test_levels_that_only_one_of_them_has_are_refused(levels: tuple[int, ...]) -> None:
-    with pytest.raises(Invalid, match="one or more of 0 to 2"):
+@pytest.mark.parametrize("levels", [(), (0, 3), (0, 0)])
+def test_levels_that_only_one_of_them_has_or_that_are_named_twice_are_refused(levels: tuple[int, ...]) -> None:
+    with pytest.raises(Invalid, match="one or more of 0 to 2, each once"):
         PKD(Figures(strides=(4, 8, 16)), Figures(), levels=levels)
 
 

@@ -5,8 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from tests.trainers.distill.two_stages import said
-from trainers.distill.squared_errors import cell_errors, errors_at, mean_count, nothing, total_of, where
+from trainers.distill.squared_errors import cell_errors, errors_at, where
 
 
 def maps(seed: int) -> Tensor:
@@ -43,18 +42,3 @@ def test_half_precision_is_widened_before_the_difference() -> None:
     student, teacher = torch.full((1, 1, 1, 1), 256.0), torch.full((1, 1, 1, 1), 257.0)
     found = cell_errors(student.bfloat16(), teacher.float())
     assert found.dtype == torch.float32 and found.item() == 1
-
-
-def test_a_count_of_nothing_can_be_divided_by() -> None:
-    like = torch.zeros((), dtype=torch.float64)
-    assert mean_count(torch.tensor([0, 1, 7]), like).tolist() == [1, 1, 7]
-    assert mean_count(torch.tensor(3), like).dtype == torch.float64
-    assert mean_count(torch.tensor(3), like.bfloat16()).dtype == torch.float32
-
-
-def test_a_loss_without_parts_is_an_exact_zero_that_reaches_the_student() -> None:
-    student = said(0)
-    assert nothing(student).item() == 0
-    total_of([], student).backward()
-    assert student.features[0].grad is not None and (student.features[0].grad == 0).all()
-    assert total_of([torch.tensor(2.0), torch.tensor(3.0)], student).item() == 5

@@ -50,7 +50,7 @@ def boxes(by_image: list[list[list[float]]]) -> Boxes:
 @given(st.lists(st.lists(BOX, max_size=3), min_size=1, max_size=3), st.sampled_from([4, 8]))
 def test_the_mask_is_that_of_a_loop_over_cells(by_image: list[list[list[float]]], stride: int) -> None:
     some = boxes(by_image)
-    found = gaussians(some, stride, (56 // stride, 64 // stride), counted=torch.ones(len(some.box), dtype=torch.bool))
+    found = gaussians(some, stride, (56 // stride, 64 // stride))
     torch.testing.assert_close(found, gaussians_by_hand(by_image, stride, 56 // stride, 64 // stride))
 
 
@@ -61,18 +61,17 @@ def test_a_row_of_cells_by_hand() -> None:
 
 
 def test_a_mask_is_as_symmetric_as_its_box_and_highest_in_the_middle() -> None:
-    (found,) = gaussians(boxes([[[8.0, 16, 48, 40]]]), 8, (7, 8), counted=torch.tensor([True]))
+    (found,) = gaussians(boxes([[[8.0, 16, 48, 40]]]), 8, (7, 8))
     inside = found[2:5, 1:6]
     assert torch.equal(inside, inside.flip(0)) and torch.equal(inside, inside.flip(1))
     assert found.max() == found[3, 3] == 1 and (inside > 0).all()
     assert found.sum() == inside.sum()
 
 
-def test_boxes_that_do_not_count_and_images_without_any_leave_nothing() -> None:
+def test_images_without_boxes_have_no_mask() -> None:
     some = boxes([[[0.0, 0, 32, 32]], []])
-    assert not gaussians(some, 8, (4, 4), counted=torch.tensor([False])).any()
-    assert not gaussians(some, 8, (4, 4), counted=torch.tensor([True]))[1].any()
-    assert gaussians(boxes([[], []]), 8, (4, 4), counted=torch.zeros(0).bool()).shape == (2, 4, 4)
+    assert not gaussians(some, 8, (4, 4))[1].any()
+    assert gaussians(boxes([[], []]), 8, (4, 4)).shape == (2, 4, 4)
 
 
 def loss(*, student: Any = None, teacher: Any = None, **knobs: Any) -> TADF:
@@ -241,10 +240,18 @@ def test_regions_are_refused_where_a_detector_has_none(knob: str) -> None:
     assert refusal.value.where == (knob,)
 
 
+def test_a_loss_of_which_nothing_is_left_for_this_pair_is_refused() -> None:
+    with pytest.raises(Invalid, match="every part of TADF has the weight 0 for this pair"):
+        loss(feature_weight=0.0)
+    with pytest.raises(Invalid, match="every part of TADF"):
+        loss(student=TwoStage(), feature_weight=0.0, cls_weight=0.0)
+    assert loss(feature_weight=0.0, cls_weight=0.0, box_weight=0.0)(said(1), said(2), real()).item() == 0
+
+
 def test_other_strides_or_classes_are_refused_where_they_matter() -> None:
     with pytest.raises(Invalid, match="strides"):
         loss(teacher=OneStage(strides=(4, 8)))
-    loss(teacher=OneStage(strides=(4, 8)), feature_weight=0.0)
+    loss(student=TwoStage(), teacher=TwoStage(strides=(4, 8)), feature_weight=0.0)
     with pytest.raises(Invalid, match="number of classes"):
         loss(student=TwoStage(), teacher=TwoStage(num_classes=80))
     loss(student=TwoStage(), teacher=TwoStage(num_classes=80), cls_weight=0.0, box_weight=0.0)

@@ -17,7 +17,12 @@ CASES = {
     "on one worker only": ([], [[40.0, 40, 60, 56]], [[2.0, 9, 30, 30]]),
     "nowhere": ([], [], []),
 }
-OFF = {"fg_weight": 0.0, "bg_weight": 0.0, "backbone_fg_weight": 0.0, "backbone_bg_weight": 0.0}
+OFF = {
+    "foreground_weight": 0.0,
+    "background_weight": 0.0,
+    "backbone_foreground_weight": 0.0,
+    "backbone_background_weight": 0.0,
+}
 
 
 def losses() -> dict[str, nn.Module]:
@@ -26,8 +31,10 @@ def losses() -> dict[str, nn.Module]:
     torch.manual_seed(0)
     made = {
         "DeFeat": DeFeat(*pair, **no_regions),
-        "DeFeat foreground": DeFeat(*pair, **{**OFF, **no_regions, "fg_weight": 4.0, "backbone_fg_weight": 4.0}),
-        "DeFeat background": DeFeat(*pair, **{**OFF, **no_regions, "bg_weight": 4.0, "backbone_weight": 1.0}),
+        "DeFeat foreground": DeFeat(
+            *pair, **{**OFF, **no_regions, "foreground_weight": 4.0, "backbone_foreground_weight": 4.0}
+        ),
+        "DeFeat background": DeFeat(*pair, **{**OFF, **no_regions, "background_weight": 4.0, "backbone_weight": 1.0}),
         "DeFeat regions": DeFeat(*pair, **OFF),
         "FGFI all": FGFI(*pair),
         "FGFI per_level": FGFI(*pair, normaliser="per_level", assigned=False),
