@@ -231,19 +231,21 @@ def looped_fgd(loss: Any, student: Outputs, teacher: Outputs, targets: Targets) 
 
 
 def cropped_mimic(loss: Any, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
-    """A loop over proposals, each cut out of both maps."""
+    """A loop over proposals, each cut out of the errors of all cells."""
     with torch.no_grad():
         regions = loss.choose(student, targets)
-    mine = [regress(student.features[n]) for regress, (n, _) in zip(loss.adapters, loss.pairs, strict=True)]
+    errors = [
+        (regress(student.features[mine]) - teacher.features[its]).square().mean(1)
+        for regress, (mine, its) in zip(loss.adapters, loss.pairs, strict=True)
+    ]
     total: Any = 0
     for image, boxes in enumerate(regions):
         for x1, y1, x2, y2 in boxes.tolist():
             side = math.sqrt((x2 - x1) * (y2 - y1))
             fits = math.floor(math.log2(max(side, 1e-9) / (14 * loss.strides[0][0])) + 1e-6)
-            level = max(0, min(len(mine) - 1, fits))
-            stride, (height, width) = loss.strides[level][0], mine[level].shape[2:]
+            level = max(0, min(len(errors) - 1, fits))
+            stride, (height, width) = loss.strides[level][0], errors[level].shape[1:]
             a, c = (min(max(math.floor(v / stride), 0), n - 1) for v, n in ((x1, width), (y1, height)))
             b, d = min(max(math.ceil(x2 / stride), a + 1), width), min(max(math.ceil(y2 / stride), c + 1), height)
-            cut = mine[level][image, :, c:d, a:b] - teacher.features[loss.pairs[level][1]][image, :, c:d, a:b]
-            total = total + cut.square().mean()
+            total = total + errors[level][image, c:d, a:b].mean()
     return loss.weight * total / (2 * sum(map(len, regions)))
