@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trainers import workers
 from trainers.call import Index, Invalid, NonNegative
-from trainers.distill.pair import agree, dense
+from trainers.distill.pair import agree, dense, same_strides
 from trainers.distill.pkd import EPS, moments
 from trainers.distill.soft import Temperature, full_precision, soft_kl
 from trainers.outputs import Dense, Network, Outputs, Targets, rows
@@ -72,7 +72,7 @@ class CrossKD(nn.Module):
                     f"CrossKD hands what the student's towers say to the teacher's, and the {role} has none that could "
                     "be cut: use detectors such as GFL, or a loss that reads features, such as PKD"
                 )
-        agree("strides", student.strides, teacher.strides)
+        same_strides(student, teacher)
         agree("channels of the towers", student.channels, teacher.channels)
         agree("number of classes", student.num_classes, teacher.num_classes)
         self.after = cut(student, teacher, after)
