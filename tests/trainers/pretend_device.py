@@ -44,6 +44,10 @@ class Pretended(Tensor):
     def __repr__(self, **_: Any) -> str:
         return f"Pretended({self.inner!r})"
 
+    def tolist(self) -> Any:
+        """Its numbers, as a GPU gives them; torch's own method refuses wrappers."""
+        return self.inner.tolist()
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return run(func, *args, **(kwargs or {}))

@@ -72,7 +72,7 @@ def numbers() -> tuple[Any, ...]:
     y[0] = 5
     (y**2).sum().backward()
     assert x.grad is not None and x.grad.device.type == NAME and type(y.detach().cpu()) is Tensor
-    return x.grad.cpu().tolist(), y.cpu().tolist(), y.sum().item()
+    return x.grad.tolist(), y.cpu().tolist(), y.sum().item()
 
 
 def test_numbers_come_back_and_views_and_gradients_are_those_of_the_cpu(elsewhere: Callable[..., Any]) -> None:
