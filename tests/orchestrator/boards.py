@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.board import Board, Row
 from orchestrator.lattice import Entry, Lattice, Path
 from orchestrator.summary import summarize
-from trainers.call import Call
+from trainers.call import Call, Term
 from trainers.spec import Data, Model, Recipe
 
 SIZES = {"r101": 51_200_000, "r50": 32_300_000, "r34": 21_700_000, "r18": 11_600_000}
@@ -31,7 +31,7 @@ def lattice(names: Sequence[str], *, epochs: int = 12) -> Lattice:
     return Lattice(
         {name: Entry(model(i), Recipe(epochs=epochs)) for i, name in enumerate(names)},
         Data(fingerprint="0123456789abcdef", classes=("zero", "one")),
-        (Call(name="LD"),),
+        (Term(name="LD"),),
     )
 
 

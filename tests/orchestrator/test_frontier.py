@@ -12,7 +12,7 @@ import pytest
 from orchestrator.frontier import Frontier
 from orchestrator.lattice import Entry, Lattice, Path
 from orchestrator.strategies import best, best_predecessor, exhaustive, greedy, successive_halving
-from trainers.call import Call
+from trainers.call import Call, Term
 from trainers.spec import Data, Model, Recipe, Stage
 
 FOUR = ("r101", "r50", "r34", "r18")
@@ -30,7 +30,7 @@ def lattice(
     for name in names:
         backbone = Call(name=(backbones or {}).get(name, name))
         entries[name] = Entry(Model(detector=Call(name="GFL"), backbone=backbone), Recipe())
-    return Lattice(entries, Data(fingerprint="digits", classes=("3",)), [Call(name="LD")], edges=edges)
+    return Lattice(entries, Data(fingerprint="digits", classes=("3",)), [Term(name="LD")], edges=edges)
 
 
 def nothing(stage: Stage) -> None:

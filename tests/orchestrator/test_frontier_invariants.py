@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from orchestrator.frontier import Frontier
 from orchestrator.lattice import Entry, Lattice, Path
 from orchestrator.strategies import best, best_predecessor, exhaustive, greedy, successive_halving
-from trainers.call import Call, Invalid
+from trainers.call import Call, Invalid, Term
 from trainers.spec import Data, Model, Recipe, Stage
 
 
@@ -26,7 +26,7 @@ def lattices(draw: st.DrawFn) -> Lattice:
     models = {n: Model(detector=Call(name="GFL"), backbone=Call(name=backbones.get(n, n))) for n in names}
     entries = {name: Entry(model, Recipe()) for name, model in models.items()}
     try:
-        return Lattice(entries, Data(fingerprint="digits", classes=("3",)), [Call(name="LD")], edges=edges)
+        return Lattice(entries, Data(fingerprint="digits", classes=("3",)), [Term(name="LD")], edges=edges)
     except Invalid:
         assume(False)
         raise
