@@ -63,7 +63,7 @@ def learn(name: str) -> dict[str, Any]:
     for _ in training.epochs(no_lesson):
         pass
     seconds = time.perf_counter() - start
-    found = measure(student, data.val, recipe, device=cpu)
+    found = measure(student, data, recipe, device=cpu)
     parameters = sum(p.numel() for p in student.parameters())
     return {
         "detector": name,

@@ -40,7 +40,7 @@ class Prepared:
             self.contents = build.contents(study.data)
         except Invalid as error:
             raise error.under("data", study.data.name) from None
-        self.score_name = build.dataset(study.data).score
+        self.score_name = build.metric(build.dataset(study.data)).score
         self.store = Store(study.resources.store)
         self.files: dict[str, File] = {}  # of published weights, by their SHA-256
         self.places: dict[str, str] = {}  # where the study has them from, and their SHA-256

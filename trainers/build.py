@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainers import backbones, data, detectors, distill, optim, teaching, weights
+from trainers import backbones, data, detectors, distill, metrics, optim, teaching, weights
 from trainers.call import Call, Invalid, Term
 from trainers.export import training_only
 from trainers.outputs import Network
@@ -25,6 +25,11 @@ from trainers.spec import Data, Model, Recipe, Stage
 def dataset(call: Call) -> Any:
     """The data set that a call names. Data sets see to it themselves that one process reads them once."""
     return call.of(data)
+
+
+def metric(found: Any) -> Any:
+    """What judges detections in a data set; its `score` names the figure to maximise."""
+    return found.metric.of(metrics)
 
 
 def contents(call: Call) -> Data:

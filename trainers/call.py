@@ -6,8 +6,9 @@ import difflib
 import inspect
 import json
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from types import ModuleType
-from typing import Annotated, Any, Self, get_type_hints
+from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -127,8 +128,8 @@ class Call(Spec):
                 raise Invalid(f"{self.name} needs the argument {name}", (self.name,))
             try:
                 args[name] = settled(value, hints.get(name, Any))
-                if hints.get(name) is Call:
-                    args[name] = Call.model_validate(args[name]).complete(package).model_dump()
+                if (among := offering(hints.get(name), package)) is not None:
+                    args[name] = Call.model_validate(args[name]).complete(among).model_dump()
             except Invalid as error:
                 raise error.under(self.name, name) from None
             except (ValueError, TypeError) as error:
@@ -144,11 +145,22 @@ class Call(Spec):
         return f"{self.name}({', '.join(f'{k}={v}' for k, v in self.args.items())})"
 
 
+def offering(kind: Any, package: ModuleType) -> ModuleType | None:
+    """What a call that is an argument of another is looked up in: the same package, or the one that its type names,
+    as `Annotated[Call, "trainers.metrics"]` does. None for what is no call."""
+    if kind is Call:
+        return package
+    if get_origin(kind) is Annotated and get_args(kind)[0] is Call:
+        return import_module(get_args(kind)[1])
+    return None
+
+
 def settled(value: Any, kind: Any) -> Any:
     """A value as plain JSON data of a parameter's type. Strict: no word passes for a number, nor `true` for 1.
 
     6 for a float comes out as 6.0. Raises `ValidationError`, or `ValueError` for what JSON lacks.
     """
+    value = value.model_dump() if isinstance(value, Call) else value  # a default
     adapter = TypeAdapter(kind)
     return adapter.dump_python(adapter.validate_json(json.dumps(value, allow_nan=False), strict=True), mode="json")
 

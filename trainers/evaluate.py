@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from trainers.build import divisor
+from trainers import build
 from trainers.data.batches import in_order
 from trainers.data.split import Split
-from trainers.metrics.coco import coco_ap
 from trainers.outputs import Detections, Network
 from trainers.spec import Recipe
 
@@ -23,7 +24,7 @@ def find(
         split,
         batch=recipe.batch,
         resize=recipe.resize,
-        divisor=divisor(detector),
+        divisor=build.divisor(detector),
         loader_workers=loader_workers,
     )
     for images, truth in batches:
@@ -41,10 +42,11 @@ def original(found: Detections, scale: tuple[float, float]) -> Detections:
 
 
 def measure(
-    detector: Network, split: Split, recipe: Recipe, *, device: torch.device, loader_workers: int = 0
+    detector: Network, data: Any, recipe: Recipe, *, device: torch.device, loader_workers: int = 0
 ) -> dict[str, float]:
-    """The metrics of a detector on a split, such as AP, AP50 and AP75."""
-    return coco_ap(split, find(detector, split, recipe, device=device, loader_workers=loader_workers))
+    """What the metric of a data set says of a detector on its validation images, such as AP, AP50 and AP75."""
+    found = find(detector, data.val, recipe, device=device, loader_workers=loader_workers)
+    return build.metric(data)(data.val, found)
 
 
 def precision(recipe: Recipe, device: torch.device) -> torch.autocast:

@@ -52,8 +52,8 @@ def check(
     store: Store, result: Result, detector: Network, data: Any, *, device: torch.device, loader_workers: int = 0
 ) -> None:
     """Measure what was loaded and note that its score is the recorded one. Raises `NotTheTeacher`."""
-    metrics = measure(detector, data.val, result.stage.recipe, device=device, loader_workers=loader_workers)
-    agree(result, metrics[data.score])
+    metrics = measure(detector, data, result.stage.recipe, device=device, loader_workers=loader_workers)
+    agree(result, metrics[build.metric(data).score])
     store.mark_measured(result)
 
 

@@ -93,7 +93,7 @@ def _measured(store: Store, order: Order, detector: Network, data: Any, *, devic
     started = time.perf_counter()
     if workers.rank() == 0:
         recipe = order.stage.recipe
-        found = measure(detector, data.val, recipe, device=device, loader_workers=order.loader_workers)
+        found = measure(detector, data, recipe, device=device, loader_workers=order.loader_workers)
 
         def check(result: Result) -> None:
             """What was read back is what was measured just now, so it need not be measured again."""
@@ -104,7 +104,9 @@ def _measured(store: Store, order: Order, detector: Network, data: Any, *, devic
 
         metrics = {f"val/{name}": value for name, value in found.items()}
         seconds = time.perf_counter() - started
-        _put(store, order, detector, metrics, check=check, score=data.score, seconds=seconds, device=device)
+        _put(
+            store, order, detector, metrics, check=check, score=build.metric(data).score, seconds=seconds, device=device
+        )
     return _stored(store, order.stage)
 
 
@@ -153,7 +155,7 @@ def _validate(order: Order, training: Training, data: Any, device: torch.device)
     if workers.rank() or not (last or training.epoch % order.evaluate_every == 0):
         return {}
     recipe = order.stage.recipe
-    found = measure(training.product, data.val, recipe, device=device, loader_workers=order.loader_workers)
+    found = measure(training.product, data, recipe, device=device, loader_workers=order.loader_workers)
     return {f"val/{name}": value for name, value in found.items()}
 
 
@@ -180,7 +182,7 @@ def _finish(
         product,
         metrics,
         check=check,
-        score=data.score,
+        score=build.metric(data).score,
         history=history,
         seconds=seconds,
         device=device,

@@ -10,7 +10,6 @@ import torch
 
 from tests.trainers.stages import CPU, DIGITS, stage
 from trainers import build, teacher
-from trainers.data.split import Split
 from trainers.evaluate import measure
 from trainers.spec import Stage
 from trainers.store import Damaged, Result, Store
@@ -112,7 +111,7 @@ def test_a_figure_that_is_no_number_agrees_with_nothing(store: Store, score: flo
 
 def test_real_weights_get_the_score_of_a_real_measurement(store: Store) -> None:
     torch.manual_seed(3)
-    real = measure(build.detector(STAGE), DATA.val, STAGE.recipe, device=CPU)["AP"]
+    real = measure(build.detector(STAGE), DATA, STAGE.recipe, device=CPU)["AP"]
     verified(store, STAGE, DATA, device=CPU) if stored(store, score=real) else None
     stored(store, score=real + 0.1)
     with pytest.raises(NotTheTeacher, match=rf"score {real:.4f} but their record says {real + 0.1:.4f}"):
@@ -122,15 +121,15 @@ def test_real_weights_get_the_score_of_a_real_measurement(store: Store) -> None:
 def test_it_is_measured_as_its_own_recipe_says(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
-    def measured(detector: Any, split: Split, recipe: Any, **_: Any) -> dict[str, float]:
-        seen.append((split, recipe))
+    def measured(detector: Any, data: Any, recipe: Any, **_: Any) -> dict[str, float]:
+        seen.append((data, recipe))
         return {"AP": 0.5}
 
     monkeypatch.setattr(teacher, "measure", measured)
     own = stage(resize=(48, 64))
     stored(store, score=0.5, of=own)
     verified(store, own, DATA, device=CPU)
-    assert seen == [(DATA.val, own.recipe)]
+    assert seen == [(DATA, own.recipe)]
 
 
 def test_damaged_weights_are_named_before_anything_is_measured(store: Store, measurements: list[float]) -> None:

@@ -56,7 +56,7 @@ def test_what_is_stored_is_the_average_and_its_score(
         assert kept.keys() == product.keys() and all(torch.equal(kept[name], product[name]) for name in kept)
     assert averaged.sha256 != plain.sha256
     detector = teacher.load(Store(folder), TAUGHT, device=CPU)
-    assert measure(detector, build.dataset(DIGITS).val, TAUGHT.recipe, device=CPU)["AP"] == result.score
+    assert measure(detector, build.dataset(DIGITS), TAUGHT.recipe, device=CPU)["AP"] == result.score
 
 
 @pytest.mark.parametrize(("ema", "learns"), [(0.9, False), (0.0, True)])
@@ -242,7 +242,7 @@ def test_a_published_detector_is_measured_and_stored_without_an_epoch(folder: Pa
     assert all(torch.equal(stored[name], given[name]) for name in given)
     data = build.dataset(DIGITS)
     detector = teacher.load(Store(folder), one, device=CPU)
-    assert result.score == measure(detector, data.val, one.recipe, device=CPU)["AP"]
+    assert result.score == measure(detector, data, one.recipe, device=CPU)["AP"]
     assert result.metrics["val/AP"] == result.score
 
 

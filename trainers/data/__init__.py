@@ -1,6 +1,6 @@
 """Data sets by name: what this file imports is what a study can ask for.
 
-A data set has `classes`, `fingerprint`, `train` and `val` (each a `Split`), and `score`: what to maximise.
+A data set has `classes`, `fingerprint`, `train` and `val` (each a `Split`), and `metric`, which judges detections.
 """
 
 from trainers.data.coco import COCO

@@ -17,23 +17,21 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from trainers.call import Invalid
+from trainers.call import Call, Invalid
 from trainers.data.annotations import agree, load, refuse
 from trainers.data.masks import packed
-from trainers.data.split import Split, classes_of, fingerprint
+from trainers.data.split import COCO_AP, Metric, Split, classes_of, fingerprint
 
 # What photographs come in. Others are refused: Pillow hands PostScript to another program.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 
 class COCO:
-    """Training and validation data under `root`. The score is COCO's AP.
+    """Training and validation data under `root`. `metric` judges detections, by default by COCO's AP.
 
     train, val: annotation files; train_images, val_images: folders of images; all relative to root. Raises
     `Invalid` for what is missing or wrong.
     """
-
-    score = "AP"
 
     def __init__(
         self,
@@ -43,6 +41,7 @@ class COCO:
         val: str = "annotations/instances_val2017.json",
         train_images: str = "train2017",
         val_images: str = "val2017",
+        metric: Metric = COCO_AP,
     ) -> None:
         folder = Path(root).expanduser()
         if not folder.is_dir():
@@ -50,9 +49,10 @@ class COCO:
         self.train = _open(folder, train, train_images, "train")
         self.val = _open(folder, val, val_images, "val")
         agree(self.train.coco, self.val.coco)
-        if self.val.rows.crowd.all():
+        if (self.val.rows.crowd | self.val.rows.ignore).all():
             raise Invalid(f"{folder / val} has no object to measure on, crowds left aside", ("val",))
         self.classes = self.train.classes
+        self.metric = Call.model_validate(metric)
         self.fingerprint = fingerprint(self.train, self.val)
 
 

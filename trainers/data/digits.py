@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 from pydantic import Field
 
-from trainers.call import Index, Invalid
+from trainers.call import Call, Index, Invalid
 from trainers.data.masks import encode, packed
-from trainers.data.split import Split, classes_of, fingerprint
+from trainers.data.split import COCO_AP, Metric, Split, classes_of, fingerprint
 
 # Part of every file name, so that scenes drawn otherwise are other data.
 VERSION = 1
@@ -36,13 +36,11 @@ OVERLAP = 0.1  # the most that two boxes share, in parts of the smaller one
 
 
 class Digits:
-    """Scenes of one to three digits. The score is COCO's AP.
+    """Scenes of one to three digits. `metric` judges detections, by default by COCO's AP.
 
     classes: the first so many digits; train, val: number of scenes; size: their side in pixels. A scene
     depends on classes, size, seed and its place only, and training and validation show different handwriting.
     """
-
-    score = "AP"
 
     def __init__(
         self,
@@ -52,9 +50,11 @@ class Digits:
         val: Annotated[int, Field(ge=1, le=10_000)] = 200,
         size: Annotated[int, Field(ge=32, le=256)] = 64,
         seed: Index = 0,
+        metric: Metric = COCO_AP,
     ) -> None:
         self.train, self.val, self.fingerprint = _draw(classes, train, val, size, seed)
         self.classes = self.train.classes
+        self.metric = Call.model_validate(metric)
 
 
 @lru_cache(maxsize=4)

@@ -6,15 +6,18 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.call import Invalid
+from trainers.call import Call, Invalid
 from trainers.data.masks import decode
 from trainers.spec import canonical
+
+Metric = Annotated[Call, "trainers.metrics"]  # a knob of every data set
+COCO_AP = Call(name="CocoAP")
 
 
 class Rows(NamedTuple):
@@ -25,6 +28,8 @@ class Rows(NamedTuple):
     bbox: np.ndarray  # (M, 4) float64, x, y, width, height in pixels
     area: np.ndarray  # (M,) float64, square pixels; of the mask where there is one
     crowd: np.ndarray  # (M,) bool: a region with many objects, for the metric only
+    ignore: np.ndarray  # (M,) bool: neither to be found nor a mistake, as VOC's difficult objects are
+    visible: np.ndarray  # (M, 4) float64, x, y, width, height of what is seen of it; NaN where nobody says
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +78,18 @@ class Split:
         area = np.array([row.get("area", np.nan) for row in table], dtype=np.float64) + 0.0
         area = np.where(np.isnan(area), boxed, area)
         crowd = np.array([row.get("iscrowd", 0) for row in table], dtype=bool)
-        order = np.lexsort((crowd, area, *bbox.T[::-1], category, image))
-        return Rows(image[order], category[order], bbox[order], area[order], crowd[order]), order
+        ignore = np.array([row.get("ignore", 0) for row in table], dtype=bool)
+        unsaid = [np.nan] * 4
+        visible = np.array([row.get("visible", unsaid) for row in table], dtype=np.float64).reshape(-1, 4) + 0.0
+        order = np.lexsort((*visible.T[::-1], ignore, crowd, area, *bbox.T[::-1], category, image))
+        columns = (image, category, bbox, area, crowd, ignore, visible)
+        return Rows(*(column[order] for column in columns)), order
 
     def boxes(self, index: int) -> Tensor:
-        """What to find in an image, cut to it, without crowds. -> (N, 4) float32, x1 y1 x2 y2 in pixels."""
+        """What to find in an image, cut to it, without crowds and what is to be ignored.
+
+        -> (N, 4) float32, x1 y1 x2 y2 in pixels.
+        """
         return self._objects[0][self._within(index)].clone()
 
     def labels(self, index: int) -> Tensor:
@@ -122,7 +134,7 @@ class Split:
         top, bottom = np.clip(y, 0, height), np.clip(y + h, 0, height)
         boxes = np.stack([left, top, right, bottom], axis=1).astype(np.float32)
         # A box without width or height can be neither assigned nor regressed.
-        kept = ~rows.crowd & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        kept = ~rows.crowd & ~rows.ignore & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         labels = np.searchsorted(np.array(self.categories, dtype=np.int64), rows.category)
         starts = np.searchsorted(rows.image[kept], np.arange(len(self) + 1))
         ids = [self.coco["annotations"][place]["id"] for place in order[kept].tolist()]
@@ -157,4 +169,8 @@ def fingerprint(train: Split, val: Split) -> str:
         ):
             digest.update(column.tobytes())
         digest.update(rows.crowd.astype(np.uint8).tobytes())
+        if rows.ignore.any():
+            digest.update(b"ignore" + rows.ignore.astype(np.uint8).tobytes())
+        if not np.isnan(rows.visible).all():
+            digest.update(b"visible" + rows.visible.astype("<f8").tobytes())
     return digest.hexdigest()

@@ -1,3 +1,3 @@
 """Metrics by name. Each takes a split and what was found in it, and returns figures; more is better."""
 
-from trainers.metrics.coco import coco_ap
+from trainers.metrics.coco import CocoAP

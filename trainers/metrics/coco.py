@@ -21,6 +21,15 @@ SIZES = {"": (EDGES[0], EDGES[3]), "s": EDGES[0:2], "m": EDGES[1:3], "l": EDGES[
 MOST = 100  # detections of one class that count in an image
 
 
+class CocoAP:
+    """COCO's AP: `AP` is to be maximised."""
+
+    score = "AP"
+
+    def __call__(self, split: Split, found: Mapping[int, Detections]) -> dict[str, float]:
+        return coco_ap(split, found)
+
+
 def coco_ap(split: Split, found: Mapping[int, Detections]) -> dict[str, float]:
     """AP over overlaps of .5 to .95, AP50 and AP75; APs, APm, APl below 32^2 pixels, between, and from 96^2.
 
@@ -30,7 +39,7 @@ def coco_ap(split: Split, found: Mapping[int, Detections]) -> dict[str, float]:
     objects, detections = _objects(split), to_coco(split, found)
     for number, row in enumerate(detections, start=1):
         row |= {"id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
-    areas = split.rows.area[~split.rows.crowd]
+    areas = split.rows.area[~(split.rows.crowd | split.rows.ignore)]
     sizes = {name: ends for name, ends in SIZES.items() if ((ends[0] <= areas) & (areas <= ends[1])).any()}
     evaluation = COCOeval(_as_coco(split, objects), _as_coco(split, detections), "bbox")
     # What cannot change a figure is not looked at: empty images, sizes of no object, fewer detections.
@@ -62,8 +71,13 @@ def to_coco(split: Split, found: Mapping[int, Detections]) -> list[dict[str, Any
 
 
 def _objects(split: Split) -> list[dict[str, Any]]:
-    """What should be found. Numbered from 1: COCOeval takes an annotation 0 for no match."""
-    image, category, bbox, area, crowd = (column.tolist() for column in split.rows)
+    """What should be found. Numbered from 1: COCOeval takes an annotation 0 for no match.
+
+    What is to be ignored is a crowd to it: found or not, and how often, makes no difference.
+    """
+    rows = split.rows
+    columns = (rows.image, rows.category, rows.bbox, rows.area, rows.crowd | rows.ignore)
+    image, category, bbox, area, crowd = (column.tolist() for column in columns)
     return [
         {"id": n, "image_id": split.ids[i], "category_id": c, "bbox": b, "area": a, "iscrowd": int(g)}
         for n, (i, c, b, a, g) in enumerate(zip(image, category, bbox, area, crowd, strict=True), start=1)

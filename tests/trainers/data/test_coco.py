@@ -14,6 +14,7 @@ from PIL import Image
 from trainers.call import Invalid
 from trainers.data import COCO
 from trainers.data.coco import read_image
+from trainers.data.split import COCO_AP
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 
@@ -40,7 +41,7 @@ def describe(root: Path, part: str, **image: Any) -> None:
 
 def test_the_layout_of_coco_2017_needs_only_its_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = COCO(root=str(root))
-    assert data.classes == ("noise",) and data.score == "AP"
+    assert data.classes == ("noise",) and data.metric == COCO_AP
     assert torch.equal(data.val.read(0), torch.from_numpy(RGB).permute(2, 0, 1))
     assert data.train.boxes(0).tolist() == [[1, 1, 5, 4]]
     monkeypatch.chdir(root.parent)

@@ -11,8 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 from trainers.data import Digits
 from trainers.data.split import Split, classes_of
-from trainers.metrics import coco_ap
-from trainers.metrics.coco import to_coco
+from trainers.metrics.coco import coco_ap, to_coco
 from trainers.outputs import Detections
 
 
