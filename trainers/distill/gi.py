@@ -16,11 +16,11 @@ from trainers.call import Count, Fraction, Invalid, NonNegative
 from trainers.distill.adapters import Adapters
 from trainers.distill.cells import cells
 from trainers.distill.instances import chosen, instances, pooled, relations
-from trainers.distill.means import mean_count, nothing, sum_of_means
+from trainers.distill.means import mean_count, nothing, sum_of_list_means
 from trainers.distill.pair import agree, dense, same_strides
 from trainers.distill.soft import full_precision
-from trainers.distill.squared_errors import cell_errors
-from trainers.outputs import Dense, Outputs, Targets, rows
+from trainers.distill.squared_errors import cell_errors, errors_by_level
+from trainers.outputs import Dense, Outputs, Targets
 
 
 class GI(nn.Module):
@@ -84,7 +84,7 @@ class GI(nn.Module):
             row, box = self.find(student, teacher, targets, level)
             loss = nothing(features[0])
             if self.cells_weight:
-                loss = loss + self.cells_weight * self.of_cells(features, teacher.features, row, level)
+                loss = loss + self.cells_weight * self.of_cells(features, teacher.features, row)
             if self.regions_weight or self.relation_weight:
                 image = row // (len(targets.valid) // targets.images)
                 mine, taught = (
@@ -118,11 +118,9 @@ class GI(nn.Module):
         row = torch.cat(found)
         return row, box[row]
 
-    def of_cells(self, features: list[Tensor], taught: list[Tensor], row: Tensor, level: Tensor) -> Tensor:
+    def of_cells(self, features: list[Tensor], taught: list[Tensor], row: Tensor) -> Tensor:
         """The mean squared difference at the cells of these rows (R,), or the sum of those of the levels. -> ()."""
-        cell = row // self.anchors
-        mine, its = (rows(levels).index_select(0, cell) for levels in (features, taught))
-        loss = cell_errors(mine, its) / mine.shape[1]  # a mean over the channels
+        errors = errors_by_level(features, taught, row // self.anchors)
         if self.per == "image":
-            return sum_of_means(loss, torch.zeros_like(cell), groups=1)
-        return sum_of_means(loss, level[cell % len(level)], groups=len(self.strides))
+            errors = [torch.cat(errors)]
+        return sum_of_list_means(errors) / features[0].shape[1]  # a mean over the channels too

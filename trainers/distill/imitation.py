@@ -17,11 +17,11 @@ from trainers.call import NonNegative
 from trainers.distill.adapters import Adapters
 from trainers.distill.box_masks import Boxes, every_box, size
 from trainers.distill.cells import Cells, cells, inside, positive_cells, valid_cells
-from trainers.distill.means import sum_of_means
+from trainers.distill.means import sum_of_list_means
 from trainers.distill.near import Grid, near
 from trainers.distill.pair import same_strides
-from trainers.distill.squared_errors import cell_errors, where
-from trainers.outputs import Detector, Outputs, Targets, rows
+from trainers.distill.squared_errors import cell_errors, errors_by_level, where
+from trainers.outputs import Detector, Outputs, Targets
 
 Where = Literal["all", "inside", "main", "fine"]
 
@@ -56,14 +56,14 @@ class Imitation(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """-> (), already weighted; an exact zero, with a zero gradient, where the region is empty."""
-        mine, taught = rows(self.adapt(student.features)), rows(teacher.features)
-        grid = cells(student.features, self.strides, start=self.start)
-        level = grid.level.repeat(targets.images)
-        if self.region != "all":
-            row = where(self.within(student.features, grid, targets))
-            mine, taught, level = (x.index_select(0, row) for x in (mine, taught, level))
-        losses = cell_errors(mine, taught) / mine.shape[1]  # a mean over the channels
-        return self.weight * sum_of_means(losses, level, groups=len(self.strides))
+        mine = self.adapt(student.features)
+        if self.region == "all":
+            errors = [cell_errors(x, y).flatten() for x, y in zip(mine, teacher.features, strict=True)]
+        else:
+            grid = cells(student.features, self.strides, start=self.start)
+            cell = where(self.within(student.features, grid, targets))
+            errors = errors_by_level(mine, teacher.features, cell)
+        return self.weight * sum_of_list_means(errors) / mine[0].shape[1]  # a mean over the channels too
 
     def within(self, features: list[Tensor], grid: Cells, targets: Targets) -> Tensor:
         """Which cells of each image are in the region. -> (B, A) bool."""

@@ -39,6 +39,12 @@ def sum_of_means(losses: Tensor, group: Tensor, *, groups: int) -> Tensor:
     return (losses / sizes[group]).sum()
 
 
+def sum_of_list_means(groups: list[Tensor]) -> Tensor:
+    """The same of groups that are apart already. G of (P_g,) -> ()."""
+    sizes = mean_count(torch.stack([losses.new_full((), len(losses)) for losses in groups]), groups[0])
+    return (torch.stack([losses.sum() for losses in groups]) / sizes).sum()
+
+
 def nothing(x: Tensor) -> Tensor:
     """() An exact zero that gives x a gradient of zero, in float32 or wider. x has a dimension at least."""
     return full_precision(x[:0]).sum()

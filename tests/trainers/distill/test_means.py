@@ -3,7 +3,7 @@
 import torch
 
 from tests.trainers.distill.two_stages import said
-from trainers.distill.means import mean_count, mean_weight, nothing, sum_of_means, total_of
+from trainers.distill.means import mean_count, mean_weight, nothing, sum_of_list_means, sum_of_means, total_of
 
 
 def test_weights_may_be_small_and_those_of_nothing_can_be_divided_by() -> None:
@@ -14,6 +14,11 @@ def test_weights_may_be_small_and_those_of_nothing_can_be_divided_by() -> None:
 def test_means_of_groups_are_summed_and_empty_groups_add_nothing() -> None:
     losses, group = torch.tensor([1.0, 3.0, 7.0]), torch.tensor([0, 0, 2])
     assert sum_of_means(losses, group, groups=4).item() == 2 + 7
+
+
+def test_groups_may_be_apart_already() -> None:
+    groups = [torch.tensor([1.0, 3.0]), torch.zeros(0), torch.tensor([7.0])]
+    assert sum_of_list_means(groups).item() == 2 + 7
 
 
 def test_nothing_is_wide_and_leaves_other_gradients_alone() -> None:

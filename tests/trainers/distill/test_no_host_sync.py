@@ -36,6 +36,7 @@ class Case(NamedTuple):
 
 
 ROWS = "which cells are read: gathering a few is far cheaper than computing all of them"
+SPREAD = "how many of them are on each level: cheaper than a copy of all levels in one piece"
 BOXES = "how many boxes belong to each level: cheaper than comparing them with the cells of all"
 REGIONS = "which regions there are comes from a suppression"
 SAMPLED = "which regions are drawn, of each kind"
@@ -65,8 +66,11 @@ CASES: dict[str, Case] = {
     "FGD, images taken for their maps": Case("FGD", {}, {"scale": "image"}),
     "FGFI": Case("FGFI", {"tolist": (1, BOXES), "nonzero": (3, ROWS)}),
     "FGFI, boxes on all levels": Case("FGFI", {"nonzero": (3, ROWS)}, {"assigned": False}),
-    "GI": Case("GI", {"mask as index": (2, "the padding of an image is no candidate"), "nms": (2, BEST)}),
-    "Imitation": Case("Imitation", {"nonzero": (1, ROWS)}),
+    "GI": Case(
+        "GI",
+        {"mask as index": (2, "the padding of an image is no candidate"), "nms": (2, BEST), "tolist": (1, SPREAD)},
+    ),
+    "Imitation": Case("Imitation", {"nonzero": (1, ROWS), "tolist": (1, SPREAD)}),
     "Imitation everywhere": Case("Imitation", {}, {"region": "all"}),
     "KD": Case("KD", {}),
     "KD in the valuable region": Case("KD", {"valuable": (1, ROWS)}, {"vlr_weight": 1}),
