@@ -82,9 +82,9 @@ class GI(nn.Module):
         with torch.autocast(features[0].device.type, enabled=False):
             level = cells(features, self.strides, start=0.0).level
             row, box = self.find(student, teacher, targets, level)
-            loss = nothing(features[0])
+            parts = []
             if self.cells_weight:
-                loss = loss + self.cells_weight * self.of_cells(features, teacher.features, row)
+                parts.append(self.cells_weight * self.of_cells(features, teacher.features, row))
             if self.regions_weight or self.relation_weight:
                 image = row // (len(targets.valid) // targets.images)
                 mine, taught = (
@@ -93,10 +93,10 @@ class GI(nn.Module):
                 )
                 if self.regions_weight:
                     apart = cell_errors(mine, taught).mean((1, 2))  # (R,)
-                    loss = loss + self.regions_weight * apart.sum() / mean_count(len(apart), apart)
+                    parts.append(self.regions_weight * apart.sum() / mean_count(len(apart), apart))
                 if self.relation_weight:
-                    loss = loss + self.relation_weight * relations(mine.flatten(1), taught.flatten(1))
-            return loss
+                    parts.append(self.relation_weight * relations(mine.flatten(1), taught.flatten(1)))
+            return torch.stack(parts).sum() if parts else nothing(features[0])
 
     @torch.no_grad()
     def find(self, student: Outputs, teacher: Outputs, targets: Targets, level: Tensor) -> tuple[Tensor, Tensor]:
