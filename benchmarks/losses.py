@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when torch is imported; 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # where the package is not installed
 
 import plain
+import plain_heads
+import plain_regions
 import torch
 from table import RESULTS, lay_out, show
 from torch import Tensor, nn
@@ -49,9 +52,9 @@ class Case(NamedTuple):
     """A loss, on which detector, with what arguments, and what is to be compared with it."""
 
     loss: str
+    plain: plain.Plain
     detector: str = "GFL"
     args: Mapping[str, Any] = MappingProxyType({})
-    plain: plain.Plain | None = None
 
 
 REGIONS_ALONE = {
@@ -60,25 +63,27 @@ REGIONS_ALONE = {
     "foreground_weight": 0.0,
     "background_weight": 0.0,
 }
+REGIONS_OF_GI = {"cells_weight": 0.0, "regions_weight": 0.005, "relation_weight": 40.0}
 CASES = {
-    "LD": Case("LD", plain=plain.dense_ld),
-    "LD, main region": Case("LD", args={"vlr_weight": 0.0}, plain=plain.dense_ld),
-    "KD": Case("KD", plain=plain.dense_kd),
-    "KD, yes or no": Case("KD", args={"form": "binary"}, plain=plain.dense_kd),
-    "PKD": Case("PKD", plain=plain.reshaped_pkd),
-    "CWD": Case("CWD", plain=plain.softmax_cwd),
-    "FGD": Case("FGD", plain=plain.looped_fgd),
-    "CrossKD": Case("CrossKD"),
-    "GI": Case("GI"),
-    "Imitation": Case("Imitation", plain=plain.masked_imitation),
-    "FGFI": Case("FGFI", plain=plain.looped_fgfi),
-    "DeFeat": Case("DeFeat", plain=plain.masked_defeat),
-    "TADF": Case("TADF", plain=plain.masked_tadf),
-    "PKD, two stages": Case("PKD", "FasterRCNN", plain=plain.reshaped_pkd),
-    "KD, two stages": Case("KD", "FasterRCNN"),
-    "Mimic": Case("Mimic", "FasterRCNN", plain=plain.cropped_mimic),
-    "DeFeat, classes of regions": Case("DeFeat", "FasterRCNN", REGIONS_ALONE),
-    "TADF, regions": Case("TADF", "FasterRCNN", {"feature_weight": 0.0}),
+    "LD": Case("LD", plain.dense_ld),
+    "LD, main region": Case("LD", plain.dense_ld, args={"vlr_weight": 0.0}),
+    "KD": Case("KD", plain.dense_kd),
+    "KD, yes or no": Case("KD", plain.dense_kd, args={"form": "binary"}),
+    "PKD": Case("PKD", plain.reshaped_pkd),
+    "CWD": Case("CWD", plain.softmax_cwd),
+    "FGD": Case("FGD", plain.looped_fgd),
+    "CrossKD": Case("CrossKD", plain_heads.levelled_crosskd),
+    "GI": Case("GI", plain_heads.masked_gi),
+    "GI, regions": Case("GI", plain_heads.masked_gi, args=REGIONS_OF_GI),
+    "Imitation": Case("Imitation", plain.masked_imitation),
+    "FGFI": Case("FGFI", plain.looped_fgfi),
+    "DeFeat": Case("DeFeat", plain.masked_defeat),
+    "TADF": Case("TADF", plain.masked_tadf),
+    "PKD, two stages": Case("PKD", plain.reshaped_pkd, "FasterRCNN"),
+    "KD, two stages": Case("KD", plain_regions.averaged_kd, "FasterRCNN"),
+    "Mimic": Case("Mimic", plain.cropped_mimic, "FasterRCNN"),
+    "DeFeat, classes of regions": Case("DeFeat", plain_regions.masked_cls_defeat, "FasterRCNN", REGIONS_ALONE),
+    "TADF, regions": Case("TADF", plain_regions.masked_region_tadf, "FasterRCNN", {"feature_weight": 0.0}),
 }
 
 
@@ -95,7 +100,7 @@ class Bench:
         self.targets: Targets = student.assign(self.student, truth())
         self.leaves = list(tensors([getattr(self.student, name) for name in SAID]))
         self.leaves += self.loss.parameters()
-        self.ways = [self.loss, *([lambda *said: case.plain(self.loss, *said)] if case.plain else [])]
+        self.ways = [self.loss, partial(case.plain, self.loss)]
 
     def step(self, way: Callable[..., Tensor]) -> Tensor:
         """Forward and backward; the gradients are thrown away when the next one begins."""
@@ -112,15 +117,13 @@ class Bench:
         for way in self.ways:
             values.append(self.step(way))
             gradients.append([leaf.grad for leaf in self.leaves])
-        for other, theirs in zip(values[1:], gradients[1:], strict=True):
-            torch.testing.assert_close(other, values[0], rtol=1e-3, atol=1e-6)
-            for mine, its in zip(gradients[0], theirs, strict=True):
-                if mine is None or its is None:  # what is not read, or only by way of zeros
-                    assert not any(g is not None and g.any() for g in (mine, its)), (
-                        "one way reads what the other does not"
-                    )
-                    continue
-                assert (mine - its).norm() <= 1e-2 * mine.norm(), "the gradients differ"
+        torch.testing.assert_close(values[1], values[0], rtol=1e-3, atol=1e-6)
+        for mine, its in zip(*gradients, strict=True):
+            if mine is None or its is None:  # what is not read, or only by way of zeros
+                read = [gradient for gradient in (mine, its) if gradient is not None and gradient.any()]
+                assert not read, "one way reads what the other does not"
+                continue
+            assert (mine - its).norm() <= 1e-2 * mine.norm(), "the gradients differ"
 
 
 SAID = ("features", "maps", "cls", "box", "own", "towers")
@@ -210,17 +213,16 @@ def measure(name: str) -> dict[str, Any]:
         for leaf in bench.leaves:
             leaf.grad = None
         peaks.append(peak(lambda way=way: bench.step(way)))
-    mine, *other = ([1000 * t for t in times[WARM:]] for times in taken)
-    compared = bool(other)
+    mine, other = ([1000 * t for t in times[WARM:]] for times in taken)
     return {
         "loss": name,
         "ms": statistics.median(mine),
-        "plain ms": statistics.median(other[0]) if compared else "-",
-        "ms / plain": statistics.median(a / b for a, b in zip(mine, other[0], strict=True)) if compared else "-",
+        "plain ms": statistics.median(other),
+        "ms / plain": statistics.median(a / b for a, b in zip(mine, other, strict=True)),
         "peak MB": peaks[0],
-        "plain MB": peaks[1] if compared else "-",
-        "MB / plain": peaks[0] / peaks[1] if compared else "-",
-        "plainly": (CASES[name].plain.__doc__ or "").splitlines()[0] if compared else "-",
+        "plain MB": peaks[1],
+        "MB / plain": peaks[0] / peaks[1],
+        "plainly": (CASES[name].plain.__doc__ or "").splitlines()[0],
     }
 
 
