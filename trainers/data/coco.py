@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from torch import Tensor
 
 from trainers.call import Call, Invalid
 from trainers.data.annotations import agree, load, refuse
+from trainers.data.coco_names import COCO_NAMES
 from trainers.data.masks import packed
 from trainers.data.split import COCO_AP, Metric, Split, classes_of, fingerprint
+from trainers.data.subsets import Empty, filled, of_classes
 
 # What photographs come in. Others are refused: Pillow hands PostScript to another program.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -29,7 +31,10 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 class COCO:
     """Training and validation data under `root`. `metric` judges detections, by default by COCO's AP.
 
-    train, val: annotation files; train_images, val_images: folders of images; all relative to root. Raises
+    train, val: annotation files; train_images, val_images: folders of images; all relative to root. classes: the
+    names that count, all by default; annotations of others are left out, and labels follow the ids of the
+    categories whatever the order here. empty: `keep` or `drop` the training images in which nothing is to be
+    found, as the reference trainers do. Validation keeps them: whatever is found there is a mistake. Raises
     `Invalid` for what is missing or wrong.
     """
 
@@ -41,47 +46,93 @@ class COCO:
         val: str = "annotations/instances_val2017.json",
         train_images: str = "train2017",
         val_images: str = "val2017",
+        classes: list[str] | None = None,
+        empty: Empty = "keep",
         metric: Metric = COCO_AP,
     ) -> None:
         folder = Path(root).expanduser()
         if not folder.is_dir():
             raise Invalid(f"there is no folder {root} (from {Path.cwd()})", ("root",))
-        self.train = _open(folder, train, train_images, "train")
-        self.val = _open(folder, val, val_images, "val")
+        if classes is not None and (not classes or len(set(classes)) < len(classes)):
+            raise Invalid(f"{classes} are not one or more names, each once; null means all", ("classes",))
+        wanted = None if classes is None else frozenset(classes)
+        self.train = _open(folder, train, train_images, "train", classes=wanted, empty=empty)
+        self.val = _open(folder, val, val_images, "val", classes=wanted)
         agree(self.train.coco, self.val.coco)
-        if (self.val.rows.crowd | self.val.rows.ignore).all():
-            raise Invalid(f"{folder / val} has no object to measure on, crowds left aside", ("val",))
+        check_measurable(self.val, folder / val)
         self.classes = self.train.classes
         self.metric = Call.model_validate(metric)
         self.fingerprint = fingerprint(self.train, self.val)
 
+    @staticmethod
+    def names(*, classes: list[str] | None = None, **_: Any) -> tuple[str, ...]:
+        """What `classes` is for these arguments, without a file: COCO's 80, or those of them that are named.
 
-def _open(root: Path, annotations: str, images: str, which: str) -> Split:
+        Names that are not COCO's come last, as they are given: only their file knows their order.
+        """
+        if classes is None:
+            return COCO_NAMES
+        ours = tuple(name for name in COCO_NAMES if name in classes)
+        return ours + tuple(name for name in classes if name not in ours)
+
+
+def check_measurable(val: Split, source: Path) -> None:
+    """Raise `Invalid` unless there is something to find in a validation set."""
+    if (val.rows.crowd | val.rows.ignore).all():
+        raise Invalid(f"{source} has no object to measure on, crowds left aside", ("val",))
+
+
+def _open(
+    root: Path,
+    annotations: str,
+    images: str,
+    which: str,
+    *,
+    classes: frozenset[str] | None = None,
+    empty: Empty = "keep",
+) -> Split:
+    path, folder = located(root, annotations, images, which)
+    return _split(path, folder, stamp(path), classes, empty)
+
+
+def located(root: Path, annotations: str, images: str, which: str) -> tuple[Path, Path]:
+    """An annotation file and its folder of images, or `Invalid` with the argument that names them."""
     path, folder = root / annotations, root / images
     if not path.is_file():
         raise Invalid(f"there is no annotation file {path}; name it by `{which}`, from {root}", (which,))
     if not folder.is_dir():
         key = f"{which}_images"
         raise Invalid(f"there is no folder of images {folder}; name it by `{key}`, from {root}", (key,))
-    return _split(path.resolve(), folder.resolve(), _stamp(path))
+    return path.resolve(), folder.resolve()
 
 
 @lru_cache(maxsize=4)
-def _split(path: Path, folder: Path, stamp: tuple[int, int]) -> Split:
-    """Read once a process: many stages train on the same data. `stamp` tells a changed file from the old."""
+def _split(
+    path: Path, folder: Path, when: tuple[int, int], classes: frozenset[str] | None = None, empty: Empty = "keep"
+) -> Split:
+    """Read once a process: many stages train on the same data. `when` tells a changed file from the old."""
     coco = load(path)
+    if classes is not None:
+        coco = of_classes(coco, classes, path)
+    split = split_of(coco, path, folder, outlines=partial(_outlines, path, when))
+    return filled(split) if empty == "drop" else split
+
+
+def split_of(coco: dict[str, Any], path: Path, folder: Path, outlines: Callable[[], dict[int, bytes]] = dict) -> Split:
+    """Checked annotations of a file with the images of a folder; `Invalid` if some of these are missing."""
     refuse(_missing(coco["images"], folder), f"images of {path} that are not in {folder}")
-    return Split(coco, classes_of(coco), partial(_read, coco["images"], folder), partial(_outlines, path, stamp))
+    return Split(coco, classes_of(coco), partial(_read, coco["images"], folder), outlines)
 
 
-def _outlines(path: Path, stamp: tuple[int, int]) -> dict[int, bytes]:
+def _outlines(path: Path, when: tuple[int, int]) -> dict[int, bytes]:
     """The masks, which `load` let go. Read again from the same file, or `Invalid` is raised."""
-    if not path.is_file() or _stamp(path) != stamp:
+    if not path.is_file() or stamp(path) != when:
         raise Invalid(f"{path} changed while it was in use; start again")
     return packed(json.loads(path.read_bytes())["annotations"])
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path) -> tuple[int, int]:
+    """When a file was last changed, and its size."""
     state = path.stat()
     return state.st_mtime_ns, state.st_size
 
