@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ def _split(
 
 def split_of(coco: dict[str, Any], path: Path, folder: Path, outlines: Callable[[], dict[int, bytes]] = dict) -> Split:
     """Checked annotations of a file with the images of a folder; `Invalid` if some of these are missing."""
-    refuse(_missing(coco["images"], folder), f"images of {path} that are not in {folder}")
+    refuse((said for _, said in missing(coco["images"], folder)), f"images of {path} that are not in {folder}")
     return Split(coco, classes_of(coco), partial(_read, coco["images"], folder), outlines)
 
 
@@ -137,8 +137,11 @@ def stamp(path: Path) -> tuple[int, int]:
     return state.st_mtime_ns, state.st_size
 
 
-def _missing(images: list[dict[str, Any]], folder: Path) -> Iterator[str]:
-    """Names without a file. Each folder is listed once: 118,000 calls, one a file, are slow on a network."""
+def missing(images: Iterable[dict[str, Any]], folder: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """Images without a file, and what to say of their names, which are safe.
+
+    Each folder is listed once: 118,000 calls, one a file, are slow on a network.
+    """
     listed: dict[str, set[str]] = {}
     folded: dict[str, dict[str, str]] = {}
     for image in images:
@@ -149,11 +152,18 @@ def _missing(images: list[dict[str, Any]], folder: Path) -> Iterator[str]:
             if parent not in folded:
                 folded[parent] = {there.casefold(): there for there in listed[parent]}
             twin = folded[parent].get(name.casefold())
-            yield image["file_name"] + (f" (there is {twin})" if twin else "")
+            yield image, image["file_name"] + (f" (there is {twin})" if twin else "")
 
 
 def _names(folder: Path) -> set[str]:
-    return set(os.listdir(folder)) if folder.is_dir() else set()
+    try:
+        return set(os.listdir(folder))
+    except OSError:  # no folder, not ours to read, or a name longer than any may be
+        return set()
+
+
+class OtherSize(Invalid):
+    """An image has other sides than its annotations say."""
 
 
 def _read(images: list[dict[str, Any]], folder: Path, index: int) -> Tensor:
@@ -172,7 +182,7 @@ def read_image(path: Path, *, size: tuple[int, int]) -> Tensor:
             turned = image.size != size and image.size == size[::-1] and _quarter(image)
             if image.size != size and not turned:
                 found, said = (" x ".join(map(str, sides)) for sides in (image.size, size))
-                raise Invalid(f"{path} has {found} pixels, its annotations say {said}")
+                raise OtherSize(f"{path} has {found} pixels, its annotations say {said}")
             colours = _rgb(ImageOps.exif_transpose(image) if turned else image)
     except Invalid:
         raise
