@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from trainers.call import Call, Invalid
 from trainers.data.annotations import agree, load, refuse
 from trainers.data.coco_names import COCO_NAMES
 from trainers.data.masks import packed
+from trainers.data.rules import PIXELS
 from trainers.data.split import COCO_AP, Metric, Split, classes_of, fingerprint
 from trainers.data.subsets import Empty, filled, of_classes
 
@@ -76,10 +77,10 @@ class COCO:
         return ours + tuple(name for name in classes if name not in ours)
 
 
-def check_measurable(val: Split, source: Path) -> None:
+def check_measurable(val: Split, source: object) -> None:
     """Raise `Invalid` unless there is something to find in a validation set."""
     if (val.rows.crowd | val.rows.ignore).all():
-        raise Invalid(f"{source} has no object to measure on, crowds left aside", ("val",))
+        raise Invalid(f"{source} has no object to measure on, what is to be ignored left aside", ("val",))
 
 
 def _open(
@@ -121,7 +122,7 @@ def _split(
 def split_of(coco: dict[str, Any], path: Path, folder: Path, outlines: Callable[[], dict[int, bytes]] = dict) -> Split:
     """Checked annotations of a file with the images of a folder; `Invalid` if some of these are missing."""
     refuse((said for _, said in missing(coco["images"], folder)), f"images of {path} that are not in {folder}")
-    return Split(coco, classes_of(coco), partial(_read, coco["images"], folder), outlines)
+    return Split(coco, classes_of(coco), partial(read_listed, coco["images"], folder), outlines)
 
 
 def _outlines(path: Path, when: tuple[int, int]) -> dict[int, bytes]:
@@ -166,29 +167,47 @@ class OtherSize(Invalid):
     """An image has other sides than its annotations say."""
 
 
-def _read(images: list[dict[str, Any]], folder: Path, index: int) -> Tensor:
+def read_listed(images: list[dict[str, Any]], folder: Path, index: int) -> Tensor:
+    """The image of a folder that stands at this place in COCO's list. -> (3, H, W) uint8, RGB."""
     image = images[index]
     return read_image(folder / image["file_name"], size=(image["width"], image["height"]))
 
 
 def read_image(path: Path, *, size: tuple[int, int]) -> Tensor:
-    """Decode an image of (width, height), whatever its colours. -> (3, H, W) uint8, RGB.
+    """Decode an image file of (width, height), whatever its colours. -> (3, H, W) uint8, RGB. Raises `Invalid`."""
+    return decode(path, str(path), size=size)
+
+
+def decode(file: Path | BinaryIO, source: str, *, size: tuple[int, int]) -> Tensor:
+    """An image of (width, height), whatever its colours; `source` names it. -> (3, H, W) uint8, RGB.
 
     It is turned by its EXIF orientation only if its size is right in no other way: COCO's boxes are drawn on
     the pixels as they are stored. The size is compared before anything is decoded. Raises `Invalid`.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             turned = image.size != size and image.size == size[::-1] and _quarter(image)
             if image.size != size and not turned:
                 found, said = (" x ".join(map(str, sides)) for sides in (image.size, size))
-                raise OtherSize(f"{path} has {found} pixels, its annotations say {said}")
+                raise OtherSize(f"{source} has {found} pixels, its annotations say {said}")
             colours = _rgb(ImageOps.exif_transpose(image) if turned else image)
     except Invalid:
         raise
     except Exception as error:  # fed with noise, decoders raise anything, from OSError to TypeError
-        raise Invalid(f"cannot read the image {path}: {error}") from None
+        raise Invalid(f"cannot read the image {source}: {error}") from None
     return torch.from_numpy(np.array(colours)).permute(2, 0, 1).contiguous()
+
+
+def size_of(file: Path | BinaryIO, source: str) -> tuple[int, int]:
+    """(width, height) in pixels, from an image's header. Raises `Invalid` for what is no image, or too large a one."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            width, height = image.size
+    except Exception as error:  # as above
+        raise Invalid(f"cannot read the image {source}: {error}") from None
+    if width * height > PIXELS:
+        raise Invalid(f"{source}: {width} x {height} pixels are more than {PIXELS:,}; scale it down")
+    return width, height
 
 
 def _quarter(image: Image.Image) -> bool:
