@@ -55,9 +55,7 @@ def clips(root: Path, number: int, which: str) -> list[Clip]:
     films = {int(path.stem[1:]): path for base in (root, root / "videos") for path in _films(base / name)}
     pictures = {} if films else _listed(root / "images", number, PICTURE)
     if not films and not pictures:
-        said = (
-            f"neither {name}/V000.seq nor videos/{name}/V000.seq nor images/{name}_V000_I00029.jpg, or others of them"
-        )
+        said = f"no {name}/V000.seq, no videos/{name}/V000.seq, no images/{name}_V000_I00029.jpg, nor others of these"
         raise Invalid(f"{root} has no {name}: {said}", (which,))
     spoken = {video: notes / name / f"V{video:03d}.vbb" for video in films or pictures}
     texts = {} if all(path.is_file() for path in spoken.values()) else _listed(notes, number, TEXT)

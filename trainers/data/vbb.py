@@ -95,9 +95,8 @@ def pedestrian(label: str, box: Box, visible: Box, *, ignored: bool = False) -> 
         raise Invalid("has no box")
     for name, sides in (("box", box), ("visible box", visible)):
         if not all(math.isfinite(side) for side in sides) or any(side < 0 for side in sides[2:]):
-            raise Invalid(
-                f"{name} {list(sides)} is not x, y, width and height: finite, and no negative width or height"
-            )
+            said = ", ".join(f"{side:g}" for side in sides)
+            raise Invalid(f"{name} {said} is not x, y, width, height: finite, with no negative width or height")
     if 0 in box[2:]:
         return None
     return Pedestrian(box, visible if any(visible) else None, LABELS[label] and not ignored)
