@@ -100,10 +100,16 @@ def _read(readers: list[Any], index: int) -> Any:
 
 def _row(one: Pedestrian, identity: int, image: int, least: tuple[float, float]) -> dict[str, Any]:
     """Somebody as COCO has it, to be ignored if not at least so high and so visible."""
-    height = one.box[3]
-    area = one.box[2] * height
-    seen = 1.0 if one.visible is None else one.visible[2] * one.visible[3] / area
-    counts = one.found and height >= least[0] and seen >= least[1]
-    row = {"id": identity, "image_id": image, "category_id": 1, "bbox": list(one.box), "area": area}
-    row |= {"ignore": int(not counts)}
+    counts = one.found and clear(one.box, one.visible, least)
+    row = {"id": identity, "image_id": image, "category_id": 1, "bbox": list(one.box)}
+    row |= {"area": one.box[2] * one.box[3], "ignore": int(not counts)}
     return row if one.visible is None else row | {"visible": list(one.visible)}
+
+
+def clear(box: Sequence[float], visible: Sequence[float] | None, least: tuple[float, float]) -> bool:
+    """Whether somebody is at least so many pixels high, and at least this part of the box is seen. Boxes: x, y, w, h.
+
+    Without a visible box nothing is hidden.
+    """
+    seen = 1.0 if visible is None else visible[2] * visible[3] / (box[2] * box[3])
+    return box[3] >= least[0] and seen >= least[1]
