@@ -29,7 +29,7 @@ DOORS = {
     "mlflow": {"orchestrator/connection.py", "orchestrator/registry.py", "orchestrator/served.py"},
     "yaml": {"orchestrator/yamlfile.py"},
     "click": {"orchestrator/cli.py", "orchestrator/session.py"},
-    "rich": {"orchestrator/live_table.py", "orchestrator/progress.py"},
+    "rich": {"orchestrator/datacheck.py", "orchestrator/live_table.py", "orchestrator/progress.py"},
     "jinja2": {"orchestrator/report.py"},
     "torch": {"trainers", "orchestrator/trial.py", "orchestrator/served.py"},
     "torchvision": {"trainers"},
@@ -65,6 +65,13 @@ ENTRANCES = {
         "trainers.schedules",
     },
     "orchestrator/cli.py": {"trainers.data", "trainers.data.digits"},
+    "orchestrator/checked.py": {"trainers.data.inspection", "trainers.data.rules"},
+    "orchestrator/datacheck.py": {
+        "trainers.data",
+        "trainers.data.inspection",
+        "trainers.data.mend",
+        "trainers.data.rules",
+    },
     "orchestrator/served.py": {
         "trainers.build",
         "trainers.data.coco",
