@@ -90,9 +90,9 @@ def _placed(image: dict[str, Any], folder: Path) -> Any:
 
 
 def _mistakes(rows: list[dict[str, Any]], pictures: set[int], known: set[int]) -> Iterator[str]:
-    """What is wrong with the annotations. Boxes of whole pedestrians may leave the image: they go on behind its edge."""
-    sizes = dict.fromkeys(pictures)
     """What is wrong with the annotations. A whole pedestrian may go on behind the edge of the image."""
+    sizes = dict.fromkeys(pictures)
+    for row in rows:
         flaws = [text for kind, text in annotation_flaws(row, sizes, known) if kind != "flat box"]
         seen = next((row[key] for key in VISIBLE if key in row), None)
         if seen is not None and not (four(seen) and min(seen[2:]) >= 0):
