@@ -14,7 +14,7 @@ from trainers.call import Call, Fraction, Invalid, NonNegative, alternatives
 from trainers.data.annotations import parse, refuse, tables
 from trainers.data.caltech import clear
 from trainers.data.coco import check_measurable, located, split_of, stamp
-from trainers.data.rules import annotation_flaws, categories, four, identity, images, number, shown
+from trainers.data.rules import FLAT, annotation_flaws, four, identity, number, shown, wrong_categories, wrong_images
 from trainers.data.split import Metric, Split, fingerprint
 from trainers.data.subsets import Empty, filled
 
@@ -70,7 +70,7 @@ def _split(path: Path, folder: Path, least: tuple[float, float], when: tuple[int
     rows = tables(parse(path), str(path))
     pictures = [{**image, "file_name": _placed(image, folder)} for image in rows["images"]]
     pictures.sort(key=lambda image: image["id"] if identity(image) else 0)
-    refuse((p.message for p in (*categories(rows["categories"]), *images(pictures))), str(path))
+    refuse((p.message for p in (*wrong_categories(rows["categories"]), *wrong_images(pictures))), str(path))
     names = {row["id"]: row["name"] for row in rows["categories"]}
     if NAMES[0] not in names.values():
         raise Invalid(f"{path}: category {alternatives(NAMES[0], names.values())}")
@@ -93,7 +93,7 @@ def _mistakes(rows: list[dict[str, Any]], pictures: set[int], known: set[int]) -
     """What is wrong with the annotations. A whole pedestrian may go on behind the edge of the image."""
     sizes = dict.fromkeys(pictures)
     for row in rows:
-        flaws = [text for kind, text in annotation_flaws(row, sizes, known) if kind != "flat box"]
+        flaws = [text for kind, text in annotation_flaws(row, sizes, known) if kind != FLAT]
         seen = next((row[key] for key in VISIBLE if key in row), None)
         if seen is not None and not (four(seen) and min(seen[2:]) >= 0):
             flaws.append(f"the visible box {shown(seen)} is not [x, y, width, height] with four finite numbers")
