@@ -74,7 +74,7 @@ ENTRANCES = {
     },
     "orchestrator/served.py": {
         "trainers.build",
-        "trainers.data.coco",
+        "trainers.data.images",
         "trainers.data.split",
         "trainers.evaluate",
         "trainers.outputs",

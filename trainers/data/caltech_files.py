@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainers.call import Invalid
 from trainers.data import seq, vbb
-from trainers.data.coco import read_image, size_of
+from trainers.data.images import read_image, size_of
 from trainers.data.vbb import Pedestrian
 
 PICTURE, TEXT = r"\.(?:jpg|jpeg|png)", r"(?:\.jpg|\.jpeg|\.png)?\.txt"

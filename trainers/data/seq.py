@@ -16,7 +16,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from trainers.call import Invalid
-from trainers.data.coco import decode
+from trainers.data.images import decode
 from trainers.data.rules import PIXELS
 
 HEADER = 1024

@@ -14,7 +14,8 @@ from typing import Any
 
 from trainers.call import Call, Invalid, alternatives
 from trainers.data.annotations import refuse
-from trainers.data.coco import check_measurable, missing, read_listed, size_of, stamp
+from trainers.data.coco import check_measurable, missing, read_listed, stamp
+from trainers.data.images import size_of
 from trainers.data.rules import unsafe
 from trainers.data.split import Metric, Split, classes_of, fingerprint
 from trainers.data.voc_xml import Object, Sheet, read

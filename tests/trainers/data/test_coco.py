@@ -13,7 +13,7 @@ from PIL import Image
 
 from trainers.call import Invalid
 from trainers.data import COCO, Digits
-from trainers.data.coco import read_image
+from trainers.data.images import read_image
 from trainers.data.split import COCO_AP
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
