@@ -22,6 +22,7 @@ from tests.trainers.data.seq_files import (
 )
 from trainers.call import Invalid
 from trainers.data import Caltech, Digits
+from trainers.data.batches import Batches
 from trainers.data.vbb import Video, read_text
 
 SIZE = (32, 24)
@@ -401,3 +402,13 @@ def test_the_digits_written_as_videos_are_the_same_scenes(tmp_path: Path) -> Non
         for index in range(len(ours)):
             assert sorted(ours.boxes(index).tolist()) == sorted(theirs.boxes(index).tolist())
             assert (ours.read(index).float() - theirs.read(index)).abs().mean() < 8  # JPEG
+
+
+def test_loader_processes_read_the_same_batches_from_a_video(tmp_path: Path) -> None:
+    write_digits(tmp_path, Digits(train=8, val=1))
+    data = Caltech(root=str(tmp_path), train=[0], val=[6], step_train=1, step_val=1, height=0.0)
+    alone, by_two = (
+        list(Batches(data.train, batch=4, seed=0, flip=0.5, loader_workers=workers).epoch(0)) for workers in (0, 2)
+    )
+    assert len(alone) == len(by_two) == 2
+    assert all(torch.equal(one[0], other[0]) for one, other in zip(alone, by_two, strict=True))
