@@ -65,6 +65,12 @@ ENTRANCES = {
         "trainers.schedules",
     },
     "orchestrator/cli.py": {"trainers.data", "trainers.data.digits"},
+    "orchestrator/evaluation.py": {
+        "trainers.appraisal",
+        "trainers.backbones",
+        "trainers.data",
+        "trainers.detectors",
+    },
     "orchestrator/served.py": {
         "trainers.build",
         "trainers.data.coco",
