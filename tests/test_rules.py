@@ -72,6 +72,12 @@ ENTRANCES = {
         "trainers.data.mend",
         "trainers.data.rules",
     },
+    "orchestrator/evaluation.py": {
+        "trainers.appraisal",
+        "trainers.backbones",
+        "trainers.data",
+        "trainers.detectors",
+    },
     "orchestrator/served.py": {
         "trainers.build",
         "trainers.data.images",

@@ -7,7 +7,7 @@ implementation is pycocotools, https://github.com/ppwwyyxx/cocoapi; the figures 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,9 +25,13 @@ THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 
 class CocoAP:
-    """COCO's AP: `AP` is to be maximised."""
+    """COCO's AP: the mean over overlaps of .5 to .95, that at .5 and at .75, and of small, medium and large objects.
 
-    score = "AP"
+    score: which of them is to be maximised.
+    """
+
+    def __init__(self, *, score: Literal["AP", "AP50", "AP75", "APs", "APm", "APl"] = "AP") -> None:
+        self.score = score
 
     def __call__(self, split: Split, found: Mapping[int, Detections], *, per_class: bool = False) -> dict[str, float]:
         return coco_ap(split, found, per_class=per_class)

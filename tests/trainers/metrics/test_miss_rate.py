@@ -63,8 +63,9 @@ def test_nothing_found_is_one() -> None:
 
 def test_at_each_reference_it_is_the_last_detection_with_no_more_false_alarms() -> None:
     # Four objects, 20 images. Found, false, found, false, false, found: 1/20 false alarms an image after two, 2/20
-    # after four, 3/20 after five. Missed with at most .01, .0178, .0316 a false alarm an image: 3 of 4. With at most .0562:
-    # the second false alarm lies beyond, so 2 of 4. At .1 it lies within, and still 2 of 4. At .1778 and above: 1 of 4.
+    # after four, 3/20 after five. Missed with at most .01, .0178, .0316 a false alarm an image: 3 of 4. With at most
+    # .0562: the second false alarm lies beyond, so 2 of 4. At .1 it lies within, and still 2 of 4. At .1778 and above,
+    # 1 of 4.
     fates = np.array([HIT, FALSE, HIT, FALSE, FALSE, HIT])
     expected = ((3 / 4) ** 3 * (2 / 4) ** 2 * (1 / 4) ** 4) ** (1 / 9)
     assert log_average_miss_rate(fates, 4, 20) == met(expected)
