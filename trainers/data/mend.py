@@ -11,7 +11,7 @@ from trainers.call import Invalid
 from trainers.data import masks
 from trainers.data.examine import Seen
 from trainers.data.mend_images import mended_images
-from trainers.data.rules import FLAT, Flaw, Problem, Row, Size, about, annotation_flaws, category_flaws, identity, shown
+from trainers.data.rules import Flaw, Problem, Row, Size, about, annotation_flaws, category_flaws, identity, shown
 
 Kept = tuple[list[Row], list[Problem]]  # rows, and what was done to the others
 
@@ -119,10 +119,8 @@ def _annotation(row: Row, sizes: Mapping[int, Size | None], known: Collection[in
     if flaw:
         del right["segmentation"]
         changes.append(("mask", f"segmentation {shown(mask)} {flaw}: left out, the box is kept"))
-    left = next(annotation_flaws(right, sizes, known), None)
-    if left:  # what was cut to the image, and lay outside altogether
-        kind = FLAT if left[0] == FLAT else "box outside"
-        return None, [(kind, f"bbox {shown(row['bbox'])} has no area in its image: dropped")]
+    if any(annotation_flaws(right, sizes, known)):  # it was cut to the image, and lay outside altogether
+        return None, [("box outside", f"bbox {shown(row['bbox'])} has no area in its image: dropped")]
     return right, changes
 
 

@@ -10,6 +10,8 @@ from trainers.data import masks
 from trainers.data.examine import Seen
 from trainers.data.rules import Flaw, Problem, Row, Size, about, four, identity, image_flaws, inside
 
+SLIP = 2  # pixels by which a size may be wrong without anybody's having scaled the image
+
 
 def mended_images(rows: list[Row], annotations: list[Row], seen: Mapping[int, Seen]) -> tuple[list[Row], list[Problem]]:
     """Images that can be read, with their true sizes, one row each."""
@@ -66,9 +68,10 @@ def _fits(annotations: list[Row], true: Size, said: Size | None) -> bool:
     """
     if not annotations:
         return True
-    scaled = said is not None and abs(true[0] * said[1] - true[1] * said[0]) <= max(*true, *said)
-    if scaled or true[::-1] == said:
-        return False
+    if said is not None and max(abs(a - b) for a, b in zip(true, said, strict=True)) > SLIP:
+        scaled = abs(true[0] * said[1] - true[1] * said[0]) <= max(*true, *said)  # but for rounding
+        if scaled or true[::-1] == said:
+            return False
     for row in annotations:
         if four(row.get("bbox")) and not inside(row["bbox"], true):
             return False

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainers.data.processes import ahead
+from trainers.data.processes import Lost, ahead, each
 
 
 def square(n: int) -> torch.Tensor:
@@ -79,9 +79,29 @@ def test_the_second_loss_ends_the_work(tmp_path: Path, fate: Callable[[Path], No
         list(ahead(work, range(8), processes=1, patience=1.0))
 
 
+def at_some(n: int, *, fates: dict[int, Callable[[Path], None]], folder: Path) -> int:
+    """n, but on some numbers its process meets its fate, every time."""
+    if n in fates:
+        fates[n](folder)
+    return n
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_each_names_the_items_that_no_process_survives_and_does_all_others(tmp_path: Path, processes: int) -> None:
+    work = partial(at_some, fates={0: die, 7: hang, 8: die, 19: die}, folder=tmp_path)
+    results = list(each(work, range(20), processes=processes, patience=1.5))
+    assert [r.how if isinstance(r, Lost) else r for r in results] == [
+        {0: "died", 7: "hung", 8: "died", 19: "died"}.get(n, n) for n in range(20)
+    ]
+
+
+def test_each_of_nothing_is_nothing() -> None:
+    assert list(each(square, [], processes=2)) == []
+
+
 ORPHAN = """
 import os, sys, time
-from trainers.data.processes import ahead
+from trainers.data.processes import Lost, ahead, each
 results = ahead(lambda n: os.getpid(), range(9), processes=1)
 print(next(results), flush=True)
 time.sleep(60)
