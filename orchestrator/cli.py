@@ -1,4 +1,4 @@
-"""The command line: tapath plan | run | status | best | report | data."""
+"""The command line: tapath plan | run | status | best | report | evaluate | data."""
 
 from __future__ import annotations
 
@@ -126,6 +126,28 @@ def report(study: Any) -> None:
     from orchestrator.session import rewrite
 
     click.echo(rewrite(study))
+
+
+@main.command()
+@click.argument("weights")
+@click.option("--data", required=True, help="As in a study, '{COCO: {root: ...}}', or a study's file.")
+@click.option("--metric", help="As in a study, '{VocAP: {points: area}}', instead of the data's.")
+@click.option("--model", help="What a published file is of: '{detector: GFL, backbone: {ResNet: {depth: 50}}}'.")
+@click.option("--recipe", help="Changes how it is measured: '{batch: 4, resize: [800, 1333]}'.")
+@click.option("--loader-workers", default=0, show_default=True, help="Processes that load images.")
+@click.option("--save", type=click.Path(path_type=File), help="Write what is found, in COCO's format of results.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(weights: str, save: File | None, as_json: bool, **options: Any) -> None:
+    """How good weights are: a stage's folder in a store, or a published file with its --model."""
+    from orchestrator import evaluation
+
+    if save is not None and not save.parent.is_dir():
+        raise Invalid(f"there is no folder {save.parent} to write {save.name} to", ("--save",))
+    made = evaluation.evaluate(weights, **options)
+    results = made.pop("results")
+    if save is not None:
+        save.write_text(json.dumps(results))
+    click.echo(json.dumps(made, indent=1) if as_json else evaluation.text(made))
 
 
 @main.group()

@@ -38,9 +38,9 @@ class Prepared:
         self.study = study
         try:
             self.contents = build.contents(study.data)
+            self.score_name = build.score_name(build.dataset(study.data))
         except Invalid as error:
             raise error.under("data", study.data.name) from None
-        self.score_name = build.metric(build.dataset(study.data)).score
         self.store = Store(study.resources.store)
         self.files: dict[str, File] = {}  # of published weights, by their SHA-256
         self.places: dict[str, str] = {}  # where the study has them from, and their SHA-256
@@ -164,7 +164,11 @@ class Prepared:
         if whole:
             self.store.drop_state(stage.key)  # left by a process that was killed between the two
         self.results[stage.key] = result
-        return result.score
+        return self.score(result)
+
+    def score(self, result: Result) -> float:
+        """What this study ranks a result by; it may have been stored when another figure was the score."""
+        return result.figure(self.score_name)
 
     def board(self, frontier: Frontier) -> Board:
         """A record of all that is wanted, finished stages filled in from the store."""
@@ -187,7 +191,7 @@ class Prepared:
         return new
 
     def fill(self, row: Row, result: Result, state: Any) -> None:
-        row.state, row.score = state, result.score
+        row.state, row.score = state, self.score(result)
         row.history, row.metrics, row.seconds = list(result.history), result.metrics, result.seconds
         row.sha256 = result.sha256
         row.weights = str(self.store.weights_file(result.key).resolve())

@@ -62,7 +62,7 @@ def best(uri: str, experiment: str, *, keys: Container[str] | None = None) -> Fo
 
 
 def _found(models: list[LoggedModel], ready: dict[str, LoggedModel]) -> Found:
-    scores = {_seed(model): _metric(model, "score") for model in models}
+    scores = {_seed(model): figure(model, "score") for model in models}
     return Found(
         path=models[0].tags["path"],
         role=models[0].tags["role"],
@@ -77,14 +77,14 @@ def _found(models: list[LoggedModel], ready: dict[str, LoggedModel]) -> Found:
 def _seconds(model: Any, ready: dict[str, LoggedModel]) -> float:
     """Of this training and those of its teachers."""
     teacher = ready.get(model.tags["teacher_key"])
-    return _metric(model, "seconds") + (_seconds(teacher, ready) if teacher else 0.0)
+    return figure(model, "seconds") + (_seconds(teacher, ready) if teacher else 0.0)
 
 
 def _seed(model: LoggedModel) -> int:
     return int(model.tags["seed"])
 
 
-def _metric(model: LoggedModel, name: str) -> float:
+def figure(model: LoggedModel, name: str) -> float:
     """Its newest value; NaN when it has none, as a checkpoint whose score is not finite."""
     values = [(m.step, m.timestamp, m.value) for m in model.metrics or () if m.key == name]
     return float(max(values)[2]) if values else math.nan

@@ -87,7 +87,7 @@ class Run:
             return
         self.prepared.fill(row, result, "done")
         self.handed.pop(key, None)
-        self.frontier.finish(key, result.score)
+        self.frontier.finish(key, self.prepared.score(result))
         self.changed(row)
         self.refresh()
 

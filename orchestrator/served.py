@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from trainers import build
 from trainers.call import Invalid
-from trainers.data.coco import FORMATS, read_image
+from trainers.data.images import FORMATS, read_image
 from trainers.data.split import Split
 from trainers.evaluate import find
 from trainers.outputs import Detections

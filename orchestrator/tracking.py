@@ -31,7 +31,7 @@ from orchestrator.connection import (
     open_experiment,
     talking,
 )
-from orchestrator.ranking import Found, best, paths
+from orchestrator.ranking import Found, best, figure, paths
 from orchestrator.registry import register
 from trainers.call import Invalid
 
@@ -54,6 +54,7 @@ class Logged:
     described: bool = False  # whether its parameters are there
     tags: Mapping[str, str] = field(default_factory=dict)
     model: LoggedModel | None = None
+    score: float | None = None  # of the checkpoint
 
     @property
     def whole(self) -> bool:
@@ -158,6 +159,8 @@ class Tracking:
                 have = self.logged[row.key] = self._create(row)
             if not have.whole:
                 self._bring(row, have)
+            elif row.score is not None and math.isfinite(row.score) and row.score != have.score:
+                self._rank(row, have)
         except Exception:
             self._doubtful.add(row.key)
             raise
@@ -204,6 +207,14 @@ class Tracking:
         if have.status != status:
             self.client.set_terminated(have.run, status)
             have.status = status
+        have.score = row.score
+
+    def _rank(self, row: Row, have: Logged) -> None:
+        """Give a checkpoint the score by which it is ranked now: another of its figures than before."""
+        assert have.model is not None and row.score is not None, "it is whole, and has a finite score"
+        step, now = int(facts.final(row)["epoch"]), round(time.time() * 1000)
+        self._log(have.run, metrics=[Metric("score", row.score, now, step, model_id=have.model.model_id)])
+        have.score = row.score
 
     def _create_model(self, row: Row, have: Logged) -> LoggedModel:
         external = {"mlflow.model.isExternal": "true"}  # MLflow's word for weights that lie elsewhere
@@ -254,6 +265,7 @@ def recorded(client: MlflowClient, experiment_id: str, *, key: str = "") -> dict
             described=bool(run.data.params),
             tags=run.data.tags,
             model=models.get(its),
+            score=figure(models[its], "score") if its in models else None,
         )
     return found
 

@@ -33,7 +33,7 @@ DOORS = {
     "jinja2": {"orchestrator/report.py"},
     "torch": {"trainers", "orchestrator/trial.py", "orchestrator/served.py"},
     "torchvision": {"trainers"},
-    "pycocotools": {"trainers/data/masks.py", "trainers/metrics/coco.py"},
+    "pycocotools": {"trainers/data/masks.py"},
     "safetensors": {"trainers/store.py", "trainers/weights.py", "orchestrator/served.py"},
     "pickle": {"trainers/store.py", "trainers/weights.py"},  # the name of an error: nothing is unpickled
 }
@@ -72,9 +72,15 @@ ENTRANCES = {
         "trainers.data.mend",
         "trainers.data.rules",
     },
+    "orchestrator/evaluation.py": {
+        "trainers.appraisal",
+        "trainers.backbones",
+        "trainers.data",
+        "trainers.detectors",
+    },
     "orchestrator/served.py": {
         "trainers.build",
-        "trainers.data.coco",
+        "trainers.data.images",
         "trainers.data.split",
         "trainers.evaluate",
         "trainers.outputs",
@@ -88,7 +94,7 @@ PARTS = {
     "detectors": {"call", "fpn", "norm", "outputs", "workers"},
     "distill": {"call", "outputs", "workers"},
     "data": {"call", "outputs", "spec"},
-    "metrics": {"data.split", "outputs"},
+    "metrics": {"call", "data.split", "outputs"},
 }
 
 VAGUE = {"utils", "util", "common", "misc", "helpers", "helper", "base", "tools", "manager", "core", "hooks"}

@@ -6,6 +6,7 @@ anything is trained, at any size, in milliseconds.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainers import backbones, data, detectors, distill, metrics, optim, teaching, weights
 from trainers.call import Call, Invalid, Term
+from trainers.data.split import COCO_AP
 from trainers.export import training_only
 from trainers.outputs import Network
-from trainers.spec import Data, Model, Recipe, Stage
+from trainers.spec import Data, Model, Recipe, Stage, canonical
 
 
 def dataset(call: Call) -> Any:
@@ -28,14 +30,41 @@ def dataset(call: Call) -> Any:
 
 
 def metric(found: Any) -> Any:
-    """What judges detections in a data set; its `score` names the figure to maximise."""
-    return found.metric.of(metrics)
+    """What judges detections in a data set; its `score` names the figure to maximise. Raises `Invalid`."""
+    try:
+        return found.metric.of(metrics)
+    except Invalid as error:
+        raise error.under("metric", found.metric.name) from None
+
+
+def score_name(found: Any) -> str:
+    """The figure to maximise. Raises `Invalid` when the validation images have no object of which it could be said."""
+    judge = metric(found)
+    known = judge.figures(found.val)
+    if judge.score not in known:
+        message = f"the validation images have nothing that {judge.score} could be measured on; there is"
+        raise Invalid(f"{message} {', '.join(known) or 'nothing at all'}", ("metric", found.metric.name))
+    name: str = judge.score
+    return name
 
 
 def contents(call: Call) -> Data:
     """What identifies a data set, wherever it lies."""
     found = dataset(call)
-    return Data(fingerprint=found.fingerprint, classes=found.classes)
+    return Data(fingerprint=identity(found), classes=found.classes)
+
+
+def identity(found: Any) -> str:
+    """SHA-256 in hex of a data set and of how detections in it are judged, by whichever of the figures they are ranked.
+
+    Judged by COCO's AP it is the data's own.
+    """
+    call = found.metric.complete(metrics)
+    knobs = {name: value for name, value in call.args.items() if name != "score"}
+    if call.name == COCO_AP.name and not knobs:
+        return str(found.fingerprint)
+    judged = {"data": found.fingerprint, "metric": {call.name: knobs}}
+    return hashlib.sha256(canonical(judged).encode()).hexdigest()
 
 
 def network(model: Model, num_classes: int) -> Network:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from trainers import build
+from trainers import build, workers
 from trainers.data.batches import in_order
 from trainers.data.split import Split
 from trainers.outputs import Detections, Network
@@ -15,9 +15,19 @@ from trainers.spec import Recipe
 
 @torch.no_grad()
 def find(
-    detector: Network, split: Split, recipe: Recipe, *, device: torch.device, loader_workers: int = 0
+    detector: Network,
+    split: Split,
+    recipe: Recipe,
+    *,
+    device: torch.device,
+    loader_workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
 ) -> dict[int, Detections]:
-    """Detections by image id, in pixels of the original images. The detector is left in evaluation mode."""
+    """Detections by image id, in pixels of the original images; of `world` workers those in the batches of one.
+
+    The detector is left in evaluation mode.
+    """
     detector.eval()
     found: dict[int, Detections] = {}
     batches = in_order(
@@ -26,6 +36,8 @@ def find(
         resize=recipe.resize,
         divisor=build.divisor(detector),
         loader_workers=loader_workers,
+        rank=rank,
+        world=world,
     )
     for images, truth in batches:
         with precision(recipe, device):
@@ -44,9 +56,26 @@ def original(found: Detections, scale: tuple[float, float]) -> Detections:
 def measure(
     detector: Network, data: Any, recipe: Recipe, *, device: torch.device, loader_workers: int = 0
 ) -> dict[str, float]:
-    """What the metric of a data set says of a detector on its validation images, such as AP, AP50 and AP75."""
-    found = find(detector, data.val, recipe, device=device, loader_workers=loader_workers)
-    return build.metric(data)(data.val, found)
+    """What the metric of a data set says of a detector on its validation images, such as AP, AP50 and AP75.
+
+    All workers of a stage call it together. Each looks at its batches, the first judges what all have found, and every
+    one is told the same figures. Where they run on the same kind of device, these do not depend on their number.
+    """
+    workers.align(detector.buffers())  # batch norms have seen other images at each
+    mine = find(
+        detector,
+        data.val,
+        recipe,
+        device=device,
+        loader_workers=loader_workers,
+        rank=workers.rank(),
+        world=workers.count(),
+    )
+    parts = workers.gathered(mine)
+    figures: dict[str, float] = {}
+    if parts:
+        figures = build.metric(data)(data.val, {image: one for part in parts for image, one in part.items()})
+    return workers.told(figures)
 
 
 def precision(recipe: Recipe, device: torch.device) -> torch.autocast:

@@ -55,6 +55,13 @@ class Result(Spec):
     def key(self) -> str:
         return self.stage.key
 
+    def figure(self, name: str) -> float:
+        """What the metric said under this name, be it the score or not. Raises `Invalid` if it said nothing."""
+        if f"val/{name}" not in self.metrics:
+            said = ", ".join(key.removeprefix("val/") for key in self.metrics)
+            raise Invalid(f"the result {self.key} has no {name}, only {said}; remove its folder to train it anew")
+        return self.metrics[f"val/{name}"]
+
 
 class Header(BaseModel):
     """What results of all formats say."""

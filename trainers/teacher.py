@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from trainers import build
+from trainers import build, workers
 from trainers.evaluate import measure
 from trainers.outputs import Network
 from trainers.spec import Stage
@@ -39,11 +39,15 @@ def restore(store: Store, result: Result, *, device: torch.device) -> Network:
 
 
 def verified(store: Store, stage: Stage, data: Any, *, device: torch.device, loader_workers: int = 0) -> Network:
-    """The same, measured first if these weights never were. Raises `NotTheTeacher` with both figures."""
+    """The same, measured first if these weights never were. Raises `NotTheTeacher` with both figures.
+
+    All workers of a stage call it together.
+    """
     detector = load(store, stage, device=device)
     result = store.get(stage)
     assert result is not None, "load would have raised"
-    if not store.measured(result):
+    # The first decides for all: another stage's worker may note it between two looks.
+    if workers.told(not store.measured(result)):
         check(store, result, detector, data, device=device, loader_workers=loader_workers)
     return detector
 
@@ -51,16 +55,21 @@ def verified(store: Store, stage: Stage, data: Any, *, device: torch.device, loa
 def check(
     store: Store, result: Result, detector: Network, data: Any, *, device: torch.device, loader_workers: int = 0
 ) -> None:
-    """Measure what was loaded and note that its score is the recorded one. Raises `NotTheTeacher`."""
-    metrics = measure(detector, data, result.stage.recipe, device=device, loader_workers=loader_workers)
-    agree(result, metrics[build.metric(data).score])
-    store.mark_measured(result)
+    """Measure what was loaded, with all workers, and note that the score is the recorded. Raises `NotTheTeacher`."""
+    figures = measure(detector, data, result.stage.recipe, device=device, loader_workers=loader_workers)
+    name = build.metric(data).score
+    # It may have been stored when another figure was the score; that is one of its metrics, unless it was edited.
+    other = result.score in result.metrics.values()
+    agree(result, figures[name], recorded=result.figure(name) if other else result.score)
+    if workers.rank() == 0:
+        store.mark_measured(result)
 
 
-def agree(result: Result, score: float) -> None:
+def agree(result: Result, score: float, *, recorded: float | None = None) -> None:
     """Raise `NotTheTeacher` unless the score is the recorded one."""
-    if not abs(score - result.score) <= TOLERANCE:
+    recorded = result.score if recorded is None else recorded
+    if not abs(score - recorded) <= TOLERANCE:
         raise NotTheTeacher(
-            f"the weights of {result.key} score {score:.4f} but their record says {result.score:.4f}; "
+            f"the weights of {result.key} score {score:.4f} but their record says {recorded:.4f}; "
             f"they may not teach. Remove the folder {result.key} from the store to train it anew"
         )

@@ -52,8 +52,9 @@ def work(
         store.drop_state(stage.key)
         return result
     data = build.dataset(order.data)
-    if data.fingerprint != stage.data.fingerprint:
-        raise Invalid(f"{order.data} is not the data of this study any more: its annotations or image list changed")
+    if build.identity(data) != stage.data.fingerprint:
+        changed = "its annotations, its image list or its metric changed"
+        raise Invalid(f"{order.data} is not the data of this study any more: {changed}")
     torch.manual_seed(stage.seed)
     given = stage.model.weights
     student = build.detector(stage, store.published(given.sha256) if given else None).to(device)
@@ -82,18 +83,17 @@ def work(
         if workers.rank() == 0:
             _keep(store, stage, epoch, history, seconds)
         report(entry)
-    if workers.rank() == 0:
-        metrics = {name: value for name, value in history[-1].items() if name.startswith("val/")}
-        _finish(store, order, training.product, data, metrics, history=history, seconds=seconds, device=device)
+    metrics = {name: value for name, value in history[-1].items() if name.startswith("val/")}
+    _finish(store, order, training.product, data, metrics, history=history, seconds=seconds, device=device)
     return _stored(store, stage)
 
 
 def _measured(store: Store, order: Order, detector: Network, data: Any, *, device: torch.device) -> Result:
-    """Store published weights with the score that they have here; the first worker does it."""
+    """Store published weights with the score that they have here."""
     started = time.perf_counter()
+    recipe = order.stage.recipe
+    found = measure(detector, data, recipe, device=device, loader_workers=order.loader_workers)
     if workers.rank() == 0:
-        recipe = order.stage.recipe
-        found = measure(detector, data, recipe, device=device, loader_workers=order.loader_workers)
 
         def check(result: Result) -> None:
             """What was read back is what was measured just now, so it need not be measured again."""
@@ -150,9 +150,9 @@ def _keep(store: Store, stage: Stage, epoch: Epoch, history: list[Entry], second
 
 
 def _validate(order: Order, training: Training, data: Any, device: torch.device) -> Entry:
-    """The validation metrics after an epoch, by the first worker, when it is time for them."""
+    """The validation metrics after an epoch, by all workers, when it is time for them."""
     last = training.epoch == order.stage.recipe.epochs
-    if workers.rank() or not (last or training.epoch % order.evaluate_every == 0):
+    if not (last or training.epoch % order.evaluate_every == 0):
         return {}
     recipe = order.stage.recipe
     found = measure(training.product, data, recipe, device=device, loader_workers=order.loader_workers)
@@ -170,12 +170,19 @@ def _finish(
     seconds: float,
     device: torch.device,
 ) -> None:
-    """Store the result, once its weights were read back and have its score; then forget how it came about."""
+    """Store the result, once its weights were read back and have its score; then forget how it came about.
 
-    def check(result: Result) -> None:
-        read_back = teacher.restore(store, result, device=device)
-        teacher.check(store, result, read_back, data, device=device, loader_workers=order.loader_workers)
+    The first worker stores it, and all measure what was stored.
+    """
 
+    def check(result: Result | None) -> None:
+        stored: Result = workers.told(result)
+        read_back = teacher.restore(store, stored, device=device)
+        teacher.check(store, stored, read_back, data, device=device, loader_workers=order.loader_workers)
+
+    if workers.rank():
+        check(None)
+        return
     _put(
         store,
         order,

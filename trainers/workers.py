@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch.distributed as dist
 from torch import Tensor
 
@@ -28,6 +31,31 @@ def mean(x: Tensor) -> Tensor:
     x = x.clone()
     dist.all_reduce(x)
     return x / count()
+
+
+def gathered(mine: Any) -> list[Any]:
+    """At the first worker what each has, in their order; at the others nothing."""
+    if count() == 1:
+        return [mine]
+    each: list[Any] | None = [None] * count() if rank() == 0 else None
+    dist.gather_object(mine, each)
+    return each or []
+
+
+def told(word: Any) -> Any:
+    """What the first worker says; what the others have in that place does not count."""
+    if count() == 1:
+        return word
+    words = [word]
+    dist.broadcast_object_list(words)
+    return words[0]
+
+
+def align(tensors: Iterable[Tensor]) -> None:
+    """Give every worker the first one's values, in place."""
+    if count() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 def barrier() -> None:

@@ -13,6 +13,7 @@ from orchestrator import plan as planning
 from orchestrator.prepared import prepare
 from orchestrator.study import Study, load
 from tests.orchestrator.studies import PATHS, STAGES, changed, without, write
+from trainers.call import Invalid
 from trainers.spec import Stage
 from trainers.store import Store
 
@@ -28,7 +29,7 @@ def stage_of(study: Study, *path: str) -> Stage:
     return stage
 
 
-def store(study: Study, *paths: tuple[str, ...], score: float = 0.5) -> None:
+def store(study: Study, *paths: tuple[str, ...], score: float = 0.5, **more: float) -> None:
     """Put results with these paths into the store, as if they had been trained."""
     for path in paths:
         last = {"epoch": 2.0, "val/AP": score}
@@ -36,7 +37,7 @@ def store(study: Study, *paths: tuple[str, ...], score: float = 0.5) -> None:
             stage_of(study, *path),
             {"weight": torch.zeros(3)},
             score=score,
-            metrics={"val/AP": score},
+            metrics={"val/AP": score, **{f"val/{name}": value for name, value in more.items()}},
             history=[{"epoch": 1.0, "val/AP": 0.0}, last],
             seconds=1.0,
             device="cpu",
@@ -53,6 +54,24 @@ def test_four_models_need_nine_trainings_where_the_naive_way_needs_thirteen(stud
     assert set(marks(made, "key")) == STAGES
     # Each path on its own: 2 + 3 + 3 + 4 trainings; and the student alone.
     assert made["trainings"] == {"naive": 13, "needed": 9, "exact": True, "stored": 0, "missing": 9}
+
+
+def test_a_result_is_found_and_ranked_by_whichever_figure_the_study_names(study: Study, tmp_path: File) -> None:
+    def judged(metric: str) -> Study:
+        text = changed(("{Digits: {classes: 3,", f"{{Digits: {{metric: {metric}, classes: 3,"))
+        return load(write(tmp_path, text), (f"resources.store={tmp_path / 'store'}",))
+
+    store(judged("VocAP"), ("big",), score=0.25, AP50=0.75)
+    for metric, score in (("VocAP", 0.25), ("{VocAP: {score: AP50}}", 0.75)):
+        made = planning.status(judged(metric))
+        assert marks(made, "state")["big",] == "done" and marks(made, "score")["big",] == score
+        assert prepare(judged(metric)).stored(stage_of(judged(metric), "big")) == score
+    assert planning.plan(study)["trainings"]["stored"] == 0  # by COCO's AP it is another stage
+    assert planning.plan(judged("{VocAP: {points: area}}"))["trainings"]["stored"] == 0
+    with pytest.raises(Invalid, match="has no AP60, only AP, AP50; remove its folder"):
+        planning.status(judged("{VocAP: {score: AP60}}"))
+    with pytest.raises(Invalid, match=r"tiny.yaml:2: data.Digits.metric.CocoAP: .* nothing that APl could be measured"):
+        prepare(judged("{CocoAP: {score: APl}}"))
 
 
 def test_every_seed_is_trained_for_itself(tmp_path: File) -> None:

@@ -8,9 +8,11 @@ import subprocess
 from pathlib import Path as File
 
 import pytest
+from PIL import Image
 
 from orchestrator.study import load
 from tests.orchestrator.studies import tapath
+from trainers import build
 
 ROOT = File(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -40,7 +42,7 @@ def test_a_command_of_the_readme_works(command: str, finished: File, tmp_path: F
 
 
 def test_the_study_of_the_readme_is_accepted(tmp_path: File) -> None:
-    text, _ = EXAMPLES
+    text, *_ = EXAMPLES
     file = tmp_path / "readme.yaml"
     file.write_text(text)
     assert list(load(file).models) == ["large", "small", "tiny"]
@@ -48,11 +50,27 @@ def test_the_study_of_the_readme_is_accepted(tmp_path: File) -> None:
 
 
 def test_the_published_weights_of_the_readme_are_accepted(tmp_path: File) -> None:
-    _, models = EXAMPLES
+    _, models, _ = EXAMPLES
     file = tmp_path / "readme.yaml"
     file.write_text(f"data: Digits\n{models}distill: [KD]\n")
     sources = [model.weights for model in load(file).models.values()]
     assert [source.remote for source in sources if source is not None] == [False, True]
+
+
+def test_own_data_are_read_as_the_readme_lays_them_out(tmp_path: File) -> None:
+    *_, data = EXAMPLES
+    (annotations,) = re.findall(r"```json\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "images/tom").mkdir(parents=True)
+    Image.new("RGB", (640, 480)).save(tmp_path / "images/tom/0001.jpg")
+    for name in ("train.json", "val.json"):
+        (tmp_path / name).write_text(annotations)
+    study = tmp_path / "readme.yaml"
+    models = (
+        "models: {a: {detector: GFL, backbone: {TinyResNet: {width: 8}}}, b: {detector: GFL, backbone: TinyResNet}}"
+    )
+    study.write_text(f"{data.replace('/data/cats', str(tmp_path))}{models}\ndistill: [LD]\n")
+    contents = build.dataset(load(study).data)
+    assert contents.classes == ("cat",) and contents.train.boxes(0).tolist() == [[10, 20, 210, 170]]
 
 
 @pytest.mark.parametrize("target", TARGETS)

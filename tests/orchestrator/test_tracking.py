@@ -258,6 +258,18 @@ def test_a_stage_that_another_study_trained_is_written_whole_and_marked(tracking
     assert best(uri, "demo").path == "r101 > r18"
 
 
+def test_a_checkpoint_that_is_ranked_by_another_figure_has_that_as_its_score(tracking: Tracking, uri: str) -> None:
+    settle(tracking, row(score=0.5), row("r18", "alone", 0.4))
+    settle(tracking, row(score=0.5))  # told again: nothing new
+    assert Counter(metric.key for metric in models(uri)[0].metrics)["score"] == 1
+    again = begin(uri)
+    settle(again, replace(row(score=0.5), score=0.6, state="reused"))
+    settle(again, replace(row("r18", "alone", 0.4), score=0.8, state="reused"))
+    again.close("FINISHED")
+    assert [(each.path, each.score) for each in paths(uri, "demo")] == [("r18", 0.8), ("r101 > r18", 0.6)]
+    assert [step for step, _ in steps(uri, row(), "val/AP")] == [1, 2, 3]
+
+
 def test_a_checkpoint_without_any_epoch_has_a_score(tracking: Tracking, uri: str) -> None:
     settle(tracking, replace(row(), history=[]))
     assert best(uri, "demo").score == 0.5

@@ -1,5 +1,6 @@
 """A stage becomes objects, and what does not fit is found before anything trains."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainers.stages import DIGITS, model, recipe, stage
-from trainers import backbones, build, detectors, distill
+from trainers import backbones, build, data, detectors, distill
 from trainers.call import Call, Invalid, Term
 from trainers.spec import Model, Weights
 
@@ -36,6 +37,32 @@ def test_contents_identify_the_data_and_not_its_call() -> None:
     contents = build.contents(DIGITS)
     assert contents.classes == ("zero", "one") and contents.fingerprint == build.dataset(DIGITS).fingerprint
     assert build.contents(Call(name="Digits", args={**DIGITS.args, "seed": 1})) != contents
+
+
+def judged(metric: Any) -> Call:
+    return Call(name="Digits", args={**DIGITS.args, "metric": metric}).complete(data)
+
+
+def test_how_data_is_judged_identifies_it_too_but_not_by_which_figure_it_is_ranked() -> None:
+    written = ("CocoAP", "VocAP", {"VocAP": {"points": "area"}}, "MissRate", {"MissRate": {"family": "citypersons"}})
+    prints = {build.contents(judged(metric)).fingerprint for metric in written}
+    assert len(prints) == 5 and all(re.fullmatch("[0-9a-f]{64}", one) for one in prints)
+    own = build.dataset(DIGITS).fingerprint
+    assert build.contents(judged({"CocoAP": {"score": "AP50"}})).fingerprint == own
+    assert build.contents(judged({"VocAP": {"score": "AP50"}})) == build.contents(judged("VocAP"))
+    assert build.contents(judged({"VocAP": {"points": "11"}})) == build.contents(judged("VocAP"))
+    short = Call(name="Digits", args={"classes": 2, "train": 32, "val": 16, "size": 32, "metric": "VocAP"})
+    assert build.contents(short) == build.contents(judged("VocAP"))
+
+
+def test_a_score_that_cannot_be_measured_is_refused_with_what_can() -> None:
+    assert build.score_name(build.dataset(judged("VocAP"))) == "AP"
+    with pytest.raises(Invalid, match="nothing that APl could be measured on; there is AP, APs, AP50, AP75") as refused:
+        build.score_name(build.dataset(judged({"CocoAP": {"score": "APl"}})))
+    assert refused.value.where == ("metric", "CocoAP")
+    with pytest.raises(Invalid, match="-MR_far is not one of") as refused:
+        build.metric(build.dataset(judged({"MissRate": {"family": "citypersons", "score": "-MR_far"}})))
+    assert refused.value.where == ("metric", "MissRate", "score")
 
 
 def test_a_detector_has_the_classes_of_its_data_and_weights_of_the_seed() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.trainers.stages import CPU, DIGITS, STEPS, order, stage
 from tests.trainers.works import ROOT, TAUGHT, Crash, crash, names, run, untimed
-from trainers import build, teacher, worker
+from trainers import build, data, teacher, worker
 from trainers.call import Call, Invalid
 from trainers.evaluate import measure
 from trainers.loop import NonFinite
@@ -183,11 +183,11 @@ def test_a_store_that_cannot_be_written_is_an_error_of_the_disk(tmp_path: Path) 
 # One of several
 
 
-def test_only_the_first_worker_writes_and_measures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_worker_writes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = stage(epochs=1)
     monkeypatch.setattr(worker.workers, "rank", lambda: 1)
-    monkeypatch.setattr(worker.workers, "barrier", crash)
-    monkeypatch.setattr(worker, "measure", crash)
+    monkeypatch.setattr(worker.workers, "told", lambda word: crash() if word is None else word)  # waits for the result
+    monkeypatch.setattr(worker, "measure", lambda *_, **__: {"AP": 0.5})
     entries: list[Entry] = []
     with pytest.raises(Crash):
         run(one, folder, report=entries.append)
@@ -205,6 +205,36 @@ def test_each_worker_gets_its_part_of_the_batch(monkeypatch: pytest.MonkeyPatch,
     whole = worker.batches(order(stage(), tmp_path), data, student).epoch(0)
     for (_, truth), (_, first), (_, second) in zip(whole, *halves, strict=True):
         assert truth.ids[0::2] == first.ids and truth.ids[1::2] == second.ids
+
+
+def judged(metric: Any) -> Call:
+    return Call(name="Digits", args={**DIGITS.args, "metric": metric}).complete(data)
+
+
+def test_a_stage_that_is_judged_otherwise_is_another_and_ranked_otherwise_the_same(
+    folder: Path, epochs: list[int]
+) -> None:
+    voc = stage(epochs=1).model_copy(update={"data": build.contents(judged("VocAP"))})
+    first = work(Order(stage=voc, data=judged("VocAP"), store=str(folder)), device=CPU)
+    assert first.score == first.metrics["val/AP"] == first.figure("AP") and first.key != stage(epochs=1).key
+    assert {"val/AP", "val/AP50", "val/AP50_devkit"} <= first.metrics.keys()
+    again = work(Order(stage=voc, data=judged({"VocAP": {"score": "AP50"}}), store=str(folder)), device=CPU)
+    assert again == first and epochs == [0]
+    with pytest.raises(Invalid, match="its metric changed"):
+        work(Order(stage=stage(seed=4), data=judged("VocAP"), store=str(folder)), device=CPU)
+    with pytest.raises(Invalid, match=r"has no AP51, only AP, .*AP50_devkit; remove its folder to train it anew"):
+        first.figure("AP51")
+
+
+def test_a_stage_is_stored_with_the_score_that_its_data_names(folder: Path) -> None:
+    call = judged({"CocoAP": {"score": "AP50"}})
+    one = stage(epochs=1)
+    result = work(Order(stage=one, data=call, store=str(folder)), device=CPU)
+    assert result.score == result.metrics["val/AP50"] and Store(folder).measured(result)
+    # It teaches where AP is the score, and is measured there if it never was.
+    (folder / one.key / "measured.json").unlink()
+    run(stage("KD", teacher=one, epochs=1), folder)
+    assert Store(folder).measured(result)
 
 
 def test_a_stages_data_is_the_fingerprint_and_not_the_call(folder: Path) -> None:

@@ -95,15 +95,15 @@ def in_order(
 ) -> Iterator[Batch]:
     """Each image once, in the split's order and never mirrored: for measuring.
 
-    The last batch may be smaller, and of a small one a worker may get nothing: workers can have different
-    numbers of batches.
+    The last batch may be smaller. Of `world` workers each gets every world-th batch, as a whole: what a network says
+    of an image can depend, in its last bits, on how many there are with it, and so does not depend on the workers.
+    One may get a batch less than another, or none.
     """
     plans = []
-    for start in range(0, len(split), batch):
+    for start in range(rank * batch, len(split), world * batch):
         whole = list(range(start, min(start + batch, len(split))))
-        if mine := whole[rank::world]:
-            size = padded(split, whole, resize=resize, divisor=divisor)
-            plans.append(Plan(mine, [False] * len(mine), size))
+        size = padded(split, whole, resize=resize, divisor=divisor)
+        plans.append(Plan(whole, [False] * len(whole), size))
     return load(split, plans, resize=resize, loader_workers=loader_workers)
 
 

@@ -7,29 +7,29 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from trainers.call import Call, Invalid
 from trainers.data.annotations import agree, load, refuse
+from trainers.data.coco_names import COCO_NAMES
+from trainers.data.images import read_image
 from trainers.data.masks import packed
 from trainers.data.split import COCO_AP, Metric, Split, classes_of, fingerprint
-
-# What photographs come in. Others are refused: Pillow hands PostScript to another program.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+from trainers.data.subsets import Empty, filled, of_classes
 
 
 class COCO:
     """Training and validation data under `root`. `metric` judges detections, by default by COCO's AP.
 
-    train, val: annotation files; train_images, val_images: folders of images; all relative to root. Raises
+    train, val: annotation files; train_images, val_images: folders of images; all relative to root. classes: the
+    names that count, all by default; annotations of others are left out, and labels follow the ids of the
+    categories whatever the order here. empty: `keep` or `drop` the training images in which nothing is to be
+    found, as the reference trainers do. Validation keeps them: whatever is found there is a mistake. Raises
     `Invalid` for what is missing or wrong.
     """
 
@@ -41,47 +41,93 @@ class COCO:
         val: str = "annotations/instances_val2017.json",
         train_images: str = "train2017",
         val_images: str = "val2017",
+        classes: list[str] | None = None,
+        empty: Empty = "keep",
         metric: Metric = COCO_AP,
     ) -> None:
         folder = Path(root).expanduser()
         if not folder.is_dir():
             raise Invalid(f"there is no folder {root} (from {Path.cwd()})", ("root",))
-        self.train = _open(folder, train, train_images, "train")
-        self.val = _open(folder, val, val_images, "val")
+        if classes is not None and (not classes or len(set(classes)) < len(classes)):
+            raise Invalid(f"{classes} are not one or more names, each once; null means all", ("classes",))
+        wanted = None if classes is None else frozenset(classes)
+        self.train = _open(folder, train, train_images, "train", classes=wanted, empty=empty)
+        self.val = _open(folder, val, val_images, "val", classes=wanted)
         agree(self.train.coco, self.val.coco)
-        if (self.val.rows.crowd | self.val.rows.ignore).all():
-            raise Invalid(f"{folder / val} has no object to measure on, crowds left aside", ("val",))
+        check_measurable(self.val, folder / val)
         self.classes = self.train.classes
         self.metric = Call.model_validate(metric)
         self.fingerprint = fingerprint(self.train, self.val)
 
+    @staticmethod
+    def names(*, classes: list[str] | None = None, **_: Any) -> tuple[str, ...]:
+        """What `classes` is for these arguments, without a file: COCO's 80, or those of them that are named.
 
-def _open(root: Path, annotations: str, images: str, which: str) -> Split:
+        Names that are not COCO's come last, as they are given: only their file knows their order.
+        """
+        if classes is None:
+            return COCO_NAMES
+        ours = tuple(name for name in COCO_NAMES if name in classes)
+        return ours + tuple(name for name in classes if name not in ours)
+
+
+def check_measurable(val: Split, source: object) -> None:
+    """Raise `Invalid` unless there is something to find in a validation set."""
+    if (val.rows.crowd | val.rows.ignore).all():
+        raise Invalid(f"{source} has no object to measure on, what is to be ignored left aside", ("val",))
+
+
+def _open(
+    root: Path,
+    annotations: str,
+    images: str,
+    which: str,
+    *,
+    classes: frozenset[str] | None = None,
+    empty: Empty = "keep",
+) -> Split:
+    path, folder = located(root, annotations, images, which)
+    return _split(path, folder, stamp(path), classes, empty)
+
+
+def located(root: Path, annotations: str, images: str, which: str) -> tuple[Path, Path]:
+    """An annotation file and its folder of images, or `Invalid` with the argument that names them."""
     path, folder = root / annotations, root / images
     if not path.is_file():
         raise Invalid(f"there is no annotation file {path}; name it by `{which}`, from {root}", (which,))
     if not folder.is_dir():
         key = f"{which}_images"
         raise Invalid(f"there is no folder of images {folder}; name it by `{key}`, from {root}", (key,))
-    return _split(path.resolve(), folder.resolve(), _stamp(path))
+    return path.resolve(), folder.resolve()
 
 
 @lru_cache(maxsize=4)
-def _split(path: Path, folder: Path, stamp: tuple[int, int]) -> Split:
-    """Read once a process: many stages train on the same data. `stamp` tells a changed file from the old."""
+def _split(
+    path: Path, folder: Path, when: tuple[int, int], classes: frozenset[str] | None = None, empty: Empty = "keep"
+) -> Split:
+    """Read once a process: many stages train on the same data. `when` tells a changed file from the old."""
     coco = load(path)
+    if classes is not None:
+        coco = of_classes(coco, classes, path)
+    split = split_of(coco, path, folder, outlines=partial(_outlines, path, when))
+    return filled(split) if empty == "drop" else split
+
+
+def split_of(coco: dict[str, Any], path: Path, folder: Path, outlines: Callable[[], dict[int, bytes]] = dict) -> Split:
+    """Checked annotations of a file with the images of a folder; `Invalid` if some of these are missing."""
     refuse((said for _, said in missing(coco["images"], folder)), f"images of {path} that are not in {folder}")
-    return Split(coco, classes_of(coco), partial(_read, coco["images"], folder), partial(_outlines, path, stamp))
+    return Split(coco, classes_of(coco), partial(read_listed, coco["images"], folder), outlines)
 
 
-def _outlines(path: Path, stamp: tuple[int, int]) -> dict[int, bytes]:
+def _outlines(path: Path, when: tuple[int, int]) -> dict[int, bytes]:
     """The masks, which `load` let go. Read again from the same file, or `Invalid` is raised."""
-    if not path.is_file() or _stamp(path) != stamp:
+    if not path.is_file() or stamp(path) != when:
         raise Invalid(f"{path} changed while it was in use; start again")
     return packed(json.loads(path.read_bytes())["annotations"])
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path) -> tuple[int, int]:
+    """When a file was last changed, and its size."""
     state = path.stat()
     return state.st_mtime_ns, state.st_size
 
@@ -111,42 +157,7 @@ def _names(folder: Path) -> set[str]:
         return set()
 
 
-class OtherSize(Invalid):
-    """An image has other sides than its annotations say."""
-
-
-def _read(images: list[dict[str, Any]], folder: Path, index: int) -> Tensor:
+def read_listed(images: list[dict[str, Any]], folder: Path, index: int) -> Tensor:
+    """The image of a folder that stands at this place in COCO's list. -> (3, H, W) uint8, RGB."""
     image = images[index]
     return read_image(folder / image["file_name"], size=(image["width"], image["height"]))
-
-
-def read_image(path: Path, *, size: tuple[int, int]) -> Tensor:
-    """Decode an image of (width, height), whatever its colours. -> (3, H, W) uint8, RGB.
-
-    It is turned by its EXIF orientation only if its size is right in no other way: COCO's boxes are drawn on
-    the pixels as they are stored. The size is compared before anything is decoded. Raises `Invalid`.
-    """
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            turned = image.size != size and image.size == size[::-1] and _quarter(image)
-            if image.size != size and not turned:
-                found, said = (" x ".join(map(str, sides)) for sides in (image.size, size))
-                raise OtherSize(f"{path} has {found} pixels, its annotations say {said}")
-            colours = _rgb(ImageOps.exif_transpose(image) if turned else image)
-    except Invalid:
-        raise
-    except Exception as error:  # fed with noise, decoders raise anything, from OSError to TypeError
-        raise Invalid(f"cannot read the image {path}: {error}") from None
-    return torch.from_numpy(np.array(colours)).permute(2, 0, 1).contiguous()
-
-
-def _quarter(image: Image.Image) -> bool:
-    """Whether EXIF says that the camera was held upright: orientations 5 to 8 swap the sides."""
-    return image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """Eight bits and three colours; of an animation the first picture. Of sixteen bits the upper eight."""
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")

@@ -56,6 +56,11 @@ class Digits:
         self.classes = self.train.classes
         self.metric = Call.model_validate(metric)
 
+    @staticmethod
+    def names(*, classes: int = 3, **_: Any) -> tuple[str, ...]:
+        """What `classes` is for these arguments."""
+        return NAMES[:classes]
+
 
 @lru_cache(maxsize=4)
 def _draw(classes: int, train: int, val: int, size: int, seed: int) -> tuple[Split, Split, str]:

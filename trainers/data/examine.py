@@ -12,7 +12,7 @@ from typing import NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from trainers.call import Invalid
-from trainers.data.coco import FORMATS, OtherSize, read_image
+from trainers.data.images import FORMATS, OtherSize, read_image
 from trainers.data.rules import PIXELS, Flaw, Size
 
 ORIENTATION = 0x0112  # in EXIF

@@ -13,8 +13,9 @@ from PIL import Image
 from trainers.call import Invalid
 from trainers.data import masks, rules
 from trainers.data.annotations import agree, parse, tables
-from trainers.data.coco import FORMATS, missing
+from trainers.data.coco import missing
 from trainers.data.examine import Seen, Task, examine
+from trainers.data.images import FORMATS
 from trainers.data.processes import Lost, each
 from trainers.data.rules import Problem, shown
 

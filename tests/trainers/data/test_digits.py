@@ -19,7 +19,14 @@ def pixels(split: trainers.data.split.Split) -> torch.Tensor:
 
 def test_a_study_can_ask_for_it_by_name_and_gets_every_default() -> None:
     call = Call(name="Digits").complete(trainers.data)
-    assert call.args == {"classes": 3, "train": 600, "val": 200, "size": 64, "seed": 0, "metric": {"CocoAP": {}}}
+    assert call.args == {
+        "classes": 3,
+        "train": 600,
+        "val": 200,
+        "size": 64,
+        "seed": 0,
+        "metric": {"CocoAP": {"score": "AP"}},
+    }
 
 
 @pytest.mark.parametrize("wrong", [{"classes": 11}, {"classes": 0}, {"train": 0}, {"size": 16}, {"seed": -1}])

@@ -1,0 +1,134 @@
+"""`tapath evaluate`: what was said on the command line, the detector that is meant, and how good it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path as File
+from types import ModuleType
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.study import load
+from orchestrator.yamlfile import parse
+from trainers import backbones, detectors
+from trainers import data as datasets
+from trainers.appraisal import Trained, appraise, judged, of_file, of_stage
+from trainers.call import Call, Invalid, alternatives, explain
+from trainers.spec import Model, Recipe
+
+MEASURING = ("batch", "precision", "resize")  # what of a recipe makes a difference
+
+
+def evaluate(
+    weights: str,
+    *,
+    data: str,
+    metric: str | None = None,
+    model: str | None = None,
+    recipe: str | None = None,
+    loader_workers: int = 0,
+) -> dict[str, Any]:
+    """How good weights are on a data set, as plain data; `results` is what they find, in COCO's format.
+
+    All but the weights are YAML as in a study; `data` may also be a study's file. Raises `Invalid`.
+    """
+    call = dataset(data, metric)
+    trained = detector(weights, model, call)
+    if recipe is not None:
+        trained = trained._replace(recipe=changed(trained.recipe, recipe))
+    made = appraise(trained, call, loader_workers=loader_workers)
+    return {"weights": weights, "data": str(call), **made._asdict()}
+
+
+def dataset(text: str, metric: str | None) -> Call:
+    """The data set that is meant, judged by another metric if one is named."""
+    call = load(File(text)).data if File(text).is_file() else named(text, datasets, "--data")
+    if metric is not None:
+        judge = named(metric, None, "--metric")
+        try:
+            call = call.model_copy(update={"args": {**call.args, "metric": judge.model_dump()}}).complete(datasets)
+        except Invalid as error:
+            raise Invalid(str(error), ("--metric", *error.where[2:])) from None
+    try:
+        judged(call)
+    except Invalid as error:
+        raise error.under("--data", call.name) from None
+    return call
+
+
+def named(text: str, package: ModuleType | None, option: str) -> Call:
+    """The call that an option says, complete if it is known what offers it."""
+    tree = parse(text, option, numbered=False).tree
+    try:
+        call = Call.model_validate(tree)
+        return call if package is None else call.complete(package)
+    except ValidationError as error:
+        raise Invalid(explain(error), (option,)) from None
+    except Invalid as error:
+        raise error.under(option) from None
+
+
+def detector(weights: str, model: str | None, call: Call) -> Trained:
+    """The detector that is meant: of a stage, or of a file when it is said what model that is of."""
+    if model is not None:
+        return of_file(weights, modelled(model), call)
+    place = File(weights).expanduser()
+    if not place.exists():
+        raise Invalid(f"there is no file or folder {weights} (from {File.cwd()})")
+    trained = of_stage(place)
+    if trained is None:
+        example = "--model '{detector: GFL, backbone: {ResNet: {depth: 50}}}'"
+        raise Invalid(f"{weights} has no result.json, so it is no stage of a store; say what it is of: {example}")
+    return trained
+
+
+def modelled(text: str) -> Model:
+    """The model that `--model` says."""
+    tree = parse(text, "--model", numbered=False).tree
+    parts: dict[str, ModuleType] = {"detector": detectors, "backbone": backbones}
+    if not isinstance(tree, dict) or set(tree) != set(parts):
+        raise Invalid("write {detector: ..., backbone: ...}, as a study lists a model", ("--model",))
+    calls = {}
+    for part, package in parts.items():
+        try:
+            calls[part] = Call.model_validate(tree[part]).complete(package)
+        except ValidationError as error:
+            raise Invalid(explain(error), ("--model", part)) from None
+        except Invalid as error:
+            raise error.under("--model", part) from None
+    return Model(**calls)
+
+
+def changed(recipe: Recipe, text: str) -> Recipe:
+    """The recipe with what `--recipe` says instead."""
+    tree = parse(text, "--recipe", numbered=False).tree
+    if not isinstance(tree, dict):
+        raise Invalid("write a mapping, as in {batch: 4, resize: [800, 1333]}", ("--recipe",))
+    for key in tree:
+        if key not in MEASURING:
+            raise Invalid(f"nothing is trained here: {alternatives(key, MEASURING)}", ("--recipe",))
+    whole = {**json.loads(recipe.model_dump_json()), **tree}
+    try:
+        return Recipe.model_validate_json(json.dumps(whole), strict=True)
+    except ValidationError as error:
+        raise Invalid(explain(error), ("--recipe", *error.errors()[0]["loc"][:1])) from None
+
+
+def text(made: dict[str, Any]) -> str:
+    """As a table; figures of classes below."""
+    lines = [f"{made['weights']} on {made['data']}, {made['images']} images"]
+    lines += rows(
+        [[name, f"{value:.4f}", "score" if name == made["score"] else ""] for name, value in made["figures"].items()]
+    )
+    if made["classes"]:
+        heads = list(next(iter(made["classes"].values())))
+        table = [[name, *(f"{own[h]:.4f}" if h in own else "" for h in heads)] for name, own in made["classes"].items()]
+        lines += ["", *rows([["class", *heads], *table])]
+    return "\n".join(lines)
+
+
+def rows(table: list[list[str]]) -> list[str]:
+    """Lines with their columns below one another."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
