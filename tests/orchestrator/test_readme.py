@@ -30,7 +30,8 @@ def test_the_readme_shows_every_command_that_there_is() -> None:
 def test_a_command_of_the_readme_works(command: str, finished: File, tmp_path: File) -> None:
     folder = tmp_path / "here"
     shutil.copytree(finished, folder)
-    names = {"STUDY": "tiny.yaml", "NAME": "tiny", "DIR": "digits"}
+    weights = next((folder / "store").glob("*/result.json")).parent
+    names = {"STUDY": "tiny.yaml", "NAME": "tiny", "DIR": "digits", "WEIGHTS": str(weights)}
     words = [names.get(word, word) for word in command.split()]
     ran = tapath(folder, *(["plan", "tiny.yaml"] if words == ["plan"] else words))
     assert ran.code == 0, ran.err
