@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from table import show
+from table import lay_out, show
 
 from trainers.data.split import Split, classes_of
 from trainers.metrics import CocoAP, MissRate, VocAP
@@ -108,8 +108,7 @@ def main() -> None:
     size = f"{IMAGES} images, {CLASSES} classes, {len(split.rows.area)} objects, {IMAGES * FOUND} detections"
     note = f"{size}; seconds of one core, the best of 3; pycocotools once"
     notes = (note, f"CocoAP and pycocotools agree within {furthest:.1g} in all six figures")
-    if not QUICK:
-        show("evaluation", rows, *notes)
+    (lay_out if QUICK else show)("evaluation", rows, *notes)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ def test_the_readme_shows_every_command_that_there_is() -> None:
 def test_a_command_of_the_readme_works(command: str, finished: File, tmp_path: File) -> None:
     folder = tmp_path / "here"
     shutil.copytree(finished, folder)
-    names = {"STUDY": "tiny.yaml", "NAME": "tiny", "DIR": "digits"}
+    weights = next((folder / "store").glob("*/result.json")).parent
+    names = {"STUDY": "tiny.yaml", "NAME": "tiny", "DIR": "digits", "WEIGHTS": str(weights)}
     words = [names.get(word, word) for word in command.split()]
     if words[:2] == ["data", "check"]:
         tapath(folder, "data", "digits", "digits")
