@@ -20,6 +20,7 @@ from orchestrator.overrides import assign
 from orchestrator.yamlfile import parse, read
 from trainers import backbones, detectors, distill, optim, schedules
 from trainers import data as datasets
+from trainers.augment import Crop, OneOf, Resize, misfit
 from trainers.call import Call, Count, Index, Invalid, NonNegative, Positive, Spec, Term
 from trainers.published import Source
 from trainers.spec import Data, Guides, Model, Recipe, Weights
@@ -136,7 +137,8 @@ class Study(Spec):
 Kind = TypeVar("Kind", bound=Call)
 
 ORIGIN = {"file", "text", "sets"}  # the fields that are not written in a study
-CREATED = {"recipe", "resources", "search", "optimizer", "schedule", "guides"}  # what `--set` may add on its way
+# What `--set` may add on its way.
+CREATED = {"recipe", "resources", "search", "optimizer", "schedule", "guides", "resize", "crop", "short"}
 
 
 def load(file: Path | str, sets: Sequence[str] = ()) -> Study:
@@ -181,6 +183,12 @@ def _known(where: Where) -> Iterable[str]:
             return Source.model_fields
         case (*_, "guides"):
             return Guides.model_fields
+        case (*_, "resize"):
+            return Resize.model_fields
+        case (*_, "crop"):
+            return Crop.model_fields
+        case (*_, "short"):
+            return OneOf.model_fields
         case _:
             return Recipe.model_fields
 
@@ -219,12 +227,23 @@ def _complete(study: Study, document: Document) -> Study:
         "distill": tuple(call(loss, distill, "distill", i) for i, loss in enumerate(study.distill)),
         "search": call(study.search, strategies, "search"),
     }
-    study = study.model_copy(update=complete)
+    written, study = study, study.model_copy(update=complete)
     if not mistakes:
-        mistakes = _misfits(study)
+        mistakes = _cuts(written, study) or _misfits(study)
     if mistakes:
         raise document.refusal(mistakes)
     return study
+
+
+def _cuts(written: Study, study: Study) -> list[Invalid]:
+    """Where a model's whole recipe cuts images that it does not resize, each at the key that says so."""
+    mistakes = {}
+    for name, one in study.models.items():
+        if wrong := misfit(one.recipe.resize, one.recipe.crop):
+            own = sorted(written.models[name].recipe.model_fields_set & {"crop", "resize"})
+            where = ("models", name, "recipe", own[0]) if own else ("recipe", "crop")
+            mistakes[where] = Invalid(wrong, where)
+    return list(mistakes.values())
 
 
 def _misfits(study: Study) -> list[Invalid]:

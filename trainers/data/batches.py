@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainers.augment import Resize, lengths
 from trainers.call import Invalid
 from trainers.data.processes import ahead
 from trainers.data.split import Split
@@ -22,7 +23,6 @@ from trainers.outputs import Truth
 
 COLOUR = (0.485, 0.456, 0.406)  # ImageNet's mean, which normalisation turns into 0; for the padding
 
-Resize = tuple[int, int] | None  # short side, and the most that the long side may have; pixels
 Batch = tuple[Tensor, Truth]  # images (B, 3, H, W) float32 of 0..1, and what is in them
 
 
@@ -50,7 +50,7 @@ class Batches:
         batch: int,
         seed: int,
         flip: float = 0.0,
-        resize: Resize = None,
+        resize: Resize | None = None,
         divisor: int = 32,
         rank: int = 0,
         world: int = 1,
@@ -87,7 +87,7 @@ def in_order(
     split: Split,
     *,
     batch: int,
-    resize: Resize = None,
+    resize: Resize | None = None,
     divisor: int = 32,
     rank: int = 0,
     world: int = 1,
@@ -107,32 +107,32 @@ def in_order(
     return load(split, plans, resize=resize, loader_workers=loader_workers)
 
 
-def padded(split: Split, images: Sequence[int], *, resize: Resize, divisor: int) -> tuple[int, int]:
+def padded(split: Split, images: Sequence[int], *, resize: Resize | None, divisor: int) -> tuple[int, int]:
     """The height and width that hold all these images, in multiples of divisor."""
     sizes = [resized(split.sizes[index], resize) for index in images]
     height, width = (-(-max(sides) // divisor) * divisor for sides in zip(*sizes, strict=True))
     return height, width
 
 
-def resized(size: tuple[int, int], resize: Resize) -> tuple[int, int]:
+def resized(size: tuple[int, int], resize: Resize | None) -> tuple[int, int]:
     """(height, width) scaled until the short side is right, or the long side as long as it may be."""
     if resize is None:
         return size
-    short, most = resize
+    short, most = lengths(resize.short)[1], resize.long
     scale = min(short / min(size), most / max(size))
     height, width = (max(1, int(side * scale + 0.5)) for side in size)
     return height, width
 
 
 def load(
-    split: Split, plans: list[Plan], *, resize: Resize, loader_workers: int, masks: bool = False
+    split: Split, plans: list[Plan], *, resize: Resize | None, loader_workers: int, masks: bool = False
 ) -> Iterator[Batch]:
     """The batches of these plans, made here or ahead by so many processes."""
     work = partial(assemble, split, resize=resize, masks=masks)
     return ahead(work, plans, processes=loader_workers) if loader_workers else map(work, plans)
 
 
-def assemble(split: Split, plan: Plan, *, resize: Resize, masks: bool = False) -> Batch:
+def assemble(split: Split, plan: Plan, *, resize: Resize | None, masks: bool = False) -> Batch:
     """Read, resize and mirror the images of a plan, and pad them at the right and at the bottom."""
     images = torch.tensor(COLOUR).view(1, 3, 1, 1).repeat(len(plan.images), 1, *plan.size)
     drawn: list[Tensor] = []
