@@ -59,8 +59,12 @@ def lengths(length: Length) -> tuple[int, int]:
 def drawn(length: Length, chance: float) -> int:
     """The length that a random number of [0, 1) stands for, each as likely as the others."""
     if isinstance(length, OneOf):
-        return length.one_of[int(chance * len(length.one_of))]
-    low, high = lengths(length)
+        return length.one_of[drawn_between(0, len(length.one_of) - 1, chance)]
+    return drawn_between(*lengths(length), chance)
+
+
+def drawn_between(low: int, high: int, chance: float) -> int:
+    """The whole number that a random number of [0, 1) stands for, both ends included."""
     return low + int(chance * (high - low + 1))
 
 

@@ -111,7 +111,7 @@ def _read(images: list[dict[str, Any]], folder: Path, index: int) -> Tensor:
 
 
 def read_image(path: Path, *, size: tuple[int, int]) -> Tensor:
-    """Decode an image of (width, height), whatever its colours. -> (3, H, W) uint8, RGB.
+    """Decode an image of (width, height), whatever its colours. -> (3, H, W) uint8, RGB, the colours of a pixel together in memory.
 
     It is turned by its EXIF orientation only if its size is right in no other way: COCO's boxes are drawn on
     the pixels as they are stored. The size is compared before anything is decoded. Raises `Invalid`.
@@ -127,7 +127,7 @@ def read_image(path: Path, *, size: tuple[int, int]) -> Tensor:
         raise
     except Exception as error:  # fed with noise, decoders raise anything, from OSError to TypeError
         raise Invalid(f"cannot read the image {path}: {error}") from None
-    return torch.from_numpy(np.array(colours)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(colours)).permute(2, 0, 1)
 
 
 def _quarter(image: Image.Image) -> bool:

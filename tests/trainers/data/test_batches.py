@@ -11,9 +11,11 @@ from torch import Tensor
 from trainers.augment import Resize
 from trainers.call import Invalid
 from trainers.data import Digits
-from trainers.data.batches import COLOUR, Batches, in_order, mirror, resized
+from trainers.data.assemble import COLOUR
+from trainers.data.batches import Batches, in_order
 from trainers.data.masks import encode, packed
 from trainers.data.split import Split, classes_of
+from trainers.data.views import resized
 from trainers.outputs import Truth
 
 SIZES = [(40, 30), (30, 40), (64, 64), (33, 20), (10, 90), (40, 30), (50, 50)]  # height, width
@@ -145,36 +147,25 @@ def test_mirroring_moves_boxes_with_their_pixels() -> None:
             assert green[width - 12 : width - 4] == [11, 10, 9, 8, 7, 6, 5, 4]
 
 
-@given(st.lists(st.tuples(st.integers(0, 320), st.integers(0, 320)), max_size=5), st.integers(1, 320))
-def test_mirroring_twice_changes_nothing(spans: list[tuple[int, int]], width: int) -> None:
-    corners = [[min(a, b) / 8, 1.0, max(a, b) / 8, 2.0] for a, b in spans]
-    boxes, image = torch.tensor(corners).reshape(-1, 4), torch.arange(3 * width).view(3, 1, width)
-    once = mirror(image, boxes)
-    twice = mirror(*once)
-    assert torch.equal(twice[0], image) and torch.equal(twice[1], boxes)
-    assert (once[1][:, 0] <= once[1][:, 2]).all()
-
-
 @given(st.tuples(st.integers(1, 3000), st.integers(1, 3000)), st.integers(1, 1000), st.integers(1000, 2000))
 def test_resizing_keeps_the_ratio_within_short_and_long_side(size: tuple[int, int], short: int, most: int) -> None:
-    new = resized(size, Resize(short=short, long=most))
+    new = resized(size, short, most)
     scale = min(short / min(size), most / max(size))
     assert all(abs(a - b * scale) <= 0.5 + 1e-6 or a == 1 for a, b in zip(new, size, strict=True))
     assert min(new) <= max(1, short) and max(new) <= max(1, most)
 
 
 def test_the_fields_usual_resize_gives_its_usual_sizes() -> None:
-    assert resized((480, 640), Resize(short=800, long=1333)) == (800, 1067)
-    assert resized((427, 640), Resize(short=800, long=1333)) == (800, 1199)
-    assert resized((200, 640), Resize(short=800, long=1333)) == (417, 1333)
-    assert resized((123, 456), None) == (123, 456)
+    assert resized((480, 640), 800, 1333) == (800, 1067)
+    assert resized((427, 640), 800, 1333) == (800, 1199)
+    assert resized((200, 640), 800, 1333) == (417, 1333)
 
 
 def test_resizing_scales_boxes_and_says_by_how_much() -> None:
     ((images, truth),) = in_order(mixed(), batch=7, resize=Resize(short=60, long=100))
     for index, (boxes, (x, y), size) in enumerate(zip(truth.boxes, truth.scales, truth.sizes, strict=True)):
         height, width = SIZES[index]
-        assert size == resized((height, width), Resize(short=60, long=100))
+        assert size == resized((height, width), 60, 100)
         assert (x * width, y * height) == pytest.approx((size[1], size[0]))
         assert torch.allclose(boxes / torch.tensor([x, y, x, y]), mixed().boxes(index))
         inside = images[index, 0, : size[0], : size[1]]
