@@ -111,9 +111,10 @@ def _read(images: list[dict[str, Any]], folder: Path, index: int) -> Tensor:
 
 
 def read_image(path: Path, *, size: tuple[int, int]) -> Tensor:
-    """Decode an image of (width, height), whatever its colours. -> (3, H, W) uint8, RGB, the colours of a pixel together in memory.
+    """Decode an image of (width, height), whatever its colours. -> (3, H, W) uint8, RGB.
 
-    It is turned by its EXIF orientation only if its size is right in no other way: COCO's boxes are drawn on
+    The colours of a pixel lie together in memory. It is turned by its EXIF orientation only if its size is
+    right in no other way: COCO's boxes are drawn on
     the pixels as they are stored. The size is compared before anything is decoded. Raises `Invalid`.
     """
     try:
