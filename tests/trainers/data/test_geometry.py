@@ -47,8 +47,12 @@ def test_a_coloured_rectangle_is_found_at_its_box_after_any_view(
     # Resizing blurs an edge over about as many pixels as one before became, twice if it is cut in between.
     x_blur, y_blur = (2 + 2 * scale for scale in view.scale(size))
     rows, columns = torch.arange(view.size[0]) + 0.5, torch.arange(view.size[1]) + 0.5
-    inside = ((rows > y1 + y_blur) & (rows < y2 - y_blur))[:, None] & ((columns > x1 + x_blur) & (columns < x2 - x_blur))
-    outside = ((rows < y1 - y_blur) | (rows > y2 + y_blur))[:, None] | ((columns < x1 - x_blur) | (columns > x2 + x_blur))
+    inside = ((rows > y1 + y_blur) & (rows < y2 - y_blur))[:, None] & (
+        (columns > x1 + x_blur) & (columns < x2 - x_blur)
+    )
+    outside = ((rows < y1 - y_blur) | (rows > y2 + y_blur))[:, None] | (
+        (columns < x1 - x_blur) | (columns > x2 + x_blur)
+    )
     assert (image[:, inside] >= 250).all() and (image[:, outside] <= 5).all()
     assert masks[0][inside].all() and not masks[0][outside].any()
 
@@ -101,7 +105,9 @@ def test_the_smallest_and_the_longest_images_go_through_any_recipe(size: tuple[i
     look = Look(Resize(short=(480, 800), long=1333), Crop(short=(400, 600), size=(384, 600)), flip=0.5)
     view = look.at(size, chance)
     whole = torch.tensor([[0.0, 0.0, size[1], size[0]]])
-    image, boxes, masks, kept = seen(view, torch.full((3, *size), 9, dtype=torch.uint8), whole, torch.ones(1, *size).bool())
+    image, boxes, masks, kept = seen(
+        view, torch.full((3, *size), 9, dtype=torch.uint8), whole, torch.ones(1, *size).bool()
+    )
     assert image.shape[1:] == view.size and (image == 9).all() and max(view.size) <= 1333
     assert kept.all() and masks is not None and masks.all()
     torch.testing.assert_close(boxes, torch.tensor([[0.0, 0.0, view.size[1], view.size[0]]]))
@@ -110,7 +116,9 @@ def test_the_smallest_and_the_longest_images_go_through_any_recipe(size: tuple[i
 def test_an_image_without_boxes_stays_one() -> None:
     view = View((20, 25), mirrored=True, first=(60, 80), window=Window(3, 4, 40, 50))
     none = torch.zeros(0, 4)
-    image, boxes, masks, kept = seen(view, torch.zeros(3, 30, 40, dtype=torch.uint8), none, torch.zeros(0, 30, 40).bool())
+    image, boxes, masks, kept = seen(
+        view, torch.zeros(3, 30, 40, dtype=torch.uint8), none, torch.zeros(0, 30, 40).bool()
+    )
     assert image.shape == (3, 20, 25) and boxes.shape == (0, 4) and kept.shape == (0,)
     assert masks is not None and masks.shape == (0, 20, 25)
 
