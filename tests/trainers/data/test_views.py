@@ -68,7 +68,7 @@ def test_a_view_keeps_the_ratio_of_what_it_shows(look: Look, size: tuple[int, in
     # Sides are whole pixels: each is at most half a pixel off, or the one pixel that is left.
     short, long = min(view.size), max(view.size)
     ratio = max(shown) / min(shown)
-    assert short == 1 or (long - 0.5) / (short + 0.5) <= ratio + 1e-9 and (long + 0.5) / (short - 0.5) >= ratio - 1e-9
+    assert short == 1 or ((long - 0.5) / (short + 0.5) <= ratio + 1e-9 and (long + 0.5) / (short - 0.5) >= ratio - 1e-9)
     if view.first is None:
         assert (y, x) == exact
 
