@@ -139,7 +139,7 @@ Kind = TypeVar("Kind", bound=Call)
 
 ORIGIN = {"file", "text", "sets"}  # the fields that are not written in a study
 # What `--set` may add on its way.
-CREATED = {"recipe", "resources", "search", "optimizer", "schedule", "guides", "resize", "crop", "short"}
+CREATED = {"recipe", "resources", "search", "optimizer", "schedule", "guides", "resize", "crop"}
 
 
 def load(file: Path | str, sets: Sequence[str] = ()) -> Study:
