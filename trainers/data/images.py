@@ -29,7 +29,7 @@ def read_image(path: Path, *, size: tuple[int, int]) -> Tensor:
 def decode(file: Path | BinaryIO, source: str, *, size: tuple[int, int]) -> Tensor:
     """An image of (width, height), whatever its colours; `source` names it. -> (3, H, W) uint8, RGB.
 
-    It is turned by its EXIF orientation only if its size is right in no other way: COCO's boxes are drawn on
+    The colours of a pixel lie together in memory. It is turned by its EXIF orientation only if its size is right in no other way: COCO's boxes are drawn on
     the pixels as they are stored. The size is compared before anything is decoded. Raises `Invalid`.
     """
     try:
@@ -38,12 +38,12 @@ def decode(file: Path | BinaryIO, source: str, *, size: tuple[int, int]) -> Tens
             if image.size != size and not turned:
                 found, said = (" x ".join(map(str, sides)) for sides in (image.size, size))
                 raise OtherSize(f"{source} has {found} pixels, its annotations say {said}")
-            colours = _rgb(ImageOps.exif_transpose(image) if turned else image)
+            colours = np.array(_rgb(ImageOps.exif_transpose(image) if turned else image))
     except Invalid:
         raise
     except Exception as error:  # fed with noise, decoders raise anything, from OSError to TypeError
         raise Invalid(f"cannot read the image {source}: {error}") from None
-    return torch.from_numpy(np.array(colours)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(colours).permute(2, 0, 1)
 
 
 def size_of(file: Path | BinaryIO, source: str) -> tuple[int, int]:
@@ -67,4 +67,4 @@ def _rgb(image: Image.Image) -> Image.Image:
     """Eight bits and three colours; of an animation the first picture. Of sixteen bits the upper eight."""
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
