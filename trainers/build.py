@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainers import backbones, data, detectors, distill, metrics, optim, teaching, weights
-from trainers.call import Call, Invalid, Term
+from trainers.call import Call, Invalid, Term, offers
 from trainers.export import training_only
 from trainers.outputs import Network
 from trainers.spec import Data, Model, Recipe, Stage
@@ -25,6 +25,14 @@ from trainers.spec import Data, Model, Recipe, Stage
 def dataset(call: Call) -> Any:
     """The data set that a call names. Data sets see to it themselves that one process reads them once."""
     return call.of(data)
+
+
+def unread(call: Call) -> Any:
+    """What stands for the data set that a call names, without reading any file. Raises `Invalid` if nothing can."""
+    kind = offers(data)[call.name]
+    if not hasattr(kind, "unread"):
+        raise Invalid(f"nothing is known of {call.name} before its files are read; plan with the data")
+    return kind.unread(**call.args)
 
 
 def metric(found: Any) -> Any:
@@ -179,10 +187,10 @@ def check_terms(terms: tuple[Term, ...], recipe: Recipe, *, images: int) -> None
             raise error.under(index) from None
 
 
-def image_size(call: Call, recipe: Recipe) -> tuple[int, int]:
-    """(height, width) of a typical training image, before padding."""
+def image_size(found: Any, recipe: Recipe) -> tuple[int, int]:
+    """(height, width) of a typical training image of a data set, before padding."""
     if recipe.resize:
         short, long = recipe.resize
         return short, long
-    height, width = dataset(call).train.sizes[0]
+    height, width = found.train.sizes[0]
     return int(height), int(width)

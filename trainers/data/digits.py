@@ -22,6 +22,7 @@ from pydantic import Field
 from trainers.call import Call, Index, Invalid
 from trainers.data.masks import encode, packed
 from trainers.data.split import COCO_AP, Metric, Split, classes_of, fingerprint
+from trainers.data.unread import Unread, Unseen
 
 # Part of every file name, so that scenes drawn otherwise are other data.
 VERSION = 1
@@ -55,6 +56,11 @@ class Digits:
         self.train, self.val, self.fingerprint = _draw(classes, train, val, size, seed)
         self.classes = self.train.classes
         self.metric = Call.model_validate(metric)
+
+    @staticmethod
+    def unread(*, classes: int, train: int, size: int, metric: Any, **rest: int) -> Unread:
+        """The same, before anything is drawn."""
+        return Unread(NAMES[:classes], Call.model_validate(metric), Unseen(train, (size, size), has_masks=True))
 
 
 @lru_cache(maxsize=4)

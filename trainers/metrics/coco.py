@@ -25,6 +25,7 @@ class CocoAP:
     """COCO's AP: `AP` is to be maximised."""
 
     score = "AP"
+    figures = ("AP", *(f"AP{name}" for name in SIZES if name), "AP50", "AP75")  # all that it may say
 
     def __call__(self, split: Split, found: Mapping[int, Detections]) -> dict[str, float]:
         return coco_ap(split, found)
