@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainers import backbones, data, detectors, distill, metrics, optim, teaching, weights
 from trainers.call import Call, Invalid, Term, offers
+from trainers.data.unread import Unread
 from trainers.export import training_only
 from trainers.outputs import Network
 from trainers.spec import Data, Model, Recipe, Stage
@@ -27,12 +28,11 @@ def dataset(call: Call) -> Any:
     return call.of(data)
 
 
-def unread(call: Call) -> Any:
-    """What stands for the data set that a call names, without reading any file. Raises `Invalid` if nothing can."""
+def unread(call: Call) -> Unread:
+    """What stands for the data set that a call names, which must be complete, without reading any file."""
     kind = offers(data)[call.name]
-    if not hasattr(kind, "unread"):
-        raise Invalid(f"nothing is known of {call.name} before its files are read; plan with the data")
-    return kind.unread(**call.args)
+    judge = Call.model_validate(call.args["metric"])
+    return Unread(kind.names(**call.args), judge, kind.unseen(**call.args))
 
 
 def metric(found: Any) -> Any:

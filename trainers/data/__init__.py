@@ -5,3 +5,4 @@ A data set has `classes`, `fingerprint`, `train` and `val` (each a `Split`), and
 
 from trainers.data.coco import COCO
 from trainers.data.digits import Digits
+from trainers.data.voc import VOC

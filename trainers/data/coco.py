@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -19,8 +19,11 @@ from torch import Tensor
 
 from trainers.call import Call, Invalid
 from trainers.data.annotations import agree, load, refuse
+from trainers.data.coco_names import COCO_NAMES
 from trainers.data.masks import packed
+from trainers.data.rules import PIXELS
 from trainers.data.split import COCO_AP, Metric, Split, classes_of, fingerprint
+from trainers.data.subsets import Empty, filled, of_classes
 
 # What photographs come in. Others are refused: Pillow hands PostScript to another program.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -29,7 +32,10 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 class COCO:
     """Training and validation data under `root`. `metric` judges detections, by default by COCO's AP.
 
-    train, val: annotation files; train_images, val_images: folders of images; all relative to root. Raises
+    train, val: annotation files; train_images, val_images: folders of images; all relative to root. classes: the
+    names that count, all by default; annotations of others are left out, and labels follow the ids of the
+    categories whatever the order here. empty: `keep` or `drop` the training images in which nothing is to be
+    found, as the reference trainers do. Validation keeps them: whatever is found there is a mistake. Raises
     `Invalid` for what is missing or wrong.
     """
 
@@ -41,53 +47,102 @@ class COCO:
         val: str = "annotations/instances_val2017.json",
         train_images: str = "train2017",
         val_images: str = "val2017",
+        classes: list[str] | None = None,
+        empty: Empty = "keep",
         metric: Metric = COCO_AP,
     ) -> None:
         folder = Path(root).expanduser()
         if not folder.is_dir():
             raise Invalid(f"there is no folder {root} (from {Path.cwd()})", ("root",))
-        self.train = _open(folder, train, train_images, "train")
-        self.val = _open(folder, val, val_images, "val")
+        if classes is not None and (not classes or len(set(classes)) < len(classes)):
+            raise Invalid(f"{classes} are not one or more names, each once; null means all", ("classes",))
+        wanted = None if classes is None else frozenset(classes)
+        self.train = _open(folder, train, train_images, "train", classes=wanted, empty=empty)
+        self.val = _open(folder, val, val_images, "val", classes=wanted)
         agree(self.train.coco, self.val.coco)
-        if (self.val.rows.crowd | self.val.rows.ignore).all():
-            raise Invalid(f"{folder / val} has no object to measure on, crowds left aside", ("val",))
+        check_measurable(self.val, folder / val)
         self.classes = self.train.classes
         self.metric = Call.model_validate(metric)
         self.fingerprint = fingerprint(self.train, self.val)
 
+    @staticmethod
+    def names(*, classes: list[str] | None = None, **_: Any) -> tuple[str, ...]:
+        """What `classes` is for these arguments, without a file: COCO's 80, or those of them that are named.
 
-def _open(root: Path, annotations: str, images: str, which: str) -> Split:
+        Names that are not COCO's come last, as they are given: only their file knows their order.
+        """
+        if classes is None:
+            return COCO_NAMES
+        ours = tuple(name for name in COCO_NAMES if name in classes)
+        return ours + tuple(name for name in classes if name not in ours)
+
+
+def check_measurable(val: Split, source: object) -> None:
+    """Raise `Invalid` unless there is something to find in a validation set."""
+    if (val.rows.crowd | val.rows.ignore).all():
+        raise Invalid(f"{source} has no object to measure on, what is to be ignored left aside", ("val",))
+
+
+def _open(
+    root: Path,
+    annotations: str,
+    images: str,
+    which: str,
+    *,
+    classes: frozenset[str] | None = None,
+    empty: Empty = "keep",
+) -> Split:
+    path, folder = located(root, annotations, images, which)
+    return _split(path, folder, stamp(path), classes, empty)
+
+
+def located(root: Path, annotations: str, images: str, which: str) -> tuple[Path, Path]:
+    """An annotation file and its folder of images, or `Invalid` with the argument that names them."""
     path, folder = root / annotations, root / images
     if not path.is_file():
         raise Invalid(f"there is no annotation file {path}; name it by `{which}`, from {root}", (which,))
     if not folder.is_dir():
         key = f"{which}_images"
         raise Invalid(f"there is no folder of images {folder}; name it by `{key}`, from {root}", (key,))
-    return _split(path.resolve(), folder.resolve(), _stamp(path))
+    return path.resolve(), folder.resolve()
 
 
 @lru_cache(maxsize=4)
-def _split(path: Path, folder: Path, stamp: tuple[int, int]) -> Split:
-    """Read once a process: many stages train on the same data. `stamp` tells a changed file from the old."""
+def _split(
+    path: Path, folder: Path, when: tuple[int, int], classes: frozenset[str] | None = None, empty: Empty = "keep"
+) -> Split:
+    """Read once a process: many stages train on the same data. `when` tells a changed file from the old."""
     coco = load(path)
-    refuse(_missing(coco["images"], folder), f"images of {path} that are not in {folder}")
-    return Split(coco, classes_of(coco), partial(_read, coco["images"], folder), partial(_outlines, path, stamp))
+    if classes is not None:
+        coco = of_classes(coco, classes, path)
+    split = split_of(coco, path, folder, outlines=partial(_outlines, path, when))
+    return filled(split) if empty == "drop" else split
 
 
-def _outlines(path: Path, stamp: tuple[int, int]) -> dict[int, bytes]:
+def split_of(coco: dict[str, Any], path: Path, folder: Path, outlines: Callable[[], dict[int, bytes]] = dict) -> Split:
+    """Checked annotations of a file with the images of a folder; `Invalid` if some of these are missing."""
+    refuse((said for _, said in missing(coco["images"], folder)), f"images of {path} that are not in {folder}")
+    return Split(coco, classes_of(coco), partial(read_listed, coco["images"], folder), outlines)
+
+
+def _outlines(path: Path, when: tuple[int, int]) -> dict[int, bytes]:
     """The masks, which `load` let go. Read again from the same file, or `Invalid` is raised."""
-    if not path.is_file() or _stamp(path) != stamp:
+    if not path.is_file() or stamp(path) != when:
         raise Invalid(f"{path} changed while it was in use; start again")
     return packed(json.loads(path.read_bytes())["annotations"])
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path) -> tuple[int, int]:
+    """When a file was last changed, and its size."""
     state = path.stat()
     return state.st_mtime_ns, state.st_size
 
 
-def _missing(images: list[dict[str, Any]], folder: Path) -> Iterator[str]:
-    """Names without a file. Each folder is listed once: 118,000 calls, one a file, are slow on a network."""
+def missing(images: Iterable[dict[str, Any]], folder: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """Images without a file, and what to say of their names, which are safe.
+
+    Each folder is listed once: 118,000 calls, one a file, are slow on a network.
+    """
     listed: dict[str, set[str]] = {}
     folded: dict[str, dict[str, str]] = {}
     for image in images:
@@ -98,36 +153,61 @@ def _missing(images: list[dict[str, Any]], folder: Path) -> Iterator[str]:
             if parent not in folded:
                 folded[parent] = {there.casefold(): there for there in listed[parent]}
             twin = folded[parent].get(name.casefold())
-            yield image["file_name"] + (f" (there is {twin})" if twin else "")
+            yield image, image["file_name"] + (f" (there is {twin})" if twin else "")
 
 
 def _names(folder: Path) -> set[str]:
-    return set(os.listdir(folder)) if folder.is_dir() else set()
+    try:
+        return set(os.listdir(folder))
+    except OSError:  # no folder, not ours to read, or a name longer than any may be
+        return set()
 
 
-def _read(images: list[dict[str, Any]], folder: Path, index: int) -> Tensor:
+class OtherSize(Invalid):
+    """An image has other sides than its annotations say."""
+
+
+def read_listed(images: list[dict[str, Any]], folder: Path, index: int) -> Tensor:
+    """The image of a folder that stands at this place in COCO's list. -> (3, H, W) uint8, RGB."""
     image = images[index]
     return read_image(folder / image["file_name"], size=(image["width"], image["height"]))
 
 
 def read_image(path: Path, *, size: tuple[int, int]) -> Tensor:
-    """Decode an image of (width, height), whatever its colours. -> (3, H, W) uint8, RGB.
+    """Decode an image file of (width, height), whatever its colours. -> (3, H, W) uint8, RGB. Raises `Invalid`."""
+    return decode(path, str(path), size=size)
+
+
+def decode(file: Path | BinaryIO, source: str, *, size: tuple[int, int]) -> Tensor:
+    """An image of (width, height), whatever its colours; `source` names it. -> (3, H, W) uint8, RGB.
 
     It is turned by its EXIF orientation only if its size is right in no other way: COCO's boxes are drawn on
     the pixels as they are stored. The size is compared before anything is decoded. Raises `Invalid`.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             turned = image.size != size and image.size == size[::-1] and _quarter(image)
             if image.size != size and not turned:
                 found, said = (" x ".join(map(str, sides)) for sides in (image.size, size))
-                raise Invalid(f"{path} has {found} pixels, its annotations say {said}")
+                raise OtherSize(f"{source} has {found} pixels, its annotations say {said}")
             colours = _rgb(ImageOps.exif_transpose(image) if turned else image)
     except Invalid:
         raise
     except Exception as error:  # fed with noise, decoders raise anything, from OSError to TypeError
-        raise Invalid(f"cannot read the image {path}: {error}") from None
+        raise Invalid(f"cannot read the image {source}: {error}") from None
     return torch.from_numpy(np.array(colours)).permute(2, 0, 1).contiguous()
+
+
+def size_of(file: Path | BinaryIO, source: str) -> tuple[int, int]:
+    """(width, height) in pixels, from an image's header. Raises `Invalid` for what is no image, or too large a one."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            width, height = image.size
+    except Exception as error:  # as above
+        raise Invalid(f"cannot read the image {source}: {error}") from None
+    if width * height > PIXELS:
+        raise Invalid(f"{source}: {width} x {height} pixels are more than {PIXELS:,}; scale it down")
+    return width, height
 
 
 def _quarter(image: Image.Image) -> bool:

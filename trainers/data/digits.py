@@ -22,7 +22,7 @@ from pydantic import Field
 from trainers.call import Call, Index, Invalid
 from trainers.data.masks import encode, packed
 from trainers.data.split import COCO_AP, Metric, Split, classes_of, fingerprint
-from trainers.data.unread import Unread, Unseen
+from trainers.data.unread import Unseen
 
 # Part of every file name, so that scenes drawn otherwise are other data.
 VERSION = 1
@@ -58,9 +58,14 @@ class Digits:
         self.metric = Call.model_validate(metric)
 
     @staticmethod
-    def unread(*, classes: int, train: int, size: int, metric: Any, **rest: int) -> Unread:
-        """The same, before anything is drawn."""
-        return Unread(NAMES[:classes], Call.model_validate(metric), Unseen(train, (size, size), has_masks=True))
+    def names(*, classes: int = 3, **_: Any) -> tuple[str, ...]:
+        """What `classes` is for these arguments."""
+        return NAMES[:classes]
+
+    @staticmethod
+    def unseen(*, train: int, size: int, **_: Any) -> Unseen:
+        """What its training images will be."""
+        return Unseen(train, (size, size), has_masks=True)
 
 
 @lru_cache(maxsize=4)

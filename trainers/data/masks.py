@@ -31,37 +31,50 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
 
 
 def decode(pack: bytes, size: Size) -> Tensor:
-    """One mask as `packed` gave it. -> (H, W) bool. Raises `Invalid` for what is no mask of an image of this size.
+    """One mask as `packed` gave it. -> (H, W) bool. Raises `Invalid` for what is no mask of an image of this size."""
+    mask = json.loads(pack)
+    flaw = wrong(mask, size)
+    if flaw:
+        raise Invalid(f"{pack[:80].decode()} {flaw}")
+    return torch.from_numpy(_filled(mask, size) if isinstance(mask, list) else _spread(mask, size))
+
+
+def wrong(mask: Any, size: Size) -> str:
+    """What keeps this from being a mask of an image of this size, or nothing. Nothing is drawn.
 
     All is checked before pycocotools sees it, which would write beyond its memory or not fill it.
     """
-    mask = json.loads(pack)
     try:
-        filled = _polygons(mask, size) if isinstance(mask, list) else _runs(mask, size)
+        if isinstance(mask, list):
+            fits = bool(mask) and all(len(points) >= 3 and np.isfinite(points).all() for points in _points(mask))
+        else:
+            counts = _counts(mask)
+            right = all(type(count) is int and count >= 0 for count in counts)
+            fits = right and tuple(mask["size"]) == size and sum(counts) == size[0] * size[1]
     except (ValueError, TypeError, KeyError, IndexError, OverflowError):
-        said = pack[:80].decode()
-        raise Invalid(f"{said} is no mask of {size[1]} x {size[0]} pixels, neither polygons nor run lengths") from None
-    return torch.from_numpy(filled)
+        fits = False
+    return "" if fits else f"is no mask of {size[1]} x {size[0]} pixels, neither polygons nor run lengths"
 
 
-def _polygons(polygons: list[Any], size: Size) -> np.ndarray:
+def _points(polygons: list[Any]) -> list[np.ndarray]:
+    """The corners x, y of each polygon. -> (N, 2) float64 each"""
+    return [np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in polygons]
+
+
+def _filled(polygons: list[Any], size: Size) -> np.ndarray:
     """The union of polygons x1, y1, x2, y2, ..., cut to the image corner by corner."""
-    inside = []
-    for polygon in polygons:
-        points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
-        if len(points) < 3 or not np.isfinite(points).all():
-            raise ValueError
-        inside.append(points.clip(0, (size[1], size[0])).flatten().tolist())
+    inside = [points.clip(0, (size[1], size[0])).flatten().tolist() for points in _points(polygons)]
     return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(inside, *size))).astype(bool)
 
 
-def _runs(mask: dict[str, Any], size: Size) -> np.ndarray:
-    """Pixels off, pixels on, pixels off, ... down the first column, then the next."""
+def _counts(mask: dict[str, Any]) -> list[int]:
     counts = mask["counts"]
-    if isinstance(counts, str):
-        counts = _unpacked(counts)
-    if tuple(mask["size"]) != size or min(counts) < 0 or sum(counts) != size[0] * size[1]:
-        raise ValueError
+    return _unpacked(counts) if isinstance(counts, str) else counts
+
+
+def _spread(mask: dict[str, Any], size: Size) -> np.ndarray:
+    """Pixels off, pixels on, pixels off, ... down the first column, then the next."""
+    counts = _counts(mask)
     on = np.arange(len(counts)) % 2 == 1
     return np.ascontiguousarray(np.repeat(on, counts).reshape(size, order="F"))
 

@@ -26,15 +26,23 @@ AHEAD = 2  # results that each process may be ahead
 WATCH = 2.0  # seconds between two looks at whether the parent still lives
 
 
+class Lost(RuntimeError):
+    """Processes died or hung more often than can be made good; `how` says which."""
+
+    def __init__(self, message: str, how: str) -> None:
+        super().__init__(message)
+        self.how = how
+
+
 def ahead(
-    work: Callable[[Any], Any], items: Sequence[Any], *, processes: int, patience: float = 300.0
+    work: Callable[[Any], Any], items: Sequence[Any], *, processes: int, patience: float = 300.0, spare: int = 1
 ) -> Iterator[Any]:
     """work(item) for each item, in order, by so many forked processes.
 
     patience: seconds without a result after which a process is taken to hang. What `work` raises is raised
-    here. Raises `RuntimeError` when processes are lost a second time.
+    here. Raises `Lost` when processes are lost once more than `spare` times.
     """
-    done, lost = 0, False
+    done, lost = 0, 0
     while done < len(items):
         try:
             for result in _pooled(work, items[done:], processes=processes, patience=patience):
@@ -42,9 +50,37 @@ def ahead(
                 done += 1
         except (BrokenProcessPool, HungError) as error:
             how = "hung" if isinstance(error, HungError) else "died"
-            if lost:
-                raise RuntimeError(f"a loader process {how} at item {done} of {len(items)}, the second loss") from error
-            lost = True
+            lost += 1
+            if lost > spare:
+                said = f"a loader process {how} at item {done} of {len(items)}, loss number {lost}"
+                raise Lost(said, how) from error
+
+
+def each(
+    work: Callable[[Any], Any], items: Sequence[Any], *, processes: int, patience: float = 60.0
+) -> Iterator[Any | Lost]:
+    """work(item) for each item, in order, or `Lost` where the process that did it was lost, again and alone.
+
+    `work` must not raise.
+    """
+    done = 0
+    while done < len(items):
+        try:
+            for result in ahead(work, items[done:], processes=processes, patience=patience, spare=0):
+                yield result
+                done += 1
+        except Lost:
+            # One of those that were under way: each is tried by a process of its own.
+            for item in items[done : done + AHEAD * processes]:
+                yield _alone(work, item, patience=patience)
+                done += 1
+
+
+def _alone(work: Callable[[Any], Any], item: Any, *, patience: float) -> Any | Lost:
+    try:
+        return next(ahead(work, [item], processes=1, patience=patience, spare=0))
+    except Lost as lost:
+        return lost
 
 
 def _pooled(work: Callable[[Any], Any], items: Sequence[Any], *, processes: int, patience: float) -> Iterator[Any]:

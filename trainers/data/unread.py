@@ -9,7 +9,7 @@ from trainers.call import Call
 
 @dataclass(frozen=True)
 class Unseen:
-    """A split as it is published. Of its images nothing is there but how many they are."""
+    """Training images as they are published: nothing is there but how many they are, and of what size."""
 
     images: int
     size: tuple[int, int]  # of a typical image: height, width

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from trainers.call import Invalid
-from trainers.data import COCO
+from trainers.data import COCO, Digits
 from trainers.data.coco import read_image
 from trainers.data.split import COCO_AP
 
@@ -126,6 +126,82 @@ def test_a_validation_set_with_nothing_to_find_is_refused(root: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
     with pytest.raises(Invalid, match="no object to measure on"):
         COCO(root=str(root))
+
+
+def with_three_classes(root: Path) -> None:
+    """Two images a split, the second without a plate; category ids fall while names rise."""
+    for part in ("train2017", "val2017"):
+        Image.fromarray(RGB[::-1]).save(root / part / "two.png")
+        names = {3: "two", 1: "one"}
+        images = [{"id": n, "file_name": f"{name}.png", "width": 8, "height": 6} for n, name in names.items()]
+        boxes = [(1, 9, [1, 1, 4, 3]), (1, 5, [0, 0, 2, 2]), (1, 2, [2, 2, 3, 3]), (3, 9, [1, 2, 4, 3])]
+        coco = {
+            "images": images,
+            "annotations": [
+                {"id": n, "image_id": image, "category_id": category, "bbox": bbox, "segmentation": outline(bbox)}
+                for n, (image, category, bbox) in enumerate(boxes, start=1)
+            ],
+            "categories": [{"id": 9, "name": "apple"}, {"id": 5, "name": "plate"}, {"id": 2, "name": "table"}],
+        }
+        (root / "annotations" / f"instances_{part}.json").write_text(json.dumps(coco))
+
+
+def outline(bbox: list[int]) -> list[list[int]]:
+    x, y, w, h = bbox
+    return [[x, y, x + w, y, x + w, y + h, x, y + h]]
+
+
+def test_some_classes_can_be_chosen_and_their_labels_follow_the_ids_of_the_categories(root: Path) -> None:
+    with_three_classes(root)
+    assert COCO(root=str(root)).classes == ("table", "plate", "apple")
+    data = COCO(root=str(root), classes=["apple", "table"])
+    assert data.classes == ("table", "apple")
+    assert data.train.labels(0).tolist() == [0, 1] and data.train.labels(1).tolist() == [1]
+    assert data.train.boxes(0).tolist() == [[2, 2, 5, 5], [1, 1, 5, 4]]
+    assert data.train.masks(0)[1].nonzero().tolist() == [[y, x] for y in range(1, 4) for x in range(1, 5)]
+    assert data.fingerprint == COCO(root=str(root), classes=["table", "apple"]).fingerprint
+    assert data.fingerprint != COCO(root=str(root)).fingerprint
+
+
+def test_a_class_that_is_not_there_is_refused_with_what_may_be_meant(root: Path) -> None:
+    with_three_classes(root)
+    with pytest.raises(Invalid, match=r"instances_train2017\.json: aple is not one of .*; did you mean apple\?"):
+        COCO(root=str(root), classes=["aple"])
+    for wrong in ([], ["apple", "apple"]):
+        with pytest.raises(Invalid, match="one or more names, each once"):
+            COCO(root=str(root), classes=wrong)
+
+
+def test_training_images_without_objects_can_be_dropped_and_validation_keeps_them(root: Path) -> None:
+    with_three_classes(root)
+    kept = COCO(root=str(root), classes=["plate"])
+    data = COCO(root=str(root), classes=["plate"], empty="drop")
+    assert (len(kept.train), len(kept.val)) == (2, 2) and (data.train.ids, data.val.ids) == ([1], [1, 3])
+    assert torch.equal(data.train.read(0), kept.train.read(0)) and torch.equal(data.train.boxes(0), kept.train.boxes(0))
+    assert data.train.has_masks and torch.equal(data.train.masks(0), kept.train.masks(0))
+    assert data.fingerprint != kept.fingerprint
+    everywhere = COCO(root=str(root), classes=["apple"], empty="drop")
+    assert everywhere.fingerprint == COCO(root=str(root), classes=["apple"]).fingerprint
+
+
+def test_what_is_dropped_follows_the_second_image_too(root: Path) -> None:
+    with_three_classes(root)
+    path = root / "annotations/instances_train2017.json"
+    coco = json.loads(path.read_text())
+    coco["annotations"] = [row | {"iscrowd": int(row["image_id"] == 1)} for row in coco["annotations"]]
+    path.write_text(json.dumps(coco))
+    data = COCO(root=str(root), empty="drop")  # crowds are nothing to learn
+    assert data.train.ids == [3] and torch.equal(data.train.read(0), COCO(root=str(root)).train.read(1))
+    coco["annotations"] = []
+    path.write_text(json.dumps(coco))
+    with pytest.raises(Invalid, match="no training image has an object to learn"):
+        COCO(root=str(root), empty="drop")
+
+
+def test_the_classes_are_known_without_a_file() -> None:
+    assert len(COCO.names()) == 80 and COCO.names()[0] == "person" and COCO.names()[79] == "toothbrush"
+    assert COCO.names(root="/nowhere", classes=["mine", "dog", "person"]) == ("person", "dog", "mine")
+    assert Digits.names(classes=2, train=5) == Digits(classes=2, train=1, val=1).classes
 
 
 def saved(path: Path, image: Image.Image, **options: Any) -> torch.Tensor:

@@ -1,0 +1,205 @@
+"""What annotations in COCO's format must be: rules that say what is wrong, for whoever refuses, reports or mends it."""
+
+from __future__ import annotations
+
+import reprlib
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+TOLERANCE = 1.0  # pixels that a box may reach out of its image: annotators' rounding
+# COCO's own train2017 has two boxes without height (ids 918 and 2206849) among 860,001. So few are left out
+# of training, as every trainer does; more than one in this many is a mistake.
+FLAT_ONE_IN = 100_000
+FLAT = "flat box"
+PIXELS = Image.MAX_IMAGE_PIXELS or 0  # the most that an image may have: Pillow's own limit against bombs
+LARGEST = 2**63 - 1  # ids are held in 64 bits
+
+Row = dict[str, Any]
+Size = tuple[int, int]  # width, height
+Flaw = tuple[str, str]  # kind, and what is wrong, to be said after the name of the row
+
+_short = reprlib.Repr()  # what a file holds may be a gigabyte long, or nested deeper than `repr` can go
+_short.maxstring = _short.maxother = 120
+
+
+class Problem(NamedTuple):
+    """Something that is wrong, or only odd, about one row of a file, or about the file as a whole."""
+
+    kind: str
+    id: object  # as it stands in the file; None if no row is meant
+    message: str  # names the row
+
+
+def categories(rows: list[Row]) -> Iterator[Problem]:
+    """What is wrong with the categories, each alone and together."""
+    yield from _identities(rows, "category")
+    for row in rows:
+        for kind, text in category_flaws(row):
+            yield Problem(kind, row.get("id"), f"category {shown(row.get('id'))} {text}")
+    for name, n in repeated(row.get("name") for row in rows):
+        yield Problem("duplicate category name", None, f"category name {shown(name)} is there {n} times")
+
+
+def images(rows: list[Row]) -> Iterator[Problem]:
+    """What is wrong with the list of images. Their files are not looked at."""
+    yield from _identities(rows, "image")
+    for row in rows:
+        for kind, text in image_flaws(row):
+            yield Problem(kind, row.get("id"), f"image {shown(row.get('id'))}: {text}")
+    for name, n in repeated(row.get("file_name") for row in rows):
+        yield Problem("duplicate file name", None, f"file_name {shown(name)} is there {n} times")
+
+
+def annotations(coco: Mapping[str, list[Row]]) -> Iterator[Problem]:
+    """What is wrong with the annotations; those without area come last, and only if they are many."""
+    rows, flat = coco["annotations"], []
+    yield from _identities(rows, "annotation")
+    sizes, known = sizes_of(coco["images"]), {row["id"] for row in coco["categories"] if identity(row)}
+    for row in rows:
+        for kind, text in annotation_flaws(row, sizes, known):
+            problem = Problem(kind, row.get("id"), f"annotation {shown(row.get('id'))}: {text}")
+            if kind == FLAT:
+                flat.append(problem)
+            else:
+                yield problem
+    if too_many(len(flat), len(rows)):
+        yield from flat
+
+
+def too_many(flat: int, rows: int) -> bool:
+    """Whether so many boxes without area are a mistake."""
+    return flat * FLAT_ONE_IN > rows
+
+
+def category_flaws(row: Row) -> Iterator[Flaw]:
+    """What is wrong with one category but its id."""
+    name = row.get("name")
+    if not isinstance(name, str) or not name:
+        yield "category name", "has no name"
+    elif any("\ud800" <= letter <= "\udfff" for letter in name):
+        yield "category name", f"has a name that is no text, {shown(name)}"
+
+
+def image_flaws(row: Row) -> Iterator[Flaw]:
+    """What is wrong with one row of the list of images but its id."""
+    width, height = row.get("width"), row.get("height")
+    if type(width) is not int or type(height) is not int or min(width, height) < 1:
+        yield "image size", f"width {shown(width)}, height {shown(height)} are not two positive whole numbers"
+    elif width * height > PIXELS:
+        yield "image size", f"{shown(width)} x {shown(height)} pixels are more than {PIXELS:,}; scale it down"
+    problem = unsafe(row.get("file_name"))
+    if problem:
+        yield "file name", f"file_name {shown(row.get('file_name'))} {problem}"
+
+
+def annotation_flaws(row: Row, sizes: Mapping[int, Size | None], known: Collection[int]) -> Iterator[Flaw]:
+    """What is wrong with one annotation but its id, given the sizes of the images and the ids of the categories.
+
+    A missing area or iscrowd is no mistake. A box is not compared with an image whose size is None.
+    """
+    image, category = row.get("image_id"), row.get("category_id")
+    size = None
+    if type(image) is not int or image not in sizes:
+        yield "unknown image", f"image_id {shown(image)} is no image of this file"
+    else:
+        size = sizes[image]
+    if type(category) is not int or category not in known:
+        yield "unknown category", f"category_id {shown(category)} is no category of this file"
+    yield from _box_flaws(row, size)
+    if "area" in row and not (number(row["area"]) and row["area"] >= 0):
+        yield "area", f"area {shown(row['area'])} is not a number from 0"
+    for key in ("iscrowd", "ignore"):
+        if row.get(key, 0) not in (0, 1):
+            yield key, f"{key} {shown(row[key])} is neither 0 nor 1"
+    visible = row.get("visible", [0, 0, 0, 0])
+    if not four(visible) or min(visible[2:]) < 0:
+        yield "visible", f"visible {shown(visible)} is not [x, y, width, height] with four finite numbers"
+
+
+def _box_flaws(row: Row, size: Size | None) -> Iterator[Flaw]:
+    bbox, image = row.get("bbox"), row.get("image_id")
+    if not four(bbox):
+        yield "bbox", f"bbox {shown(bbox)} is not [x, y, width, height] with four finite numbers"
+    elif bbox[2] < 0 or bbox[3] < 0:
+        yield "negative box", f"bbox {shown(bbox)} has a negative width or height; COCO writes x, y, width, height"
+    elif size is not None and not inside(bbox, size):
+        yield "box outside", f"bbox {shown(bbox)} leaves image {image} of {size[0]} x {size[1]} pixels"
+    elif bbox[2] == 0 or bbox[3] == 0:
+        yield FLAT, f"bbox {shown(bbox)} has no area"
+
+
+def unsafe(name: object) -> str:
+    """What is wrong with a file name that comes from outside; empty if it stays in its folder."""
+    if not isinstance(name, str) or not name:
+        return "is not a name"
+    if "://" in name:
+        return "is a web address; download the images first"
+    if "\\" in name:
+        return "has a backslash; write /"
+    if not name.isprintable():
+        return "has a character that cannot be printed"
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        return "leaves the folder of images; write it relative to that folder"
+    return ""
+
+
+def identity(row: Row) -> bool:
+    """Whether a row has an id that can be used."""
+    return type(row.get("id")) is int and abs(row["id"]) <= LARGEST
+
+
+def repeated(values: Iterable[object]) -> Iterator[tuple[str, int]]:
+    """The texts among these that are there more than once, and how often."""
+    counts = Counter(value for value in values if isinstance(value, str))
+    return ((value, n) for value, n in counts.items() if n > 1)
+
+
+def sizes_of(rows: list[Row]) -> dict[int, Size | None]:
+    """(width, height) by image id; None where it is wrong, or said in two ways."""
+    sizes: dict[int, Size | None] = {}
+    for row in filter(identity, rows):
+        wrong = any(kind == "image size" for kind, _ in image_flaws(row))
+        size = None if wrong else (row["width"], row["height"])
+        sizes[row["id"]] = size if sizes.get(row["id"], size) == size else None
+    return sizes
+
+
+def number(value: object) -> bool:
+    """Whether this is a finite number."""
+    # Compared, not converted: JSON may hold whole numbers that no float can.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def four(bbox: Any) -> bool:
+    """Whether these are four finite numbers."""
+    return isinstance(bbox, list | tuple) and len(bbox) == 4 and all(number(side) for side in bbox)
+
+
+def inside(bbox: list[float], size: Size) -> bool:
+    """Whether a box lies in an image, but for the tolerance."""
+    x, y, w, h = bbox
+    right, bottom = size[0] + TOLERANCE, size[1] + TOLERANCE
+    return min(x, y) >= -TOLERANCE and x + w <= right and y + h <= bottom
+
+
+def shown(value: object) -> str:
+    """A value from a file as a short text without control characters."""
+    return _short.repr(value)
+
+
+def _identities(rows: list[Row], what: str) -> Iterator[Problem]:
+    """Ids that are missing, no whole numbers, or there more than once."""
+    for place, row in enumerate(rows):
+        if not identity(row):
+            said = f"{what} number {place + 1} in the list: id {shown(row.get('id'))} is not a whole number of 64 bits"
+            yield Problem(f"{what} id", row.get("id"), said)
+    counts = Counter(row["id"] for row in rows if type(row.get("id")) is int)
+    if len(counts) < len(rows):
+        for found, n in counts.items():
+            if n > 1:
+                yield Problem(f"duplicate {what} id", found, f"{what} id {shown(found)} is there {n} times")

@@ -1,0 +1,192 @@
+"""PASCAL VOC: the devkit's folders of 2007 and 2012, or a user's own in the same layout.
+
+Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010,
+http://host.robots.ox.ac.uk/pascal/VOC/
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from trainers.call import Call, Invalid, alternatives
+from trainers.data.annotations import refuse
+from trainers.data.coco import check_measurable, missing, read_listed, size_of, stamp
+from trainers.data.rules import unsafe
+from trainers.data.split import Metric, Split, classes_of, fingerprint
+from trainers.data.voc_xml import Object, Sheet, read
+
+VOC_AP = Call(name="VocAP")
+VOC_NAMES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+BOTH_YEARS = ["2007 trainval", "2012 trainval"]  # "07+12"
+
+
+class VOC:
+    """VOC's 20 classes under `root`, the folder that holds VOC2007 and VOC2012, or the one above it.
+
+    train, val: parts, each a year and the name of a file of ImageSets/Main, as `2007 trainval`; the default, known as
+    07+12, has 16,551 images to train on and 4,952 to measure on. An object marked as difficult is neither to be found
+    nor a mistake; use_difficult: it is trained on, as the tables of most papers were. `metric` judges detections,
+    by default by VOC's AP.
+
+    VOC counts pixels from 1 and names the first and the last of a box. As in mmdetection, with which the papers'
+    figures were measured, that becomes x = xmin - 1, y = ymin - 1, w = xmax - xmin, h = ymax - ymin: the last column
+    and row are cut off. Raises `Invalid` for what is missing or wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        train: list[str] = BOTH_YEARS,
+        val: str = "2007 test",
+        use_difficult: bool = False,
+        metric: Metric = VOC_AP,
+    ) -> None:
+        self.train = _open(root, train, "train", use_difficult=use_difficult)
+        self.val = _open(root, [val], "val")
+        check_measurable(self.val, f"VOC{val}")
+        self.classes = self.train.classes
+        self.metric = Call.model_validate(metric)
+        self.fingerprint = fingerprint(self.train, self.val)
+
+    @staticmethod
+    def names(**_: Any) -> tuple[str, ...]:
+        """What `classes` is, without a file."""
+        return VOC_NAMES
+
+
+def _open(root: str, parts: list[str], which: str, *, use_difficult: bool = False) -> Split:
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise Invalid(f"there is no folder {root} (from {Path.cwd()})", ("root",))
+    if not parts or len(set(parts)) < len(parts):
+        raise Invalid(f"{parts} are not one or more parts, each once, as 2007 trainval", (which,))
+    if not any(folder.glob("VOC[0-9]*")) and (folder / "VOCdevkit").is_dir():
+        folder = folder / "VOCdevkit"
+    folder = folder.resolve()
+    lists = tuple(_list(folder, part, which) for part in parts)
+    watched = [path for file in lists for path in (file, *_folders(folder, file))]
+    return _split(folder, lists, use_difficult, tuple(stamp(path) for path in watched))
+
+
+def _list(devkit: Path, part: str, which: str) -> Path:
+    """The file that lists a part's images. `Invalid` if it is not there, or one of the folders beside it."""
+    match = re.fullmatch(r"(\w+) (\w[\w-]*)", part, re.ASCII)
+    if not match:
+        raise Invalid(f"{part!r} is no year and part with a space between, as 2007 trainval", (which,))
+    year = devkit / f"VOC{match[1]}"
+    if not year.is_dir():
+        there = [folder.name.removeprefix("VOC") for folder in devkit.glob("VOC*")]
+        raise Invalid(f"there is no folder {year}: {alternatives(match[1], there)}", (which,))
+    path = year / "ImageSets" / "Main" / f"{match[2]}.txt"
+    if not path.is_file():
+        there = [file.stem for file in path.parent.glob("*.txt") if "_" not in file.stem]
+        raise Invalid(f"there is no file {path}: {alternatives(match[2], there)}", (which,))
+    for folder in _folders(devkit, path):
+        if not folder.is_dir():
+            raise Invalid(f"there is no folder {folder}", ("root",))
+    return path
+
+
+def _folders(devkit: Path, file: Path) -> tuple[Path, Path]:
+    """Where the annotations and the images of a list are."""
+    year = file.relative_to(devkit).parts[0]
+    return devkit / year / "Annotations", devkit / year / "JPEGImages"
+
+
+@lru_cache(maxsize=4)
+def _split(devkit: Path, lists: tuple[Path, ...], use_difficult: bool, when: tuple[tuple[int, int], ...]) -> Split:
+    """Read once a process: many stages train on the same data. `when` tells changed lists and folders from the old."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for file in lists:
+        for name, sheet in _sheets(devkit, file):
+            year = file.relative_to(devkit).parts[0]
+            size = sheet.size or size_of(devkit / year / name, str(devkit / year / name))
+            images.append({"id": len(images) + 1, "file_name": f"{year}/{name}", "width": size[0], "height": size[1]})
+            for found in sheet.objects:
+                annotations.append(_row(found, len(annotations) + 1, len(images), use_difficult))
+    categories = [{"id": k, "name": name} for k, name in enumerate(VOC_NAMES, start=1)]
+    coco = {"images": images, "annotations": annotations, "categories": categories}
+    return Split(coco, classes_of(coco), partial(read_listed, images, devkit))
+
+
+def _row(found: Object, identity: int, image: int, use_difficult: bool) -> dict[str, Any]:
+    """An object as COCO has it, but with VOC's `difficult` as `ignore`."""
+    x1, y1, x2, y2 = found.corners
+    return {
+        "id": identity,
+        "image_id": image,
+        "category_id": VOC_NAMES.index(found.name) + 1,
+        "bbox": [x1 - 1, y1 - 1, x2 - x1, y2 - y1],
+        "area": (x2 - x1) * (y2 - y1),
+        "ignore": int(found.difficult and not use_difficult),
+    }
+
+
+def _sheets(devkit: Path, file: Path) -> list[tuple[str, Sheet]]:
+    """The images that a file lists, from the year's folder on, and their annotations. Raises `Invalid`."""
+    names = _names(file)
+    notes, pictures = _folders(devkit, file)
+    rows = [{"file_name": f"{name}.jpg"} for name in names]
+    refuse((said for _, said in missing(rows, pictures)), f"images that {file} lists and that are not in {pictures}")
+    rows = [{"file_name": f"{name}.xml"} for name in names]
+    refuse((said for _, said in missing(rows, notes)), f"annotations of {file} that are not in {notes}")
+    sheets, mistakes = [], []
+    for name in names:
+        try:
+            sheets.append((f"{pictures.name}/{name}.jpg", read(notes / f"{name}.xml", VOC_NAMES)))
+        except Invalid as error:
+            mistakes.append(f"{name}.xml {error}")
+    refuse(mistakes, str(notes))
+    return sheets
+
+
+def _names(file: Path) -> list[str]:
+    """The names of images in a list, one a line."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise Invalid(f"cannot read {file}: {error}") from None
+    names = {number: line.strip() for number, line in enumerate(lines, start=1) if line.strip()}
+    if not names:
+        raise Invalid(f"{file} lists no image")
+    refuse(_mistakes(names), str(file))
+    return list(names.values())
+
+
+def _mistakes(names: dict[int, str]) -> Iterator[str]:
+    """What is wrong with names by their lines."""
+    seen: dict[str, int] = {}
+    for number, name in names.items():
+        problem = unsafe(name) or ("is more than a name; lists of one class are no parts" if " " in name else "")
+        if problem:
+            yield f"line {number}: {name!r:.80} {problem}"
+        elif name in seen:
+            yield f"line {number}: {name} is there already, in line {seen[name]}"
+        seen.setdefault(name, number)
