@@ -79,6 +79,10 @@ class Run:
         row.score = entry.get(f"val/{self.prepared.score_name}", row.score)
         self.changed(row)
 
+    def said(self, key: str, text: str) -> None:
+        row = self.board.rows[key]
+        self.say(f"{row.path} (seed {row.seed}): {text}")
+
     def finished(self, key: str) -> None:
         row = self.board.rows[key]
         result = self.prepared.store.get(row.stage)
@@ -135,6 +139,7 @@ class Run:
             store=str(self.prepared.store.root.resolve()),
             loader_workers=study.resources.loader_workers,
             evaluate_every=study.resources.evaluate_every,
+            bad_images=study.resources.bad_images,
         ).model_dump_json()
 
     def _watch(self, shortage: Callable[[Any], str], resources: Any) -> None:

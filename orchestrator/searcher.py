@@ -31,6 +31,9 @@ class Listener(Protocol):
     def epoch(self, key: str, entry: dict[str, float]) -> None:
         """The stage has finished an epoch."""
 
+    def said(self, key: str, text: str) -> None:
+        """The stage has met something that the user should know."""
+
     def finished(self, key: str) -> None:
         """The stage's result is in the store."""
 
@@ -75,6 +78,8 @@ class StageSearcher(DriverOnly, Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if "entry" in result:
             self.listener.epoch(self.keys[trial_id], json.loads(result["entry"]))
+        if "said" in result:
+            self.listener.said(self.keys[trial_id], result["said"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         key = self.keys.pop(trial_id)

@@ -21,6 +21,7 @@ from orchestrator.overrides import assign
 from orchestrator.yamlfile import parse, read
 from trainers import backbones, detectors, distill, optim, schedules
 from trainers import data as datasets
+from trainers.augment import Crop, OneOf, Resize, misfit
 from trainers.call import Call, Count, Index, Invalid, NonNegative, Positive, Spec, Term
 from trainers.published import Source
 from trainers.spec import Data, Guides, Model, Recipe, Weights
@@ -97,6 +98,7 @@ class Resources(Spec):
     stages_at_once: Count | None = None  # None: as many as there is room for
     loader_workers: Index = 0  # processes that load data, of a worker
     evaluate_every: Count = 1  # epochs
+    bad_images: Index = 10  # how many training images a worker of a stage may find unreadable, and replace
     store: Annotated[str, Field(min_length=1)] = "store"
     runs: Annotated[str, Field(min_length=1)] = "runs"
     tracking: Annotated[str, Field(min_length=1)] | None = None  # None: where MLflow's own variable says, or here
@@ -149,7 +151,8 @@ class Study(Spec):
 Kind = TypeVar("Kind", bound=Call)
 
 ORIGIN = {"file", "text", "sets"}  # the fields that are not written in a study
-CREATED = {"recipe", "resources", "search", "optimizer", "schedule", "guides"}  # what `--set` may add on its way
+# What `--set` may add on its way.
+CREATED = {"recipe", "resources", "search", "optimizer", "schedule", "guides", "resize", "crop", "short"}
 
 
 def load(file: Path | str, sets: Sequence[str] = ()) -> Study:
@@ -194,6 +197,12 @@ def _known(where: Where) -> Iterable[str]:
             return Source.model_fields
         case (*_, "guides"):
             return Guides.model_fields
+        case (*_, "resize"):
+            return Resize.model_fields
+        case (*_, "crop"):
+            return Crop.model_fields
+        case (*_, "short"):
+            return OneOf.model_fields
         case _:
             return Recipe.model_fields
 
@@ -232,12 +241,23 @@ def _complete(study: Study, document: Document) -> Study:
         "distill": tuple(call(loss, distill, "distill", i) for i, loss in enumerate(study.distill)),
         "search": call(study.search, strategies, "search"),
     }
-    study = study.model_copy(update=complete)
+    written, study = study, study.model_copy(update=complete)
     if not mistakes:
-        mistakes = _misfits(study)
+        mistakes = _cuts(written, study) or _misfits(study)
     if mistakes:
         raise document.refusal(mistakes)
     return study
+
+
+def _cuts(written: Study, study: Study) -> list[Invalid]:
+    """Where a model's whole recipe cuts images that it does not resize, each at the key that says so."""
+    mistakes = {}
+    for name, one in study.models.items():
+        if wrong := misfit(one.recipe.resize, one.recipe.crop):
+            own = sorted(written.models[name].recipe.model_fields_set & {"crop", "resize"})
+            where = ("models", name, "recipe", own[0]) if own else ("recipe", "crop")
+            mistakes[where] = Invalid(wrong, where)
+    return list(mistakes.values())
 
 
 def _misfits(study: Study) -> list[Invalid]:

@@ -40,7 +40,7 @@ class Trial(tune.Trainable):
         self._start(config)
 
     def _start(self, config: dict[str, Any]) -> None:
-        self.news: queue.Queue[Entry | Finished] = queue.Queue()
+        self.news: queue.Queue[Entry | str | Finished] = queue.Queue()
         self.stages += 1
         self.stopping = threading.Event()
         self.post: Any = None
@@ -63,6 +63,8 @@ class Trial(tune.Trainable):
         news = self.news.get()
         if isinstance(news, Finished):
             return {"done": True, **news._asdict()}
+        if isinstance(news, str):
+            return {"said": news}
         return {"entry": json.dumps(news)}  # a dictionary would be flattened at its slashes
 
     def cleanup(self) -> None:
@@ -90,7 +92,8 @@ class Trial(tune.Trainable):
             self.news.put(Finished(failed=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()))
 
     def _train_here(self, order: Order, config: dict[str, Any]) -> float:
-        return run_here(order, cpus=config["cpus"], report=self.news.put, stop=self.stopping.is_set).score
+        put = self.news.put
+        return run_here(order, cpus=config["cpus"], report=put, stop=self.stopping.is_set, say=put).score
 
     def _train_on_workers(self, order: Order, config: dict[str, Any]) -> float:
         self.post = post = Post.remote()
@@ -98,8 +101,8 @@ class Trial(tune.Trainable):
 
         def relay() -> None:
             while not over.wait(POLL_SECONDS):
-                for entry in ray.get(post.take.remote()):
-                    self.news.put(entry)
+                for news in ray.get(post.take.remote()):
+                    self.news.put(news)
 
         relaying = threading.Thread(target=relay, daemon=True)
         relaying.start()

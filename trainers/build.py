@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainers import backbones, data, detectors, distill, metrics, optim, teaching, weights
+from trainers.augment import lengths
 from trainers.call import Call, Invalid, Term, offers
 from trainers.data.unread import Unread
 from trainers.export import training_only
@@ -190,7 +191,7 @@ def check_terms(terms: tuple[Term, ...], recipe: Recipe, *, images: int) -> None
 def image_size(found: Any, recipe: Recipe) -> tuple[int, int]:
     """(height, width) of a typical training image of a data set, before padding."""
     if recipe.resize:
-        short, long = recipe.resize
-        return short, long
+        largest = recipe.resize.largest
+        return lengths(largest.short)[1], largest.long
     height, width = found.train.sizes[0]
     return int(height), int(width)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from trainers.augment import Crop, Resizing, misfit
 from trainers.call import Call, Count, Fraction, Index, NonNegative, Positive, Spec, Term
 
 # Raised by hand when the meaning of training changes, so that no older result passes for a newer one.
@@ -74,13 +75,15 @@ class Recipe(Spec):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # on a CPU always fp32
     freeze: Index = 0  # the stem and this many stages less one of the backbone keep their weights; 0: none
     fixed_norm: bool = False  # batch norm keeps its running statistics; gamma and beta still learn
-    resize: tuple[Count, Count] | None = None  # short side, and the most that the long side may have; pixels
+    resize: Resizing | None = None  # short side, and the most that the long side may have; pixels
+    crop: Crop | None = None  # of training images: a random window, before it is resized
+    group: bool = False  # batches are of landscapes alone, or of the other images alone
     flip: Fraction = 0.5  # how often an image is mirrored
     guides: Annotated[Guides, BeforeValidator(lambda x: {"who": x} if isinstance(x, str) else x)] = Guides()
 
     def measuring(self) -> Recipe:
         """The same, but for what makes no difference where nothing is trained."""
-        return Recipe(batch=self.batch, precision=self.precision, resize=self.resize)
+        return Recipe(batch=self.batch, precision=self.precision, resize=self.resize and self.resize.largest)
 
 
 class Stage(Spec):
@@ -97,6 +100,12 @@ class Stage(Spec):
     def _teacher_and_losses_go_together(self) -> Stage:
         if self.distill and self.teacher is None:
             raise ValueError("a stage without a teacher has no distillation losses")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_cut_is_resized(self) -> Stage:
+        if wrong := misfit(self.recipe.resize, self.recipe.crop):
+            raise ValueError(f"crop: {wrong}")
         return self
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -19,32 +20,42 @@ from trainers.loop import Stopped
 from trainers.store import Result, Store
 from trainers.worker import Entry, Order, work
 
+log = logging.getLogger(__name__)
 
-def run_here(order: Order, *, cpus: float, report: Callable[[Entry], None], stop: Callable[[], bool]) -> Result:
+
+def run_here(
+    order: Order,
+    *,
+    cpus: float,
+    report: Callable[[Entry], None],
+    stop: Callable[[], bool],
+    say: Callable[[str], None] = log.warning,
+) -> Result:
     """Train a stage in this process, by TorchTrainer's local mode: no other process has to load torch for it."""
 
     def loop() -> Result:
         torch.set_num_threads(max(1, int(cpus)))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return work(order, device=device, report=report, stop=stop)
+        return work(order, device=device, report=report, stop=stop, say=say)
 
     result: Result = TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0)).fit().return_value
     return result
 
 
 class Letters:
-    """Between a stage's workers and its trial: epochs one way, the wish to stop the other."""
+    """Between a stage's workers and its trial: epochs and what the user should know one way, the wish to stop the
+    other."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.news: list[Entry | str] = []
         self.stopping = False
         self.failure: str | None = None
 
-    def report(self, entry: Entry) -> None:
-        self.entries.append(entry)
+    def report(self, news: Entry | str) -> None:
+        self.news.append(news)
 
-    def take(self) -> list[Entry]:
-        taken, self.entries = self.entries, []
+    def take(self) -> list[Entry | str]:
+        taken, self.news = self.news, []
         return taken
 
     def stop(self) -> None:
@@ -124,8 +135,11 @@ def _worker(config: dict[str, Any]) -> None:
             return task
         return nn.parallel.DistributedDataParallel(task, device_ids=[device] if device.type == "cuda" else None)
 
+    def say(text: str) -> None:
+        ray.get(post.report.remote(text))
+
     try:
-        work(Order.model_validate_json(config["order"]), device=device, report=report, wrap=wrap)
+        work(Order.model_validate_json(config["order"]), device=device, report=report, wrap=wrap, say=say)
     except Stopped:
         return
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from trainers.store import Result, Store
 from trainers.task import Task
 from trainers.teaching import Lessons, Teaching, no_lesson
 
+log = logging.getLogger(__name__)
+
 Entry = dict[str, float]
 
 
@@ -31,6 +34,7 @@ class Order(Spec):
     store: str
     loader_workers: Index = 0
     evaluate_every: Count = 1  # epochs
+    bad_images: Index = 10
 
 
 def work(
@@ -40,11 +44,12 @@ def work(
     report: Callable[[Entry], None] = lambda entry: None,
     stop: Callable[[], bool] = lambda: False,
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
+    say: Callable[[str], None] = log.warning,
 ) -> Result:
     """Train a stage and store it; -> its result.
 
     `report` gets each epoch's entry once it can be resumed from, `stop` is asked between two steps, `wrap` makes the
-    task data-parallel. Everything that goes wrong is raised, and nothing finished is lost by it.
+    task data-parallel, `say` is told what the user should know. Everything that goes wrong is raised, and nothing finished is lost by it.
     """
     store, stage = Store(order.store), order.stage
     result = store.get(stage)
@@ -65,7 +70,7 @@ def work(
     ]
     losses = build.losses(stage.distill, student, guides)
     task = Task(student, losses.modules, losses.guides).to(device)
-    training = Training(task, stage.recipe, batches(order, data, student), device=device)
+    training = Training(task, stage.recipe, batches(order, data, student, say), device=device)
     lessons: Lessons = no_lesson
     if losses.modules:
         steps = training.batches.steps
@@ -118,7 +123,7 @@ def _stored(store: Store, stage: Stage) -> Result:
     return result
 
 
-def batches(order: Order, data: Any, student: Network) -> Batches:
+def batches(order: Order, data: Any, student: Network, say: Callable[[str], None] = log.warning) -> Batches:
     """The training batches of this worker."""
     recipe = order.stage.recipe
     return Batches(
@@ -127,11 +132,15 @@ def batches(order: Order, data: Any, student: Network) -> Batches:
         seed=order.stage.seed,
         flip=recipe.flip,
         resize=recipe.resize,
+        crop=recipe.crop,
+        group=recipe.group,
         divisor=build.divisor(student),
         rank=workers.rank(),
         world=workers.count(),
         loader_workers=order.loader_workers,
         masks=getattr(student, "needs_masks", False),
+        bad_images=order.bad_images,
+        say=say,
     )
 
 

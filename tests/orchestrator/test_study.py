@@ -253,6 +253,25 @@ REFUSED = [
     ("1e-3", "1e-3\n  fixed_norm: 1", "16: recipe.fixed_norm: ", "write true or false (got 1)"),
     ("1e-3", "1e-3\n  resize: [1, 2, 3]", "16: recipe.resize: ", "2 items"),
     ("1e-3", "1e-3\n  resize: [1, x]", "16: recipe.resize.1: ", "valid integer"),
+    ("1e-3", "1e-3\n  resize: 800", "16: recipe.resize: ", "write [short, long] as in [800, 1333]"),
+    ("1e-3", "1e-3\n  resize: [1333, 800]", "16: recipe.resize: ", "write the short side first"),
+    ("1e-3", "1e-3\n  resize: {short: 800}", "16: recipe.resize.long: ", "this key is missing"),
+    ("1e-3", "1e-3\n  resize: {shrt: 8, long: 9}", "16: recipe.resize.short: ", "this key is missing"),
+    ("1e-3", "1e-3\n  resize: {short: 8, long: 9, lng: 9}", "16: recipe.resize.lng: ", "did you mean long?"),
+    ("1e-3", "1e-3\n  resize: {short: x, long: 9}", "16: recipe.resize.short: ", "a range as in [480, 800], or {one"),
+    ("1e-3", "1e-3\n  resize: {short: [9, 8], long: 9}", "16: recipe.resize.short: ", "the smaller length first"),
+    ("1e-3", "1e-3\n  resize: {short: [8, 10], long: 9}", "16: recipe.resize: ", "10, would be longer than"),
+    ("1e-3", "1e-3\n  resize: {short: {one_of: []}, long: 9}", "16: recipe.resize.short.one_of: ", "at least one"),
+    ("1e-3", "1e-3\n  resize: {short: {oneof: [8]}, long: 9}", "16: recipe.resize.short.one_of: ", "mean one_of?"),
+    ("1e-3", "1e-3\n  crop: {short: 400}", "16: recipe.crop.size: ", "this key is missing"),
+    ("1e-3", "1e-3\n  crop: {short: 400, size: [401, 600]}", "16: recipe.crop: ", "401, is larger than the short side"),
+    ("1e-3", "1e-3\n  crop: {short: 400, size: [384, 600]}", "16: recipe.crop: ", "write resize: too"),
+    (
+        "recipe: {epochs: 3}",
+        "recipe: {crop: {short: 400, size: [384, 600]}, resize: [300, 399]}",
+        "11: models.small.recipe.crop: ",
+        "400, is longer than resize lets the long one be, 399",
+    ),
     ("1e-3", "1e-3\n  precision: fp64", "16: recipe.precision: ", "'fp32', 'bf16' or 'fp16'"),
     ("  - LD: {weight: 0.5}\n  - KD\n", "  LD: {weight: 0.5}\n", "16: distill: ", "write a list"),
     ("  - KD", "  - 5", "18: distill.1: ", "write a name"),
@@ -502,6 +521,20 @@ def test_a_set_may_start_what_the_study_leaves_to_defaults():
     study = read(SMALLEST, "recipe.epochs=1", "resources.gpus=1", "search.successive_halving.keep=0.25")
     assert study.recipe.epochs == 1 and study.resources.gpus == 1 and study.search.args["keep"] == 0.25
     assert read(SMALLEST, "models.a.recipe.schedule.Step.factor=0.5").models["a"].recipe.schedule.args["factor"] == 0.5
+
+
+def test_sets_reach_into_how_images_are_resized():
+    text = TEXT.replace("  lr:", "  resize: {short: 640, long: 1333}\n  lr:")
+    assert read(text, "recipe.resize.short=[480, 800]").recipe.resize.short == (480, 800)
+    assert read(text, "recipe.resize.long=1000").recipe.resize.long == 1000
+    fresh = read(TEXT, "recipe.resize.short=640", "recipe.resize.long=1000").recipe.resize
+    assert (fresh.short, fresh.long) == (640, 1000)
+    several = read(TEXT, "recipe.resize.short.one_of=[480, 640]", "recipe.resize.long=1000").recipe.resize
+    assert several.short.one_of == (480, 640)
+    crop = read(text, "recipe.crop.short=400", "recipe.crop.size=[300, 400]", "models.small.recipe.flip=0").models
+    assert all(one.recipe.crop.size == (300, 400) and one.recipe.resize.short == 640 for one in crop.values())
+    listed = TEXT.replace("  lr:", "  resize: [640, 1333]\n  lr:")
+    assert read(listed, "recipe.resize.0=480").recipe.resize.short == 480
 
 
 def test_sets_are_applied_in_order():

@@ -312,11 +312,20 @@ def changed() -> list[tuple[str, Stage]]:
         "freeze": 1,
         "fixed_norm": True,
         "resize": (80, 133),
+        "crop": {"short": 400, "size": (384, 600)},
+        "group": True,
         "flip": 0.4,
         "guides": {"who": "all"},
     }
     assert set(other) == set(Recipe.model_fields), "a new field of the recipe needs a line here"
-    cases |= {name: stage(recipe=Recipe(**{name: value})) for name, value in other.items()}
+    resize = Recipe(resize=(800, 1333)).resize  # what is cut has to be resized
+    cases |= {name: stage(recipe=Recipe(**{"resize": resize, name: value})) for name, value in other.items()}
+    cases["long side"] = stage(recipe=Recipe(resize=(800, 1334)))
+    cases["short side"] = stage(recipe=Recipe(resize=((800, 801), 1333)))
+    cases["one of two short sides"] = stage(recipe=Recipe(resize=({"one_of": [800, 801]}, 1333)))
+    cuts = {"short": 400, "size": (384, 600), "chance": 0.5}
+    for key, value in {"short": 500, "size": (383, 600), "chance": 0.4}.items():
+        cases[f"{key} of what is cut"] = stage(recipe=Recipe(resize=resize, crop=cuts | {key: value}))
     guides = {"keep": {"who": "all", "keep": 0.5}, "drop": {"who": "all", "drop": 1}}
     guides["balance"] = {"who": "all", "balance": False}
     cases |= {name: stage(recipe=Recipe(guides=value)) for name, value in guides.items()}
@@ -327,6 +336,7 @@ def changed() -> list[tuple[str, Stage]]:
 def test_every_field_that_changes_the_weights_changes_the_key() -> None:
     keys = {name: one.key for name, one in changed()}
     keys["nothing"] = stage().key
+    keys["nothing but the size"] = stage(recipe=Recipe(resize=(800, 1333))).key
     assert len(set(keys.values())) == len(keys)
 
 
@@ -387,6 +397,12 @@ calls = st.builds(
         max_size=3,
     ),
 )
+sides = st.integers(1, 2000)
+lengths = (
+    sides
+    | st.tuples(sides, sides).filter(lambda pair: pair[0] < pair[1])
+    | st.builds(lambda one_of: {"one_of": one_of}, st.lists(sides, min_size=1, max_size=3, unique=True))
+)
 recipes = st.builds(
     Recipe,
     epochs=st.integers(1, 500),
@@ -396,7 +412,8 @@ recipes = st.builds(
     clip=st.none() | st.floats(0.01, 100),
     ema=st.floats(0, 0.9999),
     precision=st.sampled_from(["fp32", "bf16", "fp16"]),
-    resize=st.none() | st.tuples(st.integers(1, 2000), st.integers(1, 2000)),
+    resize=st.none() | st.tuples(lengths, st.integers(2000, 3000)),
+    group=st.booleans(),
 )
 alone = st.builds(
     Stage,
@@ -487,13 +504,45 @@ def test_losses_without_a_teacher_are_refused() -> None:
         {"freeze": -1},
         {"resize": (0, 5)},
         {"resize": (5,)},
+        {"resize": (80, 79)},
+        {"resize": {"short": 80}},
+        {"resize": {"short": (80, 60), "long": 100}},
+        {"resize": {"short": (80, 101), "long": 100}},
+        {"resize": {"short": {"one_of": []}, "long": 100}},
+        {"resize": {"short": {"one_of": [80, 80]}, "long": 100}},
+        {"crop": {"short": 400, "size": (600, 384)}},
+        {"crop": {"short": 400, "size": (401, 600)}},
+        {"crop": {"short": {"one_of": [500, 400]}, "size": (450, 600)}},
+        {"crop": {"short": 400, "size": (384, 600), "chance": 0}},
+        {"crop": {"short": 400}},
         {"flip": 2},
         {"lrr": 1},
+        {"group": 2},
     ],
 )
 def test_a_recipe_refuses_what_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Recipe(**wrong)
+
+
+def test_a_resize_is_the_same_value_however_it_is_written() -> None:
+    assert Recipe(resize=(800, 1333)) == Recipe(resize={"short": 800, "long": 1333})
+    assert Recipe(resize=[[480, 800], 1333]) == Recipe(resize={"short": [480, 800], "long": 1333})
+
+
+def test_measuring_uses_the_largest_short_side_and_cuts_nothing() -> None:
+    crop = {"short": 400, "size": (384, 600)}
+    for short in (800, (480, 800), {"one_of": [800, 480]}):
+        recipe = Recipe(batch=8, resize=(short, 1333), crop=crop, group=True, flip=1.0)
+        assert recipe.measuring() == Recipe(batch=8, resize=(800, 1333))
+    assert Recipe(batch=8).measuring() == Recipe(batch=8)
+
+
+@pytest.mark.parametrize(("resize", "said"), [(None, "write resize: too"), ((300, 399), "400, is longer than")])
+def test_what_is_cut_is_resized_and_to_nothing_smaller(resize: tuple[int, int] | None, said: str) -> None:
+    recipe = Recipe(resize=resize, crop={"short": 400, "size": (384, 600)})
+    with pytest.raises(ValidationError, match=said):
+        stage(recipe=recipe)
 
 
 def test_canonical_json_knows_no_order_and_no_nan() -> None:

@@ -195,7 +195,7 @@ def decode(file: Path | BinaryIO, source: str, *, size: tuple[int, int]) -> Tens
         raise
     except Exception as error:  # fed with noise, decoders raise anything, from OSError to TypeError
         raise Invalid(f"cannot read the image {source}: {error}") from None
-    return torch.from_numpy(np.array(colours)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(colours)).permute(2, 0, 1)
 
 
 def size_of(file: Path | BinaryIO, source: str) -> tuple[int, int]:
