@@ -1,24 +1,27 @@
-"""COCO's average precision, by the reference implementation.
+"""COCO's average precision, and COCO's format of results.
 
-Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014, https://arxiv.org/abs/1405.0312
+Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014, https://arxiv.org/abs/1405.0312. The reference
+implementation is pycocotools, https://github.com/ppwwyyxx/cocoapi; the figures here are its figures, see the tests.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
-from pycocotools.cocoeval import COCOeval
+import numpy as np
 
 from trainers.data.split import Split
+from trainers.metrics.columns import by_label, found_in, objects_of, ranks
+from trainers.metrics.curves import at_recalls, envelope
+from trainers.metrics.greedy import FALSE, IGNORED, greedy
+from trainers.metrics.overlaps import pairs
 from trainers.outputs import Detections
 
 EDGES = (0.0, 32.0**2, 96.0**2, 1e10)  # square pixels at which small, medium and large begin and end
 SIZES = {"": (EDGES[0], EDGES[3]), "s": EDGES[0:2], "m": EDGES[1:3], "l": EDGES[2:4]}
 MOST = 100  # detections of one class that count in an image
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 
 class CocoAP:
@@ -27,35 +30,73 @@ class CocoAP:
     score = "AP"
     figures = ("AP", *(f"AP{name}" for name in SIZES if name), "AP50", "AP75")  # all that it may say
 
-    def __call__(self, split: Split, found: Mapping[int, Detections]) -> dict[str, float]:
-        return coco_ap(split, found)
+    def __call__(
+        self, split: Split, found: Mapping[int, Detections], *, per_class: bool = False
+    ) -> dict[str, float]:
+        return coco_ap(split, found, per_class=per_class)
+
+    def figures(self, split: Split) -> list[str]:
+        """What it can say of a split."""
+        return named(sizes_in(split))
 
 
-def coco_ap(split: Split, found: Mapping[int, Detections]) -> dict[str, float]:
+def coco_ap(split: Split, found: Mapping[int, Detections], *, per_class: bool = False) -> dict[str, float]:
     """AP over overlaps of .5 to .95, AP50 and AP75; APs, APm, APl below 32^2 pixels, between, and from 96^2.
 
-    found: detections by image id, boxes in pixels of the original images; an image without an entry has none.
-    A figure for objects of which there are none is left out.
+    found: detections by image id, boxes in pixels of the original images; an image without an entry has none. Crowds
+    and what is to be ignored may be found, or not, any number of times. With per_class also AP/person and AP50/person,
+    by the names of the classes. A figure for objects of which there are none is left out.
     """
-    objects, detections = _objects(split), to_coco(split, found)
-    for number, row in enumerate(detections, start=1):
-        row |= {"id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
-    areas = split.rows.area[~(split.rows.crowd | split.rows.ignore)]
-    sizes = {name: ends for name, ends in SIZES.items() if ((ends[0] <= areas) & (areas <= ends[1])).any()}
-    evaluation = COCOeval(_as_coco(split, objects), _as_coco(split, detections), "bbox")
-    # What cannot change a figure is not looked at: empty images, sizes of no object, fewer detections.
-    evaluation.params.imgIds = sorted({row["image_id"] for row in (*objects, *detections)})
-    evaluation.params.areaRng = list(sizes.values())
-    evaluation.params.maxDets = [MOST]
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.evaluate()
-        evaluation.accumulate()
-    # (overlaps, recalls, K, sizes), and -1 for a class that has no object of a size
-    precision = evaluation.eval["precision"][..., 0]
-    figures = {f"AP{name}": precision[..., index] for index, name in enumerate(sizes)}
+    sizes = sizes_in(split)
+    precision = precisions(split, found, list(sizes.values()))
+    figures = {f"AP{name}": precision[index] for index, name in enumerate(sizes)}
     if "AP" in figures:
-        figures |= {"AP50": figures["AP"][0], "AP75": figures["AP"][5]}
-    return {name: float(part[part > -1].mean()) for name, part in figures.items()}
+        figures |= {"AP50": figures["AP"][:, 0], "AP75": figures["AP"][:, 5]}
+        if per_class:
+            figures |= {f"AP/{name}": figures["AP"][k] for k, name in enumerate(split.classes)}
+            figures |= {f"AP50/{name}": figures["AP50"][k] for k, name in enumerate(split.classes)}
+    return {name: float(part[part > -1].mean()) for name, part in figures.items() if (part > -1).any()}
+
+
+def sizes_in(split: Split) -> dict[str, tuple[float, ...]]:
+    """The sizes of which there are objects to be found."""
+    areas = split.rows.area[~(split.rows.crowd | split.rows.ignore)]
+    return {name: ends for name, ends in SIZES.items() if ((ends[0] <= areas) & (areas <= ends[1])).any()}
+
+
+def named(sizes: Mapping[str, Any]) -> list[str]:
+    return [f"AP{name}" for name in sizes] + (["AP50", "AP75"] if "" in sizes else [])
+
+
+def precisions(split: Split, found: Mapping[int, Detections], sizes: list[tuple[float, ...]]) -> np.ndarray:
+    """Of S sizes, K classes and ten overlaps the precision at 101 recalls. -> (S, K, 10, 101), -1 without objects."""
+    columns, objects, area = found_in(split, found), objects_of(split), split.rows.area
+    columns = columns.take(ranks(columns.group) < MOST)
+    near = pairs(
+        columns.group,
+        columns.box,
+        objects.group,
+        objects.box,
+        least=float(THRESHOLDS[0]),
+        region=objects.ignored,
+    )
+    outside = np.array([(area < low) | (area > high) for low, high in sizes]).reshape(len(sizes), -1)
+    ignored = outside | objects.ignored
+    outcome = greedy(near, columns.group, thresholds=THRESHOLDS, ignored=ignored, again=objects.ignored)
+    own = columns.box[:, 2] * columns.box[:, 3]
+    for setting, (low, high) in enumerate(sizes):
+        strange = (own < low) | (own > high)
+        outcome[setting][:, strange] = np.where(
+            outcome[setting][:, strange] == FALSE, IGNORED, outcome[setting][:, strange]
+        )
+    made = np.full((len(sizes), len(split.classes), len(THRESHOLDS), 101), -1.0)
+    for label, best in enumerate(by_label(columns, len(split.classes))):
+        totals = (~ignored[:, objects.label == label]).sum(1)
+        for setting in np.flatnonzero(totals):
+            for threshold in range(len(THRESHOLDS)):
+                highest = envelope(outcome[setting, threshold, best])
+                made[setting, label, threshold] = at_recalls(highest, int(totals[setting]))
+    return made
 
 
 def to_coco(split: Split, found: Mapping[int, Detections]) -> list[dict[str, Any]]:
@@ -69,27 +110,3 @@ def to_coco(split: Split, found: Mapping[int, Detections]) -> list[dict[str, Any
                 bbox = [x1, y1, x2 - x1, y2 - y1]
                 rows.append({"image_id": image, "category_id": split.categories[label], "bbox": bbox, "score": score})
     return rows
-
-
-def _objects(split: Split) -> list[dict[str, Any]]:
-    """What should be found. Numbered from 1: COCOeval takes an annotation 0 for no match.
-
-    What is to be ignored is a crowd to it: found or not, and how often, makes no difference.
-    """
-    rows = split.rows
-    columns = (rows.image, rows.category, rows.bbox, rows.area, rows.crowd | rows.ignore)
-    image, category, bbox, area, crowd = (column.tolist() for column in columns)
-    return [
-        {"id": n, "image_id": split.ids[i], "category_id": c, "bbox": b, "area": a, "iscrowd": int(g)}
-        for n, (i, c, b, a, g) in enumerate(zip(image, category, bbox, area, crowd, strict=True), start=1)
-    ]
-
-
-def _as_coco(split: Split, rows: list[dict[str, Any]]) -> SimpleNamespace:
-    """What COCOeval asks of pycocotools' COCO object, without a file and without indices never used."""
-    return SimpleNamespace(
-        getImgIds=lambda: split.ids,
-        getCatIds=lambda: split.categories,
-        getAnnIds=lambda **_: rows,
-        loadAnns=lambda same: same,
-    )
