@@ -31,11 +31,11 @@ def check_paths(expected: Expected, lattice: Lattice) -> None:
 
 
 def check_figures(expected: Expected, known: Collection[str]) -> None:
-    """Raise `Invalid`, at (path, figure), for a figure that the metric never says. `known`: all that it may say."""
+    """Raise `Invalid`, at (path, figure), for a figure that is not one of those that the metric can say."""
     for path, figures in expected.items():
         for figure in figures:
             if figure not in known:
-                raise Invalid(f"the metric has no such figure: {alternatives(figure, known)}", (path, figure))
+                raise Invalid(f"the metric says no such figure here: {alternatives(figure, known)}", (path, figure))
 
 
 def compared(expected: Expected, lattice: Lattice, board: Board, seeds: Sequence[int]) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ def test_a_plan_shows_what_was_published_and_that_nothing_is_measured(tmp_path: 
     assert all(row["measured"] is row["difference"] is None for row in made["expected"])
     assert json.loads(json.dumps(made))["source"] == "the paper"
     lines = planning.text(made).splitlines()
-    assert ["big > wee".split(), "AP50"] == [lines[-6].split()[:3], lines[-6].split()[3]]
+    assert [lines[-6].split()[:3], lines[-6].split()[3]] == [["big", ">", "wee"], "AP50"]
     assert "in per cent; published: the paper" in planning.text(made)
 
 
@@ -63,7 +63,10 @@ def test_a_plan_shows_what_was_published_and_that_nothing_is_measured(tmp_path: 
         ("expected: {wee: {AP: 365}}\n", "less than or equal to 100"),
         ("expected: {wee: {AP: high}}\n", "tiny.yaml:9: expected.wee.AP:"),
         ("expected: {wee: 36.5}\n", "tiny.yaml:9: expected.wee:"),
-        ("expected: {wee: {MR: 9.5}}\n", "tiny.yaml:9: expected.wee.MR: the metric has no such figure: MR is not one of"),
+        (
+            "expected: {wee: {MR: 9.5}}\n",
+            "tiny.yaml:9: expected.wee.MR: the metric says no such figure here: MR is not",
+        ),
         ("source: [paper]\n", "tiny.yaml:9: source:"),
     ],
 )

@@ -28,11 +28,8 @@ class CocoAP:
     """COCO's AP: `AP` is to be maximised."""
 
     score = "AP"
-    figures = ("AP", *(f"AP{name}" for name in SIZES if name), "AP50", "AP75")  # all that it may say
 
-    def __call__(
-        self, split: Split, found: Mapping[int, Detections], *, per_class: bool = False
-    ) -> dict[str, float]:
+    def __call__(self, split: Split, found: Mapping[int, Detections], *, per_class: bool = False) -> dict[str, float]:
         return coco_ap(split, found, per_class=per_class)
 
     def figures(self, split: Split) -> list[str]:
@@ -80,22 +77,19 @@ def precisions(split: Split, found: Mapping[int, Detections], sizes: list[tuple[
         least=float(THRESHOLDS[0]),
         region=objects.ignored,
     )
-    outside = np.array([(area < low) | (area > high) for low, high in sizes]).reshape(len(sizes), -1)
+    outside = np.array([(area < low) | (area > high) for low, high in sizes], dtype=bool).reshape(len(sizes), len(area))
     ignored = outside | objects.ignored
     outcome = greedy(near, columns.group, thresholds=THRESHOLDS, ignored=ignored, again=objects.ignored)
     own = columns.box[:, 2] * columns.box[:, 3]
     for setting, (low, high) in enumerate(sizes):
-        strange = (own < low) | (own > high)
-        outcome[setting][:, strange] = np.where(
-            outcome[setting][:, strange] == FALSE, IGNORED, outcome[setting][:, strange]
-        )
+        outcome[setting][(outcome[setting] == FALSE) & ((own < low) | (own > high))] = IGNORED
     made = np.full((len(sizes), len(split.classes), len(THRESHOLDS), 101), -1.0)
     for label, best in enumerate(by_label(columns, len(split.classes))):
         totals = (~ignored[:, objects.label == label]).sum(1)
-        for setting in np.flatnonzero(totals):
-            for threshold in range(len(THRESHOLDS)):
+        for setting, threshold in np.ndindex(made.shape[0], made.shape[2]):
+            if total := int(totals[setting]):
                 highest = envelope(outcome[setting, threshold, best])
-                made[setting, label, threshold] = at_recalls(highest, int(totals[setting]))
+                made[setting, label, threshold] = at_recalls(highest, total)
     return made
 
 
