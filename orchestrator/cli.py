@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -154,3 +155,23 @@ def digits(folder: File, **knobs: int) -> None:
     write(made, folder)
     click.echo(f"{len(made.train)} training and {len(made.val)} validation images in {folder}")
     click.echo(f"use it with  data: {{COCO: {{root: {folder}}}}}")
+
+
+@data.command()
+@click.argument("target", metavar="DIR", type=click.Path(path_type=File, exists=True))
+@click.option("--train", help="The annotations of the training images, from DIR.")
+@click.option("--val", help="The annotations of the validation images, from DIR.")
+@click.option("--train-images", help="The folder of the training images, from DIR.")
+@click.option("--val-images", help="The folder of the validation images, from DIR.")
+@click.option("--images", type=click.Path(path_type=File), help="The folder of images, if DIR is one annotation file.")
+@click.option("--fix", type=click.Path(path_type=File), metavar="OUT", help="Write a clean copy of the annotations.")
+@click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Processes that read images.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(target: File, images: File | None, fix: File | None, jobs: int, as_json: bool, **knobs: str | None) -> None:
+    """Read all of a COCO folder once, and say what is wrong with it. Exit code 3 if anything is."""
+    from orchestrator import checked, datacheck
+
+    given = {key: value for key, value in knobs.items() if value is not None}
+    report = datacheck.check(target, knobs=given, images=images, fix=fix, jobs=jobs)
+    click.echo(json.dumps(checked.as_json(report), indent=1) if as_json else checked.text(report))
+    sys.exit(report.code)

@@ -29,11 +29,11 @@ DOORS = {
     "mlflow": {"orchestrator/connection.py", "orchestrator/registry.py", "orchestrator/served.py"},
     "yaml": {"orchestrator/yamlfile.py"},
     "click": {"orchestrator/cli.py", "orchestrator/session.py"},
-    "rich": {"orchestrator/live_table.py", "orchestrator/progress.py"},
+    "rich": {"orchestrator/datacheck.py", "orchestrator/live_table.py", "orchestrator/progress.py"},
     "jinja2": {"orchestrator/report.py"},
     "torch": {"trainers", "orchestrator/trial.py", "orchestrator/served.py"},
     "torchvision": {"trainers"},
-    "pycocotools": {"trainers/data/masks.py", "trainers/metrics/coco.py"},
+    "pycocotools": {"trainers/data/masks.py"},
     "safetensors": {"trainers/store.py", "trainers/weights.py", "orchestrator/served.py"},
     "pickle": {"trainers/store.py", "trainers/weights.py"},  # the name of an error: nothing is unpickled
 }
@@ -69,6 +69,13 @@ ENTRANCES = {
         "trainers.schedules",
     },
     "orchestrator/cli.py": {"trainers.data", "trainers.data.digits"},
+    "orchestrator/checked.py": {"trainers.data.inspection", "trainers.data.rules"},
+    "orchestrator/datacheck.py": {
+        "trainers.data",
+        "trainers.data.inspection",
+        "trainers.data.mend",
+        "trainers.data.rules",
+    },
     "orchestrator/served.py": {
         "trainers.build",
         "trainers.data.coco",
@@ -85,7 +92,7 @@ PARTS = {
     "detectors": {"call", "fpn", "norm", "outputs", "workers"},
     "distill": {"call", "outputs", "workers"},
     "data": {"augment", "call", "outputs", "spec"},
-    "metrics": {"data.split", "outputs"},
+    "metrics": {"call", "data.split", "outputs"},
 }
 
 VAGUE = {"utils", "util", "common", "misc", "helpers", "helper", "base", "tools", "manager", "core", "hooks"}

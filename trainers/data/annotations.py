@@ -53,9 +53,9 @@ def check(coco: object, source: str) -> None:
     """
     rows = tables(coco, source)
     # Annotations refer to the other two, so they are looked at only when those are right.
-    first = [*rules.categories(rows["categories"]), *rules.images(rows["images"])]
+    first = [*rules.wrong_categories(rows["categories"]), *rules.wrong_images(rows["images"])]
     refuse((problem.message for problem in first), source)
-    refuse((problem.message for problem in rules.annotations(rows)), source)
+    refuse((problem.message for problem in rules.wrong_annotations(rows)), source)
 
 
 def tables(coco: object, source: str) -> dict[str, list[dict[str, Any]]]:

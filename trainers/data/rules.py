@@ -35,7 +35,12 @@ class Problem(NamedTuple):
     message: str  # names the row
 
 
-def categories(rows: list[Row]) -> Iterator[Problem]:
+def about(what: str, row: Row, kind: str, text: str) -> Problem:
+    """A problem of one row: what it is, an image, an annotation or a category, and what is to be said of it."""
+    return Problem(kind, row.get("id"), f"{what} {shown(row.get('id'))}: {text}")
+
+
+def wrong_categories(rows: list[Row]) -> Iterator[Problem]:
     """What is wrong with the categories, each alone and together."""
     yield from _identities(rows, "category")
     for row in rows:
@@ -45,30 +50,39 @@ def categories(rows: list[Row]) -> Iterator[Problem]:
         yield Problem("duplicate category name", None, f"category name {shown(name)} is there {n} times")
 
 
-def images(rows: list[Row]) -> Iterator[Problem]:
+def wrong_images(rows: list[Row]) -> Iterator[Problem]:
     """What is wrong with the list of images. Their files are not looked at."""
     yield from _identities(rows, "image")
     for row in rows:
         for kind, text in image_flaws(row):
-            yield Problem(kind, row.get("id"), f"image {shown(row.get('id'))}: {text}")
+            yield about("image", row, kind, text)
     for name, n in repeated(row.get("file_name") for row in rows):
         yield Problem("duplicate file name", None, f"file_name {shown(name)} is there {n} times")
 
 
-def annotations(coco: Mapping[str, list[Row]]) -> Iterator[Problem]:
-    """What is wrong with the annotations; those without area come last, and only if they are many."""
-    rows, flat = coco["annotations"], []
+def wrong_annotations(coco: Mapping[str, list[Row]]) -> Iterator[Problem]:
+    """What is wrong with the annotations; boxes without area come last, and only if they are many."""
+    rows, flat = coco["annotations"], 0
     yield from _identities(rows, "annotation")
     sizes, known = sizes_of(coco["images"]), {row["id"] for row in coco["categories"] if identity(row)}
     for row in rows:
         for kind, text in annotation_flaws(row, sizes, known):
-            problem = Problem(kind, row.get("id"), f"annotation {shown(row.get('id'))}: {text}")
             if kind == FLAT:
-                flat.append(problem)
+                flat += 1
             else:
-                yield problem
-    if too_many(len(flat), len(rows)):
-        yield from flat
+                yield about("annotation", row, kind, text)
+    if too_many(flat, len(rows)):
+        yield from flat_boxes(coco)
+
+
+def flat_boxes(coco: Mapping[str, list[Row]]) -> Iterator[Problem]:
+    """The boxes without area, which are left out of training."""
+    sizes = sizes_of(coco["images"])
+    for row in coco["annotations"]:
+        size = sizes.get(row["image_id"]) if type(row.get("image_id")) is int else None
+        for kind, text in _box_flaws(row, size):
+            if kind == FLAT:
+                yield about("annotation", row, kind, text)
 
 
 def too_many(flat: int, rows: int) -> bool:
@@ -122,7 +136,8 @@ def annotation_flaws(row: Row, sizes: Mapping[int, Size | None], known: Collecti
 
 
 def _box_flaws(row: Row, size: Size | None) -> Iterator[Flaw]:
-    bbox, image = row.get("bbox"), row.get("image_id")
+    bbox: Any = row.get("bbox")
+    image = row.get("image_id")
     if not four(bbox):
         yield "bbox", f"bbox {shown(bbox)} is not [x, y, width, height] with four finite numbers"
     elif bbox[2] < 0 or bbox[3] < 0:

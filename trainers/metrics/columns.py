@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -72,4 +73,4 @@ def by_label(found: Found, classes: int) -> list[np.ndarray]:
     """Of each class where its detections are, the best of all images first; equal ones by image id."""
     order = np.lexsort((-found.score, found.label))
     ends = np.searchsorted(found.label[order], np.arange(classes + 1))
-    return [order[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    return [order[start:end] for start, end in pairwise(ends)]

@@ -6,6 +6,8 @@ class chooses, then the second of every one, so the loop is as long as there are
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from trainers.metrics.columns import ranks
@@ -32,7 +34,7 @@ def greedy(
     order = np.argsort(turn, kind="stable")
     near, turn = Pairs(*(column[order] for column in near)), turn[order]
     ends = np.searchsorted(turn, np.arange(turn[-1] + 2)) if len(turn) else np.zeros(1, dtype=np.int64)
-    for begin, end in zip(ends[:-1], ends[1:], strict=True):
+    for begin, end in pairwise(ends):
         found, objects, overlap = (column[begin:end] for column in near)
         first = np.flatnonzero(np.diff(found, prepend=-1))
         free = (overlap >= thresholds[:, None]) & (~taken[:, :, objects] | again[objects])  # (S, T, pairs)

@@ -1,50 +1,26 @@
 """AP agrees with worked examples and with pycocotools fed through its files."""
 
 import json
+import math
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
 from pycocotools import coco as files
 from pycocotools.cocoeval import COCOeval
 
+from tests.trainers.metrics.scenes import Scene, ant, bee, detections, everything, moved, scenes, split_of
 from trainers.data import Digits
-from trainers.data.split import Split, classes_of
+from trainers.data.split import Split
+from trainers.metrics import CocoAP
 from trainers.metrics.coco import coco_ap, to_coco
 from trainers.outputs import Detections
 
 
-def split_of(rows: list[dict[str, Any]], images: int = 2) -> Split:
-    """Images 10, 11, ... of 200 x 200 pixels; categories 3 and 8, of which 8 comes first in the file."""
-    table = [{"id": n, "iscrowd": 0, **row} for n, row in enumerate(rows, start=1)]
-    for row in table:
-        row.setdefault("area", row["bbox"][2] * row["bbox"][3])
-    pictures = [{"id": 10 + i, "file_name": f"{i}.png", "width": 200, "height": 200} for i in range(images)]
-    categories = [{"id": 8, "name": "bee"}, {"id": 3, "name": "ant"}]
-    coco = {"images": pictures, "annotations": table, "categories": categories}
-    return Split(coco, classes_of(coco), lambda index: torch.zeros(3, 200, 200, dtype=torch.uint8))
-
-
-def ant(image: int, *bbox: float, **more: Any) -> dict[str, Any]:
-    return {"image_id": image, "category_id": 3, "bbox": list(bbox), **more}
-
-
-def detections(*rows: tuple[float, float, float, float, float, int]) -> Detections:
-    """(x1, y1, x2, y2, score, label), best first."""
-    table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
-    return Detections(table[:, :4], table[:, 4], table[:, 5].long())
-
-
-def everything(split: Split) -> dict[int, Detections]:
-    return {
-        identity: Detections(split.boxes(index), torch.ones(len(split.labels(index))), split.labels(index))
-        for index, identity in enumerate(split.ids)
-    }
-
-
 def test_finding_everything_is_one() -> None:
-    split = split_of([ant(10, 0, 0, 10, 10), ant(11, 5, 5, 50, 50), {**ant(11, 0, 0, 100, 100), "category_id": 8}])
+    split = split_of([ant(10, 0, 0, 10, 10), ant(11, 5, 5, 50, 50), bee(11, 0, 0, 100, 100)])
     want = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), 1.0)
     assert coco_ap(split, everything(split)) == pytest.approx(want)
 
@@ -152,3 +128,79 @@ def test_the_demo_set_too(tmp_path: Path) -> None:
     split = Digits(train=1, val=40).val
     found = guesses(split, 0)
     assert coco_ap(split, found) == pytest.approx(through_files(split, found, tmp_path), abs=1e-9)
+
+
+def by_pycocotools(split: Split, found: dict[int, Detections]) -> tuple[dict[str, float], np.ndarray]:
+    """Its six figures and its whole table of precisions; annotations in the order of ours, which decides between
+    objects that a detection overlaps alike."""
+    truth = files.COCO()
+    rows, order = split._sorted
+    table = [dict(split.coco["annotations"][place], id=n) for n, place in enumerate(order.tolist(), start=1)]
+    for row, ignored in zip(table, rows.crowd | rows.ignore, strict=True):
+        row["iscrowd"] = int(ignored)
+    truth.dataset = {**split.coco, "annotations": table}
+    truth.createIndex()
+    results = to_coco(split, found)
+    judged = files.COCO()
+    judged.dataset = {**split.coco, "annotations": []}
+    if results:
+        judged = truth.loadRes(results)
+    judged.createIndex()
+    evaluation = COCOeval(truth, judged, "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    names = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+    figures = {name: value for name, value in zip(names, evaluation.stats, strict=False) if value > -1}
+    return figures, evaluation.eval["precision"]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(scene=scenes())
+def test_figures_of_random_scenes_are_those_of_pycocotools_class_by_class(scene: Scene) -> None:
+    figures = CocoAP()(scene.split, scene.found, per_class=True)
+    judged, precision = by_pycocotools(scene.split, scene.found)
+    assert {name: value for name, value in figures.items() if "/" not in name} == pytest.approx(judged, abs=1e-9)
+    for label, name in enumerate(scene.split.classes):
+        own = precision[:, :, label, 0, 2]
+        assert (f"AP/{name}" in figures) == (own > -1).any()
+        if f"AP/{name}" in figures:
+            assert figures[f"AP/{name}"] == pytest.approx(own.mean(), abs=1e-9)
+            assert figures[f"AP50/{name}"] == pytest.approx(own[0].mean(), abs=1e-9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(scene=scenes())
+def test_the_order_of_the_images_makes_no_difference(scene: Scene) -> None:
+    assert coco_ap(moved(scene.split), scene.found) == coco_ap(scene.split, scene.found)
+
+
+def test_more_than_a_hundred_of_a_class_do_not_count() -> None:
+    split = split_of([ant(10, 0, 0, 10, 10)])
+    rest = [(100.0, 100.0, 120.0, 120.0, 0.9, 0)] * 99
+    last = (0.0, 0.0, 10.0, 10.0, 0.1, 0)
+    assert coco_ap(split, {10: detections(*rest, last)})["AP"] == pytest.approx(1 / 100)
+    assert coco_ap(split, {10: detections(*rest, rest[0], last)})["AP"] == 0
+    assert coco_ap(split, {10: detections(*rest, (*rest[0][:5], 1), last)})["AP"] == pytest.approx(1 / 100)
+
+
+def test_a_class_without_objects_has_no_ap_of_its_own_and_does_not_lower_the_mean() -> None:
+    split = split_of([ant(10, 0, 0, 10, 10), bee(10, 0, 0, 10, 10, iscrowd=1)])
+    figures = CocoAP()(split, {10: detections((0, 0, 10, 10, 0.9, 0), (50, 50, 60, 60, 0.9, 1))}, per_class=True)
+    assert figures["AP"] == figures["AP/ant"] == figures["AP50/ant"] == 1 and "AP/bee" not in figures
+
+
+def test_without_anything_to_find_nothing_is_said() -> None:
+    for split in (split_of([]), split_of([ant(10, 0, 0, 10, 10, ignore=1)])):
+        for found in ({}, {10: detections((0, 0, 10, 10, 0.9, 0))}):
+            assert coco_ap(split, found) == {} and CocoAP().figures(split) == []
+
+
+def test_it_names_what_it_can_say() -> None:
+    split = split_of([ant(10, 0, 0, 10, 10), bee(10, 0, 0, 100, 100)])
+    assert sorted(CocoAP().figures(split)) == sorted(coco_ap(split, {})) == ["AP", "AP50", "AP75", "APl", "APs"]
+
+
+def test_figures_are_plain_numbers() -> None:
+    split = split_of([ant(10, 0, 0, 10, 10)])
+    assert all(type(value) is float and math.isfinite(value) for value in coco_ap(split, everything(split)).values())
