@@ -49,7 +49,8 @@ def work(
     """Train a stage and store it; -> its result.
 
     `report` gets each epoch's entry once it can be resumed from, `stop` is asked between two steps, `wrap` makes the
-    task data-parallel, `say` is told what the user should know. Everything that goes wrong is raised, and nothing finished is lost by it.
+    task data-parallel, `say` is told what the user should know. Everything that goes wrong is
+    raised, and nothing finished is lost by it.
     """
     store, stage = Store(order.store), order.stage
     result = store.get(stage)

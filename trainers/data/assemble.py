@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from trainers.call import Invalid
+from trainers.data.canvases import Canvases
 from trainers.data.geometry import seen
 from trainers.data.sampling import Sample
 from trainers.data.split import Split
-from trainers.data.views import Chance, Look, Size, View, canvas
+from trainers.data.views import Chance, Look, Size, canvas
 from trainers.outputs import Truth
 
 COLOUR = (0.485, 0.456, 0.406)  # ImageNet's mean, which normalisation turns into 0; for the padding
-
-Batch = tuple[Tensor, Truth]  # images (B, 3, H, W) float32 of 0..1, and what is in them
 
 
 class Bad(NamedTuple):
@@ -25,6 +27,30 @@ class Bad(NamedTuple):
 
     reason: str
     instead: int
+
+
+class Part(NamedTuple):
+    """One worker's part of a batch as it comes from another process: bytes, and few tensors, which are a file each."""
+
+    pixels: Tensor  # (B, 3, H, W) uint8, anything in the padding
+    boxes: list[np.ndarray]
+    labels: list[np.ndarray]
+    sizes: list[Size]
+    ids: list[int]
+    scales: list[tuple[float, float]]
+    masks: list[Tensor]  # empty if nobody wants them
+    bad: dict[int, Bad]  # by id
+
+    def batch(self, canvases: Canvases) -> tuple[Tensor, Truth]:
+        """Images (B, 3, H, W) float32 of 0..1, with the padding's colour at the right and at the bottom, and truth."""
+        images = canvases.empty(tuple(self.pixels.shape))
+        images.copy_(self.pixels).div_(255)  # in two passes over all: dividing bytes takes twice as long
+        for place, (height, width) in zip(images, self.sizes, strict=True):
+            for channel, colour in zip(place, COLOUR, strict=True):
+                channel[height:] = colour
+                channel[:height, width:] = colour
+        boxes, labels = ([torch.from_numpy(x) for x in column] for column in (self.boxes, self.labels))
+        return images, Truth(boxes, labels, self.sizes, self.ids, self.scales, self.masks or None)
 
 
 class Desk(NamedTuple):
@@ -39,8 +65,8 @@ class Desk(NamedTuple):
     spare: int | None  # how many images may be bad; None: a bad one is raised as what it is
     shared: bool = False  # in memory that another process can take over without copying it
 
-    def assemble(self, sample: Sample) -> tuple[Tensor, Truth, dict[int, Bad]]:
-        """This worker's part of a batch, padded at the right and at the bottom, and its bad images by id.
+    def assemble(self, sample: Sample) -> Part:
+        """This worker's part of a batch.
 
         The canvas is that of the whole batch. A bad image is replaced by the next of the split that fits on it, so
         what replaces it does not depend on who does it. Raises `Invalid` if there are more bad ones than spare.
@@ -51,25 +77,21 @@ class Desk(NamedTuple):
         ]
         room = canvas([view.size for view in whole], self.divisor)
         mine = slice(self.rank, None, self.world)
-        images = _empty((len(whole[mine]), 3, *room), shared=self.shared)
-        drawn: list[Tensor] = []
-        truth = Truth(boxes=[], labels=[], sizes=[], ids=[], scales=[], masks=drawn if self.masks else None)
-        bad: dict[int, Bad] = {}
-        for place, index, chance in zip(images, sample.images[mine], sample.chances[mine], strict=True):
-            index, image = self._read(index, chance, room, bad)
+        part = Part(_pixels(len(whole[mine]), room, shared=self.shared), [], [], [], [], [], [], {})
+        for place, index, chance in zip(part.pixels, sample.images[mine], sample.chances[mine], strict=True):
+            index, image = self._read(index, chance, room, part.bad)
             view = self.look.at(sizes[index], chance)
             masks = self.split.masks(index) if self.masks else None
             image, boxes, masks, kept = seen(view, image, self.split.boxes(index), masks)
-            _lay(image, place)
-            truth.boxes.append(boxes)
-            truth.labels.append(self.split.labels(index)[kept])
-            truth.sizes.append(view.size)
-            truth.ids.append(self.split.ids[index])
-            truth.scales.append(view.scale(sizes[index]))
+            place[:, : view.size[0], : view.size[1]] = image
+            part.boxes.append(boxes.numpy())
+            part.labels.append(self.split.labels(index)[kept].numpy())
+            part.sizes.append(view.size)
+            part.ids.append(self.split.ids[index])
+            part.scales.append(view.scale(sizes[index]))
             if masks is not None:
-                right, bottom = room[1] - view.size[1], room[0] - view.size[0]
-                drawn.append(torch.nn.functional.pad(masks, (0, right, 0, bottom)))
-        return images, truth, bad
+                part.masks.append(F.pad(masks, (0, room[1] - view.size[1], 0, room[0] - view.size[0])))
+        return part
 
     def _read(self, index: int, chance: Chance, room: Size, bad: dict[int, Bad]) -> tuple[int, Tensor]:
         """The image, or the next one that fits in the room and can be read; and where it is. Notes what cannot."""
@@ -107,20 +129,11 @@ def too_many(reasons: dict[int, str], spare: int) -> Invalid:
     )
 
 
-def _empty(shape: tuple[int, ...], *, shared: bool) -> Tensor:
-    """A tensor of anything."""
+def _pixels(count: int, room: Size, *, shared: bool) -> Tensor:
+    """(B, 3, H, W) uint8 of anything."""
+    shape = (count, 3, *room)
     if not shared:
-        return torch.empty(shape)
-    count = torch.Size(shape).numel()
+        return torch.empty(shape, dtype=torch.uint8)
     # As torch's own loader makes its batches: a tensor that is moved to shared memory later is written twice.
-    storage = torch.UntypedStorage._new_shared(count * torch.float32.itemsize)
-    return torch.empty(0).set_(storage).view(shape)
-
-
-def _lay(image: Tensor, place: Tensor) -> None:
-    """Put (3, h, w) uint8 into the upper left of (3, H, W) float32, as 0..1, and the padding's colour around it."""
-    height, width = image.shape[1:]
-    torch.div(image, 255, out=place[:, :height, :width])
-    for channel, colour in zip(place, COLOUR, strict=True):
-        channel[height:] = colour
-        channel[:height, width:] = colour
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

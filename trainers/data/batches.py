@@ -7,13 +7,14 @@ n workers together see what one would see.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from trainers.augment import Crop, Resize
 from trainers.call import Invalid
+from trainers.data.canvases import Canvases
 from trainers.data.processes import ahead
 from trainers.data.sampling import Sample, groups, samples, steps
 from trainers.data.split import Split
@@ -87,9 +88,9 @@ class Batches:
             spare=self.bad_images,
             loader_workers=self.loader_workers,
         )
-        for images, truth, bad in loaded:
+        for batch, bad in loaded:
             self._note(bad)
-            yield images, truth
+            yield batch
 
     def _note(self, bad: dict[int, Bad]) -> None:
         """Count bad images where all their batches come by in order, so that the number of processes tells nothing."""
@@ -130,7 +131,7 @@ def in_order(
         spare=None,
         loader_workers=loader_workers,
     )
-    return ((images, truth) for images, truth, _ in loaded)
+    return (batch for batch, _ in loaded)
 
 
 def _load(
@@ -144,10 +145,12 @@ def _load(
     masks: bool,
     spare: int | None,
     loader_workers: int,
-) -> Iterable[tuple[Tensor, Truth, dict[int, Bad]]]:
-    """The batches of this plan, made here or ahead by so many processes."""
+) -> Iterator[tuple[Batch, dict[int, Bad]]]:
+    """The batches of this plan, made here or ahead by so many processes, and the bad images of each."""
     # It brings torchvision, for which a plan of a study need not wait; and none of the processes has to load it again.
     from trainers.data.assemble import Desk
 
     desk = Desk(split, look, divisor, rank, world, masks, spare, shared=loader_workers > 0)
-    return ahead(desk.assemble, plan, processes=loader_workers) if loader_workers else map(desk.assemble, plan)
+    parts = ahead(desk.assemble, plan, processes=loader_workers) if loader_workers else map(desk.assemble, plan)
+    canvases = Canvases()
+    return ((part.batch(canvases), part.bad) for part in parts)

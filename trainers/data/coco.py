@@ -187,7 +187,8 @@ def read_image(path: Path, *, size: tuple[int, int]) -> Tensor:
 def decode(file: Path | BinaryIO, source: str, *, size: tuple[int, int]) -> Tensor:
     """An image of (width, height), whatever its colours; `source` names it. -> (3, H, W) uint8, RGB.
 
-    It is turned by its EXIF orientation only if its size is right in no other way: COCO's boxes are drawn on
+    The colours of a pixel lie together in memory. It is turned by its EXIF orientation only if its size is
+    right in no other way: COCO's boxes are drawn on
     the pixels as they are stored. The size is compared before anything is decoded. Raises `Invalid`.
     """
     try:

@@ -54,7 +54,7 @@ class Look(NamedTuple):
     crop: Crop | None = None
     flip: float = 0.0
 
-    def at(self, size: Size, chance: Chance = Chance()) -> View:
+    def at(self, size: Size, chance: Chance) -> View:
         """What it makes of an image of that size."""
         mirrored = chance.flip < self.flip
         if self.resize is None:
