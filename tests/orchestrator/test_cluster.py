@@ -24,7 +24,7 @@ def fragile() -> type[tune.Trainable]:
         """Finishes at its first step, after it died as often as the stage's order says, where the order says."""
 
         def setup(self, config: dict[str, Any]) -> None:
-            self.order = config["order"]
+            self.order, self.steps = config["order"], 0
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             self.order = new_config["order"]
@@ -33,6 +33,9 @@ def fragile() -> type[tune.Trainable]:
 
         def step(self) -> dict[str, Any]:
             self.perhaps("training")
+            self.steps += 1
+            if self.steps == 1:
+                return {"said": "an image is bad"}
             return {"done": True, "score": 1.0}
 
         def save_checkpoint(self, checkpoint_dir: str) -> None: ...
@@ -55,6 +58,7 @@ class Told:
 
     def __init__(self, keys: list[str]) -> None:
         self.waiting, self.done, self.failures = list(keys), [], {}
+        self.heard: list[tuple[str, str]] = []
         self.total, self.stopping, self.running = len(keys), threading.Event(), 0
 
     @property
@@ -70,7 +74,9 @@ class Told:
     def started(self, key: str) -> None: ...
 
     def epoch(self, key: str, entry: dict[str, float]) -> None: ...
-    def said(self, key: str, text: str) -> None: ...
+
+    def said(self, key: str, text: str) -> None:
+        self.heard.append((key, text))
 
     def finished(self, key: str) -> None:
         self.running -= 1
@@ -102,6 +108,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
 
 def test_a_stage_whose_process_died_is_trained_by_another(told: Told) -> None:
     assert told.done == ["whole", "between", "training"]
+
+
+def test_what_a_stage_has_to_say_is_heard_under_its_key(told: Told) -> None:
+    assert ("whole", "an image is bad") in told.heard and {key for key, _ in told.heard} <= {*told.done, "hopeless"}
 
 
 def test_a_stage_that_kills_every_process_fails(told: Told) -> None:

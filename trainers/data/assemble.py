@@ -123,9 +123,10 @@ class Desk(NamedTuple):
 def too_many(reasons: dict[int, str], spare: int) -> Invalid:
     """The end of a training with more bad images than that, which are all listed."""
     listed = "; ".join(f"image {identity}: {reason}" for identity, reason in sorted(reasons.items()))
+    images = "image" if len(reasons) == 1 else "images"
     return Invalid(
-        f"{len(reasons)} training images cannot be read, and resources.bad_images is {spare}. Mend them, or take them "
-        f"out of the annotations: {listed}"
+        f"{len(reasons)} training {images} cannot be read, and resources.bad_images is {spare}. "
+        f"Mend them, or take them out of the annotations: {listed}"
     )
 
 

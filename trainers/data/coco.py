@@ -197,12 +197,12 @@ def decode(file: Path | BinaryIO, source: str, *, size: tuple[int, int]) -> Tens
             if image.size != size and not turned:
                 found, said = (" x ".join(map(str, sides)) for sides in (image.size, size))
                 raise OtherSize(f"{source} has {found} pixels, its annotations say {said}")
-            colours = _rgb(ImageOps.exif_transpose(image) if turned else image)
+            colours = np.array(_rgb(ImageOps.exif_transpose(image) if turned else image))
     except Invalid:
         raise
     except Exception as error:  # fed with noise, decoders raise anything, from OSError to TypeError
         raise Invalid(f"cannot read the image {source}: {error}") from None
-    return torch.from_numpy(np.array(colours)).permute(2, 0, 1)
+    return torch.from_numpy(colours).permute(2, 0, 1)
 
 
 def size_of(file: Path | BinaryIO, source: str) -> tuple[int, int]:
@@ -226,4 +226,4 @@ def _rgb(image: Image.Image) -> Image.Image:
     """Eight bits and three colours; of an animation the first picture. Of sixteen bits the upper eight."""
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
-from torchvision.tv_tensors import BoundingBoxes, Image, Mask
+from torchvision.tv_tensors import BoundingBoxes, Image, Mask, wrap
 
 from trainers.data.views import View
 
@@ -38,7 +38,7 @@ def seen(
         each(F.crop, *view.window)
         left = _sides(things[1])
         kept = ((left >= 1) | (left >= before - ROUNDING)).all(1)
-        things[1:] = [F.wrap(thing[kept], like=thing) for thing in things[1:]]
+        things[1:] = [wrap(thing[kept], like=thing) for thing in things[1:]]
     each(_resize, view.size)
     if view.mirrored:
         each(F.horizontal_flip)
