@@ -23,7 +23,7 @@ from ray.tune import PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from table import show
 
 from orchestrator import cluster
-from orchestrator.prepared import Prepared
+from orchestrator.prepared import prepare
 from orchestrator.run import Run
 from orchestrator.searcher import StageSearcher
 from orchestrator.study import load
@@ -106,7 +106,7 @@ def measured(way: str, models: int) -> list[float]:
         file = Path(folder) / "chain.yaml"
         file.write_text(f"{lattice(models)}edges: [{chain}]\n")
         study = load(file, [f"resources.store={folder}/store", "resources.stages_at_once=1", "recipe.epochs=1"])
-        run = Run(Prepared(study))
+        run = Run(prepare(study))
         run.refresh()
         if way == "naive":
             cluster.tune_all = train_naively

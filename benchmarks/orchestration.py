@@ -16,7 +16,7 @@ from plan import study as lattice
 from table import show
 
 from orchestrator import cluster
-from orchestrator.prepared import Prepared
+from orchestrator.prepared import prepare
 from orchestrator.run import Run
 from orchestrator.session import facts
 from orchestrator.study import load
@@ -52,7 +52,7 @@ def main() -> None:
         file = Path(folder) / "nothing.yaml"
         file.write_text(lattice(7) + "seeds: [0, 1, 2, 3]\n")
         study = load(file, [f"resources.store={folder}/store", f"resources.tracking=sqlite:///{folder}/mlflow.db"])
-        prepared = Prepared(study)
+        prepared = prepare(study)
         tracking = Tracking(study.resources.tracking_uri, study.name)
         tracking.start(facts(study, prepared), {"study": study.name})
         run = Timed(prepared)

@@ -13,7 +13,7 @@ import torch
 from table import show
 
 from orchestrator.lattice import Path as Models
-from orchestrator.prepared import Prepared
+from orchestrator.prepared import prepare
 from orchestrator.study import load
 from trainers import build, optim
 from trainers.loop import Training
@@ -54,7 +54,7 @@ def fresh(stage: Stage, guide: torch.nn.Module) -> tuple[Task, build.Losses]:
 def main() -> None:
     torch.set_num_threads(1)
     study = load(DEMO)
-    prepared = Prepared(study)
+    prepared = prepare(study)
     data = build.dataset(study.data)
     rows = []
     for names in (("large", "tiny"), ("large", "medium")):

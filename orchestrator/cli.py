@@ -62,11 +62,12 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @main.command()
 @study_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plan(study: Any, as_json: bool) -> None:
+@click.option("--no-data", is_flag=True, help="Read neither data nor published weights nor the store.")
+def plan(study: Any, as_json: bool, no_data: bool) -> None:
     """What would be trained: checks everything down to the shapes, trains nothing."""
     from orchestrator import plan as planning
 
-    made = planning.plan(study)
+    made = planning.plan(study, data=not no_data)
     click.echo(json.dumps(made, indent=1) if as_json else planning.text(made))
 
 
@@ -100,23 +101,27 @@ def status(study: Any, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def best(study: File | None, experiment: str | None, tracking: str | None, as_json: bool) -> None:
     """Ask MLflow for the best path of a study or an experiment."""
+    from orchestrator import expectations
     from orchestrator.prepared import student_keys
     from orchestrator.ranking import best as ask
     from orchestrator.study import Resources, load
 
     if (study is None) == (experiment is None):
         raise Invalid("name a study file, or an experiment with --experiment NAME")
-    keys = None
+    keys, published, source = None, dict[str, dict[str, float]](), ""
     if study is not None:
         loaded = load(study)
         experiment, tracking = loaded.name, tracking or loaded.resources.tracking_uri
-        keys = student_keys(loaded)
+        keys, published, source = student_keys(loaded), loaded.expected, loaded.source
     assert experiment is not None, "one of them was given"
     found = ask(tracking or Resources().tracking_uri, experiment, keys=keys)
+    rows = expectations.of(published, found.path, found.figures)
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=1))
-    else:
-        click.echo(f"{found.path}  score {found.score:.4f}")
+        click.echo(json.dumps({**asdict(found), "expected": rows}, indent=1))
+        return
+    click.echo(f"{found.path}  score {found.score:.4f}")
+    for line in expectations.text(rows, source):
+        click.echo(line)
 
 
 @main.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isfinite
 from typing import Literal
 
@@ -87,6 +88,12 @@ class Lattice:
     def teachers(self, name: str) -> tuple[str, ...]:
         """The models that may teach this one, strongest first. Isolated ones neither teach nor are taught."""
         return self._teachers[name]
+
+    def has(self, models: tuple[str, ...]) -> bool:
+        """Whether some search may train or measure the last of these models this way."""
+        steps = pairwise(models)
+        taught = models[0] == self.root and all(teacher in self.teachers(name) for teacher, name in steps)
+        return taught or models == (self.student,)
 
     def pairs(self) -> list[tuple[str, str]]:
         """All (guide, student) in any path: the ends of each edge, and where all guides teach those of any way."""

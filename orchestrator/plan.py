@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator import expectations
 from orchestrator.frontier import Frontier
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.study import Study
 
 
-def plan(study: Study) -> dict[str, Any]:
+def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
     """The lattice, the stages that are wanted now, and how many trainings that saves.
 
     A strategy that looks at scores may want more as they come in; `trainings.needed` then counts what it would
-    want if every model scored alike, and `trainings.exact` is false.
+    want if every model scored alike, and `trainings.exact` is false. Without `data` neither the data nor published
+    weights nor the store are looked at: `provisional` is true, and so are the keys, which stand for all that.
     """
-    prepared = prepare(study)
+    prepared = prepare(study, provisional=not data)
     frontier = prepared.frontier(prepared.stored)
     board = prepared.board(frontier)
     stages: list[dict[str, Any]] = [
@@ -38,7 +40,8 @@ def plan(study: Study) -> dict[str, Any]:
         "study": study.name,
         "search": study.search.name,
         "seeds": list(study.seeds),
-        "data": prepared.contents.fingerprint,
+        "provisional": not data,
+        "data": prepared.contents.fingerprint or None,
         "classes": list(prepared.contents.classes),
         "models": [
             {
@@ -54,6 +57,8 @@ def plan(study: Study) -> dict[str, Any]:
         "isolated": list(prepared.lattice.isolated()),
         "paths": paths,
         "stages": stages,
+        "expected": expectations.compared(study.expected, prepared.lattice, board, study.seeds),
+        "source": study.source,
         "trainings": {
             # Each path on its own, and the student alone.
             "naive": (models + 1) * len(study.seeds),
@@ -112,7 +117,8 @@ def text(made: dict[str, Any]) -> str:
         size = f"{model['parameters'] / 1e6:8.2f} M parameters {model['flops'] / 1e9:9.3f} GFLOPs an image"
         lines.append(f"  {model['name']:<16} {size}   {model['detector'].split('(')[0]}, {model['backbone']}")
     lines += [f"  {name} lies on no path and is never trained" for name in made["isolated"]]
-    lines += ["", f"  {'stage':<18}{'seed':>4}  {'epochs':>6}  path"]
+    head = "provisional key" if made["provisional"] else "stage"
+    lines += ["", f"  {head:<18}{'seed':>4}  {'epochs':>6}  path"]
     for stage in made["stages"][:SHOWN]:
         mark = "stored" if stage["stored"] else "" if stage["epochs"] else "published weights, measured only"
         alone = "  (alone, the yardstick)" if stage["role"] == "alone" else ""
@@ -121,12 +127,13 @@ def text(made: dict[str, Any]) -> str:
         lines.append(f"  {stage['key']:<18}{stage['seed']:>4}  {stage['epochs']:>6}  {path}{alone}  {mark}".rstrip())
     if len(made["stages"]) > SHOWN:
         lines.append(f"  ... and {len(made['stages']) - SHOWN} more; --json has them all")
+    lines += expectations.text(made["expected"], made["source"])
     about = "" if trainings["exact"] else "about "
-    lines += [
-        "",
-        f"{about}{trainings['needed']} trainings ({trainings['naive']} if every path were trained on its own), "
-        f"{trainings['stored']} in the store, {trainings['missing']} to do",
-    ]
+    naive = f"{trainings['naive']} if every path were trained on its own"
+    stored = f"{trainings['stored']} in the store, {trainings['missing']} to do"
+    if made["provisional"]:
+        stored = "planned without the data: keys and what the store has are known only with it"
+    lines += ["", f"{about}{trainings['needed']} trainings ({naive}), {stored}"]
     return "\n".join(lines)
 
 

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path as File
 from typing import Any
 
 from orchestrator import strategies
 from orchestrator.board import Board, Row
 from orchestrator.costs import identity, relative
+from orchestrator.expectations import check_figures
 from orchestrator.frontier import Frontier
+from orchestrator.inputs import Inputs, read, unread
 from orchestrator.lattice import Lattice, Path
 from orchestrator.study import Study
-from trainers import build, weights
+from trainers import build
 from trainers.call import Invalid
 from trainers.outputs import Network
-from trainers.published import fetch
-from trainers.spec import Stage, Weights
+from trainers.spec import Stage
 from trainers.store import Result, Store
 
 TOO_MANY = 100_000  # paths that are listed one by one
 ENUMERATING = ("exhaustive", "successive_halving")
 
 
-def prepare(study: Study) -> Prepared:
-    """Check a study against its data, down to the shapes. Raises `Invalid` with file and line."""
+def prepare(study: Study, *, provisional: bool = False) -> Prepared:
+    """Check a study against its data, down to the shapes. Raises `Invalid` with file and line.
+
+    provisional: without reading its data, its published weights or the store.
+    """
     try:
-        return Prepared(study)
+        store = Store(study.resources.store)
+        return Prepared(study, store, unread(study) if provisional else read(study, store))
     except Invalid as mistake:
         raise study.refusal(mistake) from mistake
 
@@ -34,46 +38,22 @@ def prepare(study: Study) -> Prepared:
 class Prepared:
     """A study that was checked down to the shapes: its lattice, the sizes of its models, and the store."""
 
-    def __init__(self, study: Study) -> None:
-        self.study = study
-        try:
-            self.contents = build.contents(study.data)
-            self.score_name = build.score_name(build.dataset(study.data))
-        except Invalid as error:
-            raise error.under("data", study.data.name) from None
-        self.store = Store(study.resources.store)
-        self.files: dict[str, File] = {}  # of published weights, by their SHA-256
-        self.places: dict[str, str] = {}  # where the study has them from, and their SHA-256
-        self.lattice: Lattice = study.lattice(self.contents, self._published())
+    def __init__(self, study: Study, store: Store, inputs: Inputs) -> None:
+        self.study, self.store, self.inputs = study, store, inputs
+        self.contents = inputs.contents
+        self.metric = build.metric(inputs.dataset)
+        self.score_name = inputs.score
+        self.lattice: Lattice = study.lattice(self.contents, inputs.weights)
         self.shapes = self._shapes()
         self.sizes = self._sizes()
         self._check_pairs()
         self._check_masks()
+        self._check_expected()
         self.results: dict[str, Result] = {}
 
-    def _published(self) -> dict[str, Weights]:
-        """The published weights of the models that have some. Raises `Invalid` at ("models", name, "weights")."""
-        found = {}
-        for name, listed in self.study.models.items():
-            if listed.weights is not None:
-                try:
-                    file, sha256 = fetch(listed.weights, self.store)
-                    found[name] = Weights(sha256=sha256, part=listed.weights.part or weights.part(weights.read(file)))
-                except Invalid as error:
-                    raise error.under("models", name, "weights") from None
-                self.files[sha256] = file
-                self.places[listed.weights.place] = sha256
-        return found
-
     def keep(self) -> None:
-        """Put the published weights into the store, where the workers find them. Raises `Invalid` if it is full."""
-        for place, sha256 in self.places.items():
-            try:
-                self.store.keep(self.files[sha256], sha256, place)
-            except OSError as error:
-                size = self.files[sha256].stat().st_size / 2**20
-                message = f"{size:.0f} MB of published weights do not go into the store {self.store.root}"
-                raise Invalid(f"{message}: {error.strerror}", ("resources", "store")) from None
+        """Put the published weights into the store. Raises `Invalid` if it is full."""
+        self.inputs.keep(self.store)
 
     def _shapes(self) -> dict[str, Network]:
         """Build every model without numbers. Raises `Invalid` at ("models", name)."""
@@ -83,11 +63,9 @@ class Prepared:
                 shapes[name] = build.shape(entry.model, len(self.contents.classes))
             except Invalid as error:
                 raise error.under("models", name) from None
-            given = entry.model.weights
-            if given is not None:
+            if entry.model.weights is not None:
                 try:
-                    state = weights.read(self.files[given.sha256])
-                    weights.fitted(state, shapes[name], part=given.part, classes=self.contents.classes)
+                    self.inputs.fit(entry.model.weights, shapes[name])
                 except Invalid as error:
                     raise error.under("models", name, "weights") from None
         return shapes
@@ -97,7 +75,7 @@ class Prepared:
         sizes = {}
         for name, entry in self.lattice.models.items():
             try:
-                image = build.image_size(self.study.data, entry.recipe)
+                image = build.image_size(self.inputs.dataset, entry.recipe)
                 sizes[name] = build.size(self.shapes[name], image)
                 build.check_recipe(self.shapes[name], entry.recipe)
             except Invalid as error:
@@ -111,7 +89,7 @@ class Prepared:
 
     def _check_pairs(self) -> None:
         """Build every loss for every student and each that may guide it. Raises `Invalid` that names the pair."""
-        images = len(build.dataset(self.study.data).train)
+        images = len(self.inputs.dataset.train)
         for name in self.lattice.names[1:]:
             try:
                 build.check_terms(self.study.distill, self.lattice.models[name].recipe, images=images)
@@ -128,10 +106,22 @@ class Prepared:
         """Refuse a model that learns masks when the data has none. Raises `Invalid` at ("models", name)."""
         for name, shape in self.shapes.items():
             trained = name != self.lattice.root or not self.lattice.stage(Path((name,)), 0).published
-            if trained and getattr(shape, "needs_masks", False) and not build.dataset(self.study.data).train.has_masks:
+            if trained and getattr(shape, "needs_masks", False) and not self.inputs.dataset.train.has_masks:
                 detector = self.study.models[name].detector.name
                 message = f"{detector} learns masks, and not every object of {self.study.data.name} has one"
                 raise Invalid(f"{message}; take FasterRCNN, or annotate them", ("models", name, "detector"))
+
+    def _check_expected(self) -> None:
+        """Refuse a published figure that the metric cannot say of this data; unread, nobody knows which it can.
+
+        Raises `Invalid` at ("expected", path, figure).
+        """
+        if self.inputs.provisional or not self.study.expected:
+            return
+        try:
+            check_figures(self.study.expected, self.metric.figures(self.inputs.dataset.val))
+        except Invalid as error:
+            raise error.under("expected") from None
 
     def frontier(self, done: Callable[[Stage], float | None]) -> Frontier:
         """What the study wants. The student alone comes with it, as the yardstick."""
@@ -156,6 +146,8 @@ class Prepared:
 
     def stored(self, stage: Stage, *, whole: bool = False) -> float | None:
         """The score of a stage that the store has; `whole`: after reading every byte of its weights."""
+        if self.inputs.provisional:
+            return None
         if whole and not self.store.check(stage):
             return None
         result = self.store.get(stage)

@@ -25,6 +25,7 @@ class Found:
     seconds: float  # to train the whole path, teachers included; mean over the seeds
     keys: dict[int, str]  # of the student's stage, by seed
     uris: dict[int, str]  # of its weights, by seed
+    figures: dict[str, float]  # all that its metric said, such as AP50; means over the seeds
 
 
 def paths(uri: str, experiment: str, *, keys: Container[str] | None = None) -> list[Found]:
@@ -71,7 +72,17 @@ def _found(models: list[LoggedModel], ready: dict[str, LoggedModel]) -> Found:
         seconds=fmean(_seconds(model, ready) for model in models),
         keys={_seed(model): model.tags["key"] for model in models},
         uris={_seed(model): model.tags["uri"] for model in models},
+        figures=_figures(models),
     )
+
+
+def _figures(models: list[LoggedModel]) -> dict[str, float]:
+    """Means of what every one of the checkpoints has as `val/NAME`."""
+    names = [{m.key for m in model.metrics or () if m.key.startswith("val/")} for model in models]
+    return {
+        name.removeprefix("val/"): fmean(figure(model, name) for model in models)
+        for name in sorted(set.intersection(*names))
+    }
 
 
 def _seconds(model: Any, ready: dict[str, LoggedModel]) -> float:

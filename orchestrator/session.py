@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from orchestrator import report
+from orchestrator import expectations, report
 from orchestrator.board import Board, Row
 from orchestrator.facts import without_secrets
 from orchestrator.lattice import Path
@@ -51,6 +51,8 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False, ye
         finally:
             tracking.close("FINISHED" if ending == DONE else "KILLED" if ending == INTERRUPTED else "FAILED")
     for line in verdict(summary):
+        click.echo(line)
+    for line in expectations.text(summary["expected"], summary["source"]):
         click.echo(line)
     for key, reason in run.frontier.failed.items():
         click.echo(f"failed: {run.board.rows[key].path} (seed {run.board.rows[key].seed}): {reason}")
@@ -103,6 +105,8 @@ def summary_of(prepared: Prepared, board: Board) -> dict[str, Any]:
         edges=sorted(prepared.lattice.edges),
         board=board,
         parameters={name: size.parameters for name, size in prepared.sizes.items()},
+        expected=expectations.compared(study.expected, prepared.lattice, board, study.seeds),
+        source=study.source,
     )
 
 

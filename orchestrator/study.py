@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from orchestrator import strategies
 from orchestrator.document import Document, Where
+from orchestrator.expectations import check_paths
 from orchestrator.lattice import Entry, Lattice
 from orchestrator.mistakes import found, unknown
 from orchestrator.overrides import assign
@@ -65,6 +66,15 @@ def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
+def _percent(value: float) -> float:
+    if 0 < abs(value) <= 1:
+        raise ValueError("write per cent, as publications do: 36.5 and not 0.365")
+    return value
+
+
+Figures = dict[str, Annotated[float, Field(ge=-100, le=100), AfterValidator(_percent)]]
+
+
 class Listed(Spec):
     """A model as a study lists it. In a `Study` the recipe is whole, in YAML it holds what differs."""
 
@@ -111,6 +121,9 @@ class Study(Spec):
     search: Call = Call(name="exhaustive")
     seeds: Annotated[tuple[Index, ...], AfterValidator(_seeds)] = (0,)
     resources: Resources = Resources()
+    # What was published, by path, in per cent: {"r101 > r18": {AP: 36.5}}. It changes no stage.
+    expected: dict[str, Figures] = Field(default_factory=dict)
+    source: str = ""  # of what was published
     file: str = ""
     text: str = ""  # of the file
     sets: tuple[str, ...] = ()  # applied to it, in this order
@@ -248,7 +261,7 @@ def _cuts(written: Study, study: Study) -> list[Invalid]:
 
 
 def _misfits(study: Study) -> list[Invalid]:
-    """What is wrong between parts that are each right: edges and models, arguments of the search."""
+    """What is wrong between parts that are each right: edges and models, arguments of the search, expected paths."""
     try:
         lattice = study.lattice(Data(fingerprint="", classes=()))  # edges do not depend on the data
     except Invalid as mistake:
@@ -257,4 +270,8 @@ def _misfits(study: Study) -> list[Invalid]:
         study.search.of(strategies, lattice, {})
     except Invalid as mistake:
         return [mistake.under("search")]
+    try:
+        check_paths(study.expected, lattice)
+    except Invalid as mistake:
+        return [mistake.under("expected")]
     return []

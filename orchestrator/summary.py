@@ -24,8 +24,11 @@ def summarize(
     edges: Iterable[tuple[str, str]],
     board: Board,
     parameters: Mapping[str, int] | None = None,
+    expected: Sequence[Mapping[str, Any]] = (),
+    source: str = "",
 ) -> dict[str, Any]:
-    """The models go from the teacher to the student; `text` is the study's YAML, `parameters` counts weights.
+    """The models go from the teacher to the student; `text` is the study's YAML, `parameters` counts weights;
+    `expected` is what `expectations.compared` says, published by `source`.
 
     What is not known is None; NaN and infinity never appear. A path's `score` is the mean over the seeds,
     known once every seed is trained; `spread` is the standard deviation over the seeds (n - 1; None for one
@@ -53,6 +56,8 @@ def summarize(
         "baseline": baseline,
         "direct": direct,
         "ranking": ranking,
+        "expected": list(expected),
+        "source": source,
         "stages": [_stage(row) for row in board.rows.values()],
         "counts": {state: board.count(state) for state in get_args(State)},
         "study_yaml": text,

@@ -41,17 +41,21 @@ DOORS = {
 SPECS = {"trainers.augment", "trainers.call", "trainers.spec"}
 
 # These import the standard library, one another and the specs.
-PURE = {f"orchestrator.{name}" for name in ("lattice", "strategies", "frontier", "costs", "board", "summary")}
+PURE = {
+    f"orchestrator.{name}"
+    for name in ("lattice", "strategies", "frontier", "costs", "board", "summary", "expectations")
+}
 
 # How the orchestrator enters `trainers`. Everybody may import the specs.
 ENTRANCES = {
-    "orchestrator/prepared.py": {
+    "orchestrator/inputs.py": {
         "trainers.build",
         "trainers.outputs",
         "trainers.published",
         "trainers.store",
         "trainers.weights",
     },
+    "orchestrator/prepared.py": {"trainers.build", "trainers.outputs", "trainers.store"},
     "orchestrator/run.py": {"trainers.worker"},
     "orchestrator/trial.py": {"trainers.loop", "trainers.stage", "trainers.worker"},
     # What a study may name.

@@ -18,8 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainers import backbones, data, detectors, distill, metrics, optim, teaching, weights
 from trainers.augment import lengths
-from trainers.call import Call, Invalid, Term
+from trainers.call import Call, Invalid, Term, offers
 from trainers.data.split import COCO_AP
+from trainers.data.unread import Unread
 from trainers.export import training_only
 from trainers.outputs import Network
 from trainers.spec import Data, Model, Recipe, Stage, canonical
@@ -28,6 +29,13 @@ from trainers.spec import Data, Model, Recipe, Stage, canonical
 def dataset(call: Call) -> Any:
     """The data set that a call names. Data sets see to it themselves that one process reads them once."""
     return call.of(data)
+
+
+def unread(call: Call) -> Unread:
+    """What stands for the data set that a call names, which must be complete, without reading any file."""
+    kind = offers(data)[call.name]
+    judge = Call.model_validate(call.args["metric"])
+    return Unread(kind.names(**call.args), judge, kind.unseen(**call.args))
 
 
 def metric(found: Any) -> Any:
@@ -209,10 +217,10 @@ def check_terms(terms: tuple[Term, ...], recipe: Recipe, *, images: int) -> None
             raise error.under(index) from None
 
 
-def image_size(call: Call, recipe: Recipe) -> tuple[int, int]:
-    """(height, width) of a typical training image, before padding."""
+def image_size(found: Any, recipe: Recipe) -> tuple[int, int]:
+    """(height, width) of a typical training image of a data set, before padding."""
     if recipe.resize:
         largest = recipe.resize.largest
         return lengths(largest.short)[1], largest.long
-    height, width = dataset(call).train.sizes[0]
+    height, width = found.train.sizes[0]
     return int(height), int(width)

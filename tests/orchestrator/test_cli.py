@@ -219,6 +219,14 @@ def test_plan_prints_the_stages_and_as_json_all_of_them(folder: File) -> None:
     assert [file.name for file in folder.iterdir()] == ["tiny.yaml"], "a plan writes nothing"
 
 
+def test_plan_without_data_needs_no_folder_of_images(folder: File) -> None:
+    write(folder, changed((DIGITS, "{COCO: {root: /nowhere}}")))
+    assert run("plan", "tiny.yaml").exit_code == 2
+    made = run("plan", "tiny.yaml", "--no-data")
+    assert made.exit_code == 0 and "provisional" in made.stdout, made.output
+    assert json.loads(run("plan", "tiny.yaml", "--no-data", "--json").stdout)["provisional"]
+
+
 def test_set_and_store_change_the_study(folder: File) -> None:
     write(folder)
     plain = json.loads(run("plan", "tiny.yaml", "--json").stdout)

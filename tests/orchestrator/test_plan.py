@@ -97,6 +97,52 @@ def test_a_plan_makes_nothing(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -
     assert [file.name for file in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
+FAR = """\
+data: {{COCO: {{root: /nowhere/coco}}}}
+models:
+  big: {{detector: GFL, backbone: {{ResNet: {{depth: 34}}}}, weights: {big}}}
+  low: {{detector: GFL, backbone: {{ResNet: {{depth: 18}}}}, weights: {low}}}
+recipe: {{epochs: 12, resize: [800, 1333]}}
+distill: [LD]
+"""
+BIG = "{file: /nowhere/gfl.pth, part: detector}"
+LOW = '{file: "https://nowhere.invalid/resnet18-f37072fd.pth", part: backbone}'
+
+
+def test_without_data_nothing_is_read_and_the_keys_are_provisional(tmp_path: File) -> None:
+    file = write(tmp_path, FAR.format(big=BIG, low=LOW))
+    with pytest.raises(Invalid, match="there is no folder /nowhere/coco"):
+        planning.plan(load(file))
+    made = planning.plan(load(file), data=False)
+    assert made["provisional"] and made["data"] is None and len(made["classes"]) == 80
+    assert {path: stage for path, stage in marks(made, "epochs").items()} == {
+        ("big",): 0, ("big", "low"): 12, ("low",): 12,
+    }  # fmt: skip
+    assert all(model["flops"] > 1e11 for model in made["models"]), "of an image of 800 x 1333"
+    text = planning.text(made)
+    assert "provisional key" in text and "planned without the data" in text and "in the store" not in text
+
+
+def test_without_data_what_the_store_has_is_not_looked_up(study: Study) -> None:
+    store(study, ("big",))
+    assert marks(planning.plan(study), "stored")["big",]
+    made = planning.plan(study, data=False)
+    assert not any(marks(made, "stored").values()) and made["trainings"]["missing"] == 9
+    assert not planning.plan(study)["provisional"]
+
+
+def test_without_data_a_model_or_a_loss_that_does_not_fit_is_refused_all_the_same(tmp_path: File) -> None:
+    other = changed(("GFL: {channels: 8, convs: 1, extra: 0, reg_max: 8}", "GFL: {channels: 8, extra: 0, reg_max: 4}"))
+    with pytest.raises(Invalid, match="cannot teach wee"):
+        planning.plan(load(write(tmp_path, other)), data=False)
+
+
+def test_unread_weights_must_say_which_part_they_are(tmp_path: File) -> None:
+    file = write(tmp_path, FAR.format(big="/nowhere/gfl.pth", low=LOW))
+    with pytest.raises(Invalid, match=r"tiny.yaml:3: models.big.weights: unread, /nowhere/gfl.pth may be any part"):
+        planning.plan(load(file), data=False)
+
+
 def test_a_plan_marks_what_is_stored(study: Study) -> None:
     store(study, ("big",), ("big", "mid"), ("wee",))
     made = planning.plan(study)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator import expectations
 from orchestrator.board import Board
 from orchestrator.lattice import Path
 from orchestrator.report import count, drawing, render, write
@@ -79,6 +80,26 @@ def test_the_answer_stands_on_top_and_the_ranking_and_the_stages_below_it():
     assert len(page.table("stage")) == len(found["stages"]) == 9
     assert [cells[3] for cells in page.table("model")] == ["51.2 M", "32.3 M", "21.7 M", "11.6 M"]
     assert found["study_yaml"] in page.text["pre"]
+
+
+def expecting(found, **measured):
+    rows = [expectations.beside("r101 > r18", name, 36.5, value) for name, value in measured.items()]
+    return found | {"expected": rows, "source": "<the> paper"}
+
+
+def test_what_was_published_stands_beside_what_was_measured():
+    page = Page(render(expecting(summary(board()), AP=0.375, AP50=None)))
+    heads = next(i for i, row in enumerate(page.rows) if "published" in row)
+    assert page.rows[heads] == ["path", "figure", "published", "measured", "difference"]
+    assert page.rows[heads + 1 : heads + 3] == [
+        ["r101 > r18", "AP", "36.5", "37.5", "+1.0"],
+        ["r101 > r18", "AP50", "36.5", "", ""],
+    ]
+    assert any("Published: <the> paper" in text for text in page.text["p"])
+
+
+def test_where_nothing_was_published_the_page_says_nothing_of_it():
+    assert "ublished" not in render(summary(board()))
 
 
 def test_both_files_are_written_and_say_the_same(tmp_path):

@@ -6,12 +6,20 @@ from pathlib import Path as File
 from typing import Any
 
 import pytest
+import torch
 
 from orchestrator import plan as planning
+from orchestrator import strategies
 from orchestrator.study import Study, load
+from trainers import backbones, data, detectors, distill, metrics, optim, schedules
+from trainers.call import Call, offers
+from trainers.data.split import Split
+from trainers.spec import Recipe
 
 FOLDER = File(__file__).parents[2] / "search_spaces"
 STUDIES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+EVERY = sorted(file.relative_to(FOLDER).with_suffix("").as_posix() for file in FOLDER.rglob("*.yaml"))
+PUBLISHED = [name for name in EVERY if "/" in name and not name.startswith("small/")]
 
 
 def study(name: str, folder: File, *sets: str) -> Study:
@@ -38,6 +46,71 @@ def test_it_bears_the_name_of_its_file_and_can_be_planned(planned: Any, name: st
     assert made["paths"] >= 1 and made["isolated"] == []
     assert made["trainings"]["missing"] == len(made["stages"]) == made["trainings"]["needed"]
     assert "trainings" in planning.text(made)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_it_can_be_planned_without_its_data_and_bears_the_name_of_its_place(name: str, tmp_path: File) -> None:
+    made = study(name, tmp_path)
+    assert made.name == name.replace("/", "_")
+    planned = planning.plan(made, data=False)
+    assert planned["provisional"] and planned["data"] is None and planned["isolated"] == []
+    assert planned["paths"] >= 1 and all(model["flops"] > 1e6 for model in planned["models"])
+    assert planned["trainings"]["missing"] == planned["trainings"]["needed"] >= len(planned["stages"])
+    assert list(tmp_path.iterdir()) == [], "a plan writes nothing"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_it_expects_its_metric_can_say(name: str, tmp_path: File) -> None:
+    made = study(name, tmp_path)
+    figures = {figure for published in made.expected.values() for figure in published}
+    assert figures <= known(Call.model_validate(made.data.args["metric"]))
+    assert bool(made.expected) == bool(made.source), "figures have a source"
+    assert made.expected or name.startswith("mimic/"), "the tables of Li et al. could not be found"
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_it_begins_by_saying_what_it_is(name: str) -> None:
+    comment = [line for line in (FOLDER / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
+    assert 1 <= len(comment) <= 8
+    if name in PUBLISHED:
+        said = " ".join(line.strip("# ") for line in comment)
+        assert "https://" in said and "GPU" in said and said.endswith("planned, not run here.")
+
+
+def known(metric: Call) -> set[str]:
+    """What a metric says of a split that has one object of every size."""
+    sizes = {"s": 20.0, "m": 60.0, "l": 200.0}
+    annotations = [
+        {"id": n, "image_id": 1, "category_id": 1, "bbox": [10, 10, side, side], "area": side**2, "iscrowd": 0}
+        for n, side in enumerate(sizes.values(), 1)
+    ]
+    images = [{"id": 1, "file_name": "1.jpg", "width": 640, "height": 480}]
+    coco = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
+    split = Split(coco, ("person",), lambda index: torch.zeros(3, 480, 640, dtype=torch.uint8))
+    return set(metric.complete(metrics).of(metrics).figures(split))
+
+
+def calls(value: Any) -> set[str]:
+    """The names of all calls in a resolved study."""
+    if isinstance(value, dict):
+        return set(value) | set().union(*map(calls, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(calls, value)) if value else set()
+    return {value} if isinstance(value, str) else set()
+
+
+def test_every_detector_backbone_loss_data_set_and_metric_has_a_study(tmp_path: File) -> None:
+    named = set().union(*(calls(study(name, tmp_path).resolved()) for name in EVERY))
+    for package in (detectors, backbones, distill, data, metrics, optim, schedules, strategies):
+        assert not (missing := offers(package).keys() - named), f"{package.__name__}: no study has {missing}"
+
+
+def test_every_knob_of_a_recipe_is_turned_by_some_study(tmp_path: File) -> None:
+    plain, turned = Recipe(), set[str]()
+    for name in EVERY:
+        for one in study(name, tmp_path).models.values():
+            turned |= {knob for knob in Recipe.model_fields if getattr(one.recipe, knob) != getattr(plain, knob)}
+    assert turned == Recipe.model_fields.keys()
 
 
 def test_self_ld_has_one_model_under_two_names_whose_teacher_is_the_student_alone(planned: Any, tmp_path: File) -> None:

@@ -219,7 +219,7 @@ def test_a_study_on_the_written_folder_is_the_same_study(finished: File, tmp_pat
 
 def test_training_on_the_written_folder_gives_the_very_same_weights(finished: File, tmp_path: File) -> None:
     """One stage, trained in this process: the images come from files, the weights must not differ in a bit."""
-    from orchestrator.prepared import Prepared
+    from orchestrator.prepared import prepare
     from orchestrator.study import load
     from trainers import data
     from trainers.call import Call
@@ -230,7 +230,7 @@ def test_training_on_the_written_folder_gives_the_very_same_weights(finished: Fi
     write_digits(Call(name="Digits", args={"classes": 3, "train": 32, "val": 16}).of(data), tmp_path / "scenes")
     digits = "{Digits: {classes: 3, train: 32, val: 16}}"
     study = load(write(tmp_path, changed((digits, f"{{COCO: {{root: {tmp_path / 'scenes'}}}}}"))))
-    prepared = Prepared(study)
+    prepared = prepare(study)
     wanted = prepared.frontier(lambda stage: None).wanted()
     (alone,) = (node.stage for node in wanted if node.path.models == ("wee",))
     order = Order(stage=alone, data=study.data, store=str(tmp_path / "store"))

@@ -258,5 +258,5 @@ def test_checking_a_pair_draws_no_random_numbers_and_keeps_no_memory() -> None:
 
 
 def test_a_typical_image_is_the_first_or_as_the_recipe_resizes() -> None:
-    assert build.image_size(DIGITS, recipe()) == (32, 32)
-    assert build.image_size(DIGITS, recipe(resize=(48, 64))) == (48, 64)
+    assert build.image_size(build.dataset(DIGITS), recipe()) == (32, 32)
+    assert build.image_size(build.dataset(DIGITS), recipe(resize=(48, 64))) == (48, 64)

@@ -16,6 +16,7 @@ from trainers.data.annotations import refuse
 from trainers.data.caltech_files import Clip, clips, frames_of
 from trainers.data.coco import check_measurable, stamp
 from trainers.data.split import Metric, Split, classes_of, fingerprint
+from trainers.data.unread import Unseen
 from trainers.data.vbb import Pedestrian
 
 MISS_RATE = Call(name="MissRate")
@@ -64,6 +65,11 @@ class Caltech:
     def names(**_: Any) -> tuple[str, ...]:
         """What `classes` is, without a file."""
         return NAMES
+
+    @staticmethod
+    def unseen(**_: Any) -> Unseen:
+        """What its training images are, if they are every third frame of sets 0 to 5."""
+        return Unseen(42_782, (480, 640), has_masks=False)
 
 
 def _open(root: Path, sets: Sequence[int], which: str, *, step: int, least: tuple[float, float]) -> Split:

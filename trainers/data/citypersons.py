@@ -17,6 +17,7 @@ from trainers.data.coco import check_measurable, located, split_of, stamp
 from trainers.data.rules import FLAT, annotation_flaws, four, identity, number, shown, wrong_categories, wrong_images
 from trainers.data.split import Metric, Split, fingerprint
 from trainers.data.subsets import Empty, filled
+from trainers.data.unread import Unseen
 
 MISS_RATE = Call(name="MissRate", args={"family": "citypersons"})
 NAMES = ("pedestrian",)
@@ -62,6 +63,11 @@ class CityPersons:
     def names(**_: Any) -> tuple[str, ...]:
         """What `classes` is, without a file."""
         return NAMES
+
+    @staticmethod
+    def unseen(**_: Any) -> Unseen:
+        """What its training images are, if they are Cityscapes' own."""
+        return Unseen(2_975, (1024, 2048), has_masks=False)
 
 
 @lru_cache(maxsize=4)

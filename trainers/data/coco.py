@@ -21,6 +21,7 @@ from trainers.data.images import read_image
 from trainers.data.masks import packed
 from trainers.data.split import COCO_AP, Metric, Split, classes_of, fingerprint
 from trainers.data.subsets import Empty, filled, of_classes
+from trainers.data.unread import Unseen
 
 
 class COCO:
@@ -69,6 +70,11 @@ class COCO:
             return COCO_NAMES
         ours = tuple(name for name in COCO_NAMES if name in classes)
         return ours + tuple(name for name in classes if name not in ours)
+
+    @staticmethod
+    def unseen(*, empty: Empty = "keep", **_: Any) -> Unseen:
+        """What its training images are, if they are COCO's of 2017."""
+        return Unseen(118_287 if empty == "keep" else 117_266, (480, 640), has_masks=True)
 
 
 def check_measurable(val: Split, source: object) -> None:

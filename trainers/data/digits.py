@@ -22,6 +22,7 @@ from pydantic import Field
 from trainers.call import Call, Index, Invalid
 from trainers.data.masks import encode, packed
 from trainers.data.split import COCO_AP, Metric, Split, classes_of, fingerprint
+from trainers.data.unread import Unseen
 
 # Part of every file name, so that scenes drawn otherwise are other data.
 VERSION = 1
@@ -60,6 +61,11 @@ class Digits:
     def names(*, classes: int = 3, **_: Any) -> tuple[str, ...]:
         """What `classes` is for these arguments."""
         return NAMES[:classes]
+
+    @staticmethod
+    def unseen(*, train: int, size: int, **_: Any) -> Unseen:
+        """What its training images will be."""
+        return Unseen(train, (size, size), has_masks=True)
 
 
 @lru_cache(maxsize=4)

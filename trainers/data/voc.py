@@ -18,6 +18,7 @@ from trainers.data.coco import check_measurable, missing, read_listed, stamp
 from trainers.data.images import size_of
 from trainers.data.rules import unsafe
 from trainers.data.split import Metric, Split, classes_of, fingerprint
+from trainers.data.unread import Unseen
 from trainers.data.voc_xml import Object, Sheet, read
 
 VOC_AP = Call(name="VocAP")
@@ -79,6 +80,11 @@ class VOC:
     def names(**_: Any) -> tuple[str, ...]:
         """What `classes` is, without a file."""
         return VOC_NAMES
+
+    @staticmethod
+    def unseen(**_: Any) -> Unseen:
+        """What its training images are, if they are those of 07+12."""
+        return Unseen(16_551, (375, 500), has_masks=False)
 
 
 def _open(root: str, parts: list[str], which: str, *, use_difficult: bool = False) -> Split:
