@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path as File
 from typing import Any
 
@@ -24,6 +25,11 @@ PUBLISHED = [name for name in EVERY if "/" in name and not name.startswith("smal
 
 def study(name: str, folder: File, *sets: str) -> Study:
     return load(FOLDER / f"{name}.yaml", (f"resources.store={folder}", *sets))
+
+
+@cache
+def as_written(name: str) -> Study:
+    return load(FOLDER / f"{name}.yaml")
 
 
 @pytest.fixture
@@ -49,8 +55,11 @@ def test_it_bears_the_name_of_its_file_and_can_be_planned(planned: Any, name: st
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_it_can_be_planned_without_its_data_and_bears_the_name_of_its_place(name: str, tmp_path: File) -> None:
-    made = study(name, tmp_path)
+def test_it_can_be_planned_without_its_data_and_bears_the_name_of_its_place(
+    name: str, tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = as_written(name)
     assert made.name == name.replace("/", "_")
     planned = planning.plan(made, data=False)
     assert planned["provisional"] and planned["data"] is None and planned["isolated"] == []
@@ -60,8 +69,8 @@ def test_it_can_be_planned_without_its_data_and_bears_the_name_of_its_place(name
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_what_it_expects_its_metric_can_say(name: str, tmp_path: File) -> None:
-    made = study(name, tmp_path)
+def test_what_it_expects_its_metric_can_say(name: str) -> None:
+    made = as_written(name)
     figures = {figure for published in made.expected.values() for figure in published}
     assert figures <= known(Call.model_validate(made.data.args["metric"]))
     assert bool(made.expected) == bool(made.source), "figures have a source"
@@ -99,16 +108,16 @@ def calls(value: Any) -> set[str]:
     return {value} if isinstance(value, str) else set()
 
 
-def test_every_detector_backbone_loss_data_set_and_metric_has_a_study(tmp_path: File) -> None:
-    named = set().union(*(calls(study(name, tmp_path).resolved()) for name in EVERY))
+def test_every_detector_backbone_loss_data_set_and_metric_has_a_study() -> None:
+    named = set().union(*(calls(as_written(name).resolved()) for name in EVERY))
     for package in (detectors, backbones, distill, data, metrics, optim, schedules, strategies):
         assert not (missing := offers(package).keys() - named), f"{package.__name__}: no study has {missing}"
 
 
-def test_every_knob_of_a_recipe_is_turned_by_some_study(tmp_path: File) -> None:
+def test_every_knob_of_a_recipe_is_turned_by_some_study() -> None:
     plain, turned = Recipe(), set[str]()
     for name in EVERY:
-        for one in study(name, tmp_path).models.values():
+        for one in as_written(name).models.values():
             turned |= {knob for knob in Recipe.model_fields if getattr(one.recipe, knob) != getattr(plain, knob)}
     assert turned == Recipe.model_fields.keys()
 
