@@ -102,19 +102,21 @@ def status(study: Any, as_json: bool) -> None:
 def best(study: File | None, experiment: str | None, tracking: str | None, as_json: bool) -> None:
     """Ask MLflow for the best path of a study or an experiment."""
     from orchestrator import expectations
-    from orchestrator.prepared import student_keys
+    from orchestrator.prepared import students
     from orchestrator.ranking import best as ask
     from orchestrator.study import Resources, load
 
     if (study is None) == (experiment is None):
         raise Invalid("name a study file, or an experiment with --experiment NAME")
-    keys, published, source = None, dict[str, dict[str, float]](), ""
+    keys, by, published, source = None, "score", dict[str, dict[str, float]](), ""
     if study is not None:
         loaded = load(study)
         experiment, tracking = loaded.name, tracking or loaded.resources.tracking_uri
-        keys, published, source = student_keys(loaded), loaded.expected, loaded.source
+        published, source = loaded.expected, loaded.source
+        keys, score = students(loaded)
+        by = f"val/{score}"
     assert experiment is not None, "one of them was given"
-    found = ask(tracking or Resources().tracking_uri, experiment, keys=keys)
+    found = ask(tracking or Resources().tracking_uri, experiment, keys=keys, by=by)
     rows = expectations.of(published, found.path, found.figures)
     if as_json:
         click.echo(json.dumps({**asdict(found), "expected": rows}, indent=1))

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.study import load
+from orchestrator.study import Study, load
 from orchestrator.yamlfile import parse
 from trainers import backbones, detectors
 from trainers import data as datasets
@@ -35,6 +35,9 @@ def evaluate(
     """
     call = dataset(data, metric)
     trained = detector(weights, model, call)
+    study = studied(data)
+    if model is not None and study is not None:  # weights of no stage say nothing of how they look at images
+        trained = trained._replace(recipe=study.recipe.measuring())
     if recipe is not None:
         trained = trained._replace(recipe=changed(trained.recipe, recipe))
     made = appraise(trained, call, loader_workers=loader_workers)
@@ -43,7 +46,8 @@ def evaluate(
 
 def dataset(text: str, metric: str | None) -> Call:
     """The data set that is meant, judged by another metric if one is named."""
-    call = load(File(text)).data if File(text).is_file() else named(text, datasets, "--data")
+    study = studied(text)
+    call = study.data if study else named(text, datasets, "--data")
     if metric is not None:
         judge = named(metric, None, "--metric")
         try:
@@ -55,6 +59,12 @@ def dataset(text: str, metric: str | None) -> Call:
     except Invalid as error:
         raise error.under("--data", call.name) from None
     return call
+
+
+def studied(text: str) -> Study | None:
+    """The study that `--data` is a file of, if it is one."""
+    written = text.lstrip().startswith("{")  # and may be longer than a file's name
+    return load(File(text)) if not written and File(text).is_file() else None
 
 
 def named(text: str, package: ModuleType | None, option: str) -> Call:
@@ -122,7 +132,7 @@ def text(made: dict[str, Any]) -> str:
         [[name, f"{value:.4f}", "score" if name == made["score"] else ""] for name, value in made["figures"].items()]
     )
     if made["classes"]:
-        heads = list(next(iter(made["classes"].values())))
+        heads = list(dict.fromkeys(head for own in made["classes"].values() for head in own))
         table = [[name, *(f"{own[h]:.4f}" if h in own else "" for h in heads)] for name, own in made["classes"].items()]
         lines += ["", *rows([["class", *heads], *table])]
     return "\n".join(lines)

@@ -82,6 +82,6 @@ def text(rows: Iterable[Mapping[str, Any]], source: str) -> list[str]:
     width = max(len("path"), *(len(row["path"]) for row in rows))
     lines = ["", f"  {'path':<{width}}  {'figure':<8}{'published':>10}{'measured':>10}{'difference':>12}"]
     for row in rows:
-        own = "" if row["measured"] is None else f"{row['measured']:10.1f}{row['difference']:+12.1f}"
-        lines.append(f"  {row['path']:<{width}}  {row['figure']:<8}{row['published']:10.1f}{own}")
+        own = "" if row["measured"] is None else f"{row['measured']:10.2f}{row['difference']:+12.2f}"
+        lines.append(f"  {row['path']:<{width}}  {row['figure']:<8}{row['published']:10.2f}{own}")
     return [*lines, f"  in per cent; published: {source}" if source else "  in per cent"]

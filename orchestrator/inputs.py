@@ -28,6 +28,7 @@ class Inputs:
     contents: Data
     score: str  # the figure to maximise
     weights: Mapping[str, Weights]
+    masks: Mapping[str, str] = field(default_factory=dict)  # their digest, for the models that learn from them
     provisional: bool = False
     files: Mapping[str, File] = field(default_factory=dict)  # of the weights, by their SHA-256
     places: Mapping[str, str] = field(default_factory=dict)  # where the study has them from, and their SHA-256
@@ -65,7 +66,7 @@ def read(study: Study, store: Store) -> Inputs:
             raise error.under("models", name, "weights") from None
         files[sha256] = file
         places[source.place] = sha256
-    return Inputs(dataset, contents, score, found, files=files, places=places)
+    return Inputs(dataset, contents, score, found, _masks(study, dataset, found), files=files, places=places)
 
 
 def unread(study: Study) -> Inputs:
@@ -87,6 +88,18 @@ def unread(study: Study) -> Inputs:
         found[name] = Weights(sha256=stand_in, part=source.part)
     contents = Data(fingerprint=dataset.fingerprint, classes=dataset.classes)
     return Inputs(dataset, contents, score, found, provisional=True)
+
+
+def _masks(study: Study, dataset: Any, found: Mapping[str, Weights]) -> dict[str, str]:
+    """What the models that learn from masks learn from. Raises `Invalid` at ("data", name) for broken masks."""
+    root = next(iter(study.models))
+    learning = [name for name, one in study.models.items() if build.learns_masks(one.detector)]
+    if root in found and found[root].part == "detector":  # it is measured only
+        learning = [name for name in learning if name != root]
+    try:
+        return {name: build.masks(dataset) for name in learning}
+    except Invalid as error:
+        raise error.under("data", study.data.name) from None
 
 
 def _sources(study: Study) -> dict[str, Source]:

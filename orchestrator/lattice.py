@@ -46,6 +46,7 @@ class Entry:
 
     model: Model
     recipe: Recipe
+    masks: str = ""  # of the data, if it learns from them
 
 
 class Lattice:
@@ -152,14 +153,15 @@ class Lattice:
             recipe = recipe.model_copy(update={"guides": Guides()})
         stage = Stage(
             model=entry.model,
-            data=self.data,
+            data=self.data.model_copy(update={"masks": entry.masks}) if entry.masks else self.data,
             recipe=recipe,
             distill=distill if teacher else (),
             seed=seed,
             teacher=self.stage(teacher, seed) if teacher else None,
         )
         # What is only measured depends on no seed and on nothing that trains.
-        return stage.model_copy(update={"recipe": recipe.measuring(), "seed": 0}) if stage.published else stage
+        measured = {"recipe": recipe.measuring(), "seed": 0, "data": self.data}
+        return stage.model_copy(update=measured) if stage.published else stage
 
     def _ends(self, name: str, *, teachers: bool) -> tuple[str, ...]:
         """The other ends of the edges at a name, in the order of the names."""

@@ -43,7 +43,7 @@ class Prepared:
         self.contents = inputs.contents
         self.metric = build.metric(inputs.dataset)
         self.score_name = inputs.score
-        self.lattice: Lattice = study.lattice(self.contents, inputs.weights)
+        self.lattice: Lattice = study.lattice(self.contents, inputs.weights, inputs.masks)
         self.shapes = self._shapes()
         self.sizes = self._sizes()
         self._check_pairs()
@@ -189,8 +189,9 @@ class Prepared:
         row.weights = str(self.store.weights_file(result.key).resolve())
 
 
-def student_keys(study: Study) -> set[str]:
-    """The keys of all stages that train the student of a study, alone or at the end of a path."""
+def students(study: Study) -> tuple[set[str], str]:
+    """The keys of all stages that train the student of a study, alone or at the end of a path; and the figure that
+    ranks them."""
     prepared = prepare(study)
     paths = [*prepared.lattice.paths(), Path((prepared.lattice.student,))]
-    return {prepared.lattice.stage(path, seed).key for path in paths for seed in study.seeds}
+    return {prepared.lattice.stage(path, seed).key for path in paths for seed in study.seeds}, prepared.score_name

@@ -28,11 +28,12 @@ class Found:
     figures: dict[str, float]  # all that its metric said, such as AP50; means over the seeds
 
 
-def paths(uri: str, experiment: str, *, keys: Container[str] | None = None) -> list[Found]:
+def paths(uri: str, experiment: str, *, keys: Container[str] | None = None, by: str = "score") -> list[Found]:
     """The paths to the student whose checkpoints the experiment has; highest score first, without one last.
 
     Checkpoints that differ in more than their seeds are different entries even when their paths read the
-    same, as in a sweep or after a change of the recipe. `keys` leaves only these students. Raises `Invalid`.
+    same, as in a sweep or after a change of the recipe. `keys` leaves only these students; `by` is the figure that
+    ranks, such as val/AP50: the score is that by which a run ranked them last. Raises `Invalid`.
     """
     client = connect(uri)
     with talking(uri):
@@ -46,7 +47,7 @@ def paths(uri: str, experiment: str, *, keys: Container[str] | None = None) -> l
     for key, model in ready.items():
         if model.tags["role"] in ("student", "alone") and (keys is None or key in keys):
             groups[model.tags["setting"]].append(model)
-    found = [_found(sorted(group, key=_seed), ready) for group in groups.values()]
+    found = [_found(sorted(group, key=_seed), ready, by) for group in groups.values()]
     return sorted(
         found,
         key=lambda f: (math.isfinite(f.score), f.score if math.isfinite(f.score) else 0.0),
@@ -54,16 +55,16 @@ def paths(uri: str, experiment: str, *, keys: Container[str] | None = None) -> l
     )
 
 
-def best(uri: str, experiment: str, *, keys: Container[str] | None = None) -> Found:
+def best(uri: str, experiment: str, *, keys: Container[str] | None = None, by: str = "score") -> Found:
     """The path with the highest score. Raises `Invalid`, also when no student has a finite score."""
-    found = [f for f in paths(uri, experiment, keys=keys) if math.isfinite(f.score)]
+    found = [f for f in paths(uri, experiment, keys=keys, by=by) if math.isfinite(f.score)]
     if not found:
         raise Invalid(f"no student of the MLflow experiment {experiment} is trained yet", WHERE)
     return found[0]
 
 
-def _found(models: list[LoggedModel], ready: dict[str, LoggedModel]) -> Found:
-    scores = {_seed(model): figure(model, "score") for model in models}
+def _found(models: list[LoggedModel], ready: dict[str, LoggedModel], by: str) -> Found:
+    scores = {_seed(model): figure(model, by) for model in models}
     return Found(
         path=models[0].tags["path"],
         role=models[0].tags["role"],

@@ -128,13 +128,21 @@ class Study(Spec):
     text: str = ""  # of the file
     sets: tuple[str, ...] = ()  # applied to it, in this order
 
-    def lattice(self, data: Data, weights: Mapping[str, Weights] = MappingProxyType({})) -> Lattice:
-        """Who may teach whom, on this data. `weights` by name, of the models that have published ones.
+    def lattice(
+        self,
+        data: Data,
+        weights: Mapping[str, Weights] = MappingProxyType({}),
+        masks: Mapping[str, str] = MappingProxyType({}),
+    ) -> Lattice:
+        """Who may teach whom, on this data. By name: `weights` of the models that have published ones, and the digest
+        of the data's `masks` for those that learn from them.
 
         Raises `Invalid` at ("models",), ("edges",) or ("edges", i).
         """
         entries = {
-            name: Entry(one.model.model_copy(update={"weights": weights.get(name)}), one.recipe)
+            name: Entry(
+                one.model.model_copy(update={"weights": weights.get(name)}), one.recipe, masks=masks.get(name, "")
+            )
             for name, one in self.models.items()
         }
         return Lattice(entries, data, self.distill, edges=None if self.edges == "any" else self.edges)

@@ -63,6 +63,17 @@ def contents(call: Call) -> Data:
     return Data(fingerprint=identity(found), classes=found.classes)
 
 
+def masks(found: Any) -> str:
+    """SHA-256 of the masks to learn from; empty if not every object has one. Raises `Invalid` for broken ones."""
+    digest: str = found.train.masks_digest
+    return digest
+
+
+def learns_masks(call: Call) -> bool:
+    """Whether the detector that a call names learns from masks."""
+    return getattr(offers(detectors)[call.name], "needs_masks", False)
+
+
 def identity(found: Any) -> str:
     """SHA-256 in hex of a data set and of how detections in it are judged, by whichever of the figures they are ranked.
 

@@ -41,6 +41,7 @@ class Data(Spec):
 
     fingerprint: str
     classes: tuple[str, ...]
+    masks: str = ""  # SHA-256 of the training objects' masks, for a model that learns them; of no meaning to others
 
 
 class Guides(Spec):

@@ -59,8 +59,9 @@ def check(
     figures = measure(detector, data, result.stage.recipe, device=device, loader_workers=loader_workers)
     name = build.metric(data).score
     # It may have been stored when another figure was the score; that is one of its metrics, unless it was edited.
-    other = result.score in result.metrics.values()
-    agree(result, figures[name], recorded=result.figure(name) if other else result.score)
+    agree(result, figures[name], recorded=result.metrics.get(f"val/{name}", result.score))
+    if result.score not in result.metrics.values():
+        agree(result, figures[name])
     if workers.rank() == 0:
         store.mark_measured(result)
 

@@ -61,6 +61,8 @@ def work(
     if build.identity(data) != stage.data.fingerprint:
         changed = "its annotations, its image list or its metric changed"
         raise Invalid(f"{order.data} is not the data of this study any more: {changed}")
+    if stage.data.masks and build.masks(data) != stage.data.masks:
+        raise Invalid(f"{order.data} is not the data of this study any more: its masks changed")
     torch.manual_seed(stage.seed)
     given = stage.model.weights
     student = build.detector(stage, store.published(given.sha256) if given else None).to(device)

@@ -279,7 +279,9 @@ def test_a_written_folder_has_the_keys_of_the_drawn_set(folder: File) -> None:
     assert [stage["key"] for stage in read["stages"]] == [stage["key"] for stage in drawn["stages"]]
 
 
-def test_a_model_that_learns_masks_is_refused_on_data_that_has_none(folder: File) -> None:
+def test_a_model_that_learns_masks_depends_on_them_and_needs_whole_ones(
+    folder: File,
+) -> None:
     assert run("data", "digits", "scenes", "--classes", "3", "--train", "8", "--val", "4").exit_code == 0
     masked = (
         "big: {detector: {GFL: {channels: 16, convs: 1, extra: 0, reg_max: 8}}",
@@ -296,6 +298,20 @@ def test_a_model_that_learns_masks_is_refused_on_data_that_has_none(folder: File
     )
     file = folder / "scenes" / "annotations" / "instances_train2017.json"
     whole = json.loads(file.read_text())
+
+    def keys() -> list[str]:
+        return [stage["key"] for stage in json.loads(run("plan", "tiny.yaml", "--json").stdout)["stages"]]
+
+    before = keys()
+    broken, other = json.loads(file.read_text()), json.loads(file.read_text())
+    broken["annotations"][2]["segmentation"] = [[1, 2, 3]]
+    file.write_text(json.dumps(broken))
+    ended = run("plan", "tiny.yaml")
+    assert ended.exit_code == 2 and "annotation 3 of image" in ended.output and "no mask" in ended.output
+    other["annotations"][2]["segmentation"] = other["annotations"][1]["segmentation"]
+    file.write_text(json.dumps(other))
+    # What learns from masks, and what it teaches, are other stages now; the student alone is not.
+    assert [a == b for a, b in zip(before, keys(), strict=True)].count(True) == 1
     for row in whole["annotations"][1:]:
         del row["segmentation"]
     file.write_text(json.dumps(whole))

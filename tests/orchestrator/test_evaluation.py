@@ -15,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from safetensors.torch import save_file
 
 from orchestrator.cli import main
+from orchestrator.evaluation import text as table
 from tests.trainers.stages import DIGITS, stage
 from tests.trainers.works import run as train
 from trainers import build, data
@@ -121,6 +122,32 @@ def test_the_data_may_be_that_of_a_study(folder: File, tmp_path: File) -> None:
     text = changed(("{Digits: {classes: 3, train: 32, val: 16}}", WHERE))
     made = judged(folder / "store" / ONE.key, "--data", write_study(tmp_path, text))
     assert made == judged(folder / "store" / ONE.key, "--data", WHERE)
+
+
+def test_weights_of_no_stage_are_judged_as_the_study_looks_at_images(folder: File, tmp_path: File) -> None:
+    from tests.orchestrator.studies import changed
+    from tests.orchestrator.studies import write as write_study
+
+    text = changed(("{Digits: {classes: 3, train: 32, val: 16}}", WHERE), ("flip: 0", "flip: 0, resize: [48, 64]"))
+    words = (folder / "published.safetensors", "--model", MODEL, "--data")
+    made = judged(*words, write_study(tmp_path, text))
+    assert made["figures"] == judged(*words, WHERE, "--recipe", "{batch: 8, resize: [48, 64]}")["figures"]
+    assert made["figures"] != judged(*words, WHERE)["figures"]
+
+
+def test_classes_of_which_not_all_have_each_figure_are_shown_with_all() -> None:
+    figures = {"a": {"MR": 0.5}, "b": {"MR": 0.25, "MR_far": 0.75}}
+    made = {"weights": "w", "data": "d", "images": 1, "score": "MR", "figures": {"MR": 0.5}, "classes": figures}
+    assert [line.split() for line in table(made).splitlines()[3:]] == [
+        ["class", "MR", "MR_far"],
+        ["a", "0.5000"],
+        ["b", "0.2500", "0.7500"],
+    ]
+
+
+def test_data_may_be_written_at_any_length(folder: File) -> None:
+    ended = run(folder / "store" / ONE.key, "--data", "{COCO: {root: nowhere, classes: [" + "zebra, " * 99 + "cat]}}")
+    assert ended.exit_code == 2 and "nowhere" in ended.output
 
 
 def test_classes_are_matched_by_name_and_others_do_not_count(folder: File, tmp_path: File) -> None:

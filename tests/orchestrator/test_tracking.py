@@ -46,7 +46,7 @@ def row(path: str = "r101 > r18", role: str = "student", score: float = 0.5, don
     """A stage that has trained for `done` of its three epochs."""
     state = facts.pop("state", "done")
     own = {key: facts.pop(key) for key in ("seed", "epochs", "weight") if key in facts}
-    history = [
+    history = facts.pop("history", None) or [
         {"epoch": float(i), "val/AP": score * i / max(done, 1), "train/loss_ld": 1.0 / i} for i in range(1, done + 1)
     ]
     return Row(
@@ -345,6 +345,18 @@ def test_the_best_path_is_the_one_with_the_highest_mean_over_its_seeds(uri: str)
     assert found[0].keys == {0: stage("r101 > r34 > r18").key} and found[2].role == "alone"
     assert best(uri, "demo") == found[0]
     assert best(uri, "demo", keys=[stage("r18").key]).path == "r18"
+
+
+def test_another_figure_may_rank(tracking: Tracking, uri: str) -> None:
+    def measured(path: str, role: str, figures: dict[str, float]) -> Row:
+        return row(path, role, figures["val/AP"], done=1, history=[{"epoch": 1.0, **figures}])
+
+    settle(tracking, row("r101", "teacher", 0.9))
+    settle(tracking, measured("r101 > r18", "student", {"val/AP": 0.7, "val/AP50": 0.8}))
+    settle(tracking, measured("r18", "alone", {"val/AP": 0.6, "val/AP50": 0.9}))
+    assert best(uri, "demo").path == "r101 > r18"
+    found = best(uri, "demo", by="val/AP50")
+    assert (found.path, found.score) == ("r18", 0.9)
 
 
 def test_settings_of_one_path_are_not_averaged(tracking: Tracking, uri: str) -> None:

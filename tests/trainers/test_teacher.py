@@ -94,6 +94,14 @@ def test_a_score_that_was_edited_after_it_was_measured_is_refused(store: Store, 
         verified(store, STAGE, DATA, device=CPU)
 
 
+def test_the_figure_that_ranks_may_not_be_edited_either(store: Store, measurements: list[float]) -> None:
+    stored(store, score=0.5)
+    file = store.root / STAGE.key / "result.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "metrics": {"val/AP": 0.9, "val/AP50": 0.5}}))
+    with pytest.raises(NotTheTeacher, match=r"score 0\.5000 but their record says 0\.9000"):
+        verified(store, STAGE, DATA, device=CPU)
+
+
 @pytest.mark.parametrize("off", [0, 0.5 * TOLERANCE, -0.5 * TOLERANCE])
 def test_a_score_of_another_machine_is_accepted_within_the_tolerance(
     store: Store, measurements: list[float], off: float

@@ -23,6 +23,8 @@ class OtherSize(Invalid):
 
 def read_image(path: Path, *, size: tuple[int, int]) -> Tensor:
     """Decode an image file of (width, height), whatever its colours. -> (3, H, W) uint8, RGB. Raises `Invalid`."""
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise Invalid(f"cannot read the image {path}: there is no such file")
     return decode(path, str(path), size=size)
 
 
@@ -67,5 +69,9 @@ def _quarter(image: Image.Image) -> bool:
 def _rgb(image: Image.Image) -> Image.Image:
     """Eight bits and three colours; of an animation the first picture. Of sixteen bits the upper eight."""
     if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        pixels = np.asarray(image).astype(np.int64)
+        # Pillow opens some of sixteen bits as 32; that it does with eight as well.
+        if image.mode != "I" or pixels.max(initial=0) > 255:
+            pixels >>= 8
+        image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it

@@ -107,7 +107,8 @@ def _annotation(row: Row, sizes: Mapping[int, Size | None], known: Collection[in
             size = sizes[row["image_id"]]
             assert size is not None, "only compared with a known size"
             right["bbox"] = _cut(row["bbox"], size)
-            right.pop("area", None)  # that of the whole box
+            if not right.get("segmentation"):  # else it is the mask's
+                right.pop("area", None)
             changes.append((kind, f"{text}: cut to {shown(right['bbox'])}"))
         elif kind in ("area", "visible") or (kind in ("iscrowd", "ignore") and row[kind] is None):
             right.pop(kind, None)

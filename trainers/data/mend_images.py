@@ -57,6 +57,8 @@ def _image(row: Row, annotations: list[Row], seen: Seen | None) -> tuple[Row | N
         return None, (kind, f"{text}: dropped")
     if not _fits(annotations, seen.size, said):
         return None, (kind, f"{text}: dropped, as its annotations may be meant for another size")
+    if said is None and annotations and any(note == "EXIF rotation" for note, _ in seen.notes):
+        return None, (kind, f"{text}: dropped, as its annotations may be meant for it turned, or not")
     width, height = seen.size
     return {**row, "width": width, "height": height}, (kind, f"{text}: set to {width} x {height}")
 

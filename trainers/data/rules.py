@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
+from unicodedata import category
 
 from PIL import Image
 
@@ -148,6 +149,9 @@ def _box_flaws(row: Row, size: Size | None) -> Iterator[Flaw]:
         yield FLAT, f"bbox {shown(bbox)} has no area"
 
 
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format and half characters, line and paragraph separators
+
+
 def unsafe(name: object) -> str:
     """What is wrong with a file name that comes from outside; empty if it stays in its folder."""
     if not isinstance(name, str) or not name:
@@ -156,7 +160,7 @@ def unsafe(name: object) -> str:
         return "is a web address; download the images first"
     if "\\" in name:
         return "has a backslash; write /"
-    if not name.isprintable():
+    if any(category(character) in UNSEEN for character in name):
         return "has a character that cannot be printed"
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         return "leaves the folder of images; write it relative to that folder"

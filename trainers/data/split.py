@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from trainers.call import Call, Invalid
-from trainers.data.masks import decode
+from trainers.data.annotations import refuse
+from trainers.data.masks import decode, wrong
 from trainers.spec import canonical
 
 Metric = Annotated[Call, "trainers.metrics"]  # a knob of every data set
@@ -28,7 +30,7 @@ class Rows(NamedTuple):
     bbox: np.ndarray  # (M, 4) float64, x, y, width, height in pixels
     area: np.ndarray  # (M,) float64, square pixels; of the mask where there is one
     crowd: np.ndarray  # (M,) bool: a region with many objects, for the metric only
-    ignore: np.ndarray  # (M,) bool: neither to be found nor a mistake, as VOC's difficult objects are
+    ignore: np.ndarray  # (M,) bool: to the metric neither to be found nor a mistake; no object in training
     visible: np.ndarray  # (M, 4) float64, x, y, width, height of what is seen of it; NaN where nobody says
 
 
@@ -104,7 +106,7 @@ class Split:
         if not self.has_masks:
             return None
         size, drawn = self.sizes[index], []
-        for identity in self._objects[3][self._within(index)]:
+        for identity in self._objects[3][self._within(index)].tolist():
             try:
                 drawn.append(decode(self._outlines[identity], size))
             except Invalid as error:
@@ -114,7 +116,23 @@ class Split:
     @cached_property
     def has_masks(self) -> bool:
         """Whether every object of `boxes` has a mask."""
-        return bool(self._outlines) and all(identity in self._outlines for identity in self._objects[3])
+        return bool(self._outlines) and all(identity in self._outlines for identity in self._objects[3].tolist())
+
+    @cached_property
+    def masks_digest(self) -> str:
+        """SHA-256 in hex over all masks of `masks`; empty without `has_masks`. Raises `Invalid`, which lists the masks
+        that cannot be drawn."""
+        if not self.has_masks:
+            return ""
+        digest, mistakes = hashlib.sha256(), []
+        for index, size in enumerate(self.sizes):
+            for identity in self._objects[3][self._within(index)].tolist():
+                outline = self._outlines[identity]
+                digest.update(outline + b"\n")
+                if flaw := wrong(json.loads(outline), size):
+                    mistakes.append(f"annotation {identity} of image {self.ids[index]}: its segmentation {flaw}")
+        refuse(mistakes, "masks")
+        return digest.hexdigest()
 
     @cached_property
     def _outlines(self) -> Mapping[int, bytes]:
@@ -125,7 +143,7 @@ class Split:
         return slice(starts[index], starts[index + 1])
 
     @cached_property
-    def _objects(self) -> tuple[Tensor, Tensor, list[int], list[int]]:
+    def _objects(self) -> tuple[Tensor, Tensor, list[int], np.ndarray]:
         """Boxes and labels of all images one after another, where those of each image start, and their ids."""
         rows, order = self._sorted
         height, width = np.array(self.sizes, dtype=np.float64).reshape(-1, 2)[rows.image].T
@@ -137,7 +155,7 @@ class Split:
         kept = ~rows.crowd & ~rows.ignore & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         labels = np.searchsorted(np.array(self.categories, dtype=np.int64), rows.category)
         starts = np.searchsorted(rows.image[kept], np.arange(len(self) + 1))
-        ids = [self.coco["annotations"][place]["id"] for place in order[kept].tolist()]
+        ids = np.array([row["id"] for row in self.coco["annotations"]], dtype=np.int64)[order[kept]]
         return torch.from_numpy(boxes[kept]), torch.from_numpy(labels[kept]), starts.tolist(), ids
 
 

@@ -65,6 +65,8 @@ MISTAKES: list[tuple[Change, str]] = [
     (first("images", file_name="a\\b.jpg"), "has a backslash"),
     (first("images", file_name="https://a.org/b.jpg"), "is a web address"),
     (first("images", file_name="a\0.jpg"), "cannot be printed"),
+    (first("images", file_name="a\u202e.jpg"), "cannot be printed"),
+    (first("images", file_name="a\ud800.jpg"), "cannot be printed"),
     (first("images", file_name=""), "is not a name"),
     (without("images", "file_name"), "image 11: file_name None is not a name"),
     (first("annotations", image_id=99), "annotation 21: image_id 99 is no image"),

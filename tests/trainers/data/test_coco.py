@@ -84,6 +84,19 @@ def test_masks_are_drawn_from_polygons_and_do_not_enter_the_fingerprint(root: Pa
     assert data.fingerprint == bare.fingerprint
 
 
+def test_masks_have_a_digest_of_their_own_and_broken_ones_are_listed(root: Path) -> None:
+    square, corner = [[1, 1, 5, 1, 5, 4, 1, 4]], [[1, 1, 2, 1, 2, 2]]
+    digests = []
+    for segmentation in (square, corner, square):
+        outlined(root, segmentation)
+        digests.append(COCO(root=str(root)).train.masks_digest)
+    assert digests[0] == digests[2] != digests[1] and len(digests[0]) == 64
+    assert COCO(root=str(root)).val.masks_digest == ""
+    outlined(root, [[1, 2, 3]])
+    with pytest.raises(Invalid, match="annotation 1 of image 1: its segmentation is no mask of 8 x 6 pixels"):
+        _ = COCO(root=str(root)).train.masks_digest
+
+
 @pytest.mark.parametrize("change", [lambda path: path.write_text(path.read_text() + " "), Path.unlink])
 def test_a_file_that_changed_before_its_masks_were_read_is_refused(root: Path, change: Any) -> None:
     path = outlined(root, [[1, 1, 5, 1, 5, 4, 1, 4]])
@@ -212,6 +225,19 @@ def saved(path: Path, image: Image.Image, **options: Any) -> torch.Tensor:
 def test_grey_becomes_three_equal_colours(tmp_path: Path) -> None:
     grey = saved(tmp_path / "x.png", Image.fromarray(RGB[..., 0]))
     assert torch.equal(grey, torch.from_numpy(RGB[..., 0]).expand(3, 6, 8))
+
+
+def test_whole_numbers_of_32_bits_that_would_fit_into_eight_are_read_as_these(tmp_path: Path) -> None:
+    for most, seen in ((200, 200), (200 << 8, 200)):
+        pixels = np.full((6, 8), most, dtype=np.int32)
+        Image.fromarray(pixels).save(tmp_path / "x.tiff")
+        assert read_image(tmp_path / "x.tiff", size=(8, 6)).unique().tolist() == [seen]
+
+
+def test_a_pipe_in_place_of_an_image_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(Invalid, match=r"cannot read the image .*x\.png: there is no such file"):
+        read_image(tmp_path / "x.png", size=(8, 6))
 
 
 def test_sixteen_bits_keep_their_upper_eight(tmp_path: Path) -> None:

@@ -69,6 +69,12 @@ def test_a_box_that_leaves_its_image_is_cut_to_it(tmp_path: Path) -> None:
     ]
 
 
+def test_the_area_of_a_mask_outlives_the_cut_of_its_box(tmp_path: Path) -> None:
+    mask = {"size": [12, 16], "counts": [0, 30, 162]}
+    clean, _ = changed(made(tmp_path), box(-3, 8, 9.5, 30, area=30, segmentation=mask))
+    assert clean["annotations"][1]["area"] == 30
+
+
 @pytest.mark.parametrize("bbox", [(20, 2, 5, 5), (1, -9, 5, 5), (1e300, 1e300, 1e300, 1e300), (-9, 1, 9, 4)])
 def test_a_box_that_lies_outside_is_dropped(tmp_path: Path, bbox: tuple[float, ...]) -> None:
     clean, changes = changed(made(tmp_path), box(*bbox))
@@ -282,3 +288,16 @@ def test_a_photograph_with_turned_sides_is_no_mistake(tmp_path: Path) -> None:
     Image.new("RGB", (HEIGHT, WIDTH)).save(source.folder / "2.png", exif=exif)
     assert mend(source) == (read(source), [])
     assert json.loads(source.file.read_text())["images"][1]["width"] == WIDTH
+
+
+def test_a_turned_photograph_of_no_stated_size_goes_if_it_has_boxes(tmp_path: Path) -> None:
+    """Nobody knows whether they were drawn before or after it was turned."""
+    source = made(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (WIDTH, WIDTH)).save(source.folder / "2.png", exif=exif)
+
+    def unsaid(coco: dict[str, Any]) -> None:
+        del coco["images"][1]["width"]
+
+    assert ids(changed(source, unsaid)[0]) == ([1, 3], [10, 30])
