@@ -99,7 +99,7 @@ def test_measured_is_the_mean_over_the_seeds_in_per_cent() -> None:
         "difference": pytest.approx(1.0),
     }
     said = expectations.text([row], "")
-    assert said[2].split() == ["r101", ">", "r18", "AP", "36.5", "37.5", "+1.0"]
+    assert said[2].split() == ["r101", ">", "r18", "AP", "36.50", "37.50", "+1.00"]
 
 
 def test_what_was_stored_before_counts_and_what_still_trains_or_was_never_said_does_not() -> None:

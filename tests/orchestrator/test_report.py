@@ -92,8 +92,8 @@ def test_what_was_published_stands_beside_what_was_measured():
     heads = next(i for i, row in enumerate(page.rows) if "published" in row)
     assert page.rows[heads] == ["path", "figure", "published", "measured", "difference"]
     assert page.rows[heads + 1 : heads + 3] == [
-        ["r101 > r18", "AP", "36.5", "37.5", "+1.0"],
-        ["r101 > r18", "AP50", "36.5", "", ""],
+        ["r101 > r18", "AP", "36.50", "37.50", "+1.00"],
+        ["r101 > r18", "AP50", "36.50", "", ""],
     ]
     assert any("Published: <the> paper" in text for text in page.text["p"])
 
