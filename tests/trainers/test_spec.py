@@ -283,6 +283,7 @@ def changed() -> list[tuple[str, Stage]]:
         "weights' part": stage(model=MODEL.model_copy(update={"weights": Weights(sha256="0" * 64, part="backbone")})),
         "fingerprint": stage(data=DATA.model_copy(update={"fingerprint": "0" * 64})),
         "classes": stage(data=DATA.model_copy(update={"classes": ("bee", "ant")})),
+        "masks": stage(data=DATA.model_copy(update={"masks": "1" * 64})),
         "loss": stage(distill=(Call(name="KD", args=LOSS.args),)),
         "loss's argument": stage(distill=(Call(name="LD", args={**LOSS.args, "weight": 0.5}),)),
         "no loss": stage(distill=()),
@@ -344,7 +345,7 @@ def test_the_stages_fields_are_those_that_the_test_above_changes() -> None:
     assert set(Stage.model_fields) == {"model", "data", "recipe", "distill", "seed", "teacher"}
     assert set(Model.model_fields) == {"detector", "backbone", "weights"}
     assert set(Weights.model_fields) == {"sha256", "part"}
-    assert set(Data.model_fields) == {"fingerprint", "classes"}
+    assert set(Data.model_fields) == {"fingerprint", "classes", "masks"}
     assert set(Term.model_fields) - set(Call.model_fields) == {"epochs", "after", "ramp", "fade"}
     assert set(Guides.model_fields) == {"who", "keep", "drop", "balance"}
 

@@ -151,7 +151,8 @@ def _load(
     # It brings torchvision, for which a plan of a study need not wait; and none of the processes has to load it again.
     from trainers.data.assemble import Desk
 
-    split.labels(0)  # is indexed now, so that no process has to do it for itself
+    if len(split):
+        split.labels(0)  # is indexed now, so that no process has to do it for itself
     desk = Desk(split, look, divisor, rank, world, masks, spare, shared=loader_workers > 0)
     parts = ahead(desk.assemble, plan, processes=loader_workers) if loader_workers else map(desk.assemble, plan)
     canvases = Canvases()

@@ -23,8 +23,8 @@ class OtherSize(Invalid):
 
 def read_image(path: Path, *, size: tuple[int, int]) -> Tensor:
     """Decode an image file of (width, height), whatever its colours. -> (3, H, W) uint8, RGB. Raises `Invalid`."""
-    if not path.is_file():  # reading a pipe would wait for ever
-        raise Invalid(f"cannot read the image {path}: there is no such file")
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise Invalid(f"cannot read the image {path}: it is no file")
     return decode(path, str(path), size=size)
 
 
