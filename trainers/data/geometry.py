@@ -40,6 +40,7 @@ def seen(
         kept = ((left >= 1) | (left >= before - ROUNDING)).all(1)
         things[1:] = [wrap(thing[kept], like=thing) for thing in things[1:]]
     each(_resize, view.size)
+    things[1] = F.clamp_bounding_boxes(things[1])  # rounded, it may be a little larger than its image
     if view.mirrored:
         each(F.horizontal_flip)
     image, boxes, *drawn = (thing.as_subclass(Tensor) for thing in things)

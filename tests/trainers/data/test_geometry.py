@@ -44,8 +44,12 @@ def test_a_coloured_rectangle_is_found_at_its_box_after_any_view(
         return
     (x1, y1, x2, y2) = boxes[0].tolist()
     assert 0 <= x1 < x2 <= view.size[1] and 0 <= y1 < y2 <= view.size[0]
-    # Resizing blurs an edge over about as many pixels as one before became, twice if it is cut in between.
-    x_blur, y_blur = (2 + 2 * scale for scale in view.scale(size))
+    # Resizing blurs an edge over about as many pixels as one before became; cut in between, those of what is cut count.
+    scales = torch.tensor(view.scale(size))
+    if view.window is not None:
+        height, width = view.window[2:]
+        scales = scales.maximum(torch.tensor([view.size[1] / width, view.size[0] / height]))
+    x_blur, y_blur = (2 + 2 * scales).tolist()
     rows, columns = torch.arange(view.size[0]) + 0.5, torch.arange(view.size[1]) + 0.5
     inside = ((rows > y1 + y_blur) & (rows < y2 - y_blur))[:, None] & (
         (columns > x1 + x_blur) & (columns < x2 - x_blur)
@@ -66,7 +70,7 @@ def test_a_view_that_changes_nothing_changes_nothing() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 320), st.integers(0, 320)), max_size=5), st.integers(1, 320))
 def test_mirroring_twice_changes_nothing(spans: list[tuple[int, int]], width: int) -> None:
-    corners = [[min(a, b) / 8, 1.0, max(a, b) / 8, 2.0] for a, b in spans]
+    corners = [[min(a, b, 8 * width) / 8, 0.0, min(max(a, b) / 8, width), 1.0] for a, b in spans]
     boxes, image = torch.tensor(corners).reshape(-1, 4), torch.arange(3 * width).view(3, 1, width).to(torch.uint8)
     mirrored = View((1, width), mirrored=True)
     once = seen(mirrored, image, boxes)
