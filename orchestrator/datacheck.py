@@ -109,7 +109,7 @@ def _watched(things: Iterable[Any], total: int) -> Iterable[Any]:
 
 
 def _mend(findings: list[Findings], places: Mapping[Source, File]) -> tuple[dict[Source, list[Problem]], list[Problem]]:
-    """Write the clean copies, all or none. -> changes by file, and what is still wrong."""
+    """Write the clean copies, none if one cannot be made. -> changes by file, and what is still wrong."""
     clean: dict[Source, dict[str, Any]] = {}
     changes: dict[Source, list[Problem]] = {}
     left = []
