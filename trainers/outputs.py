@@ -55,13 +55,16 @@ class Truth:
     ids: list[int]  # B image ids, for messages and for the metric
     scales: list[tuple[float, float]]  # B of (x, y): pixels of the batch for one pixel of the original image
     masks: list[Tensor] | None = None  # B of (N, height, width) bool, of the padded batch; None: the data has none
+    # B of (M, 4): crowds and others that are neither to be found nor background; None: nothing is to be ignored
+    ignored: list[Tensor] | None = None
 
     def to(self, device: torch.device) -> Truth:
         """The same on another device."""
         boxes = [b.to(device, non_blocking=True) for b in self.boxes]
         labels = [n.to(device, non_blocking=True) for n in self.labels]
         masks = None if self.masks is None else [m.to(device, non_blocking=True) for m in self.masks]
-        return Truth(boxes, labels, self.sizes, self.ids, self.scales, masks)
+        ignored = None if self.ignored is None else [b.to(device, non_blocking=True) for b in self.ignored]
+        return Truth(boxes, labels, self.sizes, self.ids, self.scales, masks, ignored)
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,17 @@ class Targets:
     levels: int  # L
     truth: Truth
     own: dict[str, Any] = field(default_factory=dict)  # what only this kind of detector's losses read
+    ignored: Tensor | None = None  # (B*A,) bool: locations that are neither positive nor negative; None: there are none
 
     @property
     def images(self) -> int:
         """B."""
         return len(self.truth.boxes)
+
+    @property
+    def learnt(self) -> Tensor:
+        """The locations whose classes are learnt: not in the padding, and not ignored. -> (B*A,) bool."""
+        return self.valid if self.ignored is None else self.valid & ~self.ignored
 
 
 @dataclass(frozen=True)

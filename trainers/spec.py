@@ -80,6 +80,7 @@ class Recipe(Spec):
     crop: Crop | None = None  # of training images: a random window, before it is resized
     group: bool = False  # batches are of landscapes alone, or of the other images alone
     flip: Fraction = 0.5  # how often an image is mirrored
+    ignore: bool = True  # nothing is learnt on crowds and what else is to be ignored; false: they are background
     guides: Annotated[Guides, BeforeValidator(lambda x: {"who": x} if isinstance(x, str) else x)] = Guides()
 
     def measuring(self) -> Recipe:

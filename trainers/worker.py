@@ -142,6 +142,7 @@ def batches(order: Order, data: Any, student: Network, say: Callable[[str], None
         world=workers.count(),
         loader_workers=order.loader_workers,
         masks=getattr(student, "needs_masks", False),
+        ignore=recipe.ignore,
         bad_images=order.bad_images,
         say=say,
     )

@@ -4,6 +4,7 @@ import copy
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -160,6 +161,31 @@ def test_images_of_mixed_sizes_train_and_detect(name: str, own: dict[str, Any]) 
 def test_a_batch_without_boxes_trains(name: str, own: dict[str, Any]) -> None:
     images, truth = noise((64, 64), (64, 64), boxes=0)
     check_step(make(name, own), images, truth)
+
+
+@EVERY
+def test_an_image_that_is_a_crowd_all_over_teaches_nothing(name: str, own: dict[str, Any]) -> None:
+    images, truth = noise((64, 64), (64, 64), boxes=0)
+    crowd = torch.tensor([[0.0, 0, 64, 64]])
+    model = make(name, own)
+    assert sum(step(model, images, truth).values()) > 0
+    assert sum(step(model, images, replace(truth, ignored=[crowd, crowd])).values()) == 0
+
+
+@EVERY
+def test_objects_in_a_crowd_are_learnt_as_without_it_and_only_background_is_left_out(
+    name: str, own: dict[str, Any]
+) -> None:
+    images, truth = noise((64, 64), (64, 64))
+    crowded = replace(truth, ignored=[torch.tensor([[0.0, 0, 64, 64]]), torch.zeros(0, 4)])
+    model = make(name, own)
+    outputs = model(images)
+    alone, among = model.assign(outputs, truth), model.assign(outputs, crowded)
+    assert torch.equal(alone.row, among.row) and torch.equal(alone.box, among.box)
+    assert among.ignored is not None and not among.ignored[among.row].any()
+    first, second = (among.learnt & ~torch.zeros_like(among.valid).index_fill(0, among.row, True)).chunk(2)
+    assert not first.any() and second.any()
+    check_step(model, images, crowded)
 
 
 @EVERY

@@ -39,6 +39,7 @@ class Part(NamedTuple):
     ids: list[int]
     scales: list[tuple[float, float]]
     masks: list[Tensor]  # empty if nobody wants them
+    ignored: list[np.ndarray]  # empty if nobody wants them
     bad: dict[int, Bad]  # by id
 
     def batch(self, canvases: Canvases) -> tuple[Tensor, Truth]:
@@ -49,8 +50,10 @@ class Part(NamedTuple):
             for channel, colour in zip(place, COLOUR, strict=True):
                 channel[height:] = colour
                 channel[:height, width:] = colour
-        boxes, labels = ([torch.from_numpy(x) for x in column] for column in (self.boxes, self.labels))
-        return images, Truth(boxes, labels, self.sizes, self.ids, self.scales, self.masks or None)
+        boxes, labels, ignored = (
+            [torch.from_numpy(x) for x in column] for column in (self.boxes, self.labels, self.ignored)
+        )
+        return images, Truth(boxes, labels, self.sizes, self.ids, self.scales, self.masks or None, ignored or None)
 
 
 class Desk(NamedTuple):
@@ -62,6 +65,7 @@ class Desk(NamedTuple):
     rank: int  # this worker gets every world-th image of a batch, from this one on
     world: int
     masks: bool  # whether the truth has them
+    ignored: bool  # whether the truth says what is to be ignored
     spare: int | None  # how many images may be bad; None: a bad one is raised as what it is
     shared: bool = False  # in memory that another process can take over without copying it
 
@@ -77,15 +81,21 @@ class Desk(NamedTuple):
         ]
         room = canvas([view.size for view in whole], self.divisor)
         mine = slice(self.rank, None, self.world)
-        part = Part(_pixels(len(whole[mine]), room, shared=self.shared), [], [], [], [], [], [], {})
+        part = Part(_pixels(len(whole[mine]), room, shared=self.shared), [], [], [], [], [], [], [], {})
         for place, index, chance in zip(part.pixels, sample.images[mine], sample.chances[mine], strict=True):
             index, image = self._read(index, chance, room, part.bad)
             view = self.look.at(sizes[index], chance)
             masks = self.split.masks(index) if self.masks else None
-            image, boxes, masks, kept = seen(view, image, self.split.boxes(index), masks)
+            labels, every = self.split.labels(index), [self.split.boxes(index)]
+            if self.ignored:
+                every.append(self.split.ignored(index))
+            image, boxes, masks, kept = seen(view, image, torch.cat(every), masks)
             place[:, : view.size[0], : view.size[1]] = image
-            part.boxes.append(boxes.numpy())
-            part.labels.append(self.split.labels(index)[kept].numpy())
+            labels = labels[kept[: len(labels)]]
+            part.boxes.append(boxes[: len(labels)].numpy())
+            part.labels.append(labels.numpy())
+            if self.ignored:
+                part.ignored.append(boxes[len(labels) :].numpy())
             part.sizes.append(view.size)
             part.ids.append(self.split.ids[index])
             part.scales.append(view.scale(sizes[index]))

@@ -35,7 +35,7 @@ class Batches:
     batch counts images over all `world` workers, of which this is number `rank`: it gets every world-th image
     of each batch. resize, crop, flip and group are those of a recipe. The last batch of an epoch, or of each group, is
     filled up from its beginning. Height and width are padded to multiples of divisor. With `masks` the truth has the
-    masks of the objects, if the split has them.
+    masks of the objects, if the split has them, and with `ignore` what is to be ignored, if any image has such.
 
     An image that cannot be read is replaced by another, and `say` is told once. Raises `Invalid` when more than
     `bad_images` different ones of this worker could not be read, and if a batch is too small for all workers.
@@ -56,6 +56,7 @@ class Batches:
         world: int = 1,
         loader_workers: int = 0,
         masks: bool = False,
+        ignore: bool = False,
         bad_images: int = 0,
         say: Callable[[str], None] = log.warning,
     ) -> None:
@@ -66,6 +67,7 @@ class Batches:
         self.groups = groups(split.sizes, group=group)
         self.divisor, self.rank, self.world, self.loader_workers = divisor, rank, world, loader_workers
         self.masks = masks and split.has_masks  # reads them now, so that loader processes need not each
+        self.ignored = ignore and split.has_ignored
         self.bad_images, self.say = bad_images, say
         self.bad: dict[int, str] = {}  # why, by the id of each image that could not be read
 
@@ -85,6 +87,7 @@ class Batches:
             rank=self.rank,
             world=self.world,
             masks=self.masks,
+            ignored=self.ignored,
             spare=self.bad_images,
             loader_workers=self.loader_workers,
         )
@@ -129,6 +132,7 @@ def in_order(
         rank=0,
         world=1,
         masks=False,
+        ignored=False,
         spare=None,
         loader_workers=loader_workers,
     )
@@ -144,6 +148,7 @@ def _load(
     rank: int,
     world: int,
     masks: bool,
+    ignored: bool,
     spare: int | None,
     loader_workers: int,
 ) -> Iterator[tuple[Batch, dict[int, Bad]]]:
@@ -153,7 +158,7 @@ def _load(
 
     if len(split):
         split.labels(0)  # is indexed now, so that no process has to do it for itself
-    desk = Desk(split, look, divisor, rank, world, masks, spare, shared=loader_workers > 0)
+    desk = Desk(split, look, divisor, rank, world, masks, ignored, spare, shared=loader_workers > 0)
     parts = ahead(desk.assemble, plan, processes=loader_workers) if loader_workers else map(desk.assemble, plan)
     canvases = Canvases()
     return ((part.batch(canvases), part.bad) for part in parts)

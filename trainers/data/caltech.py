@@ -35,7 +35,7 @@ class Caltech:
     train, val: numbers of sets. step_train, step_val: every so manieth frame is taken; of 30 these are the frames 29,
     59, 89, ... counted from 0, as in the benchmark's test. Persons who are at least `height` pixels high and of whose
     box at least the part `visible` is seen are trained on; other persons, groups, doubtful cases and marked regions
-    are background to the training. In validation all persons stay, and the metric decides what of all that is neither
+    are to be ignored in training. In validation all persons stay, and the metric decides what of all that is neither
     to be found nor a mistake. Raises `Invalid` for what is missing or wrong.
     """
 

@@ -30,10 +30,9 @@ class CityPersons:
     train, val: annotation files; train_images, val_images: folders of images, each in the folder of its city or not;
     all relative to root. The files are those of the usual conversions: COCO's format with `vis_bbox` (or `bbox_vis`,
     or `vis_ratio` alone) and `ignore`. Pedestrians at least `height` pixels high of whose box at least the part
-    `visible` is seen are trained on; others, riders, groups and whatever else the file has are background to the
-    training. In validation all pedestrians stay, and the metric decides what of all that is neither to be found nor a
-    mistake. empty: `keep` or `drop` the training images with nothing to find. Raises `Invalid` for what is missing or
-    wrong.
+    `visible` is seen are trained on; others, riders, groups and whatever else there is are to be ignored in training.
+    In validation all pedestrians stay, and the metric decides what of all that is neither to be found nor a mistake.
+    empty: `keep` or `drop` the training images with nothing to find. Raises `Invalid` for what is missing or wrong.
     """
 
     def __init__(

@@ -19,7 +19,9 @@ ROUNDING = 1e-3  # pixels by which a box is not smaller
 def seen(
     view: View, image: Tensor, boxes: Tensor, masks: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """(3, H, W) uint8, (N, 4) and (N, H, W) bool -> the same of the view, and which boxes are left, (N,) bool.
+    """(3, H, W) uint8, (N, 4) and (M, H, W) bool -> the same of the view, and which boxes are left, (N,) bool.
+
+    M <= N: the masks are those of the first boxes.
 
     A box is gone if less than a pixel is left of a side that was cut. The image may keep its colours together in
     memory, as decoders have them: resizing is four times as fast then.
@@ -38,7 +40,7 @@ def seen(
         each(F.crop, *view.window)
         left = _sides(things[1])
         kept = ((left >= 1) | (left >= before - ROUNDING)).all(1)
-        things[1:] = [wrap(thing[kept], like=thing) for thing in things[1:]]
+        things[1:] = [wrap(thing[kept[: len(thing)]], like=thing) for thing in things[1:]]
     each(_resize, view.size)
     things[1] = F.clamp_bounding_boxes(things[1])  # rounded, it may be a little larger than its image
     if view.mirrored:

@@ -29,8 +29,8 @@ class Rows(NamedTuple):
     category: np.ndarray  # (M,) int64, category id
     bbox: np.ndarray  # (M, 4) float64, x, y, width, height in pixels
     area: np.ndarray  # (M,) float64, square pixels; of the mask where there is one
-    crowd: np.ndarray  # (M,) bool: a region with many objects, for the metric only
-    ignore: np.ndarray  # (M,) bool: to the metric neither to be found nor a mistake; no object in training
+    crowd: np.ndarray  # (M,) bool: a region with many objects; no object in training
+    ignore: np.ndarray  # (M,) bool: neither to be found nor a mistake; no object in training
     visible: np.ndarray  # (M, 4) float64, x, y, width, height of what is seen of it; NaN where nobody says
 
 
@@ -98,6 +98,16 @@ class Split:
         """The classes of `boxes`. -> (N,) int64, 0..K-1."""
         return self._objects[1][self._within(index)].clone()
 
+    def ignored(self, index: int) -> Tensor:
+        """Crowds and what else is to be ignored in an image, cut to it. -> (M, 4) float32, as `boxes`."""
+        starts, boxes = self._ignored
+        return boxes[starts[index] : starts[index + 1]].clone()
+
+    @property
+    def has_ignored(self) -> bool:
+        """Whether any image has something to be ignored."""
+        return len(self._ignored[1]) > 0
+
     def masks(self, index: int) -> Tensor | None:
         """Which pixels belong to each of `boxes`. -> (N, height, width) bool, or None without `has_masks`.
 
@@ -146,17 +156,30 @@ class Split:
     def _objects(self) -> tuple[Tensor, Tensor, list[int], np.ndarray]:
         """Boxes and labels of all images one after another, where those of each image start, and their ids."""
         rows, order = self._sorted
-        height, width = np.array(self.sizes, dtype=np.float64).reshape(-1, 2)[rows.image].T
-        x, y, w, h = rows.bbox.T
-        left, right = np.clip(x, 0, width), np.clip(x + w, 0, width)
-        top, bottom = np.clip(y, 0, height), np.clip(y + h, 0, height)
-        boxes = np.stack([left, top, right, bottom], axis=1).astype(np.float32)
-        # A box without width or height can be neither assigned nor regressed.
-        kept = ~rows.crowd & ~rows.ignore & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        boxes, there = self._cut
+        kept = ~rows.crowd & ~rows.ignore & there
         labels = np.searchsorted(np.array(self.categories, dtype=np.int64), rows.category)
         starts = np.searchsorted(rows.image[kept], np.arange(len(self) + 1))
         ids = np.array([row["id"] for row in self.coco["annotations"]], dtype=np.int64)[order[kept]]
         return torch.from_numpy(boxes[kept]), torch.from_numpy(labels[kept]), starts.tolist(), ids
+
+    @cached_property
+    def _ignored(self) -> tuple[list[int], Tensor]:
+        """Where what is to be ignored starts in each image, and its boxes."""
+        boxes, there = self._cut
+        kept = (self.rows.crowd | self.rows.ignore) & there
+        starts = np.searchsorted(self.rows.image[kept], np.arange(len(self) + 1))
+        return starts.tolist(), torch.from_numpy(boxes[kept])
+
+    @cached_property
+    def _cut(self) -> tuple[np.ndarray, np.ndarray]:
+        """All boxes as corners, cut to their images, and which are left: without width or height none can be learnt."""
+        height, width = np.array(self.sizes, dtype=np.float64).reshape(-1, 2)[self.rows.image].T
+        x, y, w, h = self.rows.bbox.T
+        left, right = np.clip(x, 0, width), np.clip(x + w, 0, width)
+        top, bottom = np.clip(y, 0, height), np.clip(y + h, 0, height)
+        boxes = np.stack([left, top, right, bottom], axis=1).astype(np.float32)
+        return boxes, (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
 
 def classes_of(coco: dict[str, Any]) -> tuple[str, ...]:

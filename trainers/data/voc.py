@@ -51,8 +51,8 @@ class VOC:
     """VOC's 20 classes under `root`, the folder that holds VOC2007 and VOC2012, or the one above it.
 
     train, val: parts, each a year and the name of a file of ImageSets/Main, as `2007 trainval`; the default, known as
-    07+12, has 16,551 images to train on and 4,952 to measure on. An object marked as difficult is to
-    the metric neither to be found nor a mistake, and background to the training; use_difficult: it is trained on.
+    07+12, has 16,551 images to train on and 4,952 to measure on. An object marked as difficult is
+    neither to be found nor a mistake, to training as to the metric; use_difficult: it is trained on.
     `metric` judges detections, by default by VOC's AP.
 
     VOC counts pixels from 1 and names the first and the last of a box. As in mmdetection, with which the papers'

@@ -116,7 +116,7 @@ class ATSS(nn.Module):
             positives.index_add_(0, targets.row // len(grid.stride), torch.ones_like(values[:, 0]))
             target = centerness(distance)
             count = positives.clamp(min=1).sum()
-            return losses(outputs, targets, by_box, counted=targets.valid, count=count, weight=target, target=target)
+            return losses(outputs, targets, by_box, counted=targets.learnt, count=count, weight=target, target=target)
 
     @torch.no_grad()
     def detect(self, outputs: Outputs, sizes: list[tuple[int, int]]) -> list[Detections]:

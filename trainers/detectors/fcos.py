@@ -18,6 +18,7 @@ from trainers.detectors.anchors import Anchors, anchors, inside, paired_iou
 from trainers.detectors.centerness import at_cells, centerness, distribution_loss, edges, factored, losses
 from trainers.detectors.focal import integral
 from trainers.detectors.gfl import PRIOR, around, box_loss
+from trainers.detectors.ignored import neither
 from trainers.detectors.nms import best_pairs, keep_best
 from trainers.detectors.towers import both, climb
 from trainers.detectors.valuable import image_of
@@ -120,7 +121,10 @@ class FCOS(nn.Module):
 
     @torch.no_grad()
     def assign(self, outputs: Outputs, truth: Truth) -> Targets:
-        """Each point answers for the smallest box that it lies in and that its level is for."""
+        """Each point answers for the smallest box that it lies in and that its level is for.
+
+        A point lies on what is to be ignored if the square of eight strides around it does.
+        """
         grid = self._grid(outputs)
         valid = inside(grid, truth.sizes)
         owners, start = [], 0
@@ -132,7 +136,8 @@ class FCOS(nn.Module):
         row = (owned >= 0).nonzero().squeeze(1)
         box, label = torch.cat(truth.boxes)[owned[row]], torch.cat(truth.labels)[owned[row]]
         level = grid.level[row % valid.shape[1]]
-        return Targets(row, level, label, box, valid.flatten(), len(self.strides), truth)
+        ignored = neither(grid.box, truth, row)
+        return Targets(row, level, label, box, valid.flatten(), len(self.strides), truth, ignored=ignored)
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """Focal loss, cross entropy of the centerness, box and distribution focal loss, in float32 even under autocast.
@@ -159,8 +164,8 @@ class FCOS(nn.Module):
             target = centerness(distance)
             ones = torch.ones_like(target)
             weight = ones if self.conventions == "torchvision" else target
-            everywhere = torch.ones_like(targets.valid)
-            return losses(outputs, targets, by_box, counted=everywhere, count=ones.sum(), weight=weight, target=target)
+            counted = torch.ones_like(targets.valid) if targets.ignored is None else ~targets.ignored
+            return losses(outputs, targets, by_box, counted=counted, count=ones.sum(), weight=weight, target=target)
 
     @torch.no_grad()
     def detect(self, outputs: Outputs, sizes: list[tuple[int, int]]) -> list[Detections]:

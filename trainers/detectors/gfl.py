@@ -17,6 +17,7 @@ from trainers.call import Count, Fraction, Index, NonNegative
 from trainers.detectors.anchors import anchors, inside, paired_iou
 from trainers.detectors.atss import assign
 from trainers.detectors.focal import distribution_focal_loss, integral, quality_focal_loss
+from trainers.detectors.ignored import neither
 from trainers.detectors.nms import best_pairs, keep_best
 from trainers.detectors.towers import both, climb
 from trainers.detectors.valuable import image_of, near
@@ -165,7 +166,8 @@ def atss_targets(outputs: Outputs, truth: Truth, strides: tuple[int, ...]) -> Ta
     row, number, threshold = assign(grid, valid, boxes, image_of(truth))
     level = grid.level[row % valid.shape[1]]
     own = {"threshold": threshold}
-    return Targets(row, level, labels[number], boxes[number], valid.flatten(), len(strides), truth, own)
+    ignored = neither(grid.box, truth, row)
+    return Targets(row, level, labels[number], boxes[number], valid.flatten(), len(strides), truth, own, ignored)
 
 
 def valuable(outputs: Outputs, targets: Targets, strides: tuple[int, ...], *, gamma: float, overlap: Overlap) -> Region:
@@ -200,7 +202,7 @@ def losses(
 
         quality = torch.zeros_like(logits)
         quality[targets.row, targets.label] = paired_iou(predicted.detach(), box)
-        qfl = quality_focal_loss(logits, quality) @ targets.valid.float()
+        qfl = quality_focal_loss(logits, quality) @ targets.learnt.float()
 
         weight = logits.detach().index_select(0, targets.row).sigmoid().amax(1)
         distance = torch.cat([centre - box[:, :2], box[:, 2:] - centre], dim=1)

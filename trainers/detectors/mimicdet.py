@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from trainers import workers
 from trainers.call import Count, Fraction, Index, Invalid, NonNegative
 from trainers.detectors.anchors import Anchors, anchors, inside
+from trainers.detectors.ignored import neither
 from trainers.detectors.mimicdet_heads import Said, SHead, THead, pixels, regions
 from trainers.detectors.mimicdet_mimicry import box_loss, dissimilarity
 from trainers.detectors.mimicdet_proposals import Proposals, hardest, propose
@@ -166,15 +167,17 @@ class MimicDet(nn.Module):
             mimicked=self.mimicked,
         )
         positive = proposals.positive.nonzero().squeeze(1)
+        answering, row = image * len(grid.stride) + cell, proposals.row[positive]
         return Targets(
-            row=proposals.row[positive],
+            row=row,
             level=proposals.level[positive],
             label=proposals.label[positive],
             box=proposals.box[positive],
             valid=valid.flatten(),
             levels=len(self.strides),
             truth=truth,
-            own={"proposals": proposals, "refinement": (image * len(grid.stride) + cell, wanted)},
+            own={"proposals": proposals, "refinement": (answering, wanted)},
+            ignored=neither(squares(grid), truth, torch.cat([answering, row])),
         )
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
@@ -212,13 +215,13 @@ class MimicDet(nn.Module):
             }
 
     def refinement_losses(self, outputs: Outputs, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Focal loss over the valid cells, and L1 of the deltas of those that should find a box, each summed."""
+        """Focal loss over the cells that count, and L1 of the deltas of those that should find a box, each summed."""
         from torchvision.ops import sigmoid_focal_loss
 
         row, box = targets.own["refinement"]
         logits = rows(outputs.own["score"]).squeeze(1).float()
         wanted = torch.zeros_like(logits).index_fill(0, row, 1)
-        focal = sigmoid_focal_loss(logits, wanted, alpha=0.25, gamma=2) @ targets.valid.float()
+        focal = sigmoid_focal_loss(logits, wanted, alpha=0.25, gamma=2) @ targets.learnt.float()
         grid = self.grid(outputs)
         delta = self.refined_coder.encode_single(box, squares(grid)[row % len(grid.stride)])
         return focal, (rows(outputs.own["delta"])[row].float() - delta).abs().sum()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainers.detectors.ignored import on_ignored
 from trainers.outputs import Truth
 
 OVERLAP = 0.8  # IoU above which the worse of two refined anchors is left out
@@ -48,7 +49,8 @@ def propose(
 ) -> Proposals:
     """Refined anchors (B, A, 4), their scores (B, A), which are valid (B, A), their levels (A,) -> B_s, B_t and B_m.
 
-    Of each image at most `limit`, of these at most `sampled`, and of these at most `mimicked`.
+    Of each image at most `limit`, of these at most `sampled`, and of these at most `mimicked`. None is background that
+    lies on what is to be ignored.
     """
     from torchvision.ops import box_iou  # seconds to import
 
@@ -58,6 +60,9 @@ def propose(
         cell = ranked(refined[image], scores[image], valid[image], limit=limit)
         found = refined[image, cell]
         owner = match(box_iou(boxes, found))
+        if truth.ignored is not None:
+            kept = (owner >= 0) | ~on_ignored(found, truth.ignored[image], truth.sizes[image])
+            cell, found, owner = cell[kept], found[kept], owner[kept]
         positive = owner >= 0
         label, box = torch.full_like(owner, background), found.clone()
         label[positive], box[positive] = labels[owner[positive]], boxes[owner[positive]]

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from trainers import workers
 from trainers.detectors.anchors import SIDE, anchors, inside
+from trainers.detectors.ignored import neither
 from trainers.detectors.max_iou import MaxIoU
 from trainers.outputs import Outputs, Targets, Truth, rows
 
@@ -104,7 +105,7 @@ def match(rpn: Any, grid: Grid, truth: Truth) -> Targets:
 
     In mmdetection's conventions the latter must overlap it by .3, so that a small box may have none, and answer for
     that box, or for the last of several. `own["object"]`, (B, A), is 1 for these, 0 for those that overlap no box by
-    .3, and -1 for the rest.
+    .3 and do not lie on what is to be ignored, and -1 for the rest.
     """
     from torchvision.ops import box_iou
 
@@ -122,6 +123,9 @@ def match(rpn: Any, grid: Grid, truth: Truth) -> Targets:
         box.append(boxes[number[positive]])
     # An image without boxes leaves nothing in these lists.
     every = torch.cat([*row, grid.level.new_empty(0)])
+    ignored = neither(grid.boxes, truth, every)
+    if ignored is not None:
+        kind = kind.masked_fill(ignored.view_as(kind), -1)
     return Targets(
         row=every,
         level=grid.level[every % len(grid.boxes)],
@@ -131,6 +135,7 @@ def match(rpn: Any, grid: Grid, truth: Truth) -> Targets:
         levels=len(grid.counts),
         truth=truth,
         own={"object": kind},
+        ignored=ignored,
     )
 
 

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainers import workers
+from trainers.detectors.ignored import on_ignored
 from trainers.detectors.proposals import Convention
 from trainers.outputs import Regions, Truth
 
+POSITIVE = 0.5  # IoU from which a region is on an object
 SIDE = 14  # strides: regions of this side up to twice of it are read from a level; 56 pixels where a cell has 4
 
 
@@ -75,8 +77,8 @@ def heads(
         pooler,
         TwoMLPHead(channels * pooler.size**2, hidden),
         FastRCNNPredictor(hidden, num_classes + 1),
-        fg_iou_thresh=0.5,
-        bg_iou_thresh=0.5,
+        fg_iou_thresh=POSITIVE,
+        bg_iou_thresh=POSITIVE,
         batch_size_per_image=sampled,
         positive_fraction=0.25,
         bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),  # deltas are counted in deviations of .1, .1, .2, .2
@@ -88,10 +90,24 @@ def heads(
 
 @torch.no_grad()
 def sample(roi_heads: Any, proposals: list[Tensor], truth: Truth) -> Regions:
-    """Up to `sampled` of an image's proposals and real boxes, at most a quarter of them on an object."""
+    """Up to `sampled` of an image's proposals and real boxes, at most a quarter of them on an object.
+
+    None is background that lies on what is to be ignored.
+    """
+    if truth.ignored is not None:
+        images = zip(proposals, truth.boxes, truth.ignored, truth.sizes, strict=True)
+        proposals = [found[~_left_out(found, *image)] for found, *image in images]
     wanted = [{"boxes": b, "labels": n + 1, "masks": None} for b, n in zip(truth.boxes, truth.labels, strict=True)]
     boxes, matched, labels, deltas = roi_heads.select_training_samples(proposals, wanted)
     return Regions(boxes, matched, labels, list(deltas))
+
+
+def _left_out(proposals: Tensor, boxes: Tensor, ignored: Tensor, size: tuple[int, int]) -> Tensor:
+    """Which proposals (R, 4) lie on an ignored object and not on a real one. -> (R,) bool."""
+    from torchvision.ops import box_iou
+
+    found = on_ignored(proposals, ignored, size)
+    return found & (box_iou(proposals, boxes).amax(1) < POSITIVE) if len(boxes) else found
 
 
 def losses(logits: Tensor, deltas: Tensor, regions: Regions, *, beta: float) -> tuple[Tensor, Tensor]:

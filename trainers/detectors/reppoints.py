@@ -17,6 +17,7 @@ from trainers import workers
 from trainers.call import Count, Fraction, Index, NonNegative
 from trainers.detectors.anchors import Anchors, anchors, inside, paired_iou
 from trainers.detectors.gfl import PRIOR, tower
+from trainers.detectors.ignored import neither
 from trainers.detectors.initial import spread
 from trainers.detectors.max_iou import IGNORED, MaxIoU
 from trainers.detectors.nms import best_pairs, keep_best
@@ -82,8 +83,8 @@ class RepPoints(nn.Module):
     def assign(self, outputs: Outputs, truth: Truth) -> Targets:
         """The nearest cell learns to guess a box; the cells whose guess overlaps it learn to refine it and its class.
 
-        `own` has `init_row` (Q,) and `init_box` (Q, 4) of the guess, and `ignored` (B*A,) bool, the cells that learn
-        no class.
+        `own` has `init_row` (Q,) and `init_box` (Q, 4) of the guess. A cell lies on what is to be ignored if the square
+        of eight strides around it does.
         """
         grid = anchors(outputs.cls, self.strides)
         valid = inside(grid, truth.sizes)
@@ -99,17 +100,20 @@ class RepPoints(nn.Module):
             ]
         )
         image, cell = (owner >= 0).nonzero(as_tuple=True)
+        row = image * valid.shape[1] + cell
+        ignored, there = (owner == IGNORED).flatten(), neither(grid.box, truth, row)
         first = torch.tensor([0, *accumulate(len(boxes) for boxes in truth.boxes)], device=owner.device)
         number = first[image] + owner[image, cell]  # of the box among those of all images
         return Targets(
-            row=image * valid.shape[1] + cell,
+            row=row,
             level=grid.level[cell],
             label=labels[number],
             box=boxes[number],
             valid=valid.flatten(),
             levels=len(self.strides),
             truth=truth,
-            own={"init_row": init_row, "init_box": boxes[init_number], "ignored": (owner == IGNORED).flatten()},
+            own={"init_row": init_row, "init_box": boxes[init_number]},
+            ignored=ignored if there is None else ignored | there,
         )
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
@@ -128,8 +132,7 @@ class RepPoints(nn.Module):
             grid = anchors(outputs.cls, self.strides)
             wanted = torch.zeros_like(logits)
             wanted[targets.row, targets.label] = 1
-            learnt = targets.valid & ~targets.own["ignored"]
-            focal = sigmoid_focal_loss(logits, wanted, ALPHA, GAMMA).sum(1) @ learnt.float()
+            focal = sigmoid_focal_loss(logits, wanted, ALPHA, GAMMA).sum(1) @ targets.learnt.float()
             init_off = off(guessed, init_row, init_box, grid)
             refine_off = off(refined, targets.row, targets.box, grid)
 

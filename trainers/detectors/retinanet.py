@@ -17,6 +17,7 @@ from trainers.call import Count, Fraction, Index, NonNegative
 from trainers.detectors.anchors import Anchors, inside
 from trainers.detectors.focal import distribution_focal_loss, integral
 from trainers.detectors.gfl import around
+from trainers.detectors.ignored import neither
 from trainers.detectors.initial import spread
 from trainers.detectors.max_iou import BACKGROUND, IGNORED, MaxIoU
 from trainers.detectors.nine import NINE, Conventions, nine_anchors
@@ -126,8 +127,8 @@ class RetinaNet(nn.Module):
         """An anchor answers for the box that it overlaps most, if by an IoU of 0.5; of 0.4 to 0.5 it is ignored.
 
         The anchors that overlap a box most, all of equals, are positive whatever the IoU: mmdetection's for that box,
-        the last one if there are several, torchvision's for the box that they overlap most. `own["ignored"]` (B*A,)
-        bool says which anchors are neither positive nor negative.
+        the last one if there are several, torchvision's for the box that they overlap most. Anchors on what is to be
+        ignored are ignored, too, if they answer for no box.
         """
         from torchvision.ops import box_iou
 
@@ -139,17 +140,19 @@ class RetinaNet(nn.Module):
                 overlap = box_iou(boxes, grid.box).masked_fill(~inner, -1)  # below every threshold, and nobody's best
                 owner.copy_(self.matcher(overlap))
         image, anchor = (owners >= 0).nonzero(as_tuple=True)
+        row = image * len(grid.box) + anchor
+        ignored, there = (owners == IGNORED).flatten(), neither(grid.box, truth, row)
         first = torch.tensor([0, *accumulate(len(boxes) for boxes in truth.boxes)], device=owners.device)
         number = first[image] + owners[image, anchor]  # of the box among those of all images
         return Targets(
-            row=image * len(grid.box) + anchor,
+            row=row,
             level=grid.level[anchor],
             label=torch.cat(truth.labels)[number],
             box=torch.cat(truth.boxes)[number],
             valid=valid.flatten(),
             levels=len(self.strides),
             truth=truth,
-            own={"ignored": (owners == IGNORED).flatten()},
+            ignored=ignored if there is None else ignored | there,
         )
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
@@ -166,7 +169,7 @@ class RetinaNet(nn.Module):
             wanted = torch.zeros_like(logits)
             wanted[targets.row, targets.label] = 1
             focal = sigmoid_focal_loss(logits, wanted, ALPHA, GAMMA).sum(1)
-            focal = focal * (targets.valid & ~targets.own["ignored"])
+            focal = focal * targets.learnt
             found = {"focal": focal.unflatten(0, (targets.images, -1)).sum(1) @ share}
             for name, loss in self.box_losses(raw, anchor, grid, targets.box).items():
                 found[name] = loss @ share[image]

@@ -102,9 +102,7 @@ class CrossKD(nn.Module):
     def compare(self, crossed: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """How far the cross-head predictions are from the teacher's, weighted. -> ()."""
         logits, taught = full_precision(crossed.class_rows()), full_precision(teacher.class_rows().detach())
-        counted = targets.valid
-        if "ignored" in targets.own:
-            counted = counted & ~targets.own["ignored"]
+        counted = targets.learnt
         score = taught.sigmoid().amax(1) * counted  # (B*A,)
         image = targets.row // (len(counted) // targets.images)
         positives = logits.new_zeros(targets.images).index_add_(0, image, torch.ones_like(image).to(logits))

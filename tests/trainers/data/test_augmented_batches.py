@@ -1,5 +1,6 @@
 """With every augmentation at once a batch is the same whoever makes it, and a training goes on as it was."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -53,6 +54,46 @@ def test_any_number_of_workers_shares_the_same_batches(world: int) -> None:
             assert torch.equal(mine, images[rank::world]) and said.ids == truth.ids[rank::world]
             assert said.scales == truth.scales[rank::world] and said.sizes == truth.sizes[rank::world]
             assert identical(said.boxes, truth.boxes[rank::world]) and identical(said.masks, truth.masks[rank::world])
+
+
+def crowded() -> Split:
+    """As `outlined`, and in each image but the first a crowd of 8 x 10 right below the object."""
+    split = outlined()
+    rows = [dict(row) for row in split.coco["annotations"]]
+    crowds = [{**row, "id": 100 + row["id"], "bbox": [4, 8, 8, 10], "iscrowd": 1} for row in rows]
+    return replace(split, coco=split.coco | {"annotations": crowds + rows})
+
+
+@pytest.mark.parametrize("loader_workers", [0, 2])
+def test_what_is_to_be_ignored_goes_through_the_view_with_its_image_whoever_makes_the_batch(
+    loader_workers: int,
+) -> None:
+    plain, made = batches(), batches(crowded(), ignore=True, loader_workers=loader_workers)
+    found = 0
+    for epoch in range(3):
+        for (images, truth), (same_images, more) in zip(plain.epoch(epoch), made.epoch(epoch), strict=True):
+            assert torch.equal(images, same_images) and identical(truth.boxes, more.boxes)
+            assert identical(truth.masks, more.masks) and more.ignored is not None
+            for boxes, crowds in zip(more.boxes, more.ignored, strict=True):
+                if len(boxes) and len(crowds):
+                    found += 1
+                    # Its upper edge is the object's lower one, and a cut never moves what it leaves.
+                    torch.testing.assert_close(crowds[0, [0, 2, 1]], boxes[0, [0, 2, 3]], rtol=0, atol=1e-3)
+    assert found > 10
+
+
+def test_nothing_is_ignored_unless_the_recipe_and_the_data_have_it() -> None:
+    assert all(truth.ignored is None for _, truth in batches(crowded(), ignore=False).epoch(0))
+    assert all(truth.ignored is None for _, truth in batches(outlined(), ignore=True).epoch(0))
+
+
+@pytest.mark.parametrize("world", [2])
+def test_the_workers_of_a_stage_share_what_is_to_be_ignored(world: int) -> None:
+    whole = list(batches(crowded(), ignore=True).epoch(1))
+    for rank in range(world):
+        mine = batches(crowded(), ignore=True, rank=rank, world=world).epoch(1)
+        for (_, truth), (_, part) in zip(whole, mine, strict=True):
+            assert truth.ignored is not None and identical(part.ignored, truth.ignored[rank::world])
 
 
 def test_augmentations_do_what_they_say_over_many_epochs() -> None:

@@ -51,6 +51,23 @@ def test_boxes_are_corners_cut_to_the_image_and_never_crowds_or_flat() -> None:
     assert split.boxes(0).dtype == torch.float32
 
 
+def test_crowds_and_what_else_is_to_be_ignored_are_corners_cut_to_the_image() -> None:
+    split = split_of(
+        annotated(
+            row(1),
+            row(2, bbox=(-1, 2, 5, 4), iscrowd=1),
+            row(3, bbox=(18, 8, 3, 2.5), ignore=1),
+            row(4, bbox=(20, 0, 1, 1), ignore=1),
+            row(5, image=7, bbox=(2, 2, 2, 2), iscrowd=1),
+        )
+    )
+    assert split.has_ignored
+    assert split.ignored(0).tolist() == [[0, 2, 4, 6], [18, 8, 20, 10]] and split.ignored(0).dtype == torch.float32
+    assert split.ignored(1).tolist() == [[2, 2, 4, 4]]
+    nothing = split_of(annotated(row(1)))
+    assert not nothing.has_ignored and nothing.ignored(0).shape == (0, 4)
+
+
 def test_an_image_without_boxes_has_empty_tensors() -> None:
     split = split_of(annotated(row(1)))
     assert split.boxes(1).shape == (0, 4) and split.labels(1).shape == (0,)

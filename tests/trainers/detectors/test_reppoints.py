@@ -84,7 +84,7 @@ def test_targets_are_the_positives_of_the_refinement_and_own_those_of_the_guess(
         for cell, number in literal_nearest(boxes.tolist(), (64, 64)).items():
             first[image * PER_IMAGE + cell] = boxes[number].tolist()
     assert dict(zip(targets.row.tolist(), targets.box.tolist(), strict=True)) == rows
-    assert targets.own["ignored"].tolist() == ignored and any(ignored)
+    assert targets.ignored.tolist() == ignored and any(ignored)
     assert dict(zip(targets.own["init_row"].tolist(), targets.own["init_box"].tolist(), strict=True)) == first
     image = targets.row // PER_IMAGE
     for i, label, box in zip(image.tolist(), targets.label.tolist(), targets.box.tolist(), strict=True):
@@ -96,7 +96,7 @@ def literal_losses(outputs: Outputs, targets: Targets) -> dict[str, float]:
     """Image by image and cell by cell."""
     first = dict(zip(targets.own["init_row"].tolist(), targets.own["init_box"].tolist(), strict=True))
     positive = dict(zip(targets.row.tolist(), range(len(targets.row)), strict=True))
-    ignored = targets.own["ignored"].tolist()
+    ignored = targets.ignored.tolist()
     sums, counts = dict.fromkeys(("focal", "init", "refine"), 0.0), {"init": 0, "refine": 0}
 
     def distance(box: list[float], real: list[float], x: int, y: int, stride: int) -> float:
@@ -207,7 +207,7 @@ def test_under_autocast_points_and_boxes_are_float32_and_the_targets_those_witho
     assert outputs.cls[0].dtype == torch.bfloat16
     assert {x.dtype for x in outputs.box + outputs.own["init"] + outputs.own["points"]} == {torch.float32}
     again = model.assign(outputs, THREE)
-    assert torch.equal(targets.row, again.row) and torch.equal(targets.own["ignored"], again.own["ignored"])
+    assert torch.equal(targets.row, again.row) and torch.equal(targets.ignored, again.ignored)
 
 
 def test_every_class_starts_at_a_score_of_one_in_a_hundred() -> None:

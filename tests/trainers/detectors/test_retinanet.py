@@ -140,7 +140,7 @@ def test_anchors_are_assigned_as_written_out() -> None:
     assert least < 0.2 and ignored  # the small box has its best anchors, though they are bad
     answers = zip(targets.box.tolist(), targets.label.tolist(), strict=True)
     assert dict(zip(targets.row.tolist(), answers, strict=True)) == positive
-    assert set(targets.own["ignored"].nonzero().flatten().tolist()) == ignored
+    assert set(targets.ignored.nonzero().flatten().tolist()) == ignored
     stride = [anchors()[row % ANCHORS][4] for row in targets.row.tolist()]
     assert [STRIDES[level] for level in targets.level.tolist()] == stride
     assert targets.valid.all()
@@ -166,7 +166,7 @@ def test_ignored_anchors_learn_no_class_and_all_others_do_and_only_positives_lea
     targets = model.assign(outputs, THREE)
     sum(model.losses(outputs, targets).values()).backward()
     grads = replace(outputs, cls=[x.grad for x in outputs.cls], box=[x.grad for x in outputs.box])
-    assert torch.equal((grads.class_rows() == 0).all(1), targets.own["ignored"])
+    assert torch.equal((grads.class_rows() == 0).all(1), targets.ignored)
     learns = replace(grads, cls=grads.box).class_rows().any(1).nonzero().flatten()
     assert torch.equal(learns, targets.row)
 

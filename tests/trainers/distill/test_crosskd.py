@@ -63,7 +63,7 @@ def only(kind: str, own: dict[str, Any], **weights: Any) -> Pair:
 
 
 def counted(targets: Targets) -> Tensor:
-    return targets.valid & ~targets.own.get("ignored", torch.zeros_like(targets.valid))
+    return targets.valid if targets.ignored is None else targets.valid & ~targets.ignored
 
 
 def positives(targets: Targets) -> int:
@@ -115,10 +115,10 @@ def test_classes_are_compared_over_all_rows_that_count_and_divided_by_the_positi
 def test_anchors_that_are_neither_good_nor_bad_are_left_out() -> None:
     pair = only("RetinaNet", {}, cls_weight=1.0)
     student, teacher, targets = pair.said()
-    ignored = targets.own["ignored"].clone()
+    ignored = targets.ignored.clone()
     ignored[:100] = True
     before = pair.loss(student, teacher, targets)
-    after = pair.loss(student, teacher, replace(targets, own={"ignored": ignored}))
+    after = pair.loss(student, teacher, replace(targets, ignored=ignored))
     assert after < before
 
 
