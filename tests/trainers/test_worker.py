@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,10 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from tests.trainers.data.folders import made, read, write
 from tests.trainers.stages import CPU, DIGITS, STEPS, order, stage
 from tests.trainers.works import ROOT, TAUGHT, Crash, crash, names, run, untimed
 from trainers import build, data, teacher, worker
 from trainers.call import Call, Invalid
+from trainers.data import COCO
 from trainers.evaluate import measure
 from trainers.loop import NonFinite
 from trainers.spec import Data, Stage, Weights
@@ -205,6 +208,20 @@ def test_each_worker_gets_its_part_of_the_batch(monkeypatch: pytest.MonkeyPatch,
     whole = worker.batches(order(stage(), tmp_path), data, student).epoch(0)
     for (_, truth), (_, first), (_, second) in zip(whole, *halves, strict=True):
         assert truth.ids[0::2] == first.ids and truth.ids[1::2] == second.ids
+
+
+def test_what_is_to_be_ignored_is_said_to_the_student_unless_the_recipe_has_it_as_background(tmp_path: Path) -> None:
+    source, student = made(tmp_path), build.detector(stage())
+    (tmp_path / "empty.json").write_text(source.file.read_text())
+    coco = read(source)
+    coco["annotations"][0]["iscrowd"] = 1
+    write(source, coco)
+    split = COCO(root=str(tmp_path), val="empty.json", val_images="train2017").train
+    for ignore, crowded in ((True, {1}), (False, set())):
+        one = stage(ignore=ignore)
+        ((_, truth),) = worker.batches(order(one, tmp_path), SimpleNamespace(train=split), student).epoch(0)
+        crowds = zip(truth.ids, truth.ignored or [], strict=ignore)
+        assert {identity for identity, boxes in crowds if len(boxes)} == crowded
 
 
 def judged(metric: Any) -> Call:

@@ -36,7 +36,10 @@ class Caltech:
     59, 89, ... counted from 0, as in the benchmark's test. Persons who are at least `height` pixels high and of whose
     box at least the part `visible` is seen are trained on; other persons, groups, doubtful cases and marked regions
     are to be ignored in training. In validation all persons stay, and the metric decides what of all that is neither
-    to be found nor a mistake. Raises `Invalid` for what is missing or wrong.
+    to be found nor a mistake.
+
+    The files count pixels from 1. The boxes are counted from 0, as the detections are that are compared with them.
+    Raises `Invalid` for what is missing or wrong.
     """
 
     def __init__(

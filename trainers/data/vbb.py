@@ -2,6 +2,9 @@
 
 The layouts are those of the benchmark's own tools, https://github.com/pdollar/toolbox (detector/bbGt.m for text).
 A `.vbb` is a MAT file with a struct A: labels by object, and for each frame the objects in it with their boxes.
+
+MATLAB counts pixels from 1 in both: the tools cut a box x, y, w, h of whole numbers out of an image as its columns x to
+x + w - 1 (detector/bbApply.m). What is read here is counted from 0, as boxes are everywhere else in this package.
 """
 
 from __future__ import annotations
@@ -30,9 +33,9 @@ Box = tuple[float, ...]  # x, y, w, h
 
 
 class Pedestrian(NamedTuple):
-    """Somebody in an image. Numbers are kept as the file has them: MATLAB's first pixel has its middle at 1."""
+    """Somebody in an image. A box at 0, 0 begins in the image's upper left corner."""
 
-    box: Box  # pixels
+    box: Box  # pixels, counted from 0
     visible: Box | None  # of it; None where nothing hides it
     found: bool  # whether it is to be found
 
@@ -85,7 +88,8 @@ class Video:
 def pedestrian(label: str, box: Box, visible: Box, *, ignored: bool = False) -> Pedestrian | None:
     """One row; None for what the benchmark does not use, and for a box without area. Raises `Invalid`.
 
-    Whether something is hidden is said by the visible box alone, as in the benchmark's evaluation: it is all 0 if not.
+    Both boxes are as the file has them, counted from 1; the answer's are counted from 0. Whether something is hidden is
+    said by the visible box alone, as in the benchmark's evaluation: it is all 0 in the file if not.
     """
     if label in UNUSED:
         return None
@@ -99,7 +103,13 @@ def pedestrian(label: str, box: Box, visible: Box, *, ignored: bool = False) -> 
             raise Invalid(f"{name} {said} is not x, y, width, height: finite, with no negative width or height")
     if 0 in box[2:]:
         return None
-    return Pedestrian(box, visible if any(visible) else None, LABELS[label] and not ignored)
+    return Pedestrian(_from_zero(box), _from_zero(visible) if any(visible) else None, LABELS[label] and not ignored)
+
+
+def _from_zero(box: Box) -> Box:
+    """The same pixels, counted from 0 where MATLAB counts from 1."""
+    x, y, width, height = box
+    return x - 1, y - 1, width, height
 
 
 def read_text(path: Path) -> list[Pedestrian]:

@@ -96,7 +96,7 @@ def sample(roi_heads: Any, proposals: list[Tensor], truth: Truth) -> Regions:
     """
     if truth.ignored is not None:
         images = zip(proposals, truth.boxes, truth.ignored, truth.sizes, strict=True)
-        proposals = [found[~_left_out(found, *image)] for found, *image in images]
+        proposals = [found[~_left_out(found, boxes, ignored, size)] for found, boxes, ignored, size in images]
     wanted = [{"boxes": b, "labels": n + 1, "masks": None} for b, n in zip(truth.boxes, truth.labels, strict=True)]
     boxes, matched, labels, deltas = roi_heads.select_training_samples(proposals, wanted)
     return Regions(boxes, matched, labels, list(deltas))

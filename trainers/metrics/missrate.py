@@ -39,8 +39,9 @@ class MissRate:
     def __call__(self, split: Split, found: Mapping[int, Detections], *, per_class: bool = False) -> dict[str, float]:
         """Means over the classes that have objects.
 
-        found: detections by image id, boxes in pixels of the original images; an image without an entry has none. With
-        per_class also MR/person, MR_all/person, ..., by the names of the classes. A setting of no object is left out.
+        found: detections by image id, boxes in pixels of the original images, counted from 0 as the split's are; an
+        image without an entry has none. With per_class also MR/person, MR_all/person, ..., by the names of the classes.
+        A setting of no object is left out.
         """
         family = FAMILIES[self.family]
         columns, objects = found_in(split, found), objects_of(split)

@@ -1,6 +1,7 @@
 """Which pedestrians count in which setting of Caltech's benchmark and of CityPersons'.
 
-Caltech's are those of `dbEval` in the benchmark's code, CityPersons' those of its evaluation script.
+Caltech's are those of `dbEval` in the benchmark's code, CityPersons' those of its evaluation script. All boxes, of
+annotations and of detections, are counted from 0 here.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class Family(NamedTuple):
 
     settings: Mapping[str, Setting]
     aspect: float | None  # width / height that boxes are given before they are compared; None: they stay as they are
-    margin: float  # pixels from the edge of the image within which nobody is to be found; -inf: it does not matter
+    # Pixels within which nobody is to be found: from the upper and the left edge of the image, and from the lower and
+    # the right one. -inf: the edges do not matter.
+    margins: tuple[float, float]
     unsaid: float  # how much is seen of somebody whose visible part nobody says
     closed: bool  # whether a height's upper end is included
     most: float  # detections of one class that count in an image
@@ -46,14 +49,15 @@ class Family(NamedTuple):
             odd = np.abs(np.divide(width, height, out=np.full_like(width, inf), where=height > 0) - ASPECT)
             counts &= odd < setting.aspect if setting.aspect > 0 else odd > -setting.aspect
         bottom, right = np.array(split.sizes, dtype=np.float64).reshape(-1, 2)[split.rows.image].T
-        counts &= (x >= self.margin) & (x + width <= right - self.margin)
-        counts &= (y >= self.margin) & (y + height <= bottom - self.margin)
+        before, behind = self.margins
+        counts &= (x >= before) & (x + width <= right - behind)
+        counts &= (y >= before) & (y + height <= bottom - behind)
         return objects.ignored | ~counts
 
     def seen(self, split: Split, objects: Objects) -> np.ndarray:
         """How much of each is seen, as a part of its box. -> (M,), 0..1 or `unsaid`."""
         visible, whole = split.rows.visible, objects.box[:, 2] * objects.box[:, 3]
-        said = ~np.isnan(visible).any(1) & (visible != 0).any(1) & (whole > 0)  # four zeros are Caltech's: not hidden
+        said = ~np.isnan(visible).any(1) & (whole > 0)
         area = visible[:, 2] * visible[:, 3]
         return np.divide(area, whole, out=np.full(len(whole), self.unsaid), where=said)
 
@@ -89,7 +93,11 @@ CITYPERSONS = {
     "MR_all": Setting((20, inf), (0.2, inf)),
 }
 
+# `dbEval` asks for x, y >= 5, x + w <= width - 5 and y + h <= height - 5 with the numbers of the files, which count
+# pixels from 1. Counted from 0, each x and y is one less: 4 from the upper left, 6 from the lower right.
+MARGINS = (4.0, 6.0)
+
 FAMILIES = {
-    "caltech": Family(CALTECH, aspect=ASPECT, margin=5.0, unsaid=inf, closed=False, most=inf),
-    "citypersons": Family(CITYPERSONS, aspect=None, margin=-inf, unsaid=1.0, closed=True, most=1000),
+    "caltech": Family(CALTECH, aspect=ASPECT, margins=MARGINS, unsaid=inf, closed=False, most=inf),
+    "citypersons": Family(CITYPERSONS, aspect=None, margins=(-inf, -inf), unsaid=1.0, closed=True, most=1000),
 }

@@ -14,7 +14,7 @@ from scipy.io import savemat
 
 from trainers.data import Digits
 
-Object = dict[str, Any]  # label, pos, and perhaps posv, occl
+Object = dict[str, Any]  # label, pos, and perhaps posv, occl, with the numbers that the file gets
 
 
 def coded(picture: np.ndarray, kind: str = "JPEG") -> bytes:
@@ -44,9 +44,13 @@ def seq_bytes(images: Sequence[bytes], size: tuple[int, int], *, extra: int = 8,
 
 
 def person(x: float, y: float, w: float, h: float, *, label: str = "person", posv: Any = None, **more: Any) -> Object:
-    """Somebody in a frame; posv is the part of the box that is seen, if it is not all."""
-    seen = [0.0] * 4 if posv is None else list(posv)
-    return {"label": label, "pos": [x, y, w, h], "posv": seen, "occl": float(posv is not None), "lock": 0.0, **more}
+    """Somebody in a frame; posv is the part of the box that is seen, if it is not all.
+
+    Pixels are counted from 0 here, and from 1 in the object, as MATLAB does.
+    """
+    seen = [0.0] * 4 if posv is None else [posv[0] + 1, posv[1] + 1, *posv[2:]]
+    pos = [x + 1, y + 1, w, h]
+    return {"label": label, "pos": pos, "posv": seen, "occl": float(posv is not None), "lock": 0.0, **more}
 
 
 def write_vbb(path: Path, frames: Sequence[Sequence[Object]], *, compress: bool = False, **fields: Any) -> None:
@@ -89,6 +93,41 @@ def write_clip(root: Path, number: int, video: int, images: Sequence[bytes], siz
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(seq_bytes(images, size))
     return path
+
+
+SIZE = (32, 24)
+SOMEBODY = person(5, 4, 6, 15)
+SETS: dict[str, Any] = {"train": [0], "val": [6], "height": 10.0}  # the arguments for what `write_small` writes
+CLIPS = ((0, 0, 10), (6, 1, 60))  # its sets, videos and numbers of frames
+
+
+def write_grey(root: Path, number: int, video: int, frames: Sequence[Sequence[Object]]) -> None:
+    """Write a video in which every frame is brighter than the one before, and who is in each."""
+    pictures = [coded(np.full((24, 32, 3), min(4 * place, 255), dtype=np.uint8)) for place in range(len(frames))]
+    write_clip(root, number, video, pictures, SIZE)
+    write_vbb(root / f"annotations/set{number:02d}/V{video:03d}.vbb", frames)
+
+
+def write_small(root: Path) -> None:
+    """Write a training video of 10 frames and one of 60 for the test, with somebody in each."""
+    for number, video, frames in CLIPS:
+        write_grey(root, number, video, [[SOMEBODY]] * frames)
+
+
+def note(root: Path) -> Path:
+    """Where the annotations of its training video are."""
+    return root / "annotations/set00/V000.vbb"
+
+
+def write_texts(root: Path, ending: str, *, flat: bool = True) -> None:
+    """Put texts that say the same in place of its .vbb files."""
+    for number, video, frames in CLIPS:
+        (root / f"annotations/set{number:02d}/V{video:03d}.vbb").unlink()
+        for frame in range(frames):
+            prefix = f"set{number:02d}_V{video:03d}_" if flat else f"set{number:02d}/V{video:03d}/"
+            path = root / "annotations" / f"{prefix}I{frame:05d}{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("% bbGt version=3\nperson 6 5 6 15 0 0 0 0 0 0 0\n")
 
 
 def write_digits(root: Path, digits: Digits) -> None:

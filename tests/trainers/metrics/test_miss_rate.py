@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.trainers.metrics.scenes import Scene, ant, bee, detections, everything, moved, scenes, split_of
 from trainers.call import Call, Invalid
+from trainers.data.vbb import pedestrian
 from trainers.metrics import MissRate
 from trainers.metrics.curves import REFERENCES, log_average_miss_rate
 from trainers.metrics.greedy import FALSE, HIT, IGNORED
@@ -111,13 +112,13 @@ def test_a_false_alarm_more_never_lowers_it_and_a_hit_more_never_raises_it(
         ((100, 100, 20, 49.9), {}, False),  # shorter than 50 pixels
         (PERSON, seen(0.66), True),
         (PERSON, seen(0.64), False),  # too hidden
-        (PERSON, {"visible": [0, 0, 0, 0]}, True),  # nothing is said of what is seen: nothing hides it
-        ((5, 5, 41, 100), {}, True),
-        ((4, 100, 41, 100), {}, False),  # within five pixels of an edge
-        ((100, 4, 41, 100), {}, False),
-        ((635 - 41, 375, 41, 100), {}, True),
-        ((595, 100, 41, 100), {}, False),
-        ((100, 376, 41, 100), {}, False),
+        (PERSON, {"visible": [0, 0, 0, 0]}, False),  # all of him is hidden
+        ((4, 4, 41, 100), {}, True),
+        ((3, 100, 41, 100), {}, False),  # too near an edge
+        ((100, 3, 41, 100), {}, False),
+        ((634 - 41, 374, 41, 100), {}, True),
+        ((594, 100, 41, 100), {}, False),
+        ((100, 375, 41, 100), {}, False),
         (PERSON, {"ignore": 1}, False),  # people, person?
         (PERSON, {"iscrowd": 1}, False),
     ],
@@ -129,6 +130,49 @@ def test_whom_the_reasonable_setting_wants_found(box: Box, more: dict[str, Any],
     other = (300.0, 100.0, 41.0, 100.0)
     both = [person(box=other), person(box=box, **more)]
     assert rates(both, {10: detections(at(other), at(box, 0.95))})["MR"] == met(1e-10)
+
+
+LEFT, TOP, RIGHT, BOTTOM = 5.0, 5.0, 635.0, 475.0  # the benchmark's, for the numbers in its files
+
+
+@pytest.mark.parametrize("by", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize(
+    ("box", "outwards"),
+    [
+        ((LEFT, 200.0, 41.0, 100.0), (-1, 0)),
+        ((300.0, TOP, 41.0, 100.0), (0, -1)),
+        ((RIGHT - 41, 200.0, 41.0, 100.0), (1, 0)),
+        ((300.0, BOTTOM - 100, 41.0, 100.0), (0, 1)),
+    ],
+    ids=["left", "top", "right", "bottom"],
+)
+def test_at_the_benchmarks_bounds_one_counts_and_beyond_one_does_not(
+    box: Box, outwards: tuple[int, int], by: float
+) -> None:
+    x, y = outwards
+    read = pedestrian("person", shifted(x * by, y * by, box), ())
+    assert read is not None
+    assert rates([person(box=read.box)], {}).get("MR") == (None if by else met(1))
+
+
+SIDE = st.floats(-10, 700) | st.sampled_from([LEFT, TOP, RIGHT, BOTTOM]).flatmap(
+    lambda bound: st.sampled_from([bound, math.nextafter(bound, 0), math.nextafter(bound, 1000)])
+)
+
+
+@settings(deadline=None)
+@given(left=SIDE, top=SIDE, right=SIDE, bottom=SIDE, seen=st.none() | st.tuples(SIDE, SIDE, st.floats(0, 99)))
+def test_whom_the_numbers_in_the_file_let_count_counts(
+    left: float, top: float, right: float, bottom: float, seen: tuple[float, float, float] | None
+) -> None:
+    x, y, w, h = left, top, max(right - left, 1.0), max(bottom - top, 50.0)
+    visible = (*seen[:2], w, seen[2]) if seen else (0.0, 0.0, 0.0, 0.0)
+    counts = x >= LEFT and y >= TOP and x + w <= RIGHT and y + h <= BOTTOM
+    counts = counts and (not seen or visible[2] * visible[3] / (w * h) >= 0.65)
+    read = pedestrian("person", (x, y, w, h), visible)
+    assert read is not None
+    more = {} if read.visible is None else {"visible": list(read.visible)}
+    assert ("MR" in rates([person(box=read.box, **more)], {})) == counts
 
 
 @pytest.mark.parametrize(
@@ -320,7 +364,8 @@ def written_out(scene: Scene, *, family: str, name: str) -> float | None:
                 counts = counts and (h < high if caltech else h <= high)
                 counts = counts and setting.visible[0] <= part <= setting.visible[1]
                 if caltech:
-                    counts = counts and x >= 5 and y >= 5 and x + w <= 195 and y + h <= 195
+                    left, top = x + 1, y + 1  # in the file, which counts pixels from 1
+                    counts = counts and left >= 5 and top >= 5 and left + w <= 195 and top + h <= 195
                     if setting.aspect > 0:
                         counts = counts and abs(w / h - 0.41) < setting.aspect
                     if setting.aspect < 0:
