@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from math import inf
 from statistics import fmean
 
 from orchestrator.lattice import Lattice, Path, Scores
 from trainers.spec import Stage
+
+Strategy = Callable[[Lattice, Scores], Iterable[Path]]
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,23 @@ class Node:
 class Frontier:
     """Hands out the stages of the paths that a strategy wants, teachers before students, longest chain first.
 
-    It has no state worth saving: `done` says what the store has (a stage's score, or None), and a frontier
-    built afresh goes on where another ended. If it is not over and nothing is running, `next` has a stage.
+    It has no state worth saving: `done` says what the store has (a stage's score, or None), `paused` what a stage that
+    is trained in part, or whole, had after some epoch (or None), and a frontier built afresh goes on where another
+    ended. If it is not over and nothing is running, `next` has a stage.
+
+    What a strategy adds to what it wanted before is added here, too; only where it takes something back, or a stage
+    fails, is all worked out anew: thousands of settings are swept in one study.
     """
 
     def __init__(
         self,
         lattice: Lattice,
-        strategy: Callable[[Lattice, Scores], Iterator[Path]],
+        strategy: Strategy,
         *,
         seeds: tuple[int, ...],
         done: Callable[[Stage], float | None],
-        controls: Iterable[Path] = (),
+        paused: Callable[[Stage, int], float | None] = lambda stage, epoch: None,
+        controls: Strategy = lambda lattice, scores: (),
         cost: Callable[[Stage], float] = lambda stage: 1.0,
     ) -> None:
         assert seeds, "the study has checked that there is a seed"
@@ -47,15 +54,19 @@ class Frontier:
         self.failed: dict[str, str] = {}  # why
         self.lost: dict[str, str] = {}  # the key of the ancestor that failed
         self.reused: set[str] = set()  # in the store when they were first wanted
-        self._strategy, self._controls, self._done, self._cost = strategy, tuple(controls), done, cost
+        self._strategy, self._controls, self._cost = strategy, controls, cost
+        self._done, self._paused = done, paused
         self._results: dict[str, float | None] = {}  # by key; None: not trained yet
+        self._parts: dict[tuple[str, int], float | None] = {}  # by key and epoch; None: not trained so far yet
         self._paths: dict[str, dict[Path, None]] = defaultdict(dict)  # by key; used as an ordered set
-        self._asked: tuple[Path, ...] | None = None
+        self._asked: dict[Path, None] = {}
+        self._answer: object = None  # the strategy's last
         self._nodes: dict[tuple[Path, int], Node] = {}
         self._open: dict[str, Stage] = {}  # wanted and unfinished; a teacher before its students
-        self._students: dict[str, list[str]] = {}
-        self._turn: dict[str, tuple[float, int]] = {}  # smallest first: longest chain, then order
-        self._ready: list[tuple[float, int, str]] = []  # a heap of turns
+        self._students: dict[str, dict[str, None]] = defaultdict(dict)
+        self._chain: dict[str, float] = {}  # the costliest chain from a key on, itself included
+        self._order: dict[str, int] = {}
+        self._ready: list[tuple[float, int, str]] = []  # a heap, longest chain first; may hold what is ready no more
         self._ask()
 
     @property
@@ -68,6 +79,12 @@ class Frontier:
         """What is wanted and not yet started, by key, teachers first."""
         return {key: stage for key, stage in self._open.items() if key not in self.running}
 
+    @property
+    def pruned(self) -> set[str]:
+        """Stages that are trained in part and wanted no further."""
+        begun = {key for (key, _), score in self._parts.items() if score is not None}
+        return {key for key in begun if self._results.get(key) is None and key not in self._open.keys() | self.failed}
+
     def wanted(self) -> list[Node]:
         """Everything that the strategy and the controls ask for now, with all teachers, finished or not."""
         return list(self._nodes.values())
@@ -76,26 +93,29 @@ class Frontier:
         """The paths whose last model this stage trains."""
         return list(self._paths[key]) if key in self._paths else []
 
+    def goal(self, key: str) -> int | None:
+        """The epoch after which an open stage is to pause; None: never."""
+        stage = self._open[key]
+        ends = [path.until for path in self._wanted_as(key) if self._value(path, stage) is None]
+        return None if None in ends else max(end for end in ends if end is not None)
+
     def next(self) -> Stage | None:
         """The stage to start now, if there is one; it counts as running from here on."""
-        if not self._ready:
-            return None
-        *_, key = heappop(self._ready)
-        self.running[key] = self._open[key]
-        return self.running[key]
+        while self._ready:
+            chain, _, key = heappop(self._ready)
+            if self._may_start(key) and -chain == self._chain[key]:
+                self.running[key] = self._open[key]
+                return self.running[key]
+        return None
 
     def finish(self, key: str, score: float) -> None:
         """A running stage is trained."""
-        del self.running[key]
         self._results[key] = score
-        self._open.pop(key, None)  # it may have become unwanted while it ran
-        for student in self._students.get(key, ()):
-            heappush(self._ready, (*self._turn[student], student))
-        known = len(self.scores)
-        for path in self._paths[key]:
-            self._rate(path)
-        if len(self.scores) > known:
-            self._ask()
+        self._news(key)
+
+    def pause(self, key: str) -> None:
+        """A running stage is trained as far as it was wanted to be; `paused` says what it has reached."""
+        self._news(key)
 
     def fail(self, key: str, reason: str) -> None:
         """A running stage cannot be trained; all that it would have taught is lost."""
@@ -107,35 +127,60 @@ class Frontier:
     def retry(self, key: str) -> None:
         """A running stage stopped without a result, and may start again."""
         del self.running[key]
-        if key in self._open:
-            heappush(self._ready, (*self._turn[key], key))
+        self._queue(key)
+
+    def _news(self, key: str) -> None:
+        stage = self.running.pop(key)
+        for path in self._paths[key]:
+            if path.until is not None:
+                self._parts.pop((key, path.until), None)
+        known = len(self.scores)
+        for path in self._paths[key]:
+            self._rate(path)
+        self._settle(key, stage)
+        if len(self.scores) > known:
+            self._ask()
 
     def _ask(self) -> None:
         """Ask the strategy what it wants, again as long as the store answers with new scores."""
         known = -1
         while len(self.scores) > known:
             known = len(self.scores)
-            asked = (*self._strategy(self.lattice, self.scores), *self._controls)
-            if asked != self._asked:
+            answer = self._strategy(self.lattice, self.scores)
+            controls = tuple(self._controls(self.lattice, self.scores))
+            if answer is self._answer and all(path in self._asked for path in controls):
+                continue  # the same tuple as before
+            self._answer = answer
+            asked = dict.fromkeys((*answer, *controls))
+            if self._asked.keys() <= asked.keys():
+                new = [path for path in asked if path not in self._asked]
+                self._asked = asked
+                self._extend(new)
+            else:
                 self._asked = asked
                 self._plan()
 
     def _plan(self) -> None:
-        """Work out from what is asked what is open, what it waits for and whose turn it is."""
-        assert self._asked is not None
-        self._nodes = {}
-        for path in self._asked:
-            for seed in self.seeds:
-                self._visit(path, seed, needed=True)
-        self._open = {}
-        for node in self._nodes.values():
-            if self._is_open(node.stage):
-                self._open[node.stage.key] = node.stage
-        for path in dict.fromkeys(path for path, _ in self._nodes):
-            self._rate(path)
-        self._queue()
+        """Work out from all that is asked what is open, what it waits for and whose turn it is."""
+        self._nodes, self._open, self._chain, self._order, self._ready = {}, {}, {}, {}, []
+        self._students = defaultdict(dict)
+        self._extend(list(self._asked))
 
-    def _visit(self, path: Path, seed: int, *, needed: bool) -> None:
+    def _extend(self, paths: list[Path]) -> None:
+        """Take paths with their teachers, and note what of it is open."""
+        new: list[Node] = []
+        for path in paths:
+            for seed in self.seeds if path.seeds is None else path.seeds:
+                self._visit(path, seed, new, needed=True)
+        for node in new:
+            if node.stage.key not in self._open and self._is_open(node.stage):
+                self._admit(node.stage)
+            elif node.stage.key in self._open:
+                self._queue(node.stage.key)
+        for path in dict.fromkeys(node.path for node in new):
+            self._rate(path)
+
+    def _visit(self, path: Path, seed: int, new: list[Node], *, needed: bool) -> None:
         """Take a path and its teachers, topmost first, as nodes.
 
         A teacher that is not trained, nor needed because its student is trained already, is left out.
@@ -143,13 +188,14 @@ class Frontier:
         if (path, seed) in self._nodes:
             return
         stage = self.lattice.stage(path, seed)
-        untrained = self._result(stage) is None
+        untrained = self._value(path, stage) is None
         if untrained and not needed:
             return
         if path.teacher:
-            self._visit(path.teacher, seed, needed=untrained)
-        self._nodes[path, seed] = Node(path, seed, stage)
+            self._visit(path.teacher, seed, new, needed=untrained)
+        self._nodes[path, seed] = node = Node(path, seed, stage)
         self._paths[stage.key][path] = None
+        new.append(node)
 
     def _result(self, stage: Stage) -> float | None:
         if stage.key not in self._results:
@@ -158,10 +204,19 @@ class Frontier:
                 self.reused.add(stage.key)
         return self._results[stage.key]
 
+    def _value(self, path: Path, stage: Stage) -> float | None:
+        """The score of a path's stage, where the path ends; None: it is not trained so far."""
+        result = self._result(stage)
+        if path.until is None:
+            return result
+        if (stage.key, path.until) not in self._parts:
+            self._parts[stage.key, path.until] = self._paused(stage, path.until)
+        return self._parts[stage.key, path.until]
+
     def _is_open(self, stage: Stage) -> bool:
-        """Neither trained nor failed nor, decided here, lost. Teachers must have been asked about before."""
+        """Neither trained as far as wanted, nor failed nor, decided here, lost. Teachers were looked at before."""
         key = stage.key
-        if self._results[key] is not None or key in self.failed:
+        if key in self.failed or all(self._value(path, stage) is not None for path in self._wanted_as(key)):
             return False
         if stage.teacher and stage.teacher.key in self.failed:
             self.lost[key] = stage.teacher.key
@@ -169,31 +224,64 @@ class Frontier:
             self.lost[key] = self.lost[stage.teacher.key]
         return key not in self.lost
 
+    def _wanted_as(self, key: str) -> Iterator[Path]:
+        """The paths to a stage that are asked for, or that lead on."""
+        return (path for path in self._paths[key] if any((path, seed) in self._nodes for seed in self._seeds(path)))
+
+    def _seeds(self, path: Path) -> tuple[int, ...]:
+        return self.seeds if path.seeds is None else path.seeds
+
+    def _admit(self, stage: Stage) -> None:
+        """Note an open stage: whom it waits for, how long its chain makes those above it, and whether it may start."""
+        key, chain = stage.key, self._cost(stage)
+        self._open[key], self._chain[key] = stage, chain
+        self._order[key] = len(self._order)
+        while stage.teacher and stage.teacher.key in self._open:
+            self._students[stage.teacher.key][stage.key] = None
+            stage = stage.teacher
+            chain += self._cost(stage)
+            if chain <= self._chain[stage.key]:
+                break
+            self._chain[stage.key] = chain
+            self._queue(stage.key)
+        self._queue(key)
+
+    def _settle(self, key: str, stage: Stage) -> None:
+        """After news of a stage: close it, or let it go on; and let those start that waited for it."""
+        if key in self._open:
+            if any(self._value(path, stage) is None for path in self._wanted_as(key)):
+                self._queue(key)
+            else:
+                del self._open[key]
+        if self._results.get(key) is not None:
+            for student in self._students.pop(key, ()):
+                self._queue(student)
+
+    def _may_start(self, key: str) -> bool:
+        if key not in self._open or key in self.running:
+            return False
+        teacher = self._open[key].teacher
+        return teacher is None or self._results.get(teacher.key) is not None
+
+    def _queue(self, key: str) -> None:
+        if self._may_start(key):
+            heappush(self._ready, (-self._chain[key], self._order[key], key))
+
     def _rate(self, path: Path) -> None:
         """Note a path's score as soon as it is known."""
         if path in self.scores:
             return
-        keys = [self.lattice.stage(path, seed).key for seed in self.seeds]
-        if any(key in self.failed or key in self.lost for key in keys):
+        stages = [self.lattice.stage(path, seed) for seed in self._seeds(path)]
+        if any(stage.key in self.failed or stage.key in self.lost for stage in stages):
             self.scores[path] = -inf
             return
-        results = [score for key in keys if (score := self._results.get(key)) is not None]
-        if len(results) == len(keys):
-            self.scores[path] = fmean(results)
+        results = [self._known(path, stage) for stage in stages]
+        scores = [score for score in results if score is not None]
+        if len(scores) == len(stages):
+            self.scores[path] = fmean(scores)
 
-    def _queue(self) -> None:
-        """Who teaches whom among the open stages, how long each chain is, and who can start."""
-        longest: dict[str, float] = defaultdict(float)  # the costliest chain below a key
-        self._students = defaultdict(list)
-        self._turn = {}
-        self._ready = []
-        for order, (key, stage) in reversed(list(enumerate(self._open.items()))):  # students before teachers
-            chain = self._cost(stage) + longest[key]
-            self._turn[key] = (-chain, order)
-            teacher = stage.teacher.key if stage.teacher else None
-            if teacher in self._open:
-                longest[teacher] = max(longest[teacher], chain)
-                self._students[teacher].append(key)
-            elif key not in self.running:
-                self._ready.append((*self._turn[key], key))
-        heapify(self._ready)
+    def _known(self, path: Path, stage: Stage) -> float | None:
+        """As `_value`, without a look at the store for what was never wanted."""
+        if path.until is None:
+            return self._results.get(stage.key)
+        return self._value(path, stage) if stage.key in self._results else None

@@ -8,6 +8,7 @@ from itertools import pairwise
 from math import isfinite
 from typing import Literal
 
+from orchestrator.settings import Setting, applied
 from trainers.call import Invalid, Term, alternatives
 from trainers.spec import Data, Guides, Model, Recipe, Stage
 
@@ -16,10 +17,18 @@ Role = Literal["teacher", "assistant", "student", "alone"]
 
 @dataclass(frozen=True, order=True)
 class Path:
-    """Model names, each teaching the next. `budget`: the part of its epochs that each trains, in (0, 1]."""
+    """Model names, each teaching the next, and what is particular about how they do.
+
+    `budget`: the part of its epochs that each trains. `settings`: of each edge, or none if nothing is swept. `seeds`:
+    those of the study's that are meant; None: all. `until`: the epoch after which the last model's training pauses,
+    with the score that it has there; None: never.
+    """
 
     models: tuple[str, ...]
     budget: float = 1.0
+    settings: tuple[Setting, ...] = ()
+    seeds: tuple[int, ...] | None = None
+    until: int | None = None
 
     def __add__(self, name: str) -> Path:
         return Path((*self.models, name), self.budget)
@@ -34,7 +43,22 @@ class Path:
         above = self.models[:-1]
         if not above:
             return None
-        return Path(above, self.budget if len(above) > 1 else 1.0)
+        return Path(above, self.budget if len(above) > 1 else 1.0, self.settings[:-1])
+
+    @property
+    def training(self) -> Path:
+        """The same training, whatever the seeds and where it pauses."""
+        return self if self.seeds is None and self.until is None else Path(self.models, self.budget, self.settings)
+
+    @property
+    def plain(self) -> Path:
+        """The same models and budget, whatever the settings, in full."""
+        return Path(self.models, self.budget)
+
+    @property
+    def setting(self) -> Setting:
+        """Of the last edge; empty if nothing is swept."""
+        return self.settings[-1] if self.settings else ()
 
 
 Scores = Mapping[Path, float]  # higher is better; -inf: could not be trained
@@ -64,8 +88,10 @@ class Lattice:
         distill: Iterable[Term] = (),
         *,
         edges: Iterable[tuple[str, str]] | None = None,
+        seeds: Iterable[int] = (0,),
     ) -> None:
         self.models = dict(models)
+        self.seeds = tuple(seeds)
         self.data = data
         self.distill = tuple(distill)
         self.names = tuple(self.models)
@@ -137,13 +163,18 @@ class Lattice:
 
     def stage(self, path: Path, seed: int) -> Stage:
         """The training of a path's last model; its whole lineage has the same seed."""
+        path = path.training
         if (path, seed) not in self._stages:
             self._stages[path, seed] = self._stage(path, seed)
         return self._stages[path, seed]
 
+    def epochs(self, path: Path) -> int:
+        """Of the training of a path's last model."""
+        return self.stage(path, self.seeds[0]).recipe.epochs
+
     def _stage(self, path: Path, seed: int) -> Stage:
         entry = self.models[path.models[-1]]
-        recipe, distill = entry.recipe, self.distill
+        recipe, distill = applied(path.setting, entry.recipe, self.distill)
         if self.role(path) != "teacher":
             epochs = max(1, round(recipe.epochs * path.budget))
             recipe = recipe.model_copy(update={"epochs": epochs})
@@ -193,7 +224,7 @@ def best(scores: Scores, lattice: Lattice) -> Path | None:
     taught = [
         path
         for path, score in scores.items()
-        if path.budget == 1 and lattice.role(path) == "student" and isfinite(score)
+        if path == path.training and path.budget == 1 and lattice.role(path) == "student" and isfinite(score)
     ]
 
     def order(path: Path) -> tuple[float, int, list[int]]:

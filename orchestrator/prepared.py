@@ -140,7 +140,7 @@ class Prepared:
             lambda lattice, scores: strategy(lattice, scores, **call.args),
             seeds=self.study.seeds,
             done=done,
-            controls=(Path((self.lattice.student,)),),
+            controls=lambda lattice, scores: (Path((lattice.student,)),),
             cost=relative(flops),
         )
 

@@ -80,7 +80,7 @@ class Call(Spec):
         if isinstance(value, Call):
             return {"name": value.name, "args": value.args}
         if isinstance(value, Mapping):
-            beside = {key: value[key] for key in cls._beside() if key in value}
+            beside = {key: value[key] for key in cls.beside() if key in value}
             call = {key: one for key, one in value.items() if key not in beside}
             if len(call) == 1 and "name" not in call:
                 ((name, args),) = call.items()
@@ -88,18 +88,16 @@ class Call(Spec):
                     return {"name": name, "args": dict(args or {}), **beside}
             if {"name"} <= set(call) <= {"name", "args"}:
                 return value
-        beside_it = f", and beside it {', '.join(cls._beside())}" if cls._beside() else ""
+        beside_it = f", and beside it {', '.join(cls.beside())}" if cls.beside() else ""
         raise ValueError(f"write a name, or {{Name: {{argument: value}}}}{beside_it}")
 
     @model_serializer
     def _write(self) -> dict[str, Any]:
-        beside = {
-            key: getattr(self, key) for key in self._beside() if getattr(self, key) != self._beside()[key].default
-        }
+        beside = {key: getattr(self, key) for key in self.beside() if getattr(self, key) != self.beside()[key].default}
         return {self.name: self.args, **beside}
 
     @classmethod
-    def _beside(cls) -> dict[str, Any]:
+    def beside(cls) -> dict[str, Any]:
         """The fields that are written beside the name."""
         return {key: field for key, field in cls.model_fields.items() if key not in Call.model_fields}
 

@@ -88,7 +88,7 @@ def studies(draw: st.DrawFn) -> Callable[..., Frontier]:
     ours = draw(lattices())
     controls = draw(st.sampled_from([[], [Path((ours.student,))], [Path((ours.root, ours.student))]]))
     strategy = draw(st.sampled_from([exhaustive, best_predecessor, greedy, successive_halving]))
-    return partial(Frontier, ours, strategy, seeds=draw(st.sampled_from([(0,), (0, 1)])), controls=controls)
+    return partial(Frontier, ours, strategy, seeds=draw(st.sampled_from([(0,), (0, 1)])), controls=lambda *_: controls)
 
 
 def ending(world: World, frontier: Frontier) -> tuple[object, ...]:
