@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path as File
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from trainers import data as datasets
+from trainers.atomic import write_new
 from trainers.call import Call, Invalid
 from trainers.data.inspection import Findings, Source, inspect, together
 from trainers.data.mend import mended
@@ -109,7 +111,7 @@ def _watched(things: Iterable[Any], total: int) -> Iterable[Any]:
 
 
 def _mend(findings: list[Findings], places: Mapping[Source, File]) -> tuple[dict[Source, list[Problem]], list[Problem]]:
-    """Write the clean copies, none if one cannot be made. -> changes by file, and what is still wrong."""
+    """Write the clean copies, all or none. -> changes by file, and what is still wrong."""
     clean: dict[Source, dict[str, Any]] = {}
     changes: dict[Source, list[Problem]] = {}
     left = []
@@ -123,22 +125,15 @@ def _mend(findings: list[Findings], places: Mapping[Source, File]) -> tuple[dict
             left.append(Problem("nothing left", None, f"{found.source.file}: {error}"))
     if left:
         return {}, left
-    for source, coco in clean.items():
-        _write(places[source], coco)
+    write_new({places[source]: partial(_dump, coco) for source, coco in clean.items()})
     if len(findings) == 2:
         left = together(*(Findings(found.source, clean[found.source]) for found in findings))
     return changes, left
 
 
-def _write(file: File, coco: dict[str, Any]) -> None:
-    """Write a new file, whole or not at all."""
+def _dump(coco: dict[str, Any], file: File) -> None:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("x") as stream:
-            try:
-                json.dump(coco, stream)
-            except BaseException:
-                file.unlink()
-                raise
-    except (OSError, RecursionError) as error:
-        raise Invalid(f"cannot write {file}: {error}") from None
+        with file.open("w") as stream:
+            json.dump(coco, stream)
+    except RecursionError:
+        raise Invalid("the annotations are nested too deeply to be written") from None

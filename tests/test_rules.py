@@ -71,6 +71,7 @@ ENTRANCES = {
     "orchestrator/cli.py": {"trainers.data", "trainers.data.digits"},
     "orchestrator/checked.py": {"trainers.data.inspection", "trainers.data.rules"},
     "orchestrator/datacheck.py": {
+        "trainers.atomic",
         "trainers.data",
         "trainers.data.inspection",
         "trainers.data.mend",

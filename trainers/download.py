@@ -19,8 +19,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
+from trainers.atomic import write
 from trainers.call import Invalid
-from trainers.store import write
 
 PROTOCOLS = ("https", "http", "file")
 SILENCE = 60  # seconds without a byte

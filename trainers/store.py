@@ -15,21 +15,20 @@ names their SHA-256. Nothing that is read back can run code: weights are safeten
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import uuid4
 
 import torch
 from pydantic import BaseModel, Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainers.atomic import beside, flush, write
 from trainers.call import Invalid, Spec
 from trainers.spec import Stage
 
@@ -236,30 +235,6 @@ class Measurement(Spec):
 
 def measurement(result: Result) -> Measurement:
     return Measurement(sha256=result.sha256, score=result.score)
-
-
-def write(file: Path, fill: Callable[[Path], object]) -> None:
-    """Fill a file beside its place, flush it to the disk, and rename it: it is there whole or not at all."""
-    with beside(file) as aside:
-        fill(aside)
-        flush(aside)
-        aside.rename(file)
-
-
-@contextmanager
-def beside(file: Path) -> Iterator[Path]:
-    """A name of our own beside a file's place; what is still there in the end is removed."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{uuid4().hex}")
-    try:
-        yield aside
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def flush(file: Path) -> None:
-    with open(file, "rb+") as handle:
-        os.fsync(handle.fileno())
 
 
 def digest(file: Path) -> str:

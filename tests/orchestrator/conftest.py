@@ -1,12 +1,19 @@
-"""One undisturbed run of the tiny study, shared by all tests that only look at what it left."""
+"""What several files share: one undisturbed run of the tiny study, for all tests that only look at what it left; an
+empty MLflow database; and a folder of one's own."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path as File
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.orchestrator.studies import Ran, tapath, write
+
+if TYPE_CHECKING:  # importing MLflow takes seconds, which only its own tests should
+    from orchestrator.tracking import Tracking
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +30,36 @@ def finished(first: tuple[File, Ran]) -> File:
     folder, ran = first
     assert ran.code == 0, ran.err
     return folder
+
+
+@pytest.fixture
+def in_a_folder(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> File:
+    """A database with MLflow's tables, which take seconds to make."""
+    from orchestrator.connection import connect
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    connect(f"sqlite:///{file}", create=True)
+    return file
+
+
+@pytest.fixture
+def uri(fresh: File, tmp_path: File) -> str:
+    """Of a database of the test's own, in its folder."""
+    shutil.copy(fresh, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture
+def tracking(uri: str) -> Iterator[Tracking]:
+    """A study that has begun."""
+    from tests.orchestrator.tracked import begin
+
+    opened = begin(uri)
+    yield opened
+    opened._background.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -141,6 +142,44 @@ def test_fix_never_writes_over_a_file_and_says_so_before_it_reads(folder: File) 
         ended = check(f"set --fix {out}")
         assert ended.exit_code == 2 and "is there already and is not written over" in ended.stderr
     assert everything(folder) == before
+
+
+@pytest.mark.parametrize("moment", [1, 2])
+def test_a_full_disk_leaves_neither_copy_and_says_which_could_not_be_written(
+    folder: File, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    spoil(folder, bbox=[1, 2, 0, 4])
+    before = everything(folder)
+    real, written = json.dump, []
+
+    def dump(coco: Any, stream: Any) -> None:
+        written.append(coco)
+        real(coco, stream)
+        if len(written) == moment:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(json, "dump", dump)
+    ended = check("set --fix out")
+    part = ("train", "val")[moment - 1]
+    said = f"cannot write out/annotations/instances_{part}2017.json: No space left on device; nothing was written"
+    assert ended.exit_code == 2 and said in " ".join(ended.stderr.split())
+    assert everything(folder) == before and not (folder / "out").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert check("set --fix out").exit_code == 0
+
+
+def test_a_copy_that_comes_up_meanwhile_is_not_written_over(folder: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, theirs = json.dump, folder / "out" / "annotations" / "instances_val2017.json"
+
+    def dump(coco: Any, stream: Any) -> None:
+        real(coco, stream)
+        theirs.write_text("theirs")
+
+    monkeypatch.setattr(json, "dump", dump)
+    ended = check("set --fix out")
+    assert ended.exit_code == 2 and f"{theirs.relative_to(folder)} is there already" in " ".join(ended.stderr.split())
+    assert os.listdir(theirs.parent) == [theirs.name] and theirs.read_text() == "theirs"
 
 
 def test_what_no_copy_can_do_away_with_ends_with_3(folder: File) -> None:

@@ -18,17 +18,18 @@ SHOWN = 10  # mistakes listed before the rest is only counted
 
 def load(path: Path) -> dict[str, Any]:
     """Read and check one file. Its images come back by rising id; masks, which nobody reads, are let go."""
-    coco = parse(path)
+    coco = parse(path, masks=False)
     check(coco, str(path))
-    for row in coco["annotations"]:
-        row.pop("segmentation", None)
     return {**coco, "images": sorted(coco["images"], key=lambda image: image["id"])}
 
 
-def parse(path: Path) -> Any:
-    """What a JSON file holds. Raises `Invalid` if it cannot be read, or says two things under one key."""
+def parse(path: Path, *, masks: bool = True) -> Any:
+    """What a JSON file holds. Raises `Invalid` if it cannot be read, or says two things under one key.
+
+    masks: whether to keep them. Most of a file is masks, so each is let go as soon as it is read.
+    """
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=_once)
+        return json.loads(path.read_bytes(), object_pairs_hook=_once if masks else _once_without_masks)
     except json.JSONDecodeError as error:
         raise Invalid(f"{path} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
     except OSError as error:
@@ -44,6 +45,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         twice = next(name for name, times in Counter(names).items() if times > 1)
         raise ValueError(f"the key {rules.shown(twice)} is there twice in one place")
+    return row
+
+
+def _once_without_masks(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = _once(pairs)
+    row.pop("segmentation", None)
     return row
 
 

@@ -5,7 +5,6 @@ Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014, https://arxi
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
@@ -18,7 +17,7 @@ from trainers.call import Call, Invalid
 from trainers.data.annotations import agree, load, refuse
 from trainers.data.coco_names import COCO_NAMES
 from trainers.data.images import read_image
-from trainers.data.masks import packed
+from trainers.data.masks import packed_in
 from trainers.data.split import COCO_AP, Metric, Split, classes_of, fingerprint
 from trainers.data.subsets import Empty, filled, of_classes
 from trainers.data.unread import Unseen
@@ -129,7 +128,7 @@ def _outlines(path: Path, when: tuple[int, int]) -> dict[int, bytes]:
     """The masks, which `load` let go. Read again from the same file, or `Invalid` is raised."""
     if not path.is_file() or stamp(path) != when:
         raise Invalid(f"{path} changed while it was in use; start again")
-    return packed(json.loads(path.read_bytes())["annotations"])
+    return packed_in(path.read_bytes())
 
 
 def stamp(path: Path) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from trainers.call import Call, Invalid
 from trainers.data.annotations import refuse
-from trainers.data.masks import decode, wrong
+from trainers.data.masks import decode, wrong_pack
 from trainers.spec import canonical
 
 Metric = Annotated[Call, "trainers.metrics"]  # a knob of every data set
@@ -139,7 +138,7 @@ class Split:
             for identity in self._objects[3][self._within(index)].tolist():
                 outline = self._outlines[identity]
                 digest.update(outline + b"\n")
-                if flaw := wrong(json.loads(outline), size):
+                if flaw := wrong_pack(outline, size):
                     mistakes.append(f"annotation {identity} of image {self.ids[index]}: its segmentation {flaw}")
         refuse(mistakes, "masks")
         return digest.hexdigest()

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from trainers.call import Invalid
-from trainers.data.masks import decode, encode, packed
+from trainers.data.masks import decode, encode, pack, packed, packed_in, wrong, wrong_pack
 
 SIZE = (6, 8)  # height, width
 
 
 def drawn(mask: Any, size: tuple[int, int] = SIZE) -> torch.Tensor:
-    return decode(json.dumps(mask).encode(), size)
+    return decode(pack(mask), size)
 
 
 def pixels(*rows: str) -> list[list[bool]]:
@@ -92,6 +92,30 @@ def test_what_is_no_mask_of_this_size_is_refused(thing: Any) -> None:
         drawn(thing)
 
 
+@pytest.mark.parametrize("thing", [*NOT_MASKS, []], ids=lambda thing: ascii(thing)[:40])
+def test_packing_hides_nothing_that_is_wrong(thing: Any) -> None:
+    assert wrong_pack(pack(thing), SIZE) == wrong(thing, SIZE) != ""
+
+
+side = st.integers(-3, 12) | st.floats(-3, 12) | st.sampled_from([1e300, -1.7e308, 1.7e308])
+polygons = st.lists(st.lists(st.tuples(side, side), min_size=3, max_size=6), min_size=1, max_size=4)
+
+
+@settings(deadline=None)
+@given(polygons)
+def test_packed_polygons_are_drawn_as_they_would_be_from_their_text(corners: Any) -> None:
+    mask = [[number for corner in polygon for number in corner] for polygon in corners]
+    assert wrong(mask, SIZE) == wrong_pack(pack(mask), SIZE) == ""
+    assert torch.equal(drawn(mask), decode(json.dumps(mask).encode(), SIZE))
+
+
+def test_packed_polygons_are_their_numbers_and_whole_ones_are_no_different() -> None:
+    whole = pack([[1, 1, 4, 1, 4, 3], [5, 0, 8, 0, 8, 2, 5, 2]])
+    numbers = [2, 6, 8, 1, 1, 4, 1, 4, 3, 5, 0, 8, 0, 8, 2, 5, 2]
+    assert np.frombuffer(whole, "<f8").tolist() == numbers
+    assert pack([[1.0, 1.0, 4.0, 1.0, 4.0, 3.0], [5.0, 0.0, 8.0, 0.0, 8.0, 2.0, 5.0, 2.0]]) == whole
+
+
 @settings(deadline=None)
 @given(st.text(st.characters(min_codepoint=45, max_codepoint=114), max_size=12))
 def test_no_text_ends_in_anything_but_a_mask_or_a_refusal(text: str) -> None:
@@ -105,3 +129,16 @@ def test_no_text_ends_in_anything_but_a_mask_or_a_refusal(text: str) -> None:
 def test_only_annotations_with_a_mask_are_packed() -> None:
     rows = [{"id": 1}, {"id": 2, "segmentation": []}, {"id": 3, "segmentation": [[1, 1, 4, 1, 4, 3]]}]
     assert list(packed(rows)) == [3]
+
+
+def test_the_masks_of_a_file_are_those_of_its_annotations() -> None:
+    rows = [
+        {"id": 1, "image_id": 1},
+        {"id": 2, "segmentation": []},
+        {"id": 3, "segmentation": [[1, 1, 4, 1, 4, 3]], "attributes": {"id": 8, "segmentation": [[1, 1, 4, 1, 4, 3]]}},
+        {"id": 4, "segmentation": {"size": [6, 8], "counts": [48]}},
+        {"id": 5, "segmentation": [[1, 2, 3]]},
+    ]
+    images = [{"id": 9, "segmentation": [[1, 1, 4, 1, 4, 3]]}]
+    found = packed_in(json.dumps({"images": images, "annotations": rows}).encode())
+    assert found == packed(rows) and list(found) == [3, 4, 5]

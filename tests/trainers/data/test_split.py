@@ -1,7 +1,9 @@
 """A split says what is in its images, and its fingerprint says whether two of them are the same."""
 
 import copy
+import hashlib
 import random
+import struct
 from typing import Any
 
 import pytest
@@ -144,6 +146,15 @@ def test_masks_are_read_once_and_only_if_somebody_asks() -> None:
     assert not asked
     split.masks(0), split.masks(1), split.has_masks
     assert len(asked) == 1
+
+
+def test_whole_numbers_written_as_fractions_have_the_same_digest_and_every_number_counts() -> None:
+    polygon = [1, 1, 4, 1, 4, 3]
+    same = [polygon, [float(number) for number in polygon]]
+    other = [[1, 1, 4, 1, 4, 3.0000001], [1, 1, 4, 1, 4, 3, 1, 3]]
+    digests = [with_masks(annotated(row(1, segmentation=[points]))).masks_digest for points in same + other]
+    assert digests[0] == digests[1] and len(set(digests)) == 3
+    assert digests[0] == hashlib.sha256(struct.pack("<8d", 1, 6, *polygon) + b"\n").hexdigest()
 
 
 def test_a_mask_that_cannot_be_drawn_is_named_by_annotation_and_image() -> None:

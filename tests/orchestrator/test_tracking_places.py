@@ -1,0 +1,72 @@
+"""Where MLflow can track and where not, said at once; and what a database needs before it can be used."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path as File
+
+import pytest
+
+from orchestrator.tracking import Tracking, best
+from trainers.call import Invalid
+
+
+@pytest.mark.parametrize(
+    "wrong", ["mlruns", "./runs", "file:///data/mlruns", "ftp://me:secret@host/x", "", "sqlite://"]
+)
+def test_what_mlflow_cannot_track_in_is_refused_with_what_would_do(wrong: str) -> None:
+    with pytest.raises(Invalid, match="sqlite:///") as refused:
+        Tracking(wrong, "demo")
+    assert refused.value.where == ("resources", "tracking") and "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+def test_a_server_that_is_down_is_refused_at_once_without_its_password(scheme: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    begun = time.perf_counter()
+    with pytest.raises(Invalid, match=f"{scheme}://127.0.0.1:{port}") as refused:
+        Tracking(f"{scheme}://me:secret@127.0.0.1:{port}", "demo")
+    assert time.perf_counter() - begun < 10
+    assert "secret" not in str(refused.value) and refused.value.where == ("resources", "tracking")
+
+
+def test_asking_a_database_that_is_not_there_does_not_make_it(tmp_path: File) -> None:
+    with pytest.raises(Invalid, match="no MLflow database"):
+        best(f"sqlite:///{tmp_path / 'none.db'}", "demo")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: File) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database " * 100)
+    with pytest.raises(Invalid, match="cannot be used"):
+        Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", "demo")
+
+
+def test_two_first_starts_at_once_print_nothing_and_leave_nothing_in_their_folder(tmp_path: File) -> None:
+    (tmp_path / "here").mkdir()
+    program = """
+from orchestrator.tracking import Tracking
+tracking = Tracking("sqlite:///../db/mlflow.db", "demo")
+tracking.start({}, {})
+tracking.close("FINISHED")
+"""
+    drivers = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=tmp_path / "here",
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for driver in drivers:
+        assert (driver.communicate()[0], driver.returncode) == ("", 0)
+    assert not list((tmp_path / "here").iterdir()) and (tmp_path / "db" / "mlflow.db").is_file()
