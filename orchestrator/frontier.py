@@ -60,7 +60,9 @@ class Frontier:
         self._parts: dict[tuple[str, int], float | None] = {}  # by key and epoch; None: not trained so far yet
         self._paths: dict[str, dict[Path, None]] = defaultdict(dict)  # by key; used as an ordered set
         self._asked: dict[Path, None] = {}
-        self._answer: object = None  # the strategy's last
+        self._answer: Iterable[Path] = ()  # the strategy's last
+        self._taken = 0  # paths of it
+        self._controlled: tuple[Path, ...] = ()
         self._nodes: dict[tuple[Path, int], Node] = {}
         self._open: dict[str, Stage] = {}  # wanted and unfinished; a teacher before its students
         self._students: dict[str, dict[str, None]] = defaultdict(dict)
@@ -148,17 +150,19 @@ class Frontier:
             known = len(self.scores)
             answer = self._strategy(self.lattice, self.scores)
             controls = tuple(self._controls(self.lattice, self.scores))
-            if answer is self._answer and all(path in self._asked for path in controls):
-                continue  # the same tuple as before
-            self._answer = answer
-            asked = dict.fromkeys((*answer, *controls))
-            if self._asked.keys() <= asked.keys():
-                new = [path for path in asked if path not in self._asked]
-                self._asked = asked
-                self._extend(new)
+            if answer is self._answer and isinstance(answer, list) and controls == self._controlled:
+                new = answer[self._taken :]  # the same list as before, perhaps longer
             else:
-                self._asked = asked
-                self._plan()
+                asked = dict.fromkeys((*answer, *controls))
+                new = [path for path in asked if path not in self._asked]
+                if not self._asked.keys() <= asked.keys():
+                    self._asked, new = asked, []
+                    self._plan()
+            self._answer, self._controlled = answer, controls
+            self._taken = len(answer) if isinstance(answer, list) else 0
+            if new:
+                self._asked.update(dict.fromkeys(new))
+                self._extend(new)
 
     def _plan(self) -> None:
         """Work out from all that is asked what is open, what it waits for and whose turn it is."""

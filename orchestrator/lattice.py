@@ -30,6 +30,16 @@ class Path:
     seeds: tuple[int, ...] | None = None
     until: int | None = None
 
+    def __hash__(self) -> int:
+        # Kept: a sweep looks thousands of long paths up after every result.
+        if "_hash" not in self.__dict__:
+            whole = (self.models, self.budget, self.settings, self.seeds, self.until)
+            object.__setattr__(self, "_hash", hash(whole))
+        return int(self.__dict__["_hash"])
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}  # another process has others
+
     def __add__(self, name: str) -> Path:
         return Path((*self.models, name), self.budget)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -43,72 +44,110 @@ class Sweeping:
 
     def _forget(self) -> None:
         self._scores: Scores = {}
-        self._seen = 0
+        self._seen = 0  # scores that were looked at
         self._edges: dict[Path, Edge] = {}
         self._winners: dict[Path, Path | None] = {}  # None: all its trials failed
-        self._wanted: dict[Path, tuple[list[Path], bool]] = {}  # trials of an edge, and whether it is settled
-        self._answer: tuple[Path, ...] = ()
+        self._wanted: dict[Path, list[Path]] = {}  # trials of an edge; kept up to date by `_news`
+        self._relist({})
 
-    def __call__(self, lattice: Lattice, scores: Scores) -> tuple[Path, ...]:
-        """The same object as before, if the answer is the same."""
+    def _relist(self, asked: dict[Path, None]) -> None:
+        """Begin a new answer."""
+        self._asked: dict[Path, None] = {}  # by the strategy
+        self._listed: set[Path] = set()  # these and the paths to their teachers
+        self._waiting: dict[Path, list[Path]] = defaultdict(list)  # those whose teacher's sweep is not over, by it
+        self._answer: list[Path] = []
+        self._list(asked)
+
+    def __call__(self, lattice: Lattice, scores: Scores) -> list[Path]:
+        """The same list as before if nothing was taken out of it; there may be more in it."""
+        changed: dict[Path, list[Path]] = {}
         if scores is not self._scores or len(scores) < self._seen:
             self._forget()
             self._scores = scores
-        elif not self._news(scores):
-            return self._answer
+        else:
+            changed = self._news()
+            if not changed:
+                return self._answer
         self._seen = len(scores)
-        found: dict[Path, None] = {}
-        visited: set[Path] = set()
-        for path in self.strategy(lattice, Won(self, scores)):
-            found.update(dict.fromkeys(self._trials(path.plain, scores, visited)))
-        self._answer = tuple(found)
+        asked = dict.fromkeys(path.plain for path in self.strategy(lattice, Won(self)))
+        dropped = not self._asked.keys() <= asked.keys()
+        if dropped or any(set(before) - set(self._wanted[path]) for path, before in changed.items()):
+            self._relist(asked)
+            return self._answer
+        for path, before in changed.items():
+            self._answer += [trial for trial in self._wanted[path] if trial not in before]
+            for student in self._waiting.pop(path, ()) if path in self._winners else ():
+                self._admit(student)
+        self._list(asked)
         return self._answer
 
-    def winner(self, path: Path, scores: Scores) -> Path | None:
+    def winner(self, path: Path) -> Path | None:
         """The trial of a path that won its sweep; None: it is not over, or all have failed."""
-        if path not in self._winners:
-            self._decide(path, scores)
+        if path not in self._winners and path not in self._wanted:
+            self._decide(path)
         return self._winners.get(path)
 
-    def _news(self, scores: Scores) -> bool:
-        """Whether the scores that came since the last time change what is wanted of an edge."""
-        news = {trial.plain for trial in islice(scores, self._seen, None)} & self._wanted.keys()
-        changed = False
-        self._seen = len(scores)
-        for path in news:
-            before = self._wanted[path]
-            if path not in self._winners:
-                self._decide(path, scores)
-            changed |= path in self._winners or before != self._wanted[path]
+    def over(self, path: Path) -> bool:
+        """Whether the sweep of a path is over, won or not."""
+        return self.winner(path) is not None or path in self._winners
+
+    def _news(self) -> dict[Path, list[Path]]:
+        """What was wanted before of the edges of which that changes with the scores that came since the last time."""
+        changed = {}
+        for path in {trial.plain for trial in islice(self._scores, self._seen, None)} & self._wanted.keys():
+            before, over = self._wanted[path], path in self._winners
+            if not over:
+                self._decide(path)
+            if path in self._listed and (over != (path in self._winners) or before != self._wanted[path]):
+                changed[path] = before
+        self._seen = len(self._scores)
         return changed
 
-    def _trials(self, path: Path, scores: Scores, visited: set[Path]) -> Iterator[Path]:
-        """The trials of a path; where each edge has its own sweep, first those of the path to its teacher."""
-        if path in visited:
-            return
-        visited.add(path)
-        if self.sweep.scope == "edge" and path.teacher:
-            yield from self._trials(path.teacher, scores, visited)
-        self.winner(path, scores)
-        yield from self._wanted.get(path, ([], False))[0]
+    def _list(self, asked: dict[Path, None]) -> None:
+        """Take paths into the answer."""
+        self._asked = asked
+        for path in asked:
+            self._take(path)
 
-    def _decide(self, path: Path, scores: Scores) -> None:
+    def _take(self, path: Path) -> None:
+        """Take a path; where each edge has its own sweep, first that to its teacher."""
+        if path in self._listed:
+            return
+        if self.sweep.scope == "edge" and path.teacher:
+            self._take(path.teacher)
+        self._listed.add(path)
+        self._admit(path)
+
+    def _admit(self, path: Path) -> None:
+        """Ask for the trials of a path, if it is known who teaches; otherwise once it is."""
+        if self.sweep.scope == "edge" and path.teacher and not self.over(path.teacher):
+            self._waiting[path.teacher].append(path)
+            return
+        if path not in self._wanted:
+            self._decide(path)
+        self._answer += self._wanted[path]
+        if path in self._winners:
+            for student in self._waiting.pop(path, ()):
+                self._admit(student)
+
+    def _decide(self, path: Path) -> None:
         """Note what is wanted of a path now, and its winner if it has one."""
+        scores = self._scores
         if len(path.models) == 1:
-            self._wanted[path] = [path], path in scores
+            self._wanted[path] = [path]
             if path in scores:
                 self._winners[path] = path if scores[path] > -inf else None
             return
-        edge = self._edge(path, scores)
+        edge = self._edge(path)
         if edge is None:
             return
-        standing = self._standing(path, edge, scores)
+        standing = self._standing(path, edge)
         more = self._more(path, edge, standing.known) if standing.settled else edge.asked
         if len(more) > len(edge.asked) or not edge.asked:
             edge.asked = more
-            standing = self._standing(path, edge, scores)
+            standing = self._standing(path, edge)
         over = standing.settled and len(self._more(path, edge, standing.known)) == len(edge.asked)
-        self._wanted[path] = standing.wanted, over
+        self._wanted[path] = standing.wanted
         if over:
             whole = [self._trial(path, edge, one) for one, (_, epoch) in standing.known.items() if epoch is None]
             # Of equals the first that was asked for.
@@ -120,16 +159,16 @@ class Sweeping:
         seed = str(path) if self.sweep.scope == "edge" else ""
         return self.sweep.more(edge.asked, known, self.lattice.distill, seed=seed)
 
-    def _edge(self, path: Path, scores: Scores) -> Edge | None:
+    def _edge(self, path: Path) -> Edge | None:
         """The sweep of a path's last edge; None until it is known who teaches, or if nobody can."""
         if path not in self._edges:
             above: tuple[Setting, ...] = ()
             if self.sweep.scope == "edge":
                 assert path.teacher is not None
-                teacher = self.winner(path.teacher, scores)
+                teacher = self.winner(path.teacher)
                 if teacher is None:
                     if path.teacher in self._winners:
-                        self._winners[path], self._wanted[path] = None, ([], True)
+                        self._winners[path], self._wanted[path] = None, []
                     return None
                 above = teacher.settings
             self._edges[path] = Edge(above)
@@ -139,8 +178,9 @@ class Sweeping:
         whole = (*edge.above, one) if self.sweep.scope == "edge" else (one,) * (len(path.models) - 1)
         return Path(path.models, path.budget, whole, until=until)
 
-    def _standing(self, path: Path, edge: Edge, scores: Scores) -> Standing:
+    def _standing(self, path: Path, edge: Edge) -> Standing:
         """What is wanted of the settings asked for so far, rung by rung, and what is known of them."""
+        scores = self._scores
         trials = {one: self._trial(path, edge, one) for one in edge.asked}
         if self.sweep.stop is None:
             over: Known = {one: (scores[trial], None) for one, trial in trials.items() if trial in scores}
@@ -158,9 +198,7 @@ class Sweeping:
             there = {one: scores[trial] for one, trial in at.items() if trial in scores}
             known |= {one: (score, ends[one]) for one, score in there.items()}
             settled &= len(there) == len(members)
-            members = self._promoted(
-                path, edge, rungs, there, scores, level=level, all_there=len(there) == len(members)
-            )
+            members = self._promoted(path, edge, rungs, there, level=level, all_there=len(there) == len(members))
         return Standing(wanted, settled, {one: known[one] for one in edge.asked if one in known})
 
     def _promoted(
@@ -169,7 +207,6 @@ class Sweeping:
         edge: Edge,
         rungs: Mapping[Setting, list[int]],
         there: Mapping[Setting, float],
-        scores: Scores,
         *,
         level: int,
         all_there: bool,
@@ -181,12 +218,13 @@ class Sweeping:
         ranked = sorted(going, key=there.__getitem__, reverse=True)
         count = len(there) // stop.factor if all_there or stop.how == "asha" else 0
         chosen = set(ranked[: max(count, 1) if all_there else count])
-        # Whoever has gone on stays, though better ones may have come.
-        return [one for one in going if one in chosen or self._went_on(path, edge, rungs[one], one, scores, level)]
 
-    def _went_on(self, path: Path, edge: Edge, rungs: list[int], one: Setting, scores: Scores, level: int) -> bool:
-        until = rungs[level + 1] if level + 1 < len(rungs) else None
-        return self._trial(path, edge, one, until=until) in scores
+        def went_on(one: Setting) -> bool:
+            until = rungs[one][level + 1] if level + 1 < len(rungs[one]) else None
+            return self._trial(path, edge, one, until=until) in self._scores
+
+        # Whoever has gone on stays, though better ones may have come.
+        return [one for one in going if one in chosen or went_on(one)]
 
     def _rungs(self, trial: Path) -> list[int]:
         assert self.sweep.stop is not None
@@ -196,14 +234,14 @@ class Sweeping:
 class Won(Mapping[Path, float]):
     """The scores that a strategy sees: of each path whose sweep is over, that of its winner."""
 
-    def __init__(self, sweeping: Sweeping, scores: Scores) -> None:
-        self.sweeping, self.scores = sweeping, scores
+    def __init__(self, sweeping: Sweeping) -> None:
+        self.sweeping = sweeping
 
     def __getitem__(self, path: Path) -> float:
-        trial = self.sweeping.winner(path, self.scores)
+        trial = self.sweeping.winner(path)
         if trial is not None:
-            return self.scores[trial]
-        if path in self.sweeping._winners:
+            return self.sweeping._scores[trial]
+        if self.sweeping.over(path):
             return -inf
         raise KeyError(path)
 
