@@ -201,8 +201,9 @@ class Lattice:
             teacher=self.stage(teacher, seed) if teacher else None,
         )
         # What is only measured depends on no seed and on nothing that trains.
-        measured = {"recipe": recipe.measuring(), "seed": 0, "data": self.data}
-        return stage.model_copy(update=measured) if stage.published else stage
+        if stage.published:
+            return stage.model_copy(update={"recipe": recipe.measuring(), "seed": 0, "data": self.data})
+        return stage
 
     def _ends(self, name: str, *, teachers: bool) -> tuple[str, ...]:
         """The other ends of the edges at a name, in the order of the names."""

@@ -12,6 +12,7 @@ import random as randoms
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from math import inf
 from typing import Any
 
@@ -39,17 +40,25 @@ def random(knobs: Knobs, make: Make, *, samples: int, seed: str) -> list[Setting
     return _distinct((_at(knobs, make, point) for point in points), samples)
 
 
-def sobol(knobs: Knobs, make: Make, *, samples: int, seed: str) -> list[Setting]:
-    """So many settings that fill the space evenly: a scrambled Sobol sequence.
+def sobol(knobs: Knobs, make: Make, *, samples: int) -> list[Setting]:
+    """So many settings that fill the space evenly: a scrambled Sobol sequence, the same for every edge.
 
     Sobol, "On the distribution of points in a cube and the approximate evaluation of integrals", 1967,
     https://doi.org/10.1016/0041-5553(67)90144-9; Owen's scrambling as torch has it.
     """
+    starts = range(0, samples * TRIES, samples)
+    points = (point for start in starts for point in _evenly(len(knobs), start, samples))
+    return _distinct((_at(knobs, make, point) for point in points), samples)
+
+
+@lru_cache(maxsize=16)
+def _evenly(dimensions: int, start: int, count: int) -> list[list[float]]:
+    """Points of the unit cube, of a sequence from so far on."""
     from torch.quasirandom import SobolEngine
 
-    engine: Any = SobolEngine(len(knobs), scramble=True, seed=zlib.crc32(seed.encode()))  # type: ignore[no-untyped-call]
-    points = (engine.draw(1)[0].tolist() for _ in range(samples * TRIES))
-    return _distinct((_at(knobs, make, point) for point in points), samples)
+    engine: Any = SobolEngine(dimensions, scramble=True, seed=0)  # type: ignore[no-untyped-call]
+    points: list[list[float]] = engine.fast_forward(start).draw(count).tolist()
+    return points
 
 
 def tpe(
@@ -61,7 +70,7 @@ def tpe(
     What was given up counts by its last score, and what failed for nothing. `asked`: what this has answered before, to
     save time: without it the answer is the same.
     """
-    asked = list(asked) or sobol(knobs, make, samples=min(samples, max(TOGETHER, samples // 4)), seed=seed)
+    asked = list(asked) or sobol(knobs, make, samples=min(samples, max(TOGETHER, samples // 4)))
     while len(asked) < samples and all(one in known for one in asked):
         more = _estimated(knobs, make, asked, known, count=min(TOGETHER, samples - len(asked)), seed=seed)
         if not more:

@@ -75,8 +75,9 @@ class Sweep(Spec):
         assert self.samples is not None, "the study has checked it"
         if self.sampler == "tpe":
             return samplers.tpe(self.knobs, make, known, asked, samples=self.samples, seed=seed)
-        draw = samplers.random if self.sampler == "random" else samplers.sobol
-        return asked or draw(self.knobs, make, samples=self.samples, seed=seed)
+        if self.sampler == "sobol":
+            return asked or samplers.sobol(self.knobs, make, samples=self.samples)
+        return asked or samplers.random(self.knobs, make, samples=self.samples, seed=seed)
 
 
 def sweep(written: Any) -> Sweep:

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache, cached_property
 from importlib import import_module
 from types import ModuleType
 from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
@@ -41,6 +42,11 @@ class Invalid(ValueError):
         return Invalid(str(self), (*where, *self.where))
 
 
+def canonical(value: Any) -> str:
+    """JSON that is the same for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
 def alternatives(name: str, known: Iterable[str]) -> str:
     """`LDD is not one of KD, LD; did you mean LD?`"""
     known = sorted(known)
@@ -53,6 +59,11 @@ class Spec(BaseModel):
     """A frozen value that refuses keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @cached_property
+    def text(self) -> str:
+        """The same for equal values."""
+        return canonical(self.model_dump(mode="json"))
 
 
 def offers(package: ModuleType) -> dict[str, Any]:
@@ -97,6 +108,7 @@ class Call(Spec):
         return {self.name: self.args, **beside}
 
     @classmethod
+    @cache
     def beside(cls) -> dict[str, Any]:
         """The fields that are written beside the name."""
         return {key: field for key, field in cls.model_fields.items() if key not in Call.model_fields}
