@@ -9,7 +9,8 @@ from typing import Literal
 from orchestrator.lattice import Path
 from trainers.spec import Stage
 
-State = Literal["waiting", "running", "done", "reused", "failed", "lost"]
+# paused: trained in part, until it is known whether it goes on; pruned: it does not
+State = Literal["waiting", "running", "paused", "done", "reused", "pruned", "failed", "lost"]
 
 
 @dataclass

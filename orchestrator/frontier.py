@@ -81,11 +81,9 @@ class Frontier:
         """What is wanted and not yet started, by key, teachers first."""
         return {key: stage for key, stage in self._open.items() if key not in self.running}
 
-    @property
-    def pruned(self) -> set[str]:
-        """Stages that are trained in part and wanted no further."""
-        begun = {key for (key, _), score in self._parts.items() if score is not None}
-        return {key for key in begun if self._results.get(key) is None and key not in self._open.keys() | self.failed}
+    def wants(self, key: str) -> bool:
+        """Whether a stage is to be trained, or trained further."""
+        return key in self._open
 
     def wanted(self) -> list[Node]:
         """Everything that the strategy and the controls ask for now, with all teachers, finished or not."""
@@ -97,7 +95,9 @@ class Frontier:
 
     def goal(self, key: str) -> int | None:
         """The epoch after which an open stage is to pause; None: never."""
-        stage = self._open[key]
+        stage = self._open.get(key)
+        if stage is None:
+            return None
         ends = [path.until for path in self._wanted_as(key) if self._value(path, stage) is None]
         return None if None in ends else max(end for end in ends if end is not None)
 

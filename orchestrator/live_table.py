@@ -22,6 +22,8 @@ STYLES: dict[State, str] = {
     "done": "green",
     "reused": "green",
     "waiting": "dim",
+    "paused": "dim",
+    "pruned": "dim",
 }
 
 

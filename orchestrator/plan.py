@@ -8,6 +8,7 @@ from orchestrator import expectations
 from orchestrator.frontier import Frontier
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.study import Study
+from trainers.spec import Stage
 
 
 def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
@@ -73,10 +74,20 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
 def pretend(prepared: Prepared, wanted: int) -> tuple[int, bool]:
     """How many stages the strategy wants in the end if every unknown score is the same; whether that was clear at
     the start."""
-    frontier = prepared.frontier(prepared.stored)
+    reached: dict[str, int] = {}
+
+    def paused(stage: Stage, epoch: int) -> float | None:
+        return 0.0 if reached.get(stage.key, 0) >= epoch else prepared.paused(stage, epoch)
+
+    frontier = prepared.frontier(prepared.stored, paused=paused)
     keys = {node.stage.key for node in frontier.wanted()}
     while (stage := frontier.next()) is not None:
-        frontier.finish(stage.key, 0.0)
+        goal = frontier.goal(stage.key)
+        reached[stage.key] = goal or stage.recipe.epochs
+        if goal:
+            frontier.pause(stage.key)
+        else:
+            frontier.finish(stage.key, 0.0)
         keys |= new_keys(frontier, keys)
     return len(keys), len(keys) == wanted
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator import strategies
@@ -11,14 +12,18 @@ from orchestrator.costs import identity, relative
 from orchestrator.expectations import check_figures
 from orchestrator.frontier import Frontier
 from orchestrator.inputs import Inputs, read, unread
-from orchestrator.lattice import Lattice, Path
+from orchestrator.knobs import variants
+from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.settings import applied, text
 from orchestrator.study import Study
+from orchestrator.sweeping import Sweeping
 from trainers import build
-from trainers.call import Invalid
+from trainers.call import Invalid, Term
 from trainers.outputs import Network
-from trainers.spec import Stage
+from trainers.spec import Recipe, Stage
 from trainers.store import Result, Store
 
+BATCH = ("recipe", "batch")
 TOO_MANY = 100_000  # paths that are listed one by one
 ENUMERATING = ("exhaustive", "successive_halving")
 
@@ -43,8 +48,10 @@ class Prepared:
         self.contents = inputs.contents
         self.metric = build.metric(inputs.dataset)
         self.score_name = inputs.score
+        self.sweep = study.swept
         self.lattice: Lattice = study.lattice(self.contents, inputs.weights, inputs.masks)
         self.shapes = self._shapes()
+        self._checked: set[tuple[tuple[str, ...], str, str]] = set()
         self.sizes = self._sizes()
         self._check_pairs()
         self._check_masks()
@@ -77,30 +84,51 @@ class Prepared:
             try:
                 image = build.image_size(self.inputs.dataset, entry.recipe)
                 sizes[name] = build.size(self.shapes[name], image)
-                build.check_recipe(self.shapes[name], entry.recipe)
+                self._check_recipe(name, entry.recipe)
             except Invalid as error:
-                raise error.under("models", name) from None
-            batch, shares = entry.recipe.batch, self.study.resources.workers
-            if batch % shares:
-                own = ("models", name) if batch != self.study.recipe.batch else ()
-                message = f"a batch of {batch} cannot be shared by {shares} workers"
-                raise Invalid(message, (*own, "recipe", "batch"))
+                common = error.where == BATCH and entry.recipe.batch == self.study.recipe.batch
+                raise error.under(*(() if common else ("models", name))) from None
         return sizes
 
     def _check_pairs(self) -> None:
         """Build every loss for every student and each that may guide it. Raises `Invalid` that names the pair."""
+        self._check_losses(self.study.distill, ("distill",))
+        for one in variants(self.sweep, self.study.distill) if self.sweep else ():
+            for name in self.lattice.names[1:]:
+                recipe, losses = applied(one, self.lattice.models[name].recipe, self.study.distill)
+                try:
+                    self._check_recipe(name, recipe)
+                    self._check_losses(losses, (), recipe={name: recipe})
+                except Invalid as error:
+                    raise Invalid(f"with {text(one)}: {error}", ("sweep",)) from None
+
+    def _check_losses(
+        self, losses: tuple[Term, ...], where: tuple[str, ...], *, recipe: Mapping[str, Recipe] = MappingProxyType({})
+    ) -> None:
+        """Check these losses for all models, or for those whose recipes are given."""
         images = len(self.inputs.dataset.train)
-        for name in self.lattice.names[1:]:
+        for name in recipe or self.lattice.names[1:]:
             try:
-                build.check_terms(self.study.distill, self.lattice.models[name].recipe, images=images)
+                build.check_terms(losses, recipe.get(name, self.lattice.models[name].recipe), images=images)
             except Invalid as error:
-                raise Invalid(f"{name}: {error}", ("distill", *error.where)) from None
+                raise Invalid(f"{name}: {error}", (*where, *error.where)) from None
         for teacher, student in self.lattice.pairs():
+            pair = (tuple(term.canonical for term in losses), teacher, student)
+            if pair in self._checked or (recipe and student not in recipe):
+                continue
+            self._checked.add(pair)
             try:
-                build.check_pair(self.study.distill, self.shapes[student], self.shapes[teacher])
+                build.check_pair(losses, self.shapes[student], self.shapes[teacher])
             except Invalid as error:
                 message = f"{teacher} cannot teach {student}: {error}"
-                raise Invalid(message, ("distill", *error.where)) from None
+                raise Invalid(message, (*where, *error.where)) from None
+
+    def _check_recipe(self, name: str, recipe: Recipe) -> None:
+        """Raise `Invalid` for a recipe that a model cannot train with here."""
+        build.check_recipe(self.shapes[name], recipe)
+        batch, shares = recipe.batch, self.study.resources.workers
+        if batch % shares:
+            raise Invalid(f"a batch of {batch} cannot be shared by {shares} workers", BATCH)
 
     def _check_masks(self) -> None:
         """Refuse a model that learns masks when the data has none. Raises `Invalid` at ("models", name)."""
@@ -123,7 +151,12 @@ class Prepared:
         except Invalid as error:
             raise error.under("expected") from None
 
-    def frontier(self, done: Callable[[Stage], float | None]) -> Frontier:
+    def frontier(
+        self,
+        done: Callable[[Stage], float | None],
+        *,
+        paused: Callable[[Stage, int], float | None] | None = None,
+    ) -> Frontier:
         """What the study wants. The student alone comes with it, as the yardstick."""
         call = self.study.search
         paths, _ = self.lattice.count()
@@ -133,13 +166,19 @@ class Prepared:
                 "best_predecessor or greedy",
                 ("search",),
             )
-        strategy = getattr(strategies, call.name)
+        named = getattr(strategies, call.name)
+
+        def strategy(lattice: Lattice, scores: Scores) -> Iterable[Path]:
+            found: Iterable[Path] = named(lattice, scores, **call.args)
+            return found
+
         flops = {identity(entry.model): self.sizes[name].flops for name, entry in self.lattice.models.items()}
         return Frontier(
             self.lattice,
-            lambda lattice, scores: strategy(lattice, scores, **call.args),
+            Sweeping(strategy, self.sweep, self.lattice) if self.sweep else strategy,
             seeds=self.study.seeds,
             done=done,
+            paused=paused or self.paused,
             controls=lambda lattice, scores: (Path((lattice.student,)),),
             cost=relative(flops),
         )
@@ -157,6 +196,19 @@ class Prepared:
             self.store.drop_state(stage.key)  # left by a process that was killed between the two
         self.results[stage.key] = result
         return self.score(result)
+
+    def paused(self, stage: Stage, epoch: int) -> float | None:
+        """What a stage had after an epoch, or when it was measured last before it, or first after it; None if it is
+        not trained so far."""
+        result = self.results.get(stage.key)
+        history = result.history if result else () if self.inputs.provisional else self.store.paused(stage.key)
+        if result is None and len(history) < epoch:
+            return None
+        measured = {int(e["epoch"]): e[name] for e in history if (name := f"val/{self.score_name}") in e}
+        before = [one for one in measured if one <= epoch]
+        if measured:
+            return measured[max(before)] if before else measured[min(measured)]
+        return self.score(result) if result else None
 
     def score(self, result: Result) -> float:
         """What this study ranks a result by; it may have been stored when another figure was the score."""
@@ -178,9 +230,19 @@ class Prepared:
             row = Row(node.stage, node.path, node.seed, self.lattice.role(node.path))
             if key in self.results:
                 self.fill(row, self.results[key], "reused")
+            elif self.sweep and self.sweep.stop and (history := self.store.paused(key)):
+                row.state, row.history, row.seconds = "paused", list(history), history[-1]["seconds"]
+                row.score = self.paused(node.stage, len(history))
             board.rows[key] = row
             new.append(row)
         return new
+
+    def given_up(self, board: Board, frontier: Frontier) -> list[Row]:
+        """Mark the stages that paused and are not wanted any further; -> their rows."""
+        rows = [row for row in board.rows.values() if row.state == "paused" and not frontier.wants(row.key)]
+        for row in rows:
+            row.state, row.reason = "pruned", f"given up after {row.epoch} of {row.epochs} epochs"
+        return rows
 
     def fill(self, row: Row, result: Result, state: Any) -> None:
         row.state, row.score = state, self.score(result)
@@ -193,5 +255,8 @@ def students(study: Study) -> tuple[set[str], str]:
     """The keys of all stages that train the student of a study, alone or at the end of a path; and the figure that
     ranks them."""
     prepared = prepare(study)
+    if prepared.sweep:  # which stages there are depends on how others did
+        rows = prepared.board(prepared.frontier(prepared.stored)).rows
+        return {key for key, row in rows.items() if row.role in ("student", "alone")}, prepared.score_name
     paths = [*prepared.lattice.paths(), Path((prepared.lattice.student,))]
     return {prepared.lattice.stage(path, seed).key for path in paths for seed in study.seeds}, prepared.score_name

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from orchestrator.verdict import arrow, clock, verdict
 
 # A state of an edge or a model is the first of these that one of its stages is in.
-STATES = ("done", "reused", "running", "waiting", "failed", "lost")
+STATES = ("done", "reused", "running", "waiting", "paused", "pruned", "failed", "lost")
 
 
 def write(summary: Mapping[str, Any], folder: Path) -> Path:

@@ -30,6 +30,7 @@ class Run:
         self.slots = 1
         self.tracebacks: dict[str, str] = {}
         self.handed: dict[str, float] = {}  # stages that nobody trains yet, and since when they wait for that
+        self.goals: dict[str, int | None] = {}  # the epochs after which stages that were handed out pause
         self.stopping = threading.Event()
 
     @property
@@ -45,6 +46,8 @@ class Run:
         for row in self.prepared.extend(self.board, self.frontier):
             if row.state != "waiting":
                 self.changed(row)
+        for row in self.prepared.given_up(self.board, self.frontier):
+            self.changed(row)
         for key, ancestor in self.frontier.lost.items():
             row = self.board.rows[key]
             if row.state != "lost":
@@ -56,6 +59,7 @@ class Run:
             return None
         stage = self.frontier.next()
         if stage is not None:
+            self.goals[stage.key] = self.frontier.goal(stage.key)
             self.handed[stage.key] = time.monotonic()
         return stage
 
@@ -92,6 +96,14 @@ class Run:
         self.prepared.fill(row, result, "done")
         self.handed.pop(key, None)
         self.frontier.finish(key, self.prepared.score(result))
+        self.changed(row)
+        self.refresh()
+
+    def paused(self, key: str) -> None:
+        row = self.board.rows[key]
+        self.handed.pop(key, None)
+        row.state = "paused"
+        self.frontier.pause(key)
         self.changed(row)
         self.refresh()
 
@@ -140,6 +152,7 @@ class Run:
             loader_workers=study.resources.loader_workers,
             evaluate_every=study.resources.evaluate_every,
             bad_images=study.resources.bad_images,
+            until=self.goals[stage.key],
         ).model_dump_json()
 
     def _watch(self, shortage: Callable[[Any], str], resources: Any) -> None:

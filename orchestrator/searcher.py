@@ -37,6 +37,9 @@ class Listener(Protocol):
     def finished(self, key: str) -> None:
         """The stage's result is in the store."""
 
+    def paused(self, key: str) -> None:
+        """The stage is trained as far as it was to be for now, and the store has what it has reached."""
+
     def failed(self, key: str, reason: str, traceback: str) -> None:
         """The stage has no result."""
 
@@ -87,6 +90,8 @@ class StageSearcher(DriverOnly, Searcher):
             self._died(key)
         elif result.get("failed"):
             self.listener.failed(key, result["failed"], result["traceback"])
+        elif result.get("paused"):
+            self.listener.paused(key)
         elif result.get("score") is not None:
             self.listener.finished(key)
 

@@ -26,6 +26,7 @@ class Space(Spec):
     low: float = 0.0
     high: float = 0.0
     step: float = 0.0  # of quniform and qloguniform
+    real: bool = False  # whether its whole numbers are 5.0 and not 5, as its ends are written then
 
     @model_validator(mode="after")
     def _can_be(self) -> Space:
@@ -47,7 +48,7 @@ class Space(Spec):
     def _write(self) -> dict[str, list[Any]]:
         if self.kind == "choice":
             return {"choice": list(self.options)}
-        ends = [int(end) for end in (self.low, self.high)] if self.whole else [self.low, self.high]
+        ends = [int(end) for end in (self.low, self.high)] if self.whole and not self.real else [self.low, self.high]
         return {self.kind: [*ends, self.step] if self.step else list(ends)}
 
     @property
@@ -70,7 +71,8 @@ class Space(Spec):
     def rounded(self, value: float) -> float:
         """The nearest value of a range, with four digits or as its step has it."""
         if self.whole:
-            return int(min(max(math.floor(value), self.low), self.high - 1))
+            number = int(min(max(math.floor(value), self.low), self.high - 1))
+            return float(number) if self.real else number
         # A multiple of .1 is .3 and not .30000000000000004.
         value = float(f"{round(value / self.step) * self.step:.12g}") if self.step else float(f"{value:.{DIGITS}g}")
         return min(max(value, self.low), self.high)
@@ -97,7 +99,8 @@ def space(written: Any) -> Space:
     names = ("low", "high", "step") if kind.startswith("q") else ("low", "high")
     if len(values) != len(names) or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
         raise Invalid(f"{kind} needs the numbers [{', '.join(names)}] (got {list(values)!s:.80})")
-    return _made(kind=kind, **dict(zip(names, values, strict=True)))
+    real = kind.endswith("randint") and any(isinstance(value, float) for value in values)
+    return _made(kind=kind, real=real, **dict(zip(names, values, strict=True)))
 
 
 def _made(**fields: Any) -> Space:

@@ -15,9 +15,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from orchestrator import strategies
 from orchestrator.document import Document, Where
 from orchestrator.expectations import check_paths
+from orchestrator.knobs import checked
 from orchestrator.lattice import Entry, Lattice
 from orchestrator.mistakes import found, unknown
 from orchestrator.overrides import assign
+from orchestrator.sweep import Sweep, sweep
 from orchestrator.yamlfile import parse, read
 from trainers import backbones, detectors, distill, optim, schedules
 from trainers import data as datasets
@@ -119,6 +121,7 @@ class Study(Spec):
     recipe: Recipe = Recipe()
     distill: Annotated[tuple[Term, ...], AfterValidator(_losses)]
     search: Call = Call(name="exhaustive")
+    sweep: dict[str, Any] | None = None  # as written, complete; `swept` is the value
     seeds: Annotated[tuple[Index, ...], AfterValidator(_seeds)] = (0,)
     resources: Resources = Resources()
     # What was published, by path, in per cent: {"r101 > r18": {AP: 36.5}}. It changes no stage.
@@ -145,7 +148,12 @@ class Study(Spec):
             )
             for name, one in self.models.items()
         }
-        return Lattice(entries, data, self.distill, edges=None if self.edges == "any" else self.edges)
+        return Lattice(entries, data, self.distill, edges=None if self.edges == "any" else self.edges, seeds=self.seeds)
+
+    @property
+    def swept(self) -> Sweep | None:
+        """What is swept, and how."""
+        return None if self.sweep is None else sweep(self.sweep)
 
     def resolved(self) -> dict[str, Any]:
         """The study with every default written out: another study file, as JSON or YAML."""
@@ -160,7 +168,7 @@ Kind = TypeVar("Kind", bound=Call)
 
 ORIGIN = {"file", "text", "sets"}  # the fields that are not written in a study
 # What `--set` may add on its way.
-CREATED = {"recipe", "resources", "search", "optimizer", "schedule", "guides", "resize", "crop"}
+CREATED = {"recipe", "resources", "search", "sweep", "optimizer", "schedule", "guides", "resize", "crop"}
 
 
 def load(file: Path | str, sets: Sequence[str] = ()) -> Study:
@@ -252,9 +260,26 @@ def _complete(study: Study, document: Document) -> Study:
     written, study = study, study.model_copy(update=complete)
     if not mistakes:
         mistakes = _cuts(written, study) or _misfits(study)
+    if not mistakes and study.sweep is not None:
+        try:
+            study = study.model_copy(update={"sweep": _swept(study).model_dump()})
+        except Invalid as mistake:
+            mistakes = [mistake.under("sweep")]
     if mistakes:
         raise document.refusal(mistakes)
     return study
+
+
+def _swept(study: Study) -> Sweep:
+    """The sweep of a study, complete. Raises `Invalid` at the key below `sweep`."""
+    assert study.sweep is not None
+    taught = {name: one.recipe for name, one in list(study.models.items())[1:]}
+    whole = checked(sweep(study.sweep), taught, study.distill)
+    epochs = min(recipe.epochs for recipe in taught.values())
+    if whole.stop and "recipe.epochs" not in whole.knobs and not whole.stop.rungs(epochs):
+        message = f"a training has {epochs} epochs, so none is given up after {whole.stop.grace}"
+        raise Invalid(message, ("stop", whole.stop.how, "grace"))
+    return whole
 
 
 def _cuts(written: Study, study: Study) -> list[Invalid]:

@@ -39,7 +39,14 @@ __all__ = ["Found", "Tracking", "best", "paths"]
 
 log = logging.getLogger(__name__)
 
-STATUS = {"running": "RUNNING", "done": "FINISHED", "reused": "FINISHED", "failed": "FAILED"}
+STATUS = {
+    "running": "RUNNING",
+    "paused": "RUNNING",
+    "done": "FINISHED",
+    "reused": "FINISHED",
+    "pruned": "KILLED",
+    "failed": "FAILED",
+}
 METRICS, PARAMS = 900, 90  # of one request; MLflow takes 100 parameters, and 1000 things in all
 
 

@@ -17,7 +17,7 @@ import ray
 import torch
 from ray import tune
 
-from trainers.loop import Stopped
+from trainers.loop import Paused, Stopped
 from trainers.stage import Post, StageFailed, run_here, run_on_workers
 from trainers.worker import Entry, Order
 
@@ -30,6 +30,7 @@ class Finished(NamedTuple):
     score: float | None = None
     failed: str = ""
     traceback: str = ""
+    paused: bool = False
 
 
 class Trial(tune.Trainable):
@@ -84,6 +85,8 @@ class Trial(tune.Trainable):
     def _guard(self, train: Any, config: dict[str, Any]) -> None:
         try:
             self.news.put(Finished(score=train(Order.model_validate_json(config["order"]), config)))
+        except Paused:
+            self.news.put(Finished(paused=True))
         except Stopped:
             self.news.put(Finished(failed="stopped"))
         except StageFailed as error:

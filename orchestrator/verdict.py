@@ -51,7 +51,7 @@ def plain(text: str) -> str:
 
 
 def tally(counts: Counter[State]) -> str:
-    order: list[State] = ["done", "reused", "running", "waiting", "failed", "lost"]
+    order: list[State] = ["done", "reused", "running", "waiting", "paused", "pruned", "failed", "lost"]
     return ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
 
 

@@ -61,8 +61,8 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @cached_property
-    def text(self) -> str:
-        """The same for equal values."""
+    def canonical(self) -> str:
+        """Text that is the same for equal values."""
         return canonical(self.model_dump(mode="json"))
 
 

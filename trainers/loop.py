@@ -33,6 +33,10 @@ class Stopped(BaseException):
     """Somebody asked the training to end before its time; not an error, so nothing that handles errors sees it."""
 
 
+class Paused(Stopped):
+    """The training is as far as it was to be trained for now."""
+
+
 @dataclass(frozen=True)
 class Epoch:
     """What an epoch brought: its metrics, and all that is needed to go on after it.

@@ -115,10 +115,10 @@ class Stage(Spec):
         """16 hex digits: the address of this stage's result. It covers the teacher by the teacher's own key."""
         # The parts one by one: thousands of stages share a recipe, a model and the data.
         parts = {
-            "data": self.data.text,
-            "distill": f"[{','.join(term.text for term in self.distill)}]",
-            "model": self.model.text,
-            "recipe": self.recipe.text,
+            "data": self.data.canonical,
+            "distill": f"[{','.join(term.canonical for term in self.distill)}]",
+            "model": self.model.canonical,
+            "recipe": self.recipe.canonical,
             "seed": str(self.seed),
             "semantics": str(SEMANTICS),
             "teacher": f'"{self.teacher.key}"' if self.teacher else "null",

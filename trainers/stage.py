@@ -16,7 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
 from trainers import workers
-from trainers.loop import Stopped
+from trainers.loop import Paused, Stopped
 from trainers.store import Result, Store
 from trainers.worker import Entry, Order, work
 
@@ -49,6 +49,7 @@ class Letters:
     def __init__(self) -> None:
         self.news: list[Entry | str] = []
         self.stopping = False
+        self.pausing = False
         self.failure: str | None = None
 
     def report(self, news: Entry | str) -> None:
@@ -63,6 +64,12 @@ class Letters:
 
     def stopped(self) -> bool:
         return self.stopping
+
+    def pause(self) -> None:
+        self.pausing = True
+
+    def paused(self) -> bool:
+        return self.pausing
 
     def fail(self, reason: str) -> None:
         self.failure = self.failure or reason
@@ -102,6 +109,8 @@ def run_on_workers(order: Order, *, num_workers: int, cpus: float, gpus: float, 
     failure = ray.get(post.failed.remote())
     if failure is not None:
         raise StageFailed(failure)
+    if ray.get(post.paused.remote()):
+        raise Paused
     if ray.get(post.stopped.remote()):
         raise Stopped
     result = Store(order.store).get(order.stage)
@@ -140,6 +149,8 @@ def _worker(config: dict[str, Any]) -> None:
 
     try:
         work(Order.model_validate_json(config["order"]), device=device, report=report, wrap=wrap, say=say)
+    except Paused:
+        ray.get(post.pause.remote())
     except Stopped:
         return
     except Exception as error:

@@ -18,7 +18,7 @@ import hashlib
 import pickle
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +35,7 @@ from trainers.spec import Stage
 FORMAT = 1
 PUBLISHED = "published"
 STATES = f"state-{'[0-9]' * 6}-*.pt"
+PAUSE = "paused.json"
 
 
 class Result(Spec):
@@ -192,7 +193,21 @@ class Store:
         """The last epoch from which a stage that is not done can go on; 0 if there is none."""
         return max((int(file.stem.split("-")[1]) for file in (self.root / key).glob(STATES)), default=0)
 
+    def save_pause(self, key: str, history: Sequence[dict[str, float]]) -> None:
+        """Note what a stage that is not done had in its epochs so far, where nobody has to load its weights for it."""
+        text = Pause(history=tuple(history)).model_dump_json()
+        write(self.root / key / PAUSE, lambda aside: aside.write_text(text))
+
+    def paused(self, key: str) -> Sequence[dict[str, float]]:
+        """The epochs of a stage that paused; none if it did not, or its state is gone."""
+        try:
+            history = Pause.model_validate_json((self.root / key / PAUSE).read_bytes()).history
+        except (OSError, ValidationError):
+            return ()
+        return history if self.begun(key) >= len(history) else ()
+
     def drop_state(self, key: str) -> None:
+        (self.root / key / PAUSE).unlink(missing_ok=True)
         for file in (self.root / key).glob(STATES):
             file.unlink(missing_ok=True)
 
@@ -218,6 +233,12 @@ class Store:
             raise Invalid(
                 f"the store {self.root} cannot be written: {error.strerror}", ("resources", "store")
             ) from None
+
+
+class Pause(Spec):
+    """The epochs of a stage that paused."""
+
+    history: tuple[dict[str, float], ...]
 
 
 class Known(Spec):

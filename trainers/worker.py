@@ -14,7 +14,7 @@ from trainers import build, teacher, workers
 from trainers.call import Call, Count, Index, Invalid, Spec
 from trainers.data.batches import Batches
 from trainers.evaluate import measure
-from trainers.loop import Epoch, Training
+from trainers.loop import Epoch, Paused, Training
 from trainers.outputs import Network
 from trainers.spec import Stage
 from trainers.store import Result, Store
@@ -35,6 +35,7 @@ class Order(Spec):
     loader_workers: Index = 0
     evaluate_every: Count = 1  # epochs
     bad_images: Index = 10
+    until: Count | None = None  # the epoch after which it pauses; None: never
 
 
 def work(
@@ -50,7 +51,8 @@ def work(
 
     `report` gets each epoch's entry once it can be resumed from, `stop` is asked between two steps, `wrap` makes the
     task data-parallel, `say` is told what the user should know. Everything that goes wrong is
-    raised, and nothing finished is lost by it.
+    raised, and nothing finished is lost by it. Raises `Paused` after the epoch that the order says, if that is not the
+    last; the store then has what the stage has reached.
     """
     store, stage = Store(order.store), order.stage
     result = store.get(stage)
@@ -84,6 +86,7 @@ def work(
     started = time.perf_counter() - seconds
     for entry in history:
         report(entry)
+    _pause(store, order, history)
     for epoch in training.epochs(lessons, stop=stop):
         entry = {"epoch": float(epoch.number), **epoch.metrics, **_validate(order, training, data, device)}
         entry["seconds"] = seconds = time.perf_counter() - started
@@ -91,6 +94,7 @@ def work(
         if workers.rank() == 0:
             _keep(store, stage, epoch, history, seconds)
         report(entry)
+        _pause(store, order, history)
     metrics = {name: value for name, value in history[-1].items() if name.startswith("val/")}
     _finish(store, order, training.product, data, metrics, history=history, seconds=seconds, device=device)
     return _stored(store, stage)
@@ -157,6 +161,15 @@ def _resume(store: Store, stage: Stage, training: Training) -> tuple[list[Entry]
     return kept["history"], kept["seconds"]
 
 
+def _pause(store: Store, order: Order, history: list[Entry]) -> None:
+    """Raise `Paused` if the stage is as far as the order has it, once the store has its epochs."""
+    if order.until is None or not order.until <= len(history) < order.stage.recipe.epochs:
+        return
+    if workers.rank() == 0:
+        store.save_pause(order.stage.key, history)
+    raise Paused
+
+
 def _keep(store: Store, stage: Stage, epoch: Epoch, history: list[Entry], seconds: float) -> None:
     state = {"key": stage.key, "training": epoch.state, "history": history, "seconds": seconds}
     store.save_state(stage.key, epoch.number, state)
@@ -165,7 +178,7 @@ def _keep(store: Store, stage: Stage, epoch: Epoch, history: list[Entry], second
 def _validate(order: Order, training: Training, data: Any, device: torch.device) -> Entry:
     """The validation metrics after an epoch, by all workers, when it is time for them."""
     last = training.epoch == order.stage.recipe.epochs
-    if not (last or training.epoch % order.evaluate_every == 0):
+    if not (last or training.epoch == order.until or training.epoch % order.evaluate_every == 0):
         return {}
     recipe = order.stage.recipe
     found = measure(training.product, data, recipe, device=device, loader_workers=order.loader_workers)
