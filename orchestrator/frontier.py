@@ -214,7 +214,8 @@ class Frontier:
         if path.until is None:
             return result
         if (stage.key, path.until) not in self._parts:
-            self._parts[stage.key, path.until] = self._paused(stage, path.until)
+            there = self._paused(stage, path.until)
+            self._parts[stage.key, path.until] = result if there is None else there
         return self._parts[stage.key, path.until]
 
     def _is_open(self, stage: Stage) -> bool:

@@ -227,7 +227,7 @@ class Prepared:
             key = node.stage.key
             if key in board.rows:
                 continue
-            row = Row(node.stage, node.path, node.seed, self.lattice.role(node.path))
+            row = Row(node.stage, node.path.training, node.seed, self.lattice.role(node.path))
             if key in self.results:
                 self.fill(row, self.results[key], "reused")
             elif self.sweep and self.sweep.stop and (history := self.store.paused(key)):
@@ -245,6 +245,7 @@ class Prepared:
         return rows
 
     def fill(self, row: Row, result: Result, state: Any) -> None:
+        self.results[row.key] = result
         row.state, row.score = state, self.score(result)
         row.history, row.metrics, row.seconds = list(result.history), result.metrics, result.seconds
         row.sha256 = result.sha256

@@ -13,7 +13,6 @@ import click
 from orchestrator import expectations, report
 from orchestrator.board import Board, Row
 from orchestrator.facts import without_secrets
-from orchestrator.lattice import Path
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.progress import Progress
 from orchestrator.run import Run
@@ -124,9 +123,7 @@ def _register(run: Run, summary: dict[str, Any], tracking: Tracking) -> None:
     """Register the student of the best path, of its seeds the best, under the study's name."""
     if summary["best"] is None:
         return
-    path = Path(tuple(summary["best"]["path"]))
-    rows = [row for row in run.board.rows.values() if path in run.frontier.paths_of(row.key)]
-    row = max(rows, key=lambda row: row.score or 0.0)
+    row = max((run.board.rows[key] for key in summary["best"]["keys"]), key=lambda row: row.score or 0.0)
     tracking.register(run.prepared.study.name, row, File(row.weights))
 
 

@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any, get_args
 
 from orchestrator.board import Board, Row, State
+from orchestrator.settings import Setting, values
 from trainers.spec import Model, Stage
 
 
@@ -67,14 +68,19 @@ def summarize(
 def outcomes(
     board: Board, *, seeds: Iterable[int], student: str, edges: Collection[tuple[str, str]] = ()
 ) -> dict[tuple[str, ...], dict[str, Any]]:
-    """Every path of full budget to the student, alone or taught, that is trained with all the seeds."""
+    """Every path of full budget to the student, alone or taught, that is trained with all the seeds; of a sweep its
+    best setting."""
     seeds = list(seeds)
-    found: dict[tuple[str, ...], dict[int, Row]] = {}
+    found: dict[tuple[tuple[str, ...], tuple[Setting, ...]], dict[int, Row]] = {}
     for path, row in _students(board, student=student, edges=edges):
         for seed in seeds if row.stage.published else [row.seed]:  # one measurement is that of every seed
-            found.setdefault(path, {}).setdefault(seed, row)
-    outcome = {path: _outcome(path, rows, seeds=seeds, board=board) for path, rows in found.items()}
-    return {path: value for path, value in outcome.items() if value}
+            found.setdefault((path, row.path.settings), {}).setdefault(seed, row)
+    best: dict[tuple[str, ...], dict[str, Any]] = {}
+    for (path, settings), rows in found.items():
+        outcome = _outcome(path, settings, rows, seeds=seeds, board=board)
+        if outcome and (path not in best or outcome["score"] > best[path]["score"]):
+            best[path] = outcome
+    return best
 
 
 def ranked(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -83,7 +89,12 @@ def ranked(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _outcome(
-    path: Sequence[str], rows: Mapping[int, Row], *, seeds: Sequence[int], board: Board
+    path: Sequence[str],
+    settings: Sequence[Setting],
+    rows: Mapping[int, Row],
+    *,
+    seeds: Sequence[int],
+    board: Board,
 ) -> dict[str, Any] | None:
     scores = [_finite(rows[s].score) for s in seeds if s in rows and rows[s].state in ("done", "reused")]
     known = [score for score in scores if score is not None]
@@ -92,8 +103,10 @@ def _outcome(
     costs = [_cost(rows[seed].stage, board) for seed in seeds]
     return {
         "path": list(path),
+        "settings": [values(one) for one in settings],
         "score": fmean(known),
         "scores": known,
+        "keys": [rows[seed].key for seed in seeds],
         "spread": stdev(known) if len(known) > 1 else None,
         "seconds": None if None in costs else fmean(cost for cost in costs if cost is not None),
     }
@@ -153,6 +166,7 @@ def _stage(row: Row) -> dict[str, Any]:
         "model": path[-1],
         "path": list(path),
         "budget": row.path.budget,
+        "setting": values(row.path.setting),
         "seed": row.seed,
         "role": row.role,
         "state": row.state,
