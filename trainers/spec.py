@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -114,9 +114,7 @@ class Stage(Spec):
     def key(self) -> str:
         """16 hex digits: the address of this stage's result. It covers the teacher by the teacher's own key."""
         own = self.model_dump(mode="json", exclude={"teacher"})
-        own["semantics"] = SEMANTICS
-        own["teacher"] = self.teacher.key if self.teacher else None
-        return hashlib.sha256(canonical(own).encode()).hexdigest()[:16]
+        return address(own, teacher=self.teacher.key if self.teacher else None, semantics=SEMANTICS)
 
     @property
     def published(self) -> bool:
@@ -136,6 +134,12 @@ class Stage(Spec):
         if self.teacher is not None:
             yield from self.teacher.lineage
         yield self
+
+
+def address(own: Mapping[str, Any], *, teacher: str | None, semantics: int) -> str:
+    """The key of a stage from its own fields as JSON has them, and its teacher's key."""
+    whole = {**own, "semantics": semantics, "teacher": teacher}
+    return hashlib.sha256(canonical(whole).encode()).hexdigest()[:16]
 
 
 def canonical(value: Any) -> str:
