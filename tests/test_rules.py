@@ -43,7 +43,17 @@ SPECS = {"trainers.augment", "trainers.call", "trainers.spec"}
 # These import the standard library, one another and the specs.
 PURE = {
     f"orchestrator.{name}"
-    for name in ("lattice", "strategies", "frontier", "costs", "board", "summary", "expectations")
+    for name in (
+        "lattice",
+        "strategies",
+        "frontier",
+        "costs",
+        "board",
+        "summary",
+        "expectations",
+        "differences",
+        "nearest",
+    )
 }
 
 # How the orchestrator enters `trainers`. Everybody may import the specs.
