@@ -141,6 +141,11 @@ def test_a_loss_that_is_there_twice_is_named_by_its_position() -> None:
     assert found(here, here[:1], "distill") == {"distill.1": ({"LD": {"weight": 2.0}}, ABSENT)}
 
 
+def test_an_argument_that_is_called_like_what_stands_beside_a_loss_is_told_from_it() -> None:
+    here, there = [{"LD": {"after": 3}, "after": 5}], [{"LD": {"after": 4}, "after": 6}]
+    assert found(here, there, "distill") == {"distill.0.LD.after": (3, 4), "distill.0.after": (5, 6)}
+
+
 def test_a_number_is_no_truth_and_a_whole_number_no_fraction_as_in_a_key() -> None:
     assert found({"x": 1}, {"x": True}) == {"x": (1, True)}
     assert found({"x": 1}, {"x": 1.0}) == {"x": (1, 1.0)}
