@@ -1,4 +1,4 @@
-"""The command line: tapath plan | run | status | best | report | evaluate | data."""
+"""The command line: tapath plan | run | status | why | best | report | evaluate | data."""
 
 from __future__ import annotations
 
@@ -92,6 +92,18 @@ def status(study: Any, as_json: bool) -> None:
 
     made = planning.status(study)
     click.echo(json.dumps(made, indent=1) if as_json else planning.status_text(made))
+
+
+@main.command()
+@study_options
+@click.argument("stage", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def why(study: Any, stage: str | None, as_json: bool) -> None:
+    """Why each stage will train or is reused; or STAGE alone, by the beginning of its key or by its path."""
+    from orchestrator import why as reasons
+
+    made = reasons.why(study, stage)
+    click.echo(json.dumps(made, indent=1) if as_json else reasons.text(made))
 
 
 @main.command()

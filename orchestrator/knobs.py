@@ -32,6 +32,10 @@ def checked(sweep: Sweep, recipes: Mapping[str, Recipe], losses: tuple[Term, ...
             knobs[name] = _at(name, space, partial(_of_recipe, recipes, name))
         elif name != LOSSES:
             knobs[name] = _at(name, space, _of_loss(name, choices or [losses]))
+    epochs = min((recipe.epochs for recipe in recipes.values()), default=0)
+    if sweep.stop and "recipe.epochs" not in knobs and not sweep.stop.rungs(epochs):
+        message = f"a training has {epochs} epochs, so none is given up after {sweep.stop.grace}"
+        raise Invalid(message, ("stop", sweep.stop.how, "grace"))
     return sweep.model_copy(update={"knobs": knobs})
 
 

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 from orchestrator.settings import Setting, values
 from orchestrator.spaces import Space
@@ -54,9 +54,9 @@ def sobol(knobs: Knobs, make: Make, *, samples: int) -> list[Setting]:
 @lru_cache(maxsize=16)
 def _evenly(dimensions: int, start: int, count: int) -> list[list[float]]:
     """Points of the unit cube, of a sequence from so far on."""
-    from torch.quasirandom import SobolEngine
+    from torch import quasirandom
 
-    engine: Any = SobolEngine(dimensions, scramble=True, seed=0)  # type: ignore[no-untyped-call]
+    engine = cast(Any, quasirandom).SobolEngine(dimensions, scramble=True, seed=0)
     points: list[list[float]] = engine.fast_forward(start).draw(count).tolist()
     return points
 

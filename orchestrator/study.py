@@ -262,24 +262,14 @@ def _complete(study: Study, document: Document) -> Study:
         mistakes = _cuts(written, study) or _misfits(study)
     if not mistakes and study.sweep is not None:
         try:
-            study = study.model_copy(update={"sweep": _swept(study).model_dump()})
+            taught = {name: one.recipe for name, one in list(study.models.items())[1:]}
+            whole = checked(sweep(study.sweep), taught, study.distill).model_dump()
+            study = study.model_copy(update={"sweep": whole})
         except Invalid as mistake:
             mistakes = [mistake.under("sweep")]
     if mistakes:
         raise document.refusal(mistakes)
     return study
-
-
-def _swept(study: Study) -> Sweep:
-    """The sweep of a study, complete. Raises `Invalid` at the key below `sweep`."""
-    assert study.sweep is not None
-    taught = {name: one.recipe for name, one in list(study.models.items())[1:]}
-    whole = checked(sweep(study.sweep), taught, study.distill)
-    epochs = min(recipe.epochs for recipe in taught.values())
-    if whole.stop and "recipe.epochs" not in whole.knobs and not whole.stop.rungs(epochs):
-        message = f"a training has {epochs} epochs, so none is given up after {whole.stop.grace}"
-        raise Invalid(message, ("stop", whole.stop.how, "grace"))
-    return whole
 
 
 def _cuts(written: Study, study: Study) -> list[Invalid]:

@@ -31,7 +31,8 @@ DOORS = {
     "click": {"orchestrator/cli.py", "orchestrator/session.py"},
     "rich": {"orchestrator/datacheck.py", "orchestrator/live_table.py", "orchestrator/progress.py"},
     "jinja2": {"orchestrator/report.py"},
-    "torch": {"trainers", "orchestrator/trial.py", "orchestrator/served.py"},
+    "torch": {"trainers", "orchestrator/samplers.py", "orchestrator/trial.py", "orchestrator/served.py"},
+    "optuna": {"orchestrator/samplers.py"},
     "torchvision": {"trainers"},
     "pycocotools": {"trainers/data/masks.py"},
     "safetensors": {"trainers/store.py", "trainers/weights.py", "orchestrator/served.py"},
@@ -43,7 +44,18 @@ SPECS = {"trainers.augment", "trainers.call", "trainers.spec"}
 # These import the standard library, one another and the specs.
 PURE = {
     f"orchestrator.{name}"
-    for name in ("lattice", "strategies", "frontier", "costs", "board", "summary", "expectations")
+    for name in (
+        "lattice",
+        "settings",
+        "strategies",
+        "frontier",
+        "costs",
+        "board",
+        "summary",
+        "expectations",
+        "differences",
+        "nearest",
+    )
 }
 
 # How the orchestrator enters `trainers`. Everybody may import the specs.
@@ -59,6 +71,7 @@ ENTRANCES = {
     "orchestrator/run.py": {"trainers.worker"},
     "orchestrator/trial.py": {"trainers.loop", "trainers.stage", "trainers.worker"},
     # What a study may name.
+    "orchestrator/knobs.py": {"trainers.distill", "trainers.optim", "trainers.schedules"},
     "orchestrator/study.py": {
         "trainers.backbones",
         "trainers.data",

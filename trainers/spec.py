@@ -7,7 +7,7 @@ whatever changes the weights is in here, and whatever does not (machines, folder
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -114,17 +114,10 @@ class Stage(Spec):
     def key(self) -> str:
         """16 hex digits: the address of this stage's result. It covers the teacher by the teacher's own key."""
         # The parts one by one: thousands of stages share a recipe, a model and the data.
-        parts = {
-            "data": self.data.canonical,
-            "distill": f"[{','.join(term.canonical for term in self.distill)}]",
-            "model": self.model.canonical,
-            "recipe": self.recipe.canonical,
-            "seed": str(self.seed),
-            "semantics": str(SEMANTICS),
-            "teacher": f'"{self.teacher.key}"' if self.teacher else "null",
-        }
-        whole = ",".join(f'"{name}":{part}' for name, part in parts.items())
-        return hashlib.sha256(f"{{{whole}}}".encode()).hexdigest()[:16]
+        own = {"data": self.data, "model": self.model, "recipe": self.recipe}
+        parts = {name: part.canonical for name, part in own.items()}
+        parts |= {"distill": f"[{','.join(term.canonical for term in self.distill)}]", "seed": str(self.seed)}
+        return address(parts, teacher=self.teacher.key if self.teacher else None, semantics=SEMANTICS)
 
     @property
     def published(self) -> bool:
@@ -144,3 +137,10 @@ class Stage(Spec):
         if self.teacher is not None:
             yield from self.teacher.lineage
         yield self
+
+
+def address(own: Mapping[str, str], *, teacher: str | None, semantics: int) -> str:
+    """The key of a stage from its own fields, each as canonical JSON, and its teacher's key."""
+    whole = {**own, "semantics": str(semantics), "teacher": canonical(teacher)}
+    text = ",".join(f"{canonical(name)}:{whole[name]}" for name in sorted(whole))
+    return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:16]

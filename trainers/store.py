@@ -15,10 +15,11 @@ names their SHA-256. Nothing that is read back can run code: weights are safeten
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,7 +82,7 @@ class Store:
 
     def get(self, stage: Stage) -> Result | None:
         """The stage's result if it is stored whole: readable, of this very stage, its weights of the recorded size."""
-        file = self.root / stage.key / "result.json"
+        file = self.result_file(stage.key)
         try:
             text = file.read_bytes()
             version = Header.model_validate_json(text).format
@@ -125,13 +126,32 @@ class Store:
         `check` gets the result while its weights can be read and before anybody else can see it; if it raises,
         there is no result.
         """
-        folder = self.root / stage.key
         file = self.weights_file(stage.key)
         write(file, lambda path: save_file(weights, path))
         result = Result(stage=stage, sha256=digest(file), size=file.stat().st_size, **facts)
         check(result)
-        write(folder / "result.json", lambda path: path.write_text(result.model_dump_json(indent=1)))
+        write(self.result_file(stage.key), lambda path: path.write_text(result.model_dump_json(indent=1)))
         return result
+
+    def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What was written of every finished stage, by key in order, as plain data and so of whichever version.
+
+        Passed over: what cannot be read, and what has no weights of the recorded size.
+        """
+        for file in sorted(self.root.glob("*/result.json")):
+            with suppress(OSError, ValueError, RecursionError):
+                key, record = file.parent.name, json.loads(file.read_bytes())
+                if isinstance(record, dict) and self.weights_file(key).stat().st_size == record.get("size"):
+                    yield key, record
+
+    def spoilt(self, key: str) -> Path | None:
+        """For a stage that is not done though it once was: the file that was set aside, is cut, or is gone."""
+        record, weights = self.result_file(key), self.weights_file(key)
+        aside = (file.with_name(f"{file.name}.corrupt") for file in (record, weights))
+        return next((file for file in aside if file.exists()), weights if record.exists() else None)
+
+    def result_file(self, key: str) -> Path:
+        return self.root / key / "result.json"
 
     def weights_file(self, key: str) -> Path:
         return self.root / key / "weights.safetensors"

@@ -144,7 +144,7 @@ def test_a_wrong_set_is_refused_and_named(folder: File) -> None:
 
 
 def test_a_study_that_is_not_there_is_refused(folder: File) -> None:
-    for command in ("run", "plan", "status", "report", "best"):
+    for command in ("run", "plan", "status", "why", "report", "best"):
         ended = run(command, "nothing.yaml")
         assert ended.exit_code == 2 and "nothing.yaml" in ended.stderr, command
     assert not list(folder.iterdir())
@@ -361,7 +361,7 @@ def test_the_program_and_the_module_refuse_alike(folder: File) -> None:
 
 def test_help_names_every_command_and_a_wrong_word_is_bad_input() -> None:
     said = run("--help").stdout
-    for command in ("plan", "run", "status", "best", "report", "data"):
+    for command in ("plan", "run", "status", "why", "best", "report", "data"):
         assert command in said
         assert run(command, "--help").exit_code == 0
     assert run("rum", "tiny.yaml").exit_code == 2

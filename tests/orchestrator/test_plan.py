@@ -7,41 +7,19 @@ from pathlib import Path as File
 from typing import Any
 
 import pytest
-import torch
 
 from orchestrator import plan as planning
 from orchestrator.prepared import prepare
 from orchestrator.study import Study, load
+from tests.orchestrator.stored import stage_of, store
 from tests.orchestrator.studies import PATHS, STAGES, changed, without, write
 from trainers.call import Invalid
-from trainers.spec import Stage
 from trainers.store import Store
 
 
 @pytest.fixture
 def study(tmp_path: File) -> Study:
     return load(write(tmp_path), (f"resources.store={tmp_path / 'store'}",))
-
-
-def stage_of(study: Study, *path: str) -> Stage:
-    wanted = prepare(study).frontier(lambda stage: None).wanted()
-    (stage,) = (node.stage for node in wanted if node.path.models == path)
-    return stage
-
-
-def store(study: Study, *paths: tuple[str, ...], score: float = 0.5, **more: float) -> None:
-    """Put results with these paths into the store, as if they had been trained."""
-    for path in paths:
-        last = {"epoch": 2.0, "val/AP": score}
-        Store(study.resources.store).put(
-            stage_of(study, *path),
-            {"weight": torch.zeros(3)},
-            score=score,
-            metrics={"val/AP": score, **{f"val/{name}": value for name, value in more.items()}},
-            history=[{"epoch": 1.0, "val/AP": 0.0}, last],
-            seconds=1.0,
-            device="cpu",
-        )
 
 
 def marks(made: dict[str, Any], field: str) -> dict[tuple[str, ...], Any]:

@@ -160,7 +160,7 @@ def test_failed_and_lost_stages_are_told_with_their_reason_and_not_ranked():
     filled = board()
     fail(filled, Path(("r101", "r50")), "CUDA out of memory")
     found = summary(filled)
-    assert found["counts"] == {"waiting": 0, "running": 0, "done": 5, "reused": 0, "failed": 1, "lost": 3}
+    assert {state: n for state, n in found["counts"].items() if n} == {"done": 5, "failed": 1, "lost": 3}
     assert [o["path"] for o in found["ranking"] if "r50" in o["path"]] == []
     assert (
         "1 stage failed, and 3 that needed them could not start. The first was r101 > r50: CUDA" in verdict(found)[-1]

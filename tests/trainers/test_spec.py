@@ -316,6 +316,7 @@ def changed() -> list[tuple[str, Stage]]:
         "crop": {"short": 400, "size": (384, 600)},
         "group": True,
         "flip": 0.4,
+        "ignore": False,
         "guides": {"who": "all"},
     }
     assert set(other) == set(Recipe.model_fields), "a new field of the recipe needs a line here"

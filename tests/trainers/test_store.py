@@ -183,6 +183,59 @@ def test_a_result_of_a_newer_format_is_named_and_left_alone(store: Store, folder
     assert (folder / "result.json").read_bytes() == before and store.weights_file(STAGE.key).exists()
 
 
+# All results at once
+
+
+def test_the_records_of_a_store_are_those_of_its_finished_stages_by_key(store: Store, folder: Path) -> None:
+    assert list(store.records()) == []
+    results = {of.key: put(store, of) for of in (STAGE, OTHER)}
+    store.save_state("0" * 16, 1, state(1))
+    store.keep(store.weights_file(STAGE.key), digest(store.weights_file(STAGE.key)), "somewhere")
+    assert list(store.records()) == [(key, results[key].model_dump(mode="json")) for key in sorted(results)]
+
+
+def test_a_record_of_any_version_is_read_as_it_is(store: Store, folder: Path) -> None:
+    put(store)
+    edit(folder, format=FORMAT + 1, energy=3, score="high", stage=[])
+    ((key, record),) = store.records()
+    assert key == STAGE.key and (record["energy"], record["score"], record["stage"]) == (3, "high", [])
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"\xff\xfe\x00", b"[" * 100_000, b"{}"])
+def test_a_record_that_cannot_be_read_is_passed_over_and_left_where_it_is(
+    store: Store, folder: Path, content: bytes
+) -> None:
+    put(store)
+    put(store, OTHER)
+    (folder / "result.json").write_bytes(content)
+    assert [key for key, _ in store.records()] == [OTHER.key]
+    assert (folder / "result.json").read_bytes() == content
+
+
+def test_a_record_without_its_weights_is_passed_over(store: Store, folder: Path) -> None:
+    put(store)
+    damage(folder / "weights.safetensors", length=8)
+    assert list(store.records()) == []
+    (folder / "weights.safetensors").unlink()
+    assert list(store.records()) == []
+
+
+def test_what_spoilt_a_result_is_named(store: Store, folder: Path) -> None:
+    assert store.spoilt(STAGE.key) is None
+    put(store)
+    damage(folder / "weights.safetensors", length=8)
+    assert store.get(STAGE) is None and store.spoilt(STAGE.key) == folder / "weights.safetensors"
+    (folder / "weights.safetensors").unlink()
+    assert store.spoilt(STAGE.key) == folder / "weights.safetensors"
+    put(store)
+    damage(folder / "weights.safetensors", bit=9)
+    assert not store.check(STAGE) and store.spoilt(STAGE.key) == folder / "weights.safetensors.corrupt"
+    put(store)
+    (folder / "result.json").write_bytes(b"{")
+    assert store.get(STAGE) is None and store.spoilt(STAGE.key) == folder / "result.json.corrupt"
+    assert store.spoilt(OTHER.key) is None
+
+
 # Whether weights were measured
 
 
