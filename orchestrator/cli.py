@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import wraps
+from itertools import pairwise
 from pathlib import Path as File
 from typing import Any
 
@@ -134,6 +135,8 @@ def best(study: File | None, experiment: str | None, tracking: str | None, as_js
         click.echo(json.dumps({**asdict(found), "expected": rows}, indent=1))
         return
     click.echo(f"{found.path}  score {found.score:.4f}")
+    for edge, setting in zip(pairwise(found.path.split(" > ")), found.settings, strict=False):
+        click.echo(f"  {' > '.join(edge)}: {setting}")
     for line in expectations.text(rows, source):
         click.echo(line)
 

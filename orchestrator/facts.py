@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from orchestrator.board import Row
+from orchestrator.settings import text
 from trainers.call import Call, Spec
 from trainers.spec import SEMANTICS, Stage, canonical
 
@@ -83,6 +84,7 @@ def tags(row: Row) -> dict[str, str]:
         "path_length": str(len(row.path.models)),
         "role": row.role,
         "seed": str(row.seed),
+        "sweep": public(text(row.path.setting)),  # the setting of its edge, for people
         "model": row.path.models[-1],
         "reused": str(row.state == "reused").lower(),
     }

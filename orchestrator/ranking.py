@@ -26,6 +26,7 @@ class Found:
     keys: dict[int, str]  # of the student's stage, by seed
     uris: dict[int, str]  # of its weights, by seed
     figures: dict[str, float]  # all that its metric said, such as AP50; means over the seeds
+    settings: list[str]  # of a sweep, edge by edge: `LD.temperature 8, LD.weight 0.1`
 
 
 def paths(uri: str, experiment: str, *, keys: Container[str] | None = None, by: str = "score") -> list[Found]:
@@ -74,6 +75,7 @@ def _found(models: list[LoggedModel], ready: dict[str, LoggedModel], by: str) ->
         keys={_seed(model): model.tags["key"] for model in models},
         uris={_seed(model): model.tags["uri"] for model in models},
         figures=_figures(models),
+        settings=_settings(models[0], ready),
     )
 
 
@@ -84,6 +86,13 @@ def _figures(models: list[LoggedModel]) -> dict[str, float]:
         name.removeprefix("val/"): fmean(figure(model, name) for model in models)
         for name in sorted(set.intersection(*names))
     }
+
+
+def _settings(model: LoggedModel, ready: dict[str, LoggedModel]) -> list[str]:
+    """Of the edges to it; none if nothing was swept. A checkpoint of before there were sweeps says nothing."""
+    own, teacher = model.tags.get("sweep", ""), ready.get(model.tags["teacher_key"])
+    above = _settings(teacher, ready) if teacher else []
+    return [*above, own] if own else above
 
 
 def _seconds(model: Any, ready: dict[str, LoggedModel]) -> float:

@@ -64,6 +64,7 @@ def drawing(summary: Mapping[str, Any]) -> dict[str, Any]:
             if outcome and outcome["seconds"] is not None
         ],
         "stages": [_curves(stage) for stage in summary["stages"]],
+        "sweeps": summary["sweeps"],
     }
 
 

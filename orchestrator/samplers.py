@@ -85,7 +85,7 @@ def _estimated(knobs: Knobs, make: Make, asked: list[Setting], known: Known, *, 
     from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    ranges = {name: _range(space) for name, space in knobs.items()}
+    ranges = {name: distribution(space) for name, space in knobs.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(
@@ -103,7 +103,7 @@ def _estimated(knobs: Knobs, make: Make, asked: list[Setting], known: Known, *, 
         given = values(one)
         study.add_trial(
             create_trial(
-                params={name: _place(knobs[name], value) for name, value in given.items()},
+                params={name: place(knobs[name], value) for name, value in given.items()},
                 distributions={name: ranges[name] for name in given},
                 value=score if epoch is None else None,
                 state=TrialState.COMPLETE if epoch is None else TrialState.PRUNED,
@@ -121,7 +121,7 @@ def _estimated(knobs: Knobs, make: Make, asked: list[Setting], known: Known, *, 
     return list(found)
 
 
-def _range(space: Space) -> Any:
+def distribution(space: Space) -> Any:
     """A knob as optuna knows it; a choice by the numbers of its values, which can be anything."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -132,7 +132,7 @@ def _range(space: Space) -> Any:
     return FloatDistribution(space.low, space.high, log=space.log)
 
 
-def _place(space: Space, value: Any) -> Any:
+def place(space: Space, value: Any) -> Any:
     return space.options.index(value) if space.kind == "choice" else value
 
 

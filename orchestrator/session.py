@@ -18,6 +18,7 @@ from orchestrator.progress import Progress
 from orchestrator.run import Run
 from orchestrator.study import Study
 from orchestrator.summary import summarize
+from orchestrator.swept import swept
 from orchestrator.tracking import Tracking
 from orchestrator.verdict import arrow, verdict
 from trainers.call import Invalid
@@ -106,6 +107,7 @@ def summary_of(prepared: Prepared, board: Board) -> dict[str, Any]:
         parameters={name: size.parameters for name, size in prepared.sizes.items()},
         expected=expectations.compared(study.expected, prepared.lattice, board, study.seeds),
         source=study.source,
+        sweeps=swept(board, prepared.sweep, study.seeds) if prepared.sweep else (),
     )
 
 

@@ -49,10 +49,11 @@ def applied(one: Setting, recipe: Recipe, losses: tuple[Term, ...]) -> tuple[Rec
 
 def text(one: Setting) -> str:
     """For people: `LD.temperature 10, LD.weight 0.25`."""
-    return ", ".join(f"{name} {_short(value)}" for name, value in values(one).items())
+    return ", ".join(f"{name} {shown(value)}" for name, value in values(one).items())
 
 
-def _short(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value of a knob, for people: losses by their names."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list) and all(isinstance(one, dict) for one in value):  # losses

@@ -27,9 +27,10 @@ def summarize(
     parameters: Mapping[str, int] | None = None,
     expected: Sequence[Mapping[str, Any]] = (),
     source: str = "",
+    sweeps: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The models go from the teacher to the student; `text` is the study's YAML, `parameters` counts weights;
-    `expected` is what `expectations.compared` says, published by `source`.
+    `expected` is what `expectations.compared` says, published by `source`; `sweeps` what `swept.swept` says.
 
     What is not known is None; NaN and infinity never appear. A path's `score` is the mean over the seeds,
     known once every seed is trained; `spread` is the standard deviation over the seeds (n - 1; None for one
@@ -59,6 +60,7 @@ def summarize(
         "ranking": ranking,
         "expected": list(expected),
         "source": source,
+        "sweeps": list(sweeps),
         "stages": [_stage(row) for row in board.rows.values()],
         "counts": {state: board.count(state) for state in get_args(State)},
         "study_yaml": text,

@@ -32,7 +32,7 @@ DOORS = {
     "rich": {"orchestrator/datacheck.py", "orchestrator/live_table.py", "orchestrator/progress.py"},
     "jinja2": {"orchestrator/report.py"},
     "torch": {"trainers", "orchestrator/samplers.py", "orchestrator/trial.py", "orchestrator/served.py"},
-    "optuna": {"orchestrator/samplers.py"},
+    "optuna": {"orchestrator/importance.py", "orchestrator/samplers.py"},
     "torchvision": {"trainers"},
     "pycocotools": {"trainers/data/masks.py"},
     "safetensors": {"trainers/store.py", "trainers/weights.py", "orchestrator/served.py"},

@@ -1,0 +1,79 @@
+"""What a sweep has found, edge by edge: for the report."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from statistics import fmean
+from typing import Any
+
+from orchestrator.board import Board, Row
+from orchestrator.importance import importance
+from orchestrator.settings import Setting, shown, values
+from orchestrator.spaces import Space
+from orchestrator.sweep import Sweep
+
+TRAINED = ("done", "reused")
+UNFINISHED = ("failed", "lost", "running", "waiting", "paused", "pruned")
+
+
+def swept(board: Board, sweep: Sweep, seeds: Collection[int]) -> list[dict[str, Any]]:
+    """The settings that were tried on each edge, as JSON has them; the edges of the shortest paths first.
+
+    Of each edge: its `path`; `axes`, the knobs, each with its `ticks`, (place, text); `points`, each with its `values`,
+    their `places` (0..1, or None where a knob plays no part), `score` (a mean over the seeds, None until all are
+    there), `epochs`, `state` and whether it `won`; and the `importance` of each knob.
+    """
+    edges: dict[tuple[str, ...], dict[tuple[Setting, ...], list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in board.rows.values():
+        if row.path.settings and row.path.budget == 1:
+            edges[row.path.models][row.path.settings].append(row)
+    return [_edge(path, edges[path], sweep, len(seeds)) for path in sorted(edges, key=lambda path: (len(path), path))]
+
+
+def _edge(
+    path: tuple[str, ...], tried: Mapping[tuple[Setting, ...], list[Row]], sweep: Sweep, seeds: int
+) -> dict[str, Any]:
+    points = [_point(settings, rows, sweep, seeds) for settings, rows in tried.items()]
+    ended = [point for point in points if point["state"] == "done" and point["score"] is not None]
+    best = max(ended, key=lambda point: point["score"], default=None)
+    for point in points:
+        point["won"] = point is best
+    return {
+        "path": list(path),
+        "axes": [{"name": name, "ticks": _ticks(space)} for name, space in sweep.knobs.items()],
+        "points": points,
+        "importance": importance(sweep.knobs, [(point["values"], point["score"]) for point in ended]),
+    }
+
+
+def _point(settings: tuple[Setting, ...], rows: list[Row], sweep: Sweep, seeds: int) -> dict[str, Any]:
+    given = values(settings[-1])
+    scores = [row.score for row in rows if row.score is not None and math.isfinite(row.score)]
+    states = {"done" if row.state in TRAINED else row.state for row in rows}
+    return {
+        "values": given,
+        "text": {name: shown(value) for name, value in given.items()},
+        "places": {name: _along(space, given[name]) if name in given else None for name, space in sweep.knobs.items()},
+        "score": fmean(scores) if len(scores) == seeds else None,
+        "epochs": min(row.epoch for row in rows),
+        "state": next(
+            (state for state in ("failed", "lost", "running", "waiting", "paused", "pruned") if state in states), "done"
+        ),
+    }
+
+
+def _along(space: Space, value: Any) -> float:
+    """Where a value lies between the ends of its knob, 0..1; those of a choice lie evenly."""
+    if space.kind == "choice":
+        return space.options.index(value) / max(1, len(space.options) - 1)
+    low, high, here = (math.log(x) if space.log else x for x in (space.low, space.high, value))
+    return (here - low) / (high - low)
+
+
+def _ticks(space: Space) -> list[tuple[float, str]]:
+    if space.kind == "choice":
+        return [(_along(space, option), shown(option)) for option in space.options]
+    middle = space.at(0.5)
+    return [(_along(space, value), shown(value)) for value in (space.low, middle, space.high)]
