@@ -36,7 +36,7 @@ class Frontier:
         *,
         seeds: tuple[int, ...],
         done: Callable[[Stage], float | None],
-        controls: Iterable[Path] = (),
+        controls: Callable[[Lattice, Scores], Iterable[Path]] = lambda lattice, scores: (),
         cost: Callable[[Stage], float] = lambda stage: 1.0,
     ) -> None:
         assert seeds, "the study has checked that there is a seed"
@@ -47,7 +47,7 @@ class Frontier:
         self.failed: dict[str, str] = {}  # why
         self.lost: dict[str, str] = {}  # the key of the ancestor that failed
         self.reused: set[str] = set()  # in the store when they were first wanted
-        self._strategy, self._controls, self._done, self._cost = strategy, tuple(controls), done, cost
+        self._strategy, self._controls, self._done, self._cost = strategy, controls, done, cost
         self._results: dict[str, float | None] = {}  # by key; None: not trained yet
         self._paths: dict[str, dict[Path, None]] = defaultdict(dict)  # by key; used as an ordered set
         self._asked: tuple[Path, ...] | None = None
@@ -115,7 +115,7 @@ class Frontier:
         known = -1
         while len(self.scores) > known:
             known = len(self.scores)
-            asked = (*self._strategy(self.lattice, self.scores), *self._controls)
+            asked = (*self._strategy(self.lattice, self.scores), *self._controls(self.lattice, self.scores))
             if asked != self._asked:
                 self._asked = asked
                 self._plan()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-from orchestrator import strategies
+from orchestrator import controls, strategies
 from orchestrator.board import Board, Row
 from orchestrator.costs import identity, relative
 from orchestrator.expectations import check_figures
 from orchestrator.frontier import Frontier
 from orchestrator.inputs import Inputs, read, unread
-from orchestrator.lattice import Lattice, Path
+from orchestrator.lattice import Lattice, Path, Scores
 from orchestrator.study import Study
 from trainers import build
 from trainers.call import Invalid
@@ -124,7 +125,7 @@ class Prepared:
             raise error.under("expected") from None
 
     def frontier(self, done: Callable[[Stage], float | None]) -> Frontier:
-        """What the study wants. The student alone comes with it, as the yardstick."""
+        """What the study wants, its controls too."""
         call = self.study.search
         paths, _ = self.lattice.count()
         if paths > TOO_MANY and call.name in ENUMERATING:
@@ -133,16 +134,26 @@ class Prepared:
                 "best_predecessor or greedy",
                 ("search",),
             )
-        strategy = getattr(strategies, call.name)
-        flops = {identity(entry.model): self.sizes[name].flops for name, entry in self.lattice.models.items()}
+        names, cost = self.study.controls or (), self.cost()
         return Frontier(
             self.lattice,
-            lambda lattice, scores: strategy(lattice, scores, **call.args),
+            self.strategy,
             seeds=self.study.seeds,
             done=done,
-            controls=(Path((self.lattice.student,)),),
-            cost=relative(flops),
+            controls=partial(controls.paths, names=names, strategy=self.strategy, cost=cost),
+            cost=cost,
         )
+
+    def strategy(self, lattice: Lattice, scores: Scores) -> Iterator[Path]:
+        """The paths that the study's search wants at these scores."""
+        call = self.study.search
+        found: Iterator[Path] = getattr(strategies, call.name)(lattice, scores, **call.args)
+        return found
+
+    def cost(self) -> Callable[[Stage], float]:
+        """What a stage costs, relative to the others."""
+        flops = {identity(entry.model): self.sizes[name].flops for name, entry in self.lattice.models.items()}
+        return relative(flops)
 
     def stored(self, stage: Stage, *, whole: bool = False) -> float | None:
         """The score of a stage that the store has; `whole`: after reading every byte of its weights."""

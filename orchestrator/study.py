@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from orchestrator import strategies
+from orchestrator.controls import Control, chosen
 from orchestrator.document import Document, Where
 from orchestrator.expectations import check_paths
 from orchestrator.lattice import Entry, Lattice
@@ -119,6 +120,7 @@ class Study(Spec):
     recipe: Recipe = Recipe()
     distill: Annotated[tuple[Term, ...], AfterValidator(_losses)]
     search: Call = Call(name="exhaustive")
+    controls: tuple[Control, ...] | None = None  # what is trained beside it; None: what `chosen` says
     seeds: Annotated[tuple[Index, ...], AfterValidator(_seeds)] = (0,)
     resources: Resources = Resources()
     # What was published, by path, in per cent: {"r101 > r18": {AP: 36.5}}. It changes no stage.
@@ -254,7 +256,12 @@ def _complete(study: Study, document: Document) -> Study:
         mistakes = _cuts(written, study) or _misfits(study)
     if mistakes:
         raise document.refusal(mistakes)
-    return study
+    return study.model_copy(update={"controls": chosen(study.controls, _bare(study))})
+
+
+def _bare(study: Study) -> Lattice:
+    """Who may teach whom: edges do not depend on the data."""
+    return study.lattice(Data(fingerprint="", classes=()))
 
 
 def _cuts(written: Study, study: Study) -> list[Invalid]:
@@ -271,13 +278,17 @@ def _cuts(written: Study, study: Study) -> list[Invalid]:
 def _misfits(study: Study) -> list[Invalid]:
     """What is wrong between parts that are each right: edges and models, arguments of the search, expected paths."""
     try:
-        lattice = study.lattice(Data(fingerprint="", classes=()))  # edges do not depend on the data
+        lattice = _bare(study)
     except Invalid as mistake:
         return [mistake]
     try:
         study.search.of(strategies, lattice, {})
     except Invalid as mistake:
         return [mistake.under("search")]
+    try:
+        chosen(study.controls, lattice)
+    except Invalid as mistake:
+        return [mistake.under("controls")]
     try:
         check_paths(study.expected, lattice)
     except Invalid as mistake:

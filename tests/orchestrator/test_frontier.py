@@ -170,7 +170,7 @@ def test_a_failure_loses_what_it_would_have_taught_and_nothing_else():
 
 
 def test_when_the_root_fails_all_is_over_but_the_controls():
-    frontier = four_models(controls=[ALONE])
+    frontier = four_models(controls=lambda lattice, scores: [ALONE])
     assert start(frontier) == ["r101", "r18"]
     fail(frontier, "r101")
     assert not frontier.over and start(frontier) == []
