@@ -115,6 +115,7 @@ def status(study: Study) -> dict[str, Any]:
             {
                 "key": row.key,
                 "path": list(row.path.models),
+                "budget": row.path.budget,
                 "seed": row.seed,
                 "role": row.role,
                 "state": state,
@@ -174,5 +175,7 @@ def status_text(made: dict[str, Any]) -> str:
     for stage in made["stages"]:
         score = f"{stage['score']:.4f}" if stage["score"] is not None else "      "
         progress = f"{stage['epoch'] or 0}/{stage['epochs']}"
-        lines.append(f"  {stage['state']:<8}{progress:>7}  {score}  {' > '.join(stage['path'])} (seed {stage['seed']})")
+        budget = f" @{stage['budget']:g}" if stage["budget"] != 1 else ""
+        path = " > ".join(stage["path"]) + budget
+        lines.append(f"  {stage['state']:<8}{progress:>7}  {score}  {path} (seed {stage['seed']})")
     return "\n".join(lines)

@@ -112,6 +112,34 @@ def yardsticks(summary: Mapping[str, Any], outcome: Mapping[str, Any]) -> list[d
     ]
 
 
+def beside(summary: Mapping[str, Any]) -> list[str]:
+    """The best path and what it stands beside, a line each: score, what the best gains over it, and training time."""
+    best = summary["best"]
+    if not best or not (rivals := yardsticks(summary, best)):
+        return []
+    rows = [(summary["metric"], "gain", "95%", "time", ""), _line(best, arrow(best["path"]))]
+    for rival in rivals:
+        epochs = f", {rival['outcome']['epochs']} epochs" if "epochs" in rival["outcome"] else ""
+        rows.append(_line(rival["outcome"], rival["name"] + epochs, gain=rival["gain"], bounds=rival["interval"]))
+    several = len(best["scores"]) > 1
+    return [
+        f"  {score:>8}  {gain:>7}" + (f"  {bounds:>16}" if several else "") + f"  {time:>8}  {name}".rstrip()
+        for score, gain, bounds, time, name in rows
+    ]
+
+
+def _line(
+    outcome: Mapping[str, Any], name: str, *, gain: float | None = None, bounds: Sequence[float] | None = None
+) -> tuple[str, ...]:
+    return (
+        f"{outcome['score']:.3f}",
+        "" if gain is None else f"{gain:+.3f}",
+        f"{bounds[0]:+.3f} to {bounds[1]:+.3f}" if bounds else "",
+        "" if outcome["seconds"] is None else clock(outcome["seconds"]),
+        name,
+    )
+
+
 def _paid(summary: Mapping[str, Any]) -> list[str]:
     """Whether the assistants were worth it: the best path through one, against all that it stands beside."""
     through = next((outcome for outcome in summary["ranking"] if len(outcome["path"]) > 2), None)

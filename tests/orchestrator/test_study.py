@@ -101,6 +101,14 @@ def test_defaults_are_those_of_the_classes_and_the_name_that_of_the_file():
     assert study.recipe.epochs == Recipe().epochs and study.recipe.schedule.args["factor"] == 0.1
 
 
+def test_a_study_that_searches_has_all_controls_unless_it_names_its_own():
+    assert read(TEXT).controls == ("alone", "direct", "alone_same_compute")
+    assert read(SMALLEST).controls == ("alone",)
+    assert read(changed("search: exhaustive", "controls: []")).controls == ()
+    assert read(TEXT, "controls=[direct]").controls == ("direct",)
+    assert read(TEXT, "edges=[[big, mid], [mid, small]]").controls == ("alone",)
+
+
 def test_a_models_recipe_is_the_studys_with_what_differs():
     study = read(TEXT)
     assert study.models["big"].recipe == study.models["mid"].recipe == study.recipe
@@ -190,10 +198,18 @@ REFUSED = [
         "edges: any",
         "edgs: any",
         "12: edgs: ",
-        "no such key: edgs is not one of data, distill, edges",
+        "no such key: edgs is not one of controls, data, distill, edges",
         "mean edges?",
     ),
-    ("edges: any", "file: x", "12: file: ", "no such key: file is not one of data"),
+    ("edges: any", "controls: [lone]", "12: controls.0: ", "'alone'", "'alone_same_compute'"),
+    ("edges: any", "controls: [alone, alone]", "12: controls.1: ", "alone is there already"),
+    (
+        "edges: any",
+        "edges: [[big, mid], [mid, small]]\ncontrols: [direct]",
+        "13: controls.0: ",
+        "add the edge [big, small]",
+    ),
+    ("edges: any", "file: x", "12: file: ", "no such key: file is not one of controls, data"),
     ("edges: any", "text: x", "12: text: ", "no such key"),
     ("edges: any", "sets: []", "12: sets: ", "no such key"),
     ("  epochs: 2", "  epoch: 2", "14: recipe.epoch: ", "did you mean epochs?"),
