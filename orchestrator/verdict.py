@@ -119,13 +119,18 @@ def beside(summary: Mapping[str, Any]) -> list[str]:
         return []
     rows = [(summary["metric"], "gain", "95%", "time", ""), _line(best, arrow(best["path"]))]
     for rival in rivals:
-        epochs = f", {rival['outcome']['epochs']} epochs" if "epochs" in rival["outcome"] else ""
-        rows.append(_line(rival["outcome"], rival["name"] + epochs, gain=rival["gain"], bounds=rival["interval"]))
+        name = rival["name"] + epochs(rival["outcome"])
+        rows.append(_line(rival["outcome"], name, gain=rival["gain"], bounds=rival["interval"]))
     several = len(best["scores"]) > 1
     return [
         f"  {score:>8}  {gain:>7}" + (f"  {bounds:>16}" if several else "") + f"  {time:>8}  {name}".rstrip()
         for score, gain, bounds, time, name in rows
     ]
+
+
+def between(bounds: Sequence[float] | None) -> str:
+    """`+0.010 to +0.030`, or nothing."""
+    return f"{bounds[0]:+.3f} to {bounds[1]:+.3f}" if bounds else ""
 
 
 def _line(
@@ -134,7 +139,7 @@ def _line(
     return (
         f"{outcome['score']:.3f}",
         "" if gain is None else f"{gain:+.3f}",
-        f"{bounds[0]:+.3f} to {bounds[1]:+.3f}" if bounds else "",
+        between(bounds),
         "" if outcome["seconds"] is None else clock(outcome["seconds"]),
         name,
     )
@@ -163,17 +168,23 @@ def _paid(summary: Mapping[str, Any]) -> list[str]:
 
 def _ties(summary: Mapping[str, Any]) -> list[str]:
     """What cannot be told from the best, and which of these is the cheapest."""
-    first, *others = [_way(path) for path in summary["tied"]]
+    first, *others = [way(path) for path in summary["tied"]]
     means = f"Means over {len(summary['seeds'])} seeds, compared seed by seed."
     if not others:
         return [means]
-    recommended = _way(summary["recommended"])
+    recommended = way(summary["recommended"])
     cheapest = "it is the cheapest of them" if recommended == first else f"{recommended} is the cheapest of them"
     return [f"{means} A tie: {listed(others, most=4)} cannot be told from {first}; {cheapest}, and recommended."]
 
 
-def _way(path: Sequence[str]) -> str:
+def way(path: Sequence[str]) -> str:
+    """A path, or `r18 alone`."""
     return arrow(path) if len(path) > 1 else f"{path[0]} alone"
+
+
+def epochs(outcome: Mapping[str, Any]) -> str:
+    """`, 48 epochs` where a model was trained for longer than the others."""
+    return f", {outcome['epochs']} epochs" if "epochs" in outcome else ""
 
 
 def listed(names: Sequence[str], last: str = "and", *, most: int = 9) -> str:

@@ -256,7 +256,7 @@ def told(filled):
 def test_gains_are_compared_seed_by_seed():
     best = told(noisy())["best"]
     assert best["path"] == ["r101", "r50", "r18"]
-    # The differences to the direct path: their deviation is .001 / sqrt(3), so the error of the mean .001 / 3; t is 4.3.
+    # The deviation of the differences to the direct path is .001 / sqrt(3), so the error .001 / 3; t is 4.3.
     middle, reach = 0.149 / 3, 4.302653 * 0.001 / 3
     assert best["gain_over_direct"] == pytest.approx(middle)
     assert best["interval_over_direct"] == pytest.approx([middle - reach, middle + reach], abs=1e-6)
