@@ -149,9 +149,12 @@ def _paid(summary: Mapping[str, Any]) -> list[str]:
     """Whether the assistants were worth it: the best path through one, against all that it stands beside."""
     through = next((outcome for outcome in summary["ranking"] if len(outcome["path"]) > 2), None)
     rivals = yardsticks(summary, through) if through else []
+    asked = "Did the assistants pay?"
+    if not through and summary["best"] and any(edge[1] != summary["best"]["path"][-1] for edge in summary["edges"]):
+        return [f"{asked} No path through one is trained in full."]
     if not through or not rivals:
         return []
-    asked, path = "Did the assistants pay?", arrow(through["path"])
+    path = arrow(through["path"])
     if len(through["scores"]) == 1:
         behind = [rival["name"] for rival in rivals if rival["gain"] <= 0]
         if behind:

@@ -361,6 +361,13 @@ def test_where_the_direct_path_is_best_the_best_through_an_assistant_is_asked_ab
     assert verdict(summary(filled))[1].endswith(" is not ahead of r101 > r18 directly.")
 
 
+def test_where_no_path_through_an_assistant_is_trained_in_full_that_is_said():
+    filled = board()
+    for path in ("r101 r50 r18", "r101 r34 r18", "r101 r50 r34 r18"):
+        del filled.rows[row(filled, *path.split()).key]
+    assert verdict(summary(filled))[1] == "Did the assistants pay? No path through one is trained in full."
+
+
 def test_without_assistants_nobody_asks_whether_they_paid():
     filled = board(("r101", "r18"))
     assert not any("assistants" in line for line in verdict(summary(filled, ("r101", "r18"))))
