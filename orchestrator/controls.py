@@ -8,6 +8,7 @@ compute for the path could have spent it so.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 from orchestrator.lattice import Lattice, Path, Scores, best
@@ -48,10 +49,10 @@ def paths(
     if "direct" in names:
         yield direct_path(lattice)
     if "alone_same_compute" in names:
-        found = best(scores, lattice)
         fixed = [direct_path(lattice)] if "direct" in names else []
-        if found and all(path in scores for path in (*fixed, *strategy(lattice, scores))):
-            yield from longer(lattice, found, cost)
+        if all(path in scores for path in chain(fixed, strategy(lattice, scores))):
+            found = best(scores, lattice)
+            yield from longer(lattice, found, cost) if found else ()
 
 
 def longer(lattice: Lattice, path: Path, cost: Cost) -> Iterator[Path]:
