@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from statistics import fmean
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.board import Board
 from orchestrator.lattice import Entry, Lattice, Path
-from orchestrator.summary import summarize
+from orchestrator.summary import summarize, ties
 from orchestrator.verdict import beside, clock, leader, listed, plain, verdict
 from tests.orchestrator.boards import SIZES, board, fail, lattice, longer, model, summary, train, want
 from trainers.spec import Data, Recipe
@@ -281,6 +282,17 @@ def test_a_path_is_tied_with_the_best_where_the_interval_of_their_difference_hol
     for seed in (0, 1, 2):
         row(filled, "r101", "r34", seed=seed).seconds *= 100
     assert told(filled)["recommended"] == ["r101", "r50", "r18"]
+
+
+@pytest.mark.parametrize(("paths", "least", "most"), [(2, 0.03, 0.07), (8, 0.06, 0.10)])
+def test_of_equal_paths_one_is_rarely_called_behind_though_the_best_of_many_is_lucky(paths, least, most):
+    chance, behind = random.Random(0), 0
+    for _ in range(500):
+        luck = [chance.gauss(0, 0.02) for _ in range(3)]  # of the seeds, shared by all
+        drawn = ([own + chance.gauss(0, 0.01) for own in luck] for _ in range(paths))
+        ranking = sorted(({"scores": one, "score": fmean(one)} for one in drawn), key=lambda o: -o["score"])
+        behind += paths - len(ties(ranking))
+    assert least < behind / 500 / (paths - 1) < most
 
 
 def test_where_no_cost_is_known_the_best_of_the_tied_is_recommended():
