@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # where the package is not installed
 
-from gains import HOW, interval, verdict
+from gains import HOW, verdict
 from table import keep, lay_out
 from trainings import train_all
 
+from orchestrator.statistics import interval
 from orchestrator.study import load
 from trainers import backbones, build, detectors, distill
 from trainers.call import Call, Invalid, Term, offers

@@ -50,7 +50,7 @@ def main() -> None:
     cluster.Trial = Nothing  # the one thing that is not the real run
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "nothing.yaml"
-        file.write_text(lattice(7) + "seeds: [0, 1, 2, 3]\n")
+        file.write_text(lattice(7) + "seeds: [0, 1, 2, 3]\ncontrols: [alone]\n")
         study = load(file, [f"resources.store={folder}/store", f"resources.tracking=sqlite:///{folder}/mlflow.db"])
         prepared = prepare(study)
         tracking = Tracking(study.resources.tracking_uri, study.name)

@@ -117,7 +117,8 @@ def best(study: File | None, experiment: str | None, tracking: str | None, as_js
     from orchestrator import expectations
     from orchestrator.prepared import students
     from orchestrator.ranking import best as ask
-    from orchestrator.study import Resources, load
+    from orchestrator.resources import Resources
+    from orchestrator.study import load
 
     if (study is None) == (experiment is None):
         raise Invalid("name a study file, or an experiment with --experiment NAME")

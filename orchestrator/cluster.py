@@ -21,8 +21,8 @@ from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.stopper import Stopper
 
+from orchestrator.resources import Resources
 from orchestrator.searcher import DriverOnly, StageSearcher, Starts
-from orchestrator.study import Resources
 from orchestrator.trial import Trial
 from trainers.call import Invalid
 from trainers.spec import Stage

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
-from orchestrator import expectations
+from orchestrator import controls, expectations
 from orchestrator.frontier import Frontier
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.study import Study
@@ -34,9 +35,6 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
         }
         for row in board.rows.values()
     ]
-    now = frontier.over or study.search.name == "exhaustive"
-    needed, exact = (len(board.rows), True) if now else pretend(prepared, len(board.rows))
-    paths, models = prepared.lattice.count()
     return {
         "study": study.name,
         "search": study.search.name,
@@ -56,31 +54,51 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
         ],
         "edges": sorted([list(edge) for edge in prepared.lattice.edges]),
         "isolated": list(prepared.lattice.isolated()),
-        "paths": paths,
+        "paths": prepared.lattice.count()[0],
         "stages": stages,
         "expected": expectations.compared(study.expected, prepared.lattice, board, study.seeds),
         "source": study.source,
+        **_counted(prepared, frontier),
+    }
+
+
+def _counted(prepared: Prepared, frontier: Frontier) -> dict[str, Any]:
+    """How many trainings there are, and how many of them for the controls."""
+    study, (_, models) = prepared.study, prepared.lattice.count()
+    now = frontier.over or study.search.name == "exhaustive"
+    final = frontier if now else pretend(prepared)
+    own = controls.bill(
+        [(node.path, node.stage) for node in final.wanted()],
+        prepared.lattice,
+        names=study.controls or (),
+        searched=prepared.searched(final.scores),
+        seeds=study.seeds,
+        cost=prepared.cost(),
+    )
+    # The student alone with the compute of the best path is wanted as soon as that is known.
+    needed = len(keys(final)) + own["later"]
+    stored = len(keys(frontier) & frontier.reused)
+    return {
+        "controls": own,
         "trainings": {
-            # Each path on its own, and the student alone.
-            "naive": (models + 1) * len(study.seeds),
+            # Each path on its own, and the student alone, briefly or long.
+            "naive": (models + sum(name != "direct" for name in own["names"])) * len(study.seeds),
             "needed": needed,
-            "exact": exact,
-            "stored": sum(stage["stored"] for stage in stages),
-            "missing": needed - sum(stage["stored"] for stage in stages),
+            "exact": now or len(keys(final, longest=1)) == len(keys(frontier, longest=1)),
+            "stored": stored,
+            "missing": needed - stored,
         },
     }
 
 
-def pretend(prepared: Prepared, wanted: int) -> tuple[int, bool]:
-    """How many stages the strategy wants in the end if every unknown score is the same; whether that was clear at
-    the start."""
+def pretend(prepared: Prepared) -> Frontier:
+    """The end of the study if every unknown score is the same."""
     reached: dict[str, int] = {}
 
     def paused(stage: Stage, epoch: int) -> float | None:
         return 0.0 if reached.get(stage.key, 0) >= epoch else prepared.paused(stage, epoch)
 
     frontier = prepared.frontier(prepared.stored, paused=paused)
-    keys = {node.stage.key for node in frontier.wanted()}
     while (stage := frontier.next()) is not None:
         goal = frontier.goal(stage.key)
         reached[stage.key] = goal or stage.recipe.epochs
@@ -88,12 +106,12 @@ def pretend(prepared: Prepared, wanted: int) -> tuple[int, bool]:
             frontier.pause(stage.key)
         else:
             frontier.finish(stage.key, 0.0)
-        keys |= new_keys(frontier, keys)
-    return len(keys), len(keys) == wanted
+    return frontier
 
 
-def new_keys(frontier: Frontier, known: set[str]) -> set[str]:
-    return {node.stage.key for node in frontier.wanted() if node.stage.key not in known}
+def keys(frontier: Frontier, *, longest: float = inf) -> set[str]:
+    """The stages that are wanted, none of which trains for more than so many times its epochs."""
+    return {node.stage.key for node in frontier.wanted() if node.path.budget <= longest}
 
 
 def status(study: Study) -> dict[str, Any]:
@@ -108,6 +126,7 @@ def status(study: Study) -> dict[str, Any]:
             {
                 "key": row.key,
                 "path": list(row.path.models),
+                "budget": row.path.budget,
                 "seed": row.seed,
                 "role": row.role,
                 "state": state,
@@ -144,8 +163,18 @@ def text(made: dict[str, Any]) -> str:
     stored = f"{trainings['stored']} in the store, {trainings['missing']} to do"
     if made["provisional"]:
         stored = "planned without the data: keys and what the store has are known only with it"
-    lines += ["", f"{about}{trainings['needed']} trainings ({naive}), {stored}"]
+    lines += ["", *controls_text(made["controls"]), f"{about}{trainings['needed']} trainings ({naive}), {stored}"]
     return "\n".join(lines)
+
+
+def controls_text(own: dict[str, Any]) -> list[str]:
+    """What the controls cost, for people."""
+    if not own["names"]:
+        return []
+    low, high = (f"{100 * share:.0f}" for share in own["share"])
+    share = f"{low}%" if low == high else f"{low}% to {high}%, depending on which path is best,"
+    number = f"{own['trainings']} training{'' if own['trainings'] == 1 else 's'}"
+    return [f"controls {', '.join(own['names'])}: {number} for them alone, {share} of all compute"]
 
 
 SHOWN = 64  # stages in the text; more is for a machine to read
@@ -157,5 +186,7 @@ def status_text(made: dict[str, Any]) -> str:
     for stage in made["stages"]:
         score = f"{stage['score']:.4f}" if stage["score"] is not None else "      "
         progress = f"{stage['epoch'] or 0}/{stage['epochs']}"
-        lines.append(f"  {stage['state']:<8}{progress:>7}  {score}  {' > '.join(stage['path'])} (seed {stage['seed']})")
+        budget = f" @{stage['budget']:g}" if stage["budget"] != 1 else ""
+        path = " > ".join(stage["path"]) + budget
+        lines.append(f"  {stage['state']:<8}{progress:>7}  {score}  {path} (seed {stage['seed']})")
     return "\n".join(lines)

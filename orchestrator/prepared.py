@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
-from orchestrator import strategies
+from orchestrator import controls, strategies
 from orchestrator.board import Board, Row
 from orchestrator.costs import identity, relative
 from orchestrator.expectations import check_figures
@@ -157,7 +159,7 @@ class Prepared:
         *,
         paused: Callable[[Stage, int], float | None] | None = None,
     ) -> Frontier:
-        """What the study wants. The student alone comes with it, as the yardstick."""
+        """What the study wants, its controls too."""
         call = self.study.search
         paths, _ = self.lattice.count()
         if paths > TOO_MANY and call.name in ENUMERATING:
@@ -166,22 +168,38 @@ class Prepared:
                 "best_predecessor or greedy",
                 ("search",),
             )
-        named = getattr(strategies, call.name)
+        cost = self.cost()
+        beside = partial(controls.paths, names=self.study.controls or (), strategy=self.strategy, cost=cost)
 
-        def strategy(lattice: Lattice, scores: Scores) -> Iterable[Path]:
-            found: Iterable[Path] = named(lattice, scores, **call.args)
-            return found
+        def both(lattice: Lattice, scores: Scores) -> Iterable[Path]:
+            return chain(self.strategy(lattice, scores), beside(lattice, scores))
 
-        flops = {identity(entry.model): self.sizes[name].flops for name, entry in self.lattice.models.items()}
         return Frontier(
             self.lattice,
-            Sweeping(strategy, self.sweep, self.lattice) if self.sweep else strategy,
+            # The controls are swept, too: direct distillation by one setting would be no match for the others.
+            Sweeping(both, self.sweep, self.lattice) if self.sweep else self.strategy,
             seeds=self.study.seeds,
             done=done,
             paused=paused or self.paused,
-            controls=lambda lattice, scores: (Path((lattice.student,)),),
-            cost=relative(flops),
+            controls=(lambda lattice, scores: ()) if self.sweep else beside,
+            cost=cost,
         )
+
+    def searched(self, scores: Scores) -> Iterable[Path]:
+        """The paths, or trials of a sweep, that the study's search wants at these scores, without its controls."""
+        search = Sweeping(self.strategy, self.sweep, self.lattice) if self.sweep else self.strategy
+        return search(self.lattice, scores)
+
+    def strategy(self, lattice: Lattice, scores: Scores) -> Iterable[Path]:
+        """The paths that the study's search wants at these scores."""
+        call = self.study.search
+        found: Iterable[Path] = getattr(strategies, call.name)(lattice, scores, **call.args)
+        return found
+
+    def cost(self) -> Callable[[Stage], float]:
+        """What a stage costs, relative to the others."""
+        flops = {identity(entry.model): self.sizes[name].flops for name, entry in self.lattice.models.items()}
+        return relative(flops)
 
     def stored(self, stage: Stage, *, whole: bool = False) -> float | None:
         """The score of a stage that the store has; `whole`: after reading every byte of its weights."""

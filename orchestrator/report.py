@@ -12,10 +12,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from orchestrator.verdict import arrow, clock, verdict
+from orchestrator.verdict import arrow, between, clock, epochs, verdict, way, yardsticks
 
 # A state of an edge or a model is the first of these that one of its stages is in.
 STATES = ("done", "reused", "running", "waiting", "paused", "pruned", "failed", "lost")
+SHOWN = 20  # paths whose seeds are drawn
 
 
 def write(summary: Mapping[str, Any], folder: Path) -> Path:
@@ -36,7 +37,7 @@ def render(summary: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters.update(arrow=arrow, clock=clock, count=count)
+    pages.filters.update(arrow=arrow, between=between, clock=clock, count=count, epochs=epochs)
     pages.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     answer, *cautions = verdict(summary)
     return pages.get_template("report.html").render(
@@ -45,6 +46,7 @@ def render(summary: Mapping[str, Any]) -> str:
         cautions=cautions,
         states=STATES,
         paths=[*summary["ranking"], *filter(None, [summary["baseline"]])],
+        yardsticks=yardsticks(summary, summary["best"]) if summary["best"] else [],
         drawing=drawing(summary),
     )
 
@@ -59,13 +61,30 @@ def drawing(summary: Mapping[str, Any]) -> dict[str, Any]:
         "models": [_node(model, scores, summary["stages"]) for model in summary["models"]],
         "edges": [_edge(edge, scores, summary["stages"], best=best) for edge in summary["edges"]],
         "points": [
-            {key: outcome[key] for key in ("path", "score", "spread", "seconds")}
-            for outcome in (*summary["ranking"], summary["baseline"])
+            {"name": way(outcome["path"]) + epochs(outcome)}
+            | {key: outcome[key] for key in ("path", "score", "spread", "seconds")}
+            for outcome in (*summary["ranking"], summary["baseline"], summary["same_compute"])
             if outcome and outcome["seconds"] is not None
         ],
+        "seeds": _seeds(summary) if len(summary["seeds"]) > 1 else [],
         "stages": [_curves(stage) for stage in summary["stages"]],
         "sweeps": summary["sweeps"],
     }
+
+
+def _seeds(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The scores of each seed, by path, best first, and those that the best stands beside."""
+    beside = (summary["direct"], summary["baseline"], summary["same_compute"])
+    first = summary["ranking"][:SHOWN]
+    return [
+        {
+            "name": way(outcome["path"]) + epochs(outcome),
+            "path": outcome["path"],
+            "tied": outcome["path"] in summary["tied"] and outcome is not summary["same_compute"],
+            **{key: outcome[key] for key in ("score", "scores", "interval")},
+        }
+        for outcome in (*first, *(other for other in beside if other and other not in first))
+    ]
 
 
 def count(number: int | None) -> str:

@@ -20,7 +20,7 @@ from orchestrator.study import Study
 from orchestrator.summary import summarize
 from orchestrator.swept import swept
 from orchestrator.tracking import Tracking
-from orchestrator.verdict import arrow, verdict
+from orchestrator.verdict import arrow, beside, verdict
 from trainers.call import Invalid
 
 MANY = 1000  # trainings that nobody starts by mistake
@@ -50,7 +50,7 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False, ye
             _register(run, summary, tracking)
         finally:
             tracking.close("FINISHED" if ending == DONE else "KILLED" if ending == INTERRUPTED else "FAILED")
-    for line in verdict(summary):
+    for line in (*verdict(summary), *beside(summary)):
         click.echo(line)
     for line in expectations.text(summary["expected"], summary["source"]):
         click.echo(line)
@@ -69,6 +69,7 @@ def facts(study: Study, prepared: Prepared) -> dict[str, object]:
         "search": str(study.search),
         "distill": ", ".join(str(call) for call in study.distill),
         "seeds": list(study.seeds),
+        "controls": ", ".join(study.controls or ()),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,18 +12,20 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from orchestrator import strategies
+from orchestrator.controls import Control, chosen
 from orchestrator.document import Document, Where
 from orchestrator.expectations import check_paths
 from orchestrator.knobs import checked
 from orchestrator.lattice import Entry, Lattice
 from orchestrator.mistakes import found, unknown
 from orchestrator.overrides import assign
+from orchestrator.resources import Resources
 from orchestrator.sweep import Sweep, sweep
 from orchestrator.yamlfile import parse, read
 from trainers import backbones, detectors, distill, optim, schedules
 from trainers import data as datasets
 from trainers.augment import Crop, OneOf, Resize, misfit
-from trainers.call import Call, Count, Index, Invalid, NonNegative, Positive, Spec, Term
+from trainers.call import Call, Index, Invalid, Spec, Term
 from trainers.published import Source
 from trainers.spec import Data, Guides, Model, Recipe, Weights
 
@@ -91,26 +92,6 @@ class Listed(Spec):
         return Model(detector=self.detector, backbone=self.backbone)
 
 
-class Resources(Spec):
-    """Where and how a study runs. Nothing here changes what is learned, nor the key of a stage."""
-
-    workers: Count = 1  # of a stage
-    cpus: Positive = 1  # of a worker
-    gpus: NonNegative = 0  # of a worker
-    stages_at_once: Count | None = None  # None: as many as there is room for
-    loader_workers: Index = 0  # processes that load data, of a worker
-    evaluate_every: Count = 1  # epochs
-    bad_images: Index = 10  # how many training images a worker of a stage may find unreadable, and replace
-    store: Annotated[str, Field(min_length=1)] = "store"
-    runs: Annotated[str, Field(min_length=1)] = "runs"
-    tracking: Annotated[str, Field(min_length=1)] | None = None  # None: where MLflow's own variable says, or here
-
-    @property
-    def tracking_uri(self) -> str:
-        """MLflow's address: the study's, else $MLFLOW_TRACKING_URI, else the file that `mlflow ui` opens here."""
-        return self.tracking or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-
-
 class Study(Spec):
     """What to train, with what, and in which order. `file`, `text` and `sets` say where it comes from."""
 
@@ -122,6 +103,7 @@ class Study(Spec):
     distill: Annotated[tuple[Term, ...], AfterValidator(_losses)]
     search: Call = Call(name="exhaustive")
     sweep: dict[str, Any] | None = None  # as written, complete; `swept` is the value
+    controls: tuple[Control, ...] | None = None  # what is trained beside it; None: what `chosen` says
     seeds: Annotated[tuple[Index, ...], AfterValidator(_seeds)] = (0,)
     resources: Resources = Resources()
     # What was published, by path, in per cent: {"r101 > r18": {AP: 36.5}}. It changes no stage.
@@ -269,7 +251,12 @@ def _complete(study: Study, document: Document) -> Study:
             mistakes = [mistake.under("sweep")]
     if mistakes:
         raise document.refusal(mistakes)
-    return study
+    return study.model_copy(update={"controls": chosen(study.controls, _bare(study))})
+
+
+def _bare(study: Study) -> Lattice:
+    """Who may teach whom: edges do not depend on the data."""
+    return study.lattice(Data(fingerprint="", classes=()))
 
 
 def _cuts(written: Study, study: Study) -> list[Invalid]:
@@ -286,13 +273,17 @@ def _cuts(written: Study, study: Study) -> list[Invalid]:
 def _misfits(study: Study) -> list[Invalid]:
     """What is wrong between parts that are each right: edges and models, arguments of the search, expected paths."""
     try:
-        lattice = study.lattice(Data(fingerprint="", classes=()))  # edges do not depend on the data
+        lattice = _bare(study)
     except Invalid as mistake:
         return [mistake]
     try:
         study.search.of(strategies, lattice, {})
     except Invalid as mistake:
         return [mistake.under("search")]
+    try:
+        chosen(study.controls, lattice)
+    except Invalid as mistake:
+        return [mistake.under("controls")]
     try:
         check_paths(study.expected, lattice)
     except Invalid as mistake:

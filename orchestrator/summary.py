@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from orchestrator.board import Board, Row, State
 from orchestrator.settings import Setting, values
+from orchestrator.statistics import interval
 from trainers.spec import Model, Stage
 
 
@@ -34,16 +35,22 @@ def summarize(
 
     What is not known is None; NaN and infinity never appear. A path's `score` is the mean over the seeds,
     known once every seed is trained; `spread` is the standard deviation over the seeds (n - 1; None for one
-    seed); `seconds` is what the path's stages took for one seed, on average.
+    seed), `interval` where the mean lies (95%); `seconds` is what the path's stages took for one seed, on average.
+    Gains are paired by seeds, over the student alone (`baseline`), the `direct` path and the student alone with the
+    compute of the best path (`same_compute`), each with the interval of the paired difference.
+
+    `tied` are the ways to the student, alone included, that cannot be told from the best of them, which is the first;
+    with one seed that is the best by itself, and nothing is known of ties. `recommended` is the cheapest of them.
     """
     root, student = next(iter(models)), list(models)[-1]
     edges = [(teacher, taught) for teacher, taught in edges]
     known = outcomes(board, seeds=seeds, student=student, edges=edges)
     baseline, direct = known.get((student,)), known.get((root, student))
-    for outcome in known.values():
-        outcome["gain_over_baseline"] = _gain(outcome, baseline)
-        outcome["gain_over_direct"] = _gain(outcome, direct)
+    same_compute = trained_longer(board, seeds=seeds, student=student)
+    for outcome in (*known.values(), *filter(None, [same_compute])):
+        outcome.update(_gains(outcome, baseline=baseline, direct=direct, same_compute=same_compute))
     ranking = ranked(outcome for path, outcome in known.items() if len(path) > 1)
+    tied = ties(ranked(known.values()))
     return {
         "study": name,
         "metric": metric,
@@ -57,7 +64,10 @@ def summarize(
         "best": ranking[0] if ranking else None,
         "baseline": baseline,
         "direct": direct,
+        "same_compute": same_compute,
         "ranking": ranking,
+        "tied": [outcome["path"] for outcome in tied],
+        "recommended": _cheapest(tied)["path"] if tied else None,
         "expected": list(expected),
         "source": source,
         "sweeps": list(sweeps),
@@ -88,6 +98,51 @@ def outcomes(
 def ranked(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Best score first; of equal ones the cheaper, then the shorter."""
     return sorted(found, key=lambda o: (-o["score"], _or_inf(o["seconds"]), len(o["path"]), o["path"]))
+
+
+def trained_longer(board: Board, *, seeds: Sequence[int], student: str) -> dict[str, Any] | None:
+    """The student alone with the compute of the best path, trained with all the seeds; and for how many `epochs`."""
+    found: dict[int, dict[int, Row]] = {}
+    for row in list(board.rows.values()):
+        if row.path.models == (student,) and row.path.budget > 1:
+            found.setdefault(row.epochs, {})[row.seed] = row
+    for epochs, rows in found.items():
+        if outcome := _outcome((student,), (), rows, seeds=seeds, board=board):
+            return outcome | {"epochs": epochs}
+    return None
+
+
+def ties(best_first: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first, and those that the seeds cannot tell from it: the interval of the paired difference holds 0.
+
+    Also where there are several seeds and still no interval. With one seed nobody can say, and no tie is claimed.
+    """
+    if not best_first:
+        return []
+    first, *rest = best_first
+    several = len(first["scores"]) > 1
+    return [first, *(other for other in rest if several and _tied(gain_interval(first, other)))]
+
+
+def gain_interval(outcome: Mapping[str, Any], over: Mapping[str, Any] | None) -> list[float] | None:
+    """Where the mean of the differences between two outcomes lies, seed by seed; None where it is the same one."""
+    if over is None or over is outcome:
+        return None
+    return _bounds([own - other for own, other in zip(outcome["scores"], over["scores"], strict=True)])
+
+
+def _bounds(values: Sequence[float]) -> list[float] | None:
+    found = interval(values)
+    return list(found) if found else None
+
+
+def _tied(bounds: Sequence[float] | None) -> bool:
+    return bounds is None or bounds[0] <= 0 <= bounds[1]
+
+
+def _cheapest(tied: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """By seconds, as far as they are known; of equals the better."""
+    return min(tied, key=lambda outcome: _or_inf(outcome["seconds"]))
 
 
 def _outcome(
@@ -139,8 +194,13 @@ def _cost(stage: Stage, board: Board) -> float | None:
     return sum(seconds) if len(seconds) == len(rows) else None
 
 
-def _gain(outcome: Mapping[str, Any], over: Mapping[str, Any] | None) -> float | None:
-    return outcome["score"] - over["score"] if over else None
+def _gains(outcome: Mapping[str, Any], **others: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The interval of a score, and its gains over others with their intervals."""
+    found: dict[str, Any] = {"interval": _bounds(outcome["scores"])}
+    for name, other in others.items():
+        found[f"gain_over_{name}"] = outcome["score"] - other["score"] if other else None
+        found[f"interval_over_{name}"] = gain_interval(outcome, other)
+    return found
 
 
 def _or_inf(value: float | None) -> float:

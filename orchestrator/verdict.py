@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.board import Board, State
@@ -18,10 +17,11 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
     counts = summary["counts"]
     open_stages = counts["waiting"] + counts["running"]
     said = [_answer(summary, root, student, so_far=open_stages > 0)]
+    said.extend(_paid(summary))
     if best and len(seeds) == 1 and (baseline or len(summary["ranking"]) > 1):
         said.append("Measured with one seed: a difference may be noise.")
     if best and len(seeds) > 1:
-        said.extend(_noise(summary, student))
+        said.extend(_ties(summary))
     if open_stages:
         said.append(f"{_stages(open_stages)} still to be trained.")
     if counts["failed"]:
@@ -85,26 +85,115 @@ def _answer(summary: Mapping[str, Any], root: str, student: str, *, so_far: bool
     gains = [f"{best['gain_over_baseline']:+.3f} over {student} alone"] if baseline else []
     if direct and direct["path"] != best["path"]:
         gains.append(f"{best['gain_over_direct']:+.3f} over {arrow(direct['path'])} directly")
+    if best["gain_over_same_compute"] is not None:
+        gains.append(f"{best['gain_over_same_compute']:+.3f} over {student} alone with the same compute")
     start = "So far the best way" if so_far else "The best way"
     return f"{start} from {root} to {student} is {arrow(best['path'])}: {', '.join([reached, *gains])}."
 
 
-def _noise(summary: Mapping[str, Any], student: str) -> list[str]:
-    """Which of the best path's leads are no larger than the spread of such a difference between seeds."""
-    best = summary["best"]
-    rivals = {f"{student} alone": summary["baseline"]}
-    for other in filter(None, (summary["direct"], *summary["ranking"][1:2])):
-        if other["path"] != best["path"]:
-            rivals[arrow(other["path"])] = other
-    within = [
-        rival
-        for rival, other in rivals.items()
-        if other and abs(best["score"] - other["score"]) <= math.hypot(best["spread"], other["spread"])
+def yardsticks(summary: Mapping[str, Any], outcome: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a path stands beside, as far as it is trained: the `name` and `outcome` of each, and what the path's `gain`
+    over it is, with its `interval`."""
+    student = summary["models"][-1]["name"]
+    names = {
+        "baseline": f"{student} alone",
+        "direct": f"{arrow([summary['models'][0]['name'], student])} directly",
+        "same_compute": f"{student} alone with the same compute",
+    }
+    return [
+        {
+            "name": name,
+            "outcome": summary[key],
+            "gain": outcome[f"gain_over_{key}"],
+            "interval": outcome[f"interval_over_{key}"],
+        }
+        for key, name in names.items()
+        if summary[key] and summary[key]["path"] != outcome["path"]
     ]
-    means = f"Means over {len(best['scores'])} seeds."
-    if not within:
+
+
+def beside(summary: Mapping[str, Any]) -> list[str]:
+    """The best path and what it stands beside, a line each: score, what the best gains over it, and training time."""
+    best = summary["best"]
+    if not best or not (rivals := yardsticks(summary, best)):
+        return []
+    rows = [(summary["metric"], "gain", "95%", "time", ""), _line(best, arrow(best["path"]))]
+    for rival in rivals:
+        name = rival["name"] + epochs(rival["outcome"])
+        rows.append(_line(rival["outcome"], name, gain=rival["gain"], bounds=rival["interval"]))
+    several = len(best["scores"]) > 1
+    return [
+        f"  {score:>8}  {gain:>7}" + (f"  {bounds:>16}" if several else "") + f"  {time:>8}  {name}".rstrip()
+        for score, gain, bounds, time, name in rows
+    ]
+
+
+def between(bounds: Sequence[float] | None) -> str:
+    """`+0.010 to +0.030`, or nothing."""
+    return f"{bounds[0]:+.3f} to {bounds[1]:+.3f}" if bounds else ""
+
+
+def _line(
+    outcome: Mapping[str, Any], name: str, *, gain: float | None = None, bounds: Sequence[float] | None = None
+) -> tuple[str, ...]:
+    return (
+        f"{outcome['score']:.3f}",
+        "" if gain is None else f"{gain:+.3f}",
+        between(bounds),
+        "" if outcome["seconds"] is None else clock(outcome["seconds"]),
+        name,
+    )
+
+
+def _paid(summary: Mapping[str, Any]) -> list[str]:
+    """Whether the assistants were worth it: the best path through one, against all that it stands beside."""
+    through = next((outcome for outcome in summary["ranking"] if len(outcome["path"]) > 2), None)
+    rivals = yardsticks(summary, through) if through else []
+    asked = "Did the assistants pay?"
+    if not through and summary["best"] and any(edge[1] != summary["best"]["path"][-1] for edge in summary["edges"]):
+        return [f"{asked} No path through one is trained in full."]
+    if not through or not rivals:
+        return []
+    path = arrow(through["path"])
+    if len(through["scores"]) == 1:
+        behind = [rival["name"] for rival in rivals if rival["gain"] <= 0]
+        if behind:
+            return [f"{asked} It does not look so: {path} is not ahead of {listed(behind, 'or')}."]
+        return [f"{asked} It looks so: {path} is ahead of {listed([rival['name'] for rival in rivals])}."]
+    worse = [rival["name"] for rival in rivals if rival["interval"] and rival["interval"][1] < 0]
+    unsure = [rival["name"] for rival in rivals if not rival["interval"] or rival["interval"][0] <= 0]
+    if worse:
+        return [f"{asked} No: {path} is behind {listed(worse)} beyond the noise."]
+    if unsure:
+        return [f"{asked} Not shown: the difference of {path} to {listed(unsure, 'and to')} may be noise."]
+    return [f"{asked} Yes: {path} is ahead of {listed([rival['name'] for rival in rivals])} beyond the noise."]
+
+
+def _ties(summary: Mapping[str, Any]) -> list[str]:
+    """What cannot be told from the best, and which of these is the cheapest."""
+    first, *others = [way(path) for path in summary["tied"]]
+    means = f"Means over {len(summary['seeds'])} seeds, compared seed by seed."
+    if not others:
         return [means]
-    return [f"{means} The difference to {' and to '.join(within)} is within the spread between seeds: it may be noise."]
+    recommended = way(summary["recommended"])
+    cheapest = "it is the cheapest of them" if recommended == first else f"{recommended} is the cheapest of them"
+    return [f"{means} A tie: {listed(others, most=4)} cannot be told from {first}; {cheapest}, and recommended."]
+
+
+def way(path: Sequence[str]) -> str:
+    """A path, or `r18 alone`."""
+    return arrow(path) if len(path) > 1 else f"{path[0]} alone"
+
+
+def epochs(outcome: Mapping[str, Any]) -> str:
+    """`, 48 epochs` where a model was trained for longer than the others."""
+    return f", {outcome['epochs']} epochs" if "epochs" in outcome else ""
+
+
+def listed(names: Sequence[str], last: str = "and", *, most: int = 9) -> str:
+    """`a, b and c`; of more than `most` the first, and how many more there are."""
+    shown = list(names) if len(names) <= most else [*names[:most], f"{len(names) - most} more"]
+    return f" {last} ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
 
 def _stages(number: int) -> str:

@@ -56,6 +56,17 @@ def board(
     return filled
 
 
+def longer(
+    filled: Board, names: Sequence[str] = tuple(SIZES), *, seeds: Iterable[int] = (0,), budget: float = 4
+) -> None:
+    """The student alone was trained for so many times its epochs, too."""
+    for seed in seeds:
+        want(filled, lattice(names), Path((names[-1],), budget), seed)
+    for row in filled.rows.values():
+        if row.path.budget == budget:
+            train(row, names)
+
+
 def want(filled: Board, all_paths: Lattice, path: Path, seed: int) -> None:
     if path.teacher:
         want(filled, all_paths, path.teacher, seed)

@@ -29,6 +29,7 @@ models:
   wee: {detector: {GFL: {channels: 8, convs: 1, extra: 0, reg_max: 8}}, backbone: {TinyResNet: {width: 4}}}
 recipe: {epochs: 2, batch: 8, optimizer: AdamW, lr: 0.008, schedule: OneCycle, warmup: 0, flip: 0}
 distill: [{LD: {weight: 0.25, temperature: 10}}]
+controls: [alone]
 """
 
 PATHS = [("big", "wee"), ("big", "mid", "wee"), ("big", "low", "wee"), ("big", "mid", "low", "wee")]

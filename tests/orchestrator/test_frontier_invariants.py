@@ -10,8 +10,9 @@ from itertools import combinations
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from orchestrator.controls import chosen, paths
 from orchestrator.frontier import Frontier
-from orchestrator.lattice import Entry, Lattice, Path
+from orchestrator.lattice import Entry, Lattice
 from orchestrator.strategies import best, best_predecessor, exhaustive, greedy, successive_halving
 from trainers.call import Call, Invalid, Term
 from trainers.spec import Data, Model, Recipe, Stage
@@ -86,9 +87,10 @@ class World:
 @st.composite
 def studies(draw: st.DrawFn) -> Callable[..., Frontier]:
     ours = draw(lattices())
-    controls = draw(st.sampled_from([[], [Path((ours.student,))], [Path((ours.root, ours.student))]]))
     strategy = draw(st.sampled_from([exhaustive, best_predecessor, greedy, successive_halving]))
-    return partial(Frontier, ours, strategy, seeds=draw(st.sampled_from([(0,), (0, 1)])), controls=lambda *_: controls)
+    names = draw(st.sampled_from([(), ("alone",), chosen(None, ours)]))
+    beside = partial(paths, names=names, strategy=strategy, cost=lambda stage: 1.0 * stage.recipe.epochs)
+    return partial(Frontier, ours, strategy, seeds=draw(st.sampled_from([(0,), (0, 1)])), controls=beside)
 
 
 def ending(world: World, frontier: Frontier) -> tuple[object, ...]:

@@ -162,6 +162,40 @@ def test_a_strategy_that_looks_at_scores_is_counted_as_if_all_models_scored_alik
     assert planning.text(made).splitlines()[-1].startswith("about 8 trainings (13 ")
 
 
+ALL = "controls=[alone, direct, alone_same_compute]"
+
+
+def test_a_plan_says_what_the_controls_cost(tmp_path: File) -> None:
+    made = planning.plan(load(write(tmp_path), (ALL, "seeds=[0, 1]", f"resources.store={tmp_path / 's'}")))
+    # The student alone and the student alone for longer, with two seeds; direct distillation is among the paths.
+    assert made["trainings"] == {"naive": 28, "needed": 20, "exact": True, "stored": 0, "missing": 20}
+    own, (low, high) = made["controls"], made["controls"]["share"]
+    assert (own["trainings"], own["later"], own["names"][1]) == (4, 2, "direct")
+    assert 0.1 < low < high < 0.6
+    said = next(line for line in planning.text(made).splitlines() if line.startswith("controls"))
+    assert "alone, direct, alone_same_compute: 4 trainings for them alone" in said and f"{100 * high:.0f}%" in said
+
+
+def test_a_study_without_controls_trains_the_paths_alone(tmp_path: File) -> None:
+    made = planning.plan(load(write(tmp_path), ("controls=[]", f"resources.store={tmp_path / 's'}")))
+    assert set(marks(made, "key")) == STAGES - {("wee",)}
+    assert (made["trainings"]["naive"], made["controls"]["trainings"]) == (12, 0)
+    assert "controls" not in planning.text(made)
+
+
+def test_the_longer_training_is_planned_once_every_path_is_trained(tmp_path: File) -> None:
+    study = load(write(tmp_path), (ALL, f"resources.store={tmp_path / 'store'}"))
+    store(study, *sorted(STAGES, key=len))
+    made = planning.plan(study)
+    (long,) = (stage for stage in made["stages"] if stage["budget"] > 1)
+    assert long["path"] == ["wee"] and long["epochs"] > 2 and long["role"] == "alone" and not long["stored"]
+    assert made["trainings"] == {"naive": 14, "needed": 10, "exact": True, "stored": 9, "missing": 1}
+    assert made["controls"]["later"] == 0
+    counts = planning.status(study)
+    assert counts["counts"] == {"done": 9, "begun": 0, "missing": 1}
+    assert f"wee @{long['budget']:g} (seed 0)" in planning.status_text(counts)
+
+
 def test_status_tells_done_from_begun_and_missing(study: Study) -> None:
     store(study, ("big",), score=0.25)
     half = stage_of(study, "big", "mid")

@@ -257,6 +257,29 @@ def test_two_workers_train_what_one_does(finished: File, tmp_path: File) -> None
         assert mine["val/AP"] == pytest.approx(theirs["val/AP"], abs=0.003)
 
 
+# What stands beside the best path.
+
+
+def test_the_student_alone_is_trained_for_as_long_as_the_best_path_once_that_is_known(
+    finished: File, tmp_path: File
+) -> None:
+    folder = copy(finished, tmp_path)
+    write(folder, changed(("controls: [alone]", "controls: [alone, direct, alone_same_compute]")))
+    ran, again = tapath(folder, "run", "tiny.yaml"), tapath(folder, "run", "tiny.yaml")
+    assert (ran.code, again.code) == (0, 0), ran.err
+    assert ran.err.count(" started ") == 1 and " started " not in again.err
+    made = studies.report(folder)
+    (long,) = (stage for stage in made["stages"] if stage["budget"] > 1)
+    assert long["role"] == "alone" and long["path"] == ["wee"] and long["teacher"] is None
+    assert len(long["history"]) == long["epochs"] == made["same_compute"]["epochs"] > 2
+    assert made["same_compute"]["score"] == long["score"]
+    assert made["baseline"]["score"] == studies.report(finished)["baseline"]["score"]
+    line = next(line for line in ran.out.splitlines() if "wee alone with the same compute, " in line)
+    assert line.split()[0] == f"{long['score']:.3f}" and line.endswith(f" {long['epochs']} epochs")
+    page = (folder / "runs" / "tiny" / "report.html").read_text()
+    assert f"wee alone with the same compute, {long['epochs']} epochs" in page
+
+
 # When something goes wrong.
 
 

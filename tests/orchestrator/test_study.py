@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.study import Resources, load
+from orchestrator.resources import Resources
+from orchestrator.study import load
 from tests.orchestrator.study_texts import DATA, SMALLEST, TEXT, changed, read
 from trainers.call import Call
 from trainers.published import Source
@@ -48,6 +49,14 @@ def test_defaults_are_those_of_the_classes_and_the_name_that_of_the_file():
     assert study.name == "a.b-c_1"
     assert study.seeds == (0,) and study.search == Call(name="exhaustive") and study.resources == Resources()
     assert study.recipe.epochs == Recipe().epochs and study.recipe.schedule.args["factor"] == 0.1
+
+
+def test_a_study_that_searches_has_all_controls_unless_it_names_its_own():
+    assert read(TEXT).controls == ("alone", "direct", "alone_same_compute")
+    assert read(SMALLEST).controls == ("alone",)
+    assert read(changed("search: exhaustive", "controls: []")).controls == ()
+    assert read(TEXT, "controls=[direct]").controls == ("direct",)
+    assert read(TEXT, "edges=[[big, mid], [mid, small]]").controls == ("alone",)
 
 
 def test_a_models_recipe_is_the_studys_with_what_differs():
@@ -128,3 +137,11 @@ def test_loading_takes_less_than_fifty_milliseconds():
         load("demo.yaml")
         seconds.append(time.process_time() - start)
     assert min(seconds) < 0.05
+
+
+def test_a_study_that_searches_has_all_controls_unless_it_names_its_own():
+    assert read(TEXT).controls == ("alone", "direct", "alone_same_compute")
+    assert read(SMALLEST).controls == ("alone",)
+    assert read(changed("search: exhaustive", "controls: []")).controls == ()
+    assert read(TEXT, "controls=[direct]").controls == ("direct",)
+    assert read(TEXT, "edges=[[big, mid], [mid, small]]").controls == ("alone",)

@@ -1,0 +1,124 @@
+"""What is trained beside the paths of a search, to say whether the assistants paid.
+
+`alone`: the student that nobody teaches. `direct`: the student taught by the root teacher itself. `alone_same_compute`:
+the student alone again, for as many epochs as cost what the whole best path costs, teachers included; who has the
+compute for the path could have spent it so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, Literal
+
+from orchestrator.lattice import Lattice, Path, Scores, best
+from trainers.call import Invalid
+from trainers.spec import Stage
+
+Control = Literal["alone", "direct", "alone_same_compute"]
+Cost = Callable[[Stage], float]
+Strategy = Callable[[Lattice, Scores], Iterable[Path]]
+
+
+def chosen(names: Sequence[Control] | None, lattice: Lattice) -> tuple[Control, ...]:
+    """The controls of a study.
+
+    None stands for all that there can be where a study searches, and where it has one path for the student alone.
+    Raises `Invalid` at (i,) for what the edges do not allow, or what is there already.
+    """
+    direct = lattice.has(direct_path(lattice).models)
+    if names is None:
+        if lattice.count()[0] == 1:
+            return ("alone",)
+        return ("alone", "direct", "alone_same_compute") if direct else ("alone", "alone_same_compute")
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise Invalid(f"{name} is there already; remove one", (i,))
+        if name == "direct" and not direct:
+            edge = f"[{lattice.root}, {lattice.student}]"
+            raise Invalid(f"{lattice.root} does not teach {lattice.student}; add the edge {edge} or remove this", (i,))
+    return tuple(names)
+
+
+def paths(
+    lattice: Lattice, scores: Scores, *, names: Sequence[Control], strategy: Strategy, cost: Cost
+) -> Iterator[Path]:
+    """What these controls train; the last of them only once the strategy wants nothing more that has no score."""
+    if "alone" in names:
+        yield Path((lattice.student,))
+    if "direct" in names:
+        yield direct_path(lattice)
+    if "alone_same_compute" in names:
+        fixed = [direct_path(lattice)] if "direct" in names else []
+        if all(path in scores for path in chain(fixed, strategy(lattice, scores))):
+            found = best(scores, lattice)
+            yield from longer(lattice, found, cost) if found else ()
+
+
+def longer(lattice: Lattice, path: Path, cost: Cost) -> Iterator[Path]:
+    """The student alone, for as many whole epochs as cost what a path to it costs.
+
+    None where it is published, and not trained; nor where a path is so cheap that there would be no epoch more.
+    """
+    alone = lattice.stage(Path((lattice.student,)), 0)
+    if alone.published:
+        return
+    epochs = alone.recipe.epochs
+    more = round(epochs * of_path(lattice, path, cost) / cost(alone))
+    if more > epochs:
+        yield Path((lattice.student,), more / epochs)
+
+
+def of_path(lattice: Lattice, path: Path, cost: Cost) -> float:
+    """What a path's stages cost for one seed. Published weights cost nothing: only their use is counted."""
+    return sum(cost(stage) for stage in lattice.stage(path, 0).lineage)
+
+
+def direct_path(lattice: Lattice) -> Path:
+    return Path((lattice.root, lattice.student))
+
+
+def bill(
+    wanted: Iterable[tuple[Path, Stage]],
+    lattice: Lattice,
+    *,
+    names: Sequence[Control],
+    searched: Iterable[Path],
+    seeds: Sequence[int],
+    cost: Cost,
+) -> dict[str, Any]:
+    """What the controls of a study cost, before anything is trained.
+
+    `wanted`: all that it trains, as far as that is known; `searched`: the paths that its strategy wants of it.
+    -> `trainings` that only the controls want, how many of them come `later` and are not in `wanted`, and which `share`
+    of all compute they are, at least and at most: what the student alone may spend is known once the best path is.
+    """
+    stages = {stage.key: (path.budget > 1, stage) for path, stage in wanted}
+    own = {stage.key for path in searched for seed in seeds for stage in lattice.stage(path, seed).lineage}
+    base = sum(cost(stage) for long, stage in stages.values() if not long)
+    fixed = [cost(stage) for key, (long, stage) in stages.items() if not long and key not in own]
+    long = [0.0, 0.0]
+    if "alone_same_compute" in names:
+        ends = [next(longer(lattice, path, cost), None) for path in cheapest_and_dearest(lattice, cost)]
+        long = [len(seeds) * cost(lattice.stage(path, 0)) if path else 0.0 for path in ends]
+    number = len(seeds) if long[1] else 0
+    return {
+        "names": list(names),
+        "trainings": len(fixed) + number,
+        "later": max(0, number - sum(long for long, _ in stages.values())),
+        "share": [(sum(fixed) + more) / (base + more) if base + more else 0.0 for more in long],
+    }
+
+
+def cheapest_and_dearest(lattice: Lattice, cost: Cost) -> tuple[Path, Path]:
+    """Of all paths to the student, without listing them."""
+    ends = []
+    for choose in (min, max):
+        known = {lattice.root: (of_path(lattice, Path((lattice.root,)), cost), Path((lattice.root,)))}
+        for name in lattice.names[1:]:
+            above = [known[teacher] for teacher in lattice.teachers(name) if teacher in known]
+            ways = [(total + cost(lattice.stage(path + name, 0)), path + name) for total, path in above]
+            if ways:
+                known[name] = choose(ways)
+        ends.append(known[lattice.student][1])
+    return ends[0], ends[1]
