@@ -137,11 +137,3 @@ def test_loading_takes_less_than_fifty_milliseconds():
         load("demo.yaml")
         seconds.append(time.process_time() - start)
     assert min(seconds) < 0.05
-
-
-def test_a_study_that_searches_has_all_controls_unless_it_names_its_own():
-    assert read(TEXT).controls == ("alone", "direct", "alone_same_compute")
-    assert read(SMALLEST).controls == ("alone",)
-    assert read(changed("search: exhaustive", "controls: []")).controls == ()
-    assert read(TEXT, "controls=[direct]").controls == ("direct",)
-    assert read(TEXT, "edges=[[big, mid], [mid, small]]").controls == ("alone",)
