@@ -6,19 +6,30 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from orchestrator import settings
 from orchestrator.board import Board
 from orchestrator.lattice import Lattice, Path
 from trainers.call import Invalid, alternatives
 
 PER_CENT = 100  # publications print per cent, metrics say parts of 1
 
-Expected = Mapping[str, Mapping[str, float]]  # {"r101 > r18": {"AP": 36.5}}, per cent
+# {"r101 > r18": {"AP": 36.5}}, per cent; with a grid "r101 > r18 (LD.temperature 5)" is one of its settings
+Expected = Mapping[str, Mapping[str, float]]
 
 
-def check_paths(expected: Expected, lattice: Lattice) -> None:
-    """Raise `Invalid`, at (path,), for a path whose last model this lattice does not train or measure."""
+def parts(path: str) -> tuple[tuple[str, ...], str]:
+    """The models of a path as it is written, and the setting of its last edge, if it names one."""
+    names, _, setting = path.partition(" (")
+    return tuple(names.split(" > ")), setting.removesuffix(")")
+
+
+def check_paths(expected: Expected, lattice: Lattice, known: Collection[str] = ()) -> None:
+    """Raise `Invalid`, at (path,), for a path whose last model this lattice does not train or measure, or for a setting
+    that is not one of these."""
     for path in expected:
-        models = tuple(path.split(" > "))
+        models, setting = parts(path)
+        if setting and setting not in known:
+            raise Invalid(f"the setting {alternatives(setting, known)}", (path,))
         for name in models:
             if name not in lattice.rank:
                 raise Invalid(alternatives(name, lattice.rank), (path,))
@@ -45,9 +56,13 @@ def compared(expected: Expected, lattice: Lattice, board: Board, seeds: Sequence
     """
     found = []
     for path, figures in expected.items():
-        keys = [lattice.stage(Path(tuple(path.split(" > "))), seed).key for seed in seeds]
+        models, setting = parts(path)
+        keys = [lattice.stage(Path(models), seed).key for seed in seeds]
         # Equal stages are one, whatever the names under which they are wanted.
         rows = [board.rows[key] for key in keys if key in board.rows]
+        if setting:
+            rows = [row for row in board.rows.values() if row.path.models == models]
+            rows = [row for row in rows if settings.text(row.path.setting) == setting]
         done = [row.metrics for row in rows if row.state in ("done", "reused")]
         for figure, published in figures.items():
             values = [metrics[f"val/{figure}"] for metrics in done if f"val/{figure}" in metrics]

@@ -241,7 +241,7 @@ def _complete(study: Study, document: Document) -> Study:
     }
     written, study = study, study.model_copy(update=complete)
     if not mistakes:
-        mistakes = _cuts(written, study) or _misfits(study)
+        mistakes = _cuts(written, study)
     if not mistakes and study.sweep is not None:
         try:
             taught = {name: one.recipe for name, one in list(study.models.items())[1:]}
@@ -249,6 +249,7 @@ def _complete(study: Study, document: Document) -> Study:
             study = study.model_copy(update={"sweep": whole})
         except Invalid as mistake:
             mistakes = [mistake.under("sweep")]
+    mistakes = mistakes or _misfits(study)
     if mistakes:
         raise document.refusal(mistakes)
     return study.model_copy(update={"controls": chosen(study.controls, _bare(study))})
@@ -285,7 +286,7 @@ def _misfits(study: Study) -> list[Invalid]:
     except Invalid as mistake:
         return [mistake.under("controls")]
     try:
-        check_paths(study.expected, lattice)
+        check_paths(study.expected, lattice, study.swept.listed(study.distill) if study.swept else ())
     except Invalid as mistake:
         return [mistake.under("expected")]
     return []

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_serializer
 
 from orchestrator import samplers
-from orchestrator.settings import Setting, setting
+from orchestrator.settings import Setting, setting, text
 from orchestrator.spaces import Space, space
 from trainers.call import Count, Invalid, Spec, Term
 
@@ -63,6 +63,13 @@ class Sweep(Spec):
                 name: one.model_dump() if isinstance(one, Stop) else one for name, one in own.items() if one is not None
             },
         }
+
+    def listed(self, losses: Iterable[Term]) -> list[str]:
+        """The settings of a grid, as they are written for people; none of other samplers."""
+        if self.sampler != "grid":
+            return []
+        losses = tuple(losses)
+        return [text(one) for one in samplers.grid(self.knobs, lambda values: setting(values, losses))]
 
     def more(self, asked: list[Setting], known: samplers.Known, losses: Iterable[Term], *, seed: str) -> list[Setting]:
         """All the settings that are wanted by now; those asked for so far come first."""
