@@ -135,8 +135,10 @@ def losses(terms: tuple[Term, ...], student: nn.Module, guides: Sequence[nn.Modu
 
 
 def silent(term: Term) -> bool:
-    """Whether all that it has of weights is 0. What is not given a number, the loss decides itself, and multiplies it
-    by `weight` if it has that."""
+    """Whether its alpha is 0, or all that it has of weights. What is not given a number, the loss decides itself, and
+    multiplies it by `weight` if it has that."""
+    if term.alpha == 0:
+        return True
     weights = {k: value for k, value in term.args.items() if "weight" in k and not isinstance(value, str | bool)}
     whole = weights.get("weight")
     return bool(weights) and all(value == 0 or (value is None and whole == 0) for value in weights.values())

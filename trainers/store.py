@@ -33,7 +33,7 @@ from torch import Tensor
 from trainers.call import Invalid, Spec
 from trainers.spec import Stage
 
-FORMAT = 1
+FORMAT = 2  # 1 had no alphas
 PUBLISHED = "published"
 STATES = f"state-{'[0-9]' * 6}-*.pt"
 
@@ -49,6 +49,8 @@ class Result(Spec):
     device: str
     sha256: str  # of the weights file
     size: int  # of the weights file, bytes
+    # Those that were found in training, by the names under which the losses are logged.
+    alphas: dict[str, float] = Field(default_factory=dict)
     format: int = FORMAT
 
     @property

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 from trainers import build, teacher, workers
+from trainers.balance import Balance, balanced
 from trainers.call import Call, Count, Index, Invalid, Spec
 from trainers.data.batches import Batches
 from trainers.evaluate import measure
@@ -72,28 +73,40 @@ def work(
         teacher.verified(store, guide, data, device=device, loader_workers=order.loader_workers)
         for guide in stage.guides
     ]
-    losses = build.losses(stage.distill, student, guides)
-    task = Task(student, losses.modules, losses.guides).to(device)
-    training = Training(task, stage.recipe, batches(order, data, student, say), device=device)
-    lessons: Lessons = no_lesson
-    if losses.modules:
-        steps = training.batches.steps
-        lessons = Teaching(guides, losses.terms, losses.guides, stage, steps=steps)
+    training, lessons = _prepared(order, student, guides, batches(order, data, student, say), device=device)
+    balance = training.balance
     training.wrapped = wrap(training.task)
     history, seconds = _resume(store, stage, training)
     started = time.perf_counter() - seconds
     for entry in history:
         report(entry)
+    told = set(balance.alphas)
     for epoch in training.epochs(lessons, stop=stop):
         entry = {"epoch": float(epoch.number), **epoch.metrics, **_validate(order, training, data, device)}
         entry["seconds"] = seconds = time.perf_counter() - started
         history.append(entry)
         if workers.rank() == 0:
             _keep(store, stage, epoch, history, seconds)
+            _tell(balance, told, say, last=epoch.number == stage.recipe.epochs)
         report(entry)
     metrics = {name: value for name, value in history[-1].items() if name.startswith("val/")}
-    _finish(store, order, training.product, data, metrics, history=history, seconds=seconds, device=device)
+    facts = {"history": history, "seconds": seconds, "alphas": balance.alphas}
+    _finish(store, order, training.product, data, metrics, facts, device=device)
     return _stored(store, stage)
+
+
+def _prepared(
+    order: Order, student: Network, guides: list[Network], fed: Batches, *, device: torch.device
+) -> tuple[Training, Lessons]:
+    """The training of a student at its beginning, and what its guides will say."""
+    stage = order.stage
+    losses = build.losses(stage.distill, student, guides)
+    task = Task(student, losses.modules, losses.guides).to(device)
+    balance = balanced(losses.terms, steps=fed.steps, epochs=stage.recipe.epochs)
+    training = Training(task, stage.recipe, fed, device=device, balance=balance)
+    if not losses.modules:
+        return training, no_lesson
+    return training, Teaching(guides, losses.terms, losses.guides, stage, steps=fed.steps)
 
 
 def _measured(store: Store, order: Order, detector: Network, data: Any, *, device: torch.device) -> Result:
@@ -111,10 +124,9 @@ def _measured(store: Store, order: Order, detector: Network, data: Any, *, devic
             store.mark_measured(result)
 
         metrics = {f"val/{name}": value for name, value in found.items()}
-        seconds = time.perf_counter() - started
-        _put(
-            store, order, detector, metrics, check=check, score=build.metric(data).score, seconds=seconds, device=device
-        )
+        facts = {"history": [], "seconds": time.perf_counter() - started}
+        score = build.metric(data).score
+        _put(store, order, detector, metrics, check=check, score=score, facts=facts, device=device)
     return _stored(store, order.stage)
 
 
@@ -162,6 +174,17 @@ def _keep(store: Store, stage: Stage, epoch: Epoch, history: list[Entry], second
     store.save_state(stage.key, epoch.number, state)
 
 
+def _tell(balance: Balance, told: set[str], say: Callable[[str], None], *, last: bool) -> None:
+    """Say each alpha once, when it was found; and in the end which were not."""
+    for name, alpha in balance.alphas.items():
+        if name not in told:
+            part = f"{balance.ratios[name]:g} times that of the detection losses"
+            say(f"alpha of {name} is {alpha:.4g}: its gradient at the student's features is {part}")
+            told.add(name)
+    if last and (never := sorted(balance.ratios.keys() - balance.alphas.keys())):
+        say(f"no alpha was found for {', '.join(never)}, which counted for nothing: too few batches had a gradient")
+
+
 def _validate(order: Order, training: Training, data: Any, device: torch.device) -> Entry:
     """The validation metrics after an epoch, by all workers, when it is time for them."""
     last = training.epoch == order.stage.recipe.epochs
@@ -178,14 +201,13 @@ def _finish(
     product: Network,
     data: Any,
     metrics: Entry,
+    facts: dict[str, Any],
     *,
-    history: list[Entry],
-    seconds: float,
     device: torch.device,
 ) -> None:
-    """Store the result, once its weights were read back and have its score; then forget how it came about.
+    """Store the result with its `facts`, once its weights were read back and have its score.
 
-    The first worker stores it, and all measure what was stored.
+    Then it is forgotten how it came about. The first worker stores it, and all measure what was stored.
     """
 
     def check(result: Result | None) -> None:
@@ -196,17 +218,7 @@ def _finish(
     if workers.rank():
         check(None)
         return
-    _put(
-        store,
-        order,
-        product,
-        metrics,
-        check=check,
-        score=build.metric(data).score,
-        history=history,
-        seconds=seconds,
-        device=device,
-    )
+    _put(store, order, product, metrics, check=check, score=build.metric(data).score, facts=facts, device=device)
     store.drop_state(order.stage.key)
 
 
@@ -218,9 +230,8 @@ def _put(
     *,
     check: Callable[[Result], None],
     score: str,
-    seconds: float,
+    facts: dict[str, Any],
     device: torch.device,
-    history: Sequence[Entry] = (),
 ) -> None:
     store.put(
         order.stage,
@@ -228,7 +239,6 @@ def _put(
         check=check,
         score=metrics[f"val/{score}"],
         metrics=metrics,
-        history=list(history),
-        seconds=seconds,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        **facts,
     )
