@@ -121,7 +121,8 @@ def best(study: File | None, experiment: str | None, tracking: str | None, as_js
     if as_json:
         click.echo(json.dumps({**asdict(found), "expected": rows}, indent=1))
         return
-    click.echo(f"{found.path}  score {found.score:.4f}")
+    chosen = f" ({'; '.join(dict.fromkeys(found.selected.values()))})" if found.selected else ""
+    click.echo(f"{found.path}  score {found.score:.4f}{chosen}")
     for line in expectations.text(rows, source):
         click.echo(line)
 

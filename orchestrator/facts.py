@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.board import Row
 from trainers.call import Call, Spec
-from trainers.spec import SEMANTICS, Stage, canonical
+from trainers.spec import Stage, canonical
 
 LONGEST = 5000  # characters of a value; MLflow cuts or refuses longer ones, depending on the server
 
@@ -85,14 +85,19 @@ def tags(row: Row) -> dict[str, str]:
         "seed": str(row.seed),
         "model": row.path.models[-1],
         "reused": str(row.state == "reused").lower(),
+        **choice(row),
     }
+
+
+def choice(row: Row) -> dict[str, str]:
+    """The tag that says that the score is of a selected epoch, and of which, if it is."""
+    return {"selected": row.choice} if row.choice else {}
 
 
 def setting(stage: Stage) -> str:
     """16 hex digits, equal for stages that differ in nothing but their seeds and those of their teachers."""
-    own = stage.model_dump(mode="json", exclude={"teacher", "seed"})
-    own["semantics"] = SEMANTICS
-    own["teacher"] = setting(stage.teacher) if stage.teacher else None
+    own = {**stage.own(), "teacher": setting(stage.teacher) if stage.teacher else None}
+    del own["seed"]
     return hashlib.sha256(canonical(own).encode()).hexdigest()[:16]
 
 
@@ -107,8 +112,14 @@ def epochs(row: Row, first: int, last: int) -> list[dict[str, float]]:
 
 
 def final(row: Row) -> dict[str, float]:
-    """The metrics of the checkpoint: those of the last epoch, if there was one, with score and seconds."""
-    return _epoch(row, len(row.history))
+    """The metrics of the checkpoint: those of the last epoch, if there was one, with score and seconds.
+
+    Where another epoch was selected it is said which, and what was measured is of that one.
+    """
+    last = _epoch(row, len(row.history))
+    if row.selected is None:
+        return last
+    return {**last, **{metric(name): value for name, value in row.metrics.items()}, "selected": float(row.selected)}
 
 
 def _epoch(row: Row, number: int) -> dict[str, float]:

@@ -43,7 +43,7 @@ class Prepared:
         self.contents = inputs.contents
         self.metric = build.metric(inputs.dataset)
         self.score_name = inputs.score
-        self.lattice: Lattice = study.lattice(self.contents, inputs.weights, inputs.masks)
+        self.lattice: Lattice = study.lattice(self.contents, inputs.weights, inputs.masks, score=inputs.score)
         self.shapes = self._shapes()
         self.sizes = self._sizes()
         self._check_pairs()
@@ -185,7 +185,7 @@ class Prepared:
     def fill(self, row: Row, result: Result, state: Any) -> None:
         row.state, row.score = state, self.score(result)
         row.history, row.metrics, row.seconds = list(result.history), result.metrics, result.seconds
-        row.sha256 = result.sha256
+        row.sha256, row.selected = result.sha256, result.selected
         row.weights = str(self.store.weights_file(result.key).resolve())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -26,6 +26,7 @@ class Found:
     keys: dict[int, str]  # of the student's stage, by seed
     uris: dict[int, str]  # of its weights, by seed
     figures: dict[str, float]  # all that its metric said, such as AP50; means over the seeds
+    selected: dict[int, str] = field(default_factory=dict)  # by seed: that the score is of a selected epoch, and which
 
 
 def paths(uri: str, experiment: str, *, keys: Container[str] | None = None, by: str = "score") -> list[Found]:
@@ -74,6 +75,7 @@ def _found(models: list[LoggedModel], ready: dict[str, LoggedModel], by: str) ->
         keys={_seed(model): model.tags["key"] for model in models},
         uris={_seed(model): model.tags["uri"] for model in models},
         figures=_figures(models),
+        selected={_seed(model): model.tags["selected"] for model in models if "selected" in model.tags},
     )
 
 

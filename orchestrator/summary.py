@@ -160,6 +160,7 @@ def _stage(row: Row) -> dict[str, Any]:
         "seconds": row.seconds,
         "epochs": row.epochs,
         "epoch": row.epoch,
+        "selected": row.selected,
         "reused": row.state == "reused",
         "reason": row.reason,
         "history": [{name: _finite(value) for name, value in epoch.items()} for epoch in row.history],

@@ -33,7 +33,7 @@ from torch import Tensor
 from trainers.call import Invalid, Spec
 from trainers.spec import Stage
 
-FORMAT = 2  # 1 had no alphas
+FORMAT = 2  # 1 had neither alphas nor a selected epoch
 PUBLISHED = "published"
 STATES = f"state-{'[0-9]' * 6}-*.pt"
 
@@ -42,8 +42,8 @@ class Result(Spec):
     """What is kept of a finished stage."""
 
     stage: Stage
-    score: float  # of the last epoch; higher is better
-    metrics: dict[str, float]  # of the last epoch, such as val/AP
+    score: float  # of the epoch whose weights were kept; higher is better
+    metrics: dict[str, float]  # of that epoch, such as val/AP
     history: list[dict[str, float]]  # one entry an epoch, with "epoch" counting from 1
     seconds: float  # of training and validation, interruptions not counted
     device: str
@@ -51,6 +51,7 @@ class Result(Spec):
     size: int  # of the weights file, bytes
     # Those that were found in training, by the names under which the losses are logged.
     alphas: dict[str, float] = Field(default_factory=dict)
+    selected: int | None = None  # the epoch that was kept because it was the best; None: the last was, as always
     format: int = FORMAT
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainers import build, teacher, workers
 from trainers.balance import Balance, balanced
@@ -17,6 +17,7 @@ from trainers.data.batches import Batches
 from trainers.evaluate import measure
 from trainers.loop import Epoch, Training
 from trainers.outputs import Network
+from trainers.selection import Selection, kept
 from trainers.spec import Stage
 from trainers.store import Result, Store
 from trainers.task import Task
@@ -34,7 +35,7 @@ class Order(Spec):
     data: Call  # the data set as it can be found here
     store: str
     loader_workers: Index = 0
-    evaluate_every: Count = 1  # epochs
+    evaluate_every: Count = 1  # epochs, unless the recipe keeps the best
     bad_images: Index = 10
 
 
@@ -75,23 +76,27 @@ def work(
     ]
     training, lessons = _prepared(order, student, guides, batches(order, data, student, say), device=device)
     balance = training.balance
+    selection = Selection(stage.recipe, score=build.metric(data).score)
     training.wrapped = wrap(training.task)
-    history, seconds = _resume(store, stage, training)
+    history, seconds = _resume(store, stage, training, selection)
     started = time.perf_counter() - seconds
     for entry in history:
         report(entry)
     told = set(balance.alphas)
     for epoch in training.epochs(lessons, stop=stop):
-        entry = {"epoch": float(epoch.number), **epoch.metrics, **_validate(order, training, data, device)}
+        measured = _validate(order, training, data, device)
+        selection.offer(epoch.number, measured, training.product)
+        entry = {"epoch": float(epoch.number), **epoch.metrics, **measured}
         entry["seconds"] = seconds = time.perf_counter() - started
         history.append(entry)
         if workers.rank() == 0:
-            _keep(store, stage, epoch, history, seconds)
+            _keep(store, stage, epoch, history, seconds, selection)
             _tell(balance, told, say, last=epoch.number == stage.recipe.epochs)
         report(entry)
-    metrics = {name: value for name, value in history[-1].items() if name.startswith("val/")}
-    facts = {"history": history, "seconds": seconds, "alphas": balance.alphas}
-    _finish(store, order, training.product, data, metrics, facts, device=device)
+    facts = {"history": history, "seconds": seconds, "alphas": balance.alphas, "selected": selection.epoch}
+    metrics = selection.metrics or {name: value for name, value in history[-1].items() if name.startswith("val/")}
+    weights = selection.weights or kept(training.product)
+    _finish(store, order, weights, data, metrics, facts, device=device)
     return _stored(store, stage)
 
 
@@ -126,7 +131,7 @@ def _measured(store: Store, order: Order, detector: Network, data: Any, *, devic
         metrics = {f"val/{name}": value for name, value in found.items()}
         facts = {"history": [], "seconds": time.perf_counter() - started}
         score = build.metric(data).score
-        _put(store, order, detector, metrics, check=check, score=score, facts=facts, device=device)
+        _put(store, order, kept(detector), metrics, check=check, score=score, facts=facts, device=device)
     return _stored(store, order.stage)
 
 
@@ -160,17 +165,20 @@ def batches(order: Order, data: Any, student: Network, say: Callable[[str], None
     )
 
 
-def _resume(store: Store, stage: Stage, training: Training) -> tuple[list[Entry], float]:
+def _resume(store: Store, stage: Stage, training: Training, selection: Selection) -> tuple[list[Entry], float]:
     """Bring the training to where it was left; -> the epochs so far and the seconds that they took."""
-    kept = store.load_state(stage.key)
-    if kept is None or kept["key"] != stage.key:  # a state that somebody copied here is not this stage's
+    left = store.load_state(stage.key)
+    if left is None or left["key"] != stage.key:  # a state that somebody copied here is not this stage's
         return [], 0.0
-    training.restore(kept["training"])
-    return kept["history"], kept["seconds"]
+    training.restore(left["training"])
+    if selection.selects:
+        selection.restore(left["selection"])
+    return left["history"], left["seconds"]
 
 
-def _keep(store: Store, stage: Stage, epoch: Epoch, history: list[Entry], seconds: float) -> None:
+def _keep(store: Store, stage: Stage, epoch: Epoch, history: list[Entry], seconds: float, selection: Selection) -> None:
     state = {"key": stage.key, "training": epoch.state, "history": history, "seconds": seconds}
+    state["selection"] = selection.state()
     store.save_state(stage.key, epoch.number, state)
 
 
@@ -186,9 +194,12 @@ def _tell(balance: Balance, told: set[str], say: Callable[[str], None], *, last:
 
 
 def _validate(order: Order, training: Training, data: Any, device: torch.device) -> Entry:
-    """The validation metrics after an epoch, by all workers, when it is time for them."""
+    """The validation metrics after an epoch, by all workers, when it is time for them.
+
+    That is after each where the best is kept: how often somebody wants to look must not change the weights.
+    """
     last = training.epoch == order.stage.recipe.epochs
-    if not (last or training.epoch % order.evaluate_every == 0):
+    if not (last or order.stage.recipe.select != "last" or training.epoch % order.evaluate_every == 0):
         return {}
     recipe = order.stage.recipe
     found = measure(training.product, data, recipe, device=device, loader_workers=order.loader_workers)
@@ -198,7 +209,7 @@ def _validate(order: Order, training: Training, data: Any, device: torch.device)
 def _finish(
     store: Store,
     order: Order,
-    product: Network,
+    weights: dict[str, Tensor],
     data: Any,
     metrics: Entry,
     facts: dict[str, Any],
@@ -218,14 +229,14 @@ def _finish(
     if workers.rank():
         check(None)
         return
-    _put(store, order, product, metrics, check=check, score=build.metric(data).score, facts=facts, device=device)
+    _put(store, order, weights, metrics, check=check, score=build.metric(data).score, facts=facts, device=device)
     store.drop_state(order.stage.key)
 
 
 def _put(
     store: Store,
     order: Order,
-    product: Network,
+    weights: dict[str, Tensor],
     metrics: Entry,
     *,
     check: Callable[[Result], None],
@@ -235,7 +246,7 @@ def _put(
 ) -> None:
     store.put(
         order.stage,
-        {name: tensor.detach().cpu().contiguous() for name, tensor in product.state_dict().items()},
+        weights,
         check=check,
         score=metrics[f"val/{score}"],
         metrics=metrics,

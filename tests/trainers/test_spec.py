@@ -336,6 +336,7 @@ def changed() -> list[tuple[str, Stage]]:
         "group": True,
         "flip": 0.4,
         "ignore": False,
+        "select": "best",
         "guides": {"who": "all"},
     }
     assert set(other) == set(Recipe.model_fields), "a new field of the recipe needs a line here"
@@ -350,6 +351,7 @@ def changed() -> list[tuple[str, Stage]]:
     guides = {"keep": {"who": "all", "keep": 0.5}, "drop": {"who": "all", "drop": 1}}
     guides["balance"] = {"who": "all", "balance": False}
     cases |= {name: stage(recipe=Recipe(guides=value)) for name, value in guides.items()}
+    cases |= {f"the best by {name}": stage(recipe=Recipe(select={"best": name})) for name in ("AP", "AP50")}
     cases["optimizer's argument"] = stage(recipe=Recipe(optimizer=Call(name="SGD", args={"momentum": 0.8})))
     return list(cases.items())
 
