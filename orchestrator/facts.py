@@ -114,12 +114,16 @@ def epochs(row: Row, first: int, last: int) -> list[dict[str, float]]:
 def final(row: Row) -> dict[str, float]:
     """The metrics of the checkpoint: those of the last epoch, if there was one, with score and seconds.
 
-    Where another epoch was selected it is said which, and what was measured is of that one.
+    Where another epoch was selected it is said which, and what was measured is of that one. What was measured on the
+    test images is there and nowhere else.
     """
-    last = _epoch(row, len(row.history))
-    if row.selected is None:
-        return last
-    return {**last, **{metric(name): value for name, value in row.metrics.items()}, "selected": float(row.selected)}
+    own = {
+        metric(name): value
+        for name, value in row.metrics.items()
+        if name.startswith("test/") or row.selected is not None
+    }
+    chosen = {} if row.selected is None else {"selected": float(row.selected)}
+    return {**_epoch(row, len(row.history)), **own, **chosen}
 
 
 def _epoch(row: Row, number: int) -> dict[str, float]:

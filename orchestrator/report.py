@@ -39,12 +39,14 @@ def render(summary: Mapping[str, Any]) -> str:
     pages.filters.update(arrow=arrow, clock=clock, count=count)
     pages.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     answer, *cautions = verdict(summary)
+    paths = [*summary["ranking"], *filter(None, [summary["baseline"]])]
     return pages.get_template("report.html").render(
         summary,
         answer=answer,
         cautions=cautions,
         states=STATES,
-        paths=[*summary["ranking"], *filter(None, [summary["baseline"]])],
+        paths=paths,
+        tested=any(outcome["test"] is not None for outcome in paths),
         drawing=drawing(summary),
     )
 

@@ -32,11 +32,12 @@ def summarize(
 
     What is not known is None; NaN and infinity never appear. A path's `score` is the mean over the seeds,
     known once every seed is trained; `spread` is the standard deviation over the seeds (n - 1; None for one
-    seed); `seconds` is what the path's stages took for one seed, on average.
+    seed); `test` is the mean on the test images, on which nothing is selected, None without such; `seconds` is what the
+    path's stages took for one seed, on average.
     """
     root, student = next(iter(models)), list(models)[-1]
     edges = [(teacher, taught) for teacher, taught in edges]
-    known = outcomes(board, seeds=seeds, student=student, edges=edges)
+    known = outcomes(board, seeds=seeds, student=student, edges=edges, metric=metric)
     baseline, direct = known.get((student,)), known.get((root, student))
     for outcome in known.values():
         outcome["gain_over_baseline"] = _gain(outcome, baseline)
@@ -65,15 +66,18 @@ def summarize(
 
 
 def outcomes(
-    board: Board, *, seeds: Iterable[int], student: str, edges: Collection[tuple[str, str]] = ()
+    board: Board, *, seeds: Iterable[int], student: str, edges: Collection[tuple[str, str]] = (), metric: str = ""
 ) -> dict[tuple[str, ...], dict[str, Any]]:
-    """Every path of full budget to the student, alone or taught, that is trained with all the seeds."""
+    """Every path of full budget to the student, alone or taught, that is trained with all the seeds.
+
+    `metric` names the figure whose mean on the test images is said as well, where all of them were measured there.
+    """
     seeds = list(seeds)
     found: dict[tuple[str, ...], dict[int, Row]] = {}
     for path, row in _students(board, student=student, edges=edges):
         for seed in seeds if row.stage.published else [row.seed]:  # one measurement is that of every seed
             found.setdefault(path, {}).setdefault(seed, row)
-    outcome = {path: _outcome(path, rows, seeds=seeds, board=board) for path, rows in found.items()}
+    outcome = {path: _outcome(path, rows, seeds=seeds, board=board, metric=metric) for path, rows in found.items()}
     return {path: value for path, value in outcome.items() if value}
 
 
@@ -83,18 +87,20 @@ def ranked(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _outcome(
-    path: Sequence[str], rows: Mapping[int, Row], *, seeds: Sequence[int], board: Board
+    path: Sequence[str], rows: Mapping[int, Row], *, seeds: Sequence[int], board: Board, metric: str
 ) -> dict[str, Any] | None:
     scores = [_finite(rows[s].score) for s in seeds if s in rows and rows[s].state in ("done", "reused")]
     known = [score for score in scores if score is not None]
     if len(known) < len(seeds):
         return None
+    tests = [_finite(rows[seed].metrics.get(f"test/{metric}")) for seed in seeds]
     costs = [_cost(rows[seed].stage, board) for seed in seeds]
     return {
         "path": list(path),
         "score": fmean(known),
         "scores": known,
         "spread": stdev(known) if len(known) > 1 else None,
+        "test": None if None in tests else fmean(test for test in tests if test is not None),
         "seconds": None if None in costs else fmean(cost for cost in costs if cost is not None),
     }
 

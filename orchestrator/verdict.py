@@ -22,7 +22,7 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
         said.append("Measured with one seed: a difference may be noise.")
     if best and len(seeds) > 1:
         said.extend(_noise(summary, student))
-    said.extend(_selected(summary))
+    said.extend([*_selected(summary), *_tested(summary)])
     if open_stages:
         said.append(f"{_stages(open_stages)} still to be trained.")
     if counts["failed"]:
@@ -118,6 +118,15 @@ def _selected(summary: Mapping[str, Any]) -> list[str]:
         return []
     epochs = "best epoch" if len(chosen) == 1 else "best epochs"
     return [f"Its score is of its {epochs} {', '.join(chosen)}, selected on val, and so flatters it a little."]
+
+
+def _tested(summary: Mapping[str, Any]) -> list[str]:
+    """What the best path has on the test images, and beside it the student alone."""
+    best, alone, metric = summary["best"], summary["baseline"], summary["metric"]
+    if not best or best["test"] is None:
+        return []
+    beside = f", {arrow(alone['path'])} alone {alone['test']:.3f}" if alone and alone["test"] is not None else ""
+    return [f"On the test images, on which nothing was selected, it has {metric} {best['test']:.3f}{beside}."]
 
 
 def _stages(number: int) -> str:

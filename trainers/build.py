@@ -47,11 +47,14 @@ def metric(found: Any) -> Any:
 
 
 def score_name(found: Any) -> str:
-    """The figure to maximise. Raises `Invalid` when the validation images have no object of which it could be said."""
+    """The figure to maximise. Raises `Invalid` when the validation images, or those of a test, have no object of which
+    it could be said."""
     judge = metric(found)
-    known = judge.figures(found.val)
-    if judge.score not in known:
-        message = f"the validation images have nothing that {judge.score} could be measured on; there is"
+    for part, split in (("validation", found.val), ("test", found.test)):
+        known = (judge.score,) if split is None else judge.figures(split)
+        if judge.score in known:
+            continue
+        message = f"the {part} images have nothing that {judge.score} could be measured on; there is"
         raise Invalid(f"{message} {', '.join(known) or 'nothing at all'}", ("metric", found.metric.name))
     name: str = judge.score
     return name

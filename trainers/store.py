@@ -43,7 +43,7 @@ class Result(Spec):
 
     stage: Stage
     score: float  # of the epoch whose weights were kept; higher is better
-    metrics: dict[str, float]  # of that epoch, such as val/AP
+    metrics: dict[str, float]  # of that epoch, such as val/AP; and of the same weights test/AP, if the data has a test
     history: list[dict[str, float]]  # one entry an epoch, with "epoch" counting from 1
     seconds: float  # of training and validation, interruptions not counted
     device: str
@@ -61,7 +61,7 @@ class Result(Spec):
     def figure(self, name: str) -> float:
         """What the metric said under this name, be it the score or not. Raises `Invalid` if it said nothing."""
         if f"val/{name}" not in self.metrics:
-            said = ", ".join(key.removeprefix("val/") for key in self.metrics)
+            said = ", ".join(key.removeprefix("val/") for key in self.metrics if key.startswith("val/"))
             raise Invalid(f"the result {self.key} has no {name}, only {said}; remove its folder to train it anew")
         return self.metrics[f"val/{name}"]
 

@@ -96,7 +96,7 @@ def work(
     facts = {"history": history, "seconds": seconds, "alphas": balance.alphas, "selected": selection.epoch}
     metrics = selection.metrics or {name: value for name, value in history[-1].items() if name.startswith("val/")}
     weights = selection.weights or kept(training.product)
-    _finish(store, order, weights, data, metrics, facts, device=device)
+    _finish(store, order, weights, data, metrics | _tested(order, weights, data, device), facts, device=device)
     return _stored(store, stage)
 
 
@@ -119,6 +119,7 @@ def _measured(store: Store, order: Order, detector: Network, data: Any, *, devic
     started = time.perf_counter()
     recipe = order.stage.recipe
     found = measure(detector, data, recipe, device=device, loader_workers=order.loader_workers)
+    tested = _tested(order, kept(detector), data, device)
     if workers.rank() == 0:
 
         def check(result: Result) -> None:
@@ -128,7 +129,7 @@ def _measured(store: Store, order: Order, detector: Network, data: Any, *, devic
                 raise teacher.NotTheTeacher(f"the weights of {result.key} were not stored as they are; try again")
             store.mark_measured(result)
 
-        metrics = {f"val/{name}": value for name, value in found.items()}
+        metrics = {f"val/{name}": value for name, value in found.items()} | tested
         facts = {"history": [], "seconds": time.perf_counter() - started}
         score = build.metric(data).score
         _put(store, order, kept(detector), metrics, check=check, score=score, facts=facts, device=device)
@@ -204,6 +205,18 @@ def _validate(order: Order, training: Training, data: Any, device: torch.device)
     recipe = order.stage.recipe
     found = measure(training.product, data, recipe, device=device, loader_workers=order.loader_workers)
     return {f"val/{name}": value for name, value in found.items()}
+
+
+def _tested(order: Order, weights: dict[str, Tensor], data: Any, device: torch.device) -> Entry:
+    """What is measured, once and by all workers, on the images on which nothing was selected, if there are any."""
+    if data.test is None:
+        return {}
+    stage = order.stage
+    detector = build.network(stage.model, len(stage.data.classes))
+    detector.load_state_dict(weights)
+    detector.to(device).eval().requires_grad_(False)
+    found = measure(detector, data, stage.recipe, device=device, loader_workers=order.loader_workers, split=data.test)
+    return {f"test/{name}": value for name, value in found.items()}
 
 
 def _finish(
