@@ -22,7 +22,7 @@ class Row:
     seed: int
     role: str  # teacher, assistant, student, or alone: the student that nobody teaches
     state: State = "waiting"
-    score: float | None = None  # of the last epoch so far
+    score: float | None = None  # of the last epoch so far, or of the one that was kept
     history: list[dict[str, float]] = field(default_factory=list)  # one entry an epoch, with "epoch" from 1
     metrics: dict[str, float] = field(default_factory=dict)  # of the stored result
     seconds: float = 0.0  # of training and validation
@@ -30,6 +30,7 @@ class Row:
     started: float = 0.0  # wall clock
     weights: str = ""  # where they lie, once it is done
     sha256: str = ""
+    selected: int | None = None  # the epoch that was kept because it was the best; None: the last, or none yet
 
     @property
     def key(self) -> str:
@@ -43,6 +44,11 @@ class Row:
     def epochs(self) -> int:
         """0 for published weights, which are only measured."""
         return 0 if self.stage.published else self.stage.recipe.epochs
+
+    @property
+    def choice(self) -> str:
+        """How it comes that the score is not the last epoch's."""
+        return "" if self.selected is None else f"best epoch {self.selected} of {self.epochs}, selected on val"
 
     @property
     def left(self) -> float | None:

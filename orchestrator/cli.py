@@ -135,7 +135,8 @@ def best(study: File | None, experiment: str | None, tracking: str | None, as_js
     if as_json:
         click.echo(json.dumps({**asdict(found), "expected": rows}, indent=1))
         return
-    click.echo(f"{found.path}  score {found.score:.4f}")
+    chosen = f" ({'; '.join(dict.fromkeys(found.selected.values()))})" if found.selected else ""
+    click.echo(f"{found.path}  score {found.score:.4f}{chosen}")
     for edge, setting in zip(pairwise(found.path.split(" > ")), found.settings, strict=False):
         click.echo(f"  {' > '.join(edge)}: {setting}")
     for line in expectations.text(rows, source):

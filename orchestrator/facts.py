@@ -87,7 +87,13 @@ def tags(row: Row) -> dict[str, str]:
         "sweep": public(text(row.path.setting)),  # the setting of its edge, for people
         "model": row.path.models[-1],
         "reused": str(row.state == "reused").lower(),
+        **choice(row),
     }
+
+
+def choice(row: Row) -> dict[str, str]:
+    """The tag that says that the score is of a selected epoch, and of which, if it is."""
+    return {"selected": row.choice} if row.choice else {}
 
 
 def setting(stage: Stage) -> str:
@@ -109,8 +115,18 @@ def epochs(row: Row, first: int, last: int) -> list[dict[str, float]]:
 
 
 def final(row: Row) -> dict[str, float]:
-    """The metrics of the checkpoint: those of the last epoch, if there was one, with score and seconds."""
-    return _epoch(row, len(row.history))
+    """The metrics of the checkpoint: those of the last epoch, if there was one, with score and seconds.
+
+    Where another epoch was selected it is said which, and what was measured is of that one. What was measured on the
+    test images is there and nowhere else.
+    """
+    own = {
+        metric(name): value
+        for name, value in row.metrics.items()
+        if name.startswith("test/") or row.selected is not None
+    }
+    chosen = {} if row.selected is None else {"selected": float(row.selected)}
+    return {**_epoch(row, len(row.history)), **own, **chosen}
 
 
 def _epoch(row: Row, number: int) -> dict[str, float]:

@@ -101,6 +101,7 @@ class LiveTable:
             "alone" if row.role == "alone" else "",
             f"seed {row.seed}" if seeds else "",
             f"@{row.path.budget:g}" if row.path.budget != 1 else "",
+            f"({row.choice})" if row.choice else "",
         ]
         seconds, left = row.seconds, row.left
         if row.state == "running":

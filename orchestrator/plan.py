@@ -65,7 +65,7 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
 def _counted(prepared: Prepared, frontier: Frontier) -> dict[str, Any]:
     """How many trainings there are, and how many of them for the controls."""
     study, (_, models) = prepared.study, prepared.lattice.count()
-    now = frontier.over or study.search.name == "exhaustive"
+    now = frontier.over or (study.search.name == "exhaustive" and not study.sweep)
     final = frontier if now else pretend(prepared)
     own = controls.bill(
         [(node.path, node.stage) for node in final.wanted()],

@@ -51,7 +51,7 @@ class Prepared:
         self.metric = build.metric(inputs.dataset)
         self.score_name = inputs.score
         self.sweep = study.swept
-        self.lattice: Lattice = study.lattice(self.contents, inputs.weights, inputs.masks)
+        self.lattice: Lattice = study.lattice(self.contents, inputs.weights, inputs.masks, score=inputs.score)
         self.shapes = self._shapes()
         self._checked: set[tuple[tuple[str, ...], str, str]] = set()
         self.sizes = self._sizes()
@@ -266,7 +266,7 @@ class Prepared:
         self.results[row.key] = result
         row.state, row.score = state, self.score(result)
         row.history, row.metrics, row.seconds = list(result.history), result.metrics, result.seconds
-        row.sha256 = result.sha256
+        row.sha256, row.selected = result.sha256, result.selected
         row.weights = str(self.store.weights_file(result.key).resolve())
 
 

@@ -93,6 +93,7 @@ class Lines:
 
     def _what(self, row: Row, *, again: bool) -> str:
         name, score = self._name(row), "" if row.score is None else f"  score {row.score:.3f}"
+        chosen = f" ({row.choice})" if row.choice else ""
         if row.state == "running" and again:
             left = "" if row.left is None else f"  {clock(row.left)} left"
             return f"{name}  {row.epoch}/{row.epochs}{score}{left}"
@@ -102,7 +103,7 @@ class Lines:
         if row.state == "lost":
             above = self.board.rows.get(row.reason)
             return f"{name}  needs {self._name(above) if above else row.reason}, which failed"
-        return f"{name}: {row.reason}" if row.state == "failed" else f"{name}{score}  in {clock(row.seconds)}"
+        return f"{name}: {row.reason}" if row.state == "failed" else f"{name}{score}{chosen}  in {clock(row.seconds)}"
 
     def _name(self, row: Row) -> str:
         alone = " alone" if row.role == "alone" else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -26,7 +26,8 @@ class Found:
     keys: dict[int, str]  # of the student's stage, by seed
     uris: dict[int, str]  # of its weights, by seed
     figures: dict[str, float]  # all that its metric said, such as AP50; means over the seeds
-    settings: list[str]  # of a sweep, edge by edge: `LD.temperature 8, LD.weight 0.1`
+    settings: list[str] = field(default_factory=list)  # of a sweep, edge by edge: `LD.temperature 8, LD.weight 0.1`
+    selected: dict[int, str] = field(default_factory=dict)  # by seed: that the score is of a selected epoch, and which
 
 
 def paths(uri: str, experiment: str, *, keys: Container[str] | None = None, by: str = "score") -> list[Found]:
@@ -76,6 +77,7 @@ def _found(models: list[LoggedModel], ready: dict[str, LoggedModel], by: str) ->
         uris={_seed(model): model.tags["uri"] for model in models},
         figures=_figures(models),
         settings=_settings(models[0], ready),
+        selected={_seed(model): model.tags["selected"] for model in models if "selected" in model.tags},
     )
 
 

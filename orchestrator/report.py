@@ -40,12 +40,14 @@ def render(summary: Mapping[str, Any]) -> str:
     pages.filters.update(arrow=arrow, between=between, clock=clock, count=count, epochs=epochs)
     pages.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     answer, *cautions = verdict(summary)
+    paths = [*summary["ranking"], *filter(None, [summary["baseline"]])]
     return pages.get_template("report.html").render(
         summary,
         answer=answer,
         cautions=cautions,
         states=STATES,
-        paths=[*summary["ranking"], *filter(None, [summary["baseline"]])],
+        paths=paths,
+        tested=any(outcome["test"] is not None for outcome in paths),
         yardsticks=yardsticks(summary, summary["best"]) if summary["best"] else [],
         drawing=drawing(summary),
     )

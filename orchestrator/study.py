@@ -27,7 +27,7 @@ from trainers import data as datasets
 from trainers.augment import Crop, OneOf, Resize, misfit
 from trainers.call import Call, Index, Invalid, Spec, Term
 from trainers.published import Source
-from trainers.spec import Data, Guides, Model, Recipe, Weights
+from trainers.spec import Best, Data, Guides, Model, Recipe, Weights
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
@@ -118,15 +118,19 @@ class Study(Spec):
         data: Data,
         weights: Mapping[str, Weights] = MappingProxyType({}),
         masks: Mapping[str, str] = MappingProxyType({}),
+        *,
+        score: str = "",
     ) -> Lattice:
         """Who may teach whom, on this data. By name: `weights` of the models that have published ones, and the digest
-        of the data's `masks` for those that learn from them.
+        of the data's `masks` for those that learn from them. `score`: the figure by which epochs are selected.
 
         Raises `Invalid` at ("models",), ("edges",) or ("edges", i).
         """
         entries = {
             name: Entry(
-                one.model.model_copy(update={"weights": weights.get(name)}), one.recipe, masks=masks.get(name, "")
+                one.model.model_copy(update={"weights": weights.get(name)}),
+                one.recipe.selecting(score),
+                masks=masks.get(name, ""),
             )
             for name, one in self.models.items()
         }
@@ -261,9 +265,14 @@ def _bare(study: Study) -> Lattice:
 
 
 def _cuts(written: Study, study: Study) -> list[Invalid]:
-    """Where a model's whole recipe cuts images that it does not resize, each at the key that says so."""
-    mistakes = {}
+    """Where a model's whole recipe cuts images that it does not resize, or names the figure by which its epochs are
+    selected, each at the key that says so."""
+    mistakes: dict[Where, Invalid] = {}
     for name, one in study.models.items():
+        if isinstance(one.recipe.select, Best):
+            models = ("models", name) if "select" in written.models[name].recipe.model_fields_set else ()
+            where = (*models, "recipe", "select")
+            mistakes[where] = Invalid("write last or best; the best is that by the data's metric and its score", where)
         if wrong := misfit(one.recipe.resize, one.recipe.crop):
             own = sorted(written.models[name].recipe.model_fields_set & {"crop", "resize"})
             where = ("models", name, "recipe", own[0]) if own else ("recipe", "crop")

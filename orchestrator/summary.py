@@ -33,18 +33,20 @@ def summarize(
     """The models go from the teacher to the student; `text` is the study's YAML, `parameters` counts weights;
     `expected` is what `expectations.compared` says, published by `source`; `sweeps` what `swept.swept` says.
 
-    What is not known is None; NaN and infinity never appear. A path's `score` is the mean over the seeds,
-    known once every seed is trained; `spread` is the standard deviation over the seeds (n - 1; None for one
-    seed), `interval` where the mean lies (95%); `seconds` is what the path's stages took for one seed, on average.
-    Gains are paired by seeds, over the student alone (`baseline`), the `direct` path and the student alone with the
-    compute of the best path (`same_compute`), each with the interval of the paired difference.
+    What is not known is None; NaN and infinity never appear. A path's `score` is the mean over the seeds, known
+    once every seed is trained; `spread` is the standard deviation over the seeds (n - 1; None for one seed),
+    `interval` where the mean lies (95%); `test` is the mean on the test images, on which nothing is selected, None
+    without such; `seconds` is what the path's stages took for one seed, on average. Gains are paired by seeds, over
+    the student alone (`baseline`), the `direct` path and the student alone with the compute of the best path
+    (`same_compute`), each with the interval of the paired difference.
 
-    `tied` are the ways to the student, alone included, that cannot be told from the best of them, which is the first;
-    with one seed that is the best by itself, and nothing is known of ties. `recommended` is the cheapest of them.
+    `tied` are the ways to the student, alone included, that cannot be told from the best of them, which is the
+    first; with one seed that is the best by itself, and nothing is known of ties. `recommended` is the cheapest of
+    them.
     """
     root, student = next(iter(models)), list(models)[-1]
     edges = [(teacher, taught) for teacher, taught in edges]
-    known = outcomes(board, seeds=seeds, student=student, edges=edges)
+    known = outcomes(board, seeds=seeds, student=student, edges=edges, metric=metric)
     baseline, direct = known.get((student,)), known.get((root, student))
     same_compute = trained_longer(board, seeds=seeds, student=student)
     for outcome in (*known.values(), *filter(None, [same_compute])):
@@ -78,10 +80,13 @@ def summarize(
 
 
 def outcomes(
-    board: Board, *, seeds: Iterable[int], student: str, edges: Collection[tuple[str, str]] = ()
+    board: Board, *, seeds: Iterable[int], student: str, edges: Collection[tuple[str, str]] = (), metric: str = ""
 ) -> dict[tuple[str, ...], dict[str, Any]]:
     """Every path of full budget to the student, alone or taught, that is trained with all the seeds; of a sweep its
-    best setting."""
+    best setting.
+
+    `metric` names the figure whose mean on the test images is said as well, where all of them were measured there.
+    """
     seeds = list(seeds)
     found: dict[tuple[tuple[str, ...], tuple[Setting, ...]], dict[int, Row]] = {}
     for path, row in _students(board, student=student, edges=edges):
@@ -89,7 +94,7 @@ def outcomes(
             found.setdefault((path, row.path.settings), {}).setdefault(seed, row)
     best: dict[tuple[str, ...], dict[str, Any]] = {}
     for (path, settings), rows in found.items():
-        outcome = _outcome(path, settings, rows, seeds=seeds, board=board)
+        outcome = _outcome(path, settings, rows, seeds=seeds, board=board, metric=metric)
         if outcome and (path not in best or outcome["score"] > best[path]["score"]):
             best[path] = outcome
     return best
@@ -152,11 +157,13 @@ def _outcome(
     *,
     seeds: Sequence[int],
     board: Board,
+    metric: str = "",
 ) -> dict[str, Any] | None:
     scores = [_finite(rows[s].score) for s in seeds if s in rows and rows[s].state in ("done", "reused")]
     known = [score for score in scores if score is not None]
     if len(known) < len(seeds):
         return None
+    tests = [_finite(rows[seed].metrics.get(f"test/{metric}")) for seed in seeds]
     costs = [_cost(rows[seed].stage, board) for seed in seeds]
     return {
         "path": list(path),
@@ -165,6 +172,7 @@ def _outcome(
         "scores": known,
         "keys": [rows[seed].key for seed in seeds],
         "spread": stdev(known) if len(known) > 1 else None,
+        "test": None if None in tests else fmean(test for test in tests if test is not None),
         "seconds": None if None in costs else fmean(cost for cost in costs if cost is not None),
     }
 
@@ -236,6 +244,7 @@ def _stage(row: Row) -> dict[str, Any]:
         "seconds": row.seconds,
         "epochs": row.epochs,
         "epoch": row.epoch,
+        "selected": row.selected,
         "reused": row.state == "reused",
         "reason": row.reason,
         "history": [{name: _finite(value) for name, value in epoch.items()} for epoch in row.history],

@@ -194,7 +194,8 @@ class Tracking:
             have.status = status
         # The last epoch waits for the checkpoint: MLflow ties metrics to it as they arrive, or never.
         done = status == "FINISHED"
-        last = len(row.history) - 1 if done else min(len(row.history), row.epochs - 1)
+        held = 0 if done and row.selected is not None else 1  # it may be of an earlier one, and then has its own entry
+        last = len(row.history) - held if done else min(len(row.history), row.epochs - 1)
         for part in facts.parts(facts.epochs(row, have.epoch + 1, last), METRICS):
             now = round(time.time() * 1000)
             self._log(have.run, metrics=[metric for epoch in part for metric in metrics(epoch, now)])
@@ -279,7 +280,8 @@ def recorded(client: MlflowClient, experiment_id: str, *, key: str = "") -> dict
 
 def outcome(row: Row) -> dict[str, str]:
     """The tags that change while a stage is trained."""
-    return {"state": row.state, "reason": facts.public(row.reason), "weights": facts.public(row.weights)}
+    tags = {"state": row.state, "reason": facts.public(row.reason), "weights": facts.public(row.weights)}
+    return tags | facts.choice(row)
 
 
 def metrics(epoch: Mapping[str, float], timestamp: int) -> Iterable[Metric]:

@@ -22,6 +22,7 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
         said.append("Measured with one seed: a difference may be noise.")
     if best and len(seeds) > 1:
         said.extend(_ties(summary))
+    said.extend([*_selected(summary), *_tested(summary)])
     if open_stages:
         said.append(f"{_stages(open_stages)} still to be trained.")
     if counts["failed"]:
@@ -68,7 +69,8 @@ def leader(board: Board) -> str:
     alone = known.get((student,))
     lead = f", {found[0]['score'] - alone['score']:+.3f} over {student} alone" if alone else ""
     when = "best" if board.count("waiting", "running") == 0 else "best so far"
-    return f"{when} {arrow(found[0]['path'])}  {found[0]['score']:.3f}{lead}"
+    chosen = ", best epochs selected on val" if any(row.selected is not None for row in rows) else ""
+    return f"{when} {arrow(found[0]['path'])}  {found[0]['score']:.3f}{lead}{chosen}"
 
 
 def _answer(summary: Mapping[str, Any], root: str, student: str, *, so_far: bool) -> str:
@@ -194,6 +196,26 @@ def listed(names: Sequence[str], last: str = "and", *, most: int = 9) -> str:
     """`a, b and c`; of more than `most` the first, and how many more there are."""
     shown = list(names) if len(names) <= most else [*names[:most], f"{len(names) - most} more"]
     return f" {last} ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+
+
+def _selected(summary: Mapping[str, Any]) -> list[str]:
+    """That the best path's score is of epochs that were selected by it, if they were."""
+    path = summary["best"]["path"] if summary["best"] else None
+    own = [stage for stage in summary["stages"] if stage["path"] == path and stage["budget"] == 1]
+    chosen = [f"{stage['selected']} of {stage['epochs']}" for stage in own if stage["selected"] is not None]
+    if not chosen:
+        return []
+    epochs = "best epoch" if len(chosen) == 1 else "best epochs"
+    return [f"Its score is of its {epochs} {', '.join(chosen)}, selected on val, and so flatters it a little."]
+
+
+def _tested(summary: Mapping[str, Any]) -> list[str]:
+    """What the best path has on the test images, and beside it the student alone."""
+    best, alone, metric = summary["best"], summary["baseline"], summary["metric"]
+    if not best or best["test"] is None:
+        return []
+    beside = f", {arrow(alone['path'])} alone {alone['test']:.3f}" if alone and alone["test"] is not None else ""
+    return [f"On the test images, on which nothing was selected, it has {metric} {best['test']:.3f}{beside}."]
 
 
 def _stages(number: int) -> str:

@@ -47,11 +47,14 @@ def metric(found: Any) -> Any:
 
 
 def score_name(found: Any) -> str:
-    """The figure to maximise. Raises `Invalid` when the validation images have no object of which it could be said."""
+    """The figure to maximise. Raises `Invalid` when the validation images, or those of a test, have no object of which
+    it could be said."""
     judge = metric(found)
-    known = judge.figures(found.val)
-    if judge.score not in known:
-        message = f"the validation images have nothing that {judge.score} could be measured on; there is"
+    for part, split in (("validation", found.val), ("test", found.test)):
+        known = (judge.score,) if split is None else judge.figures(split)
+        if judge.score in known:
+            continue
+        message = f"the {part} images have nothing that {judge.score} could be measured on; there is"
         raise Invalid(f"{message} {', '.join(known) or 'nothing at all'}", ("metric", found.metric.name))
     name: str = judge.score
     return name
@@ -135,8 +138,10 @@ def losses(terms: tuple[Term, ...], student: nn.Module, guides: Sequence[nn.Modu
 
 
 def silent(term: Term) -> bool:
-    """Whether all that it has of weights is 0. What is not given a number, the loss decides itself, and multiplies it
-    by `weight` if it has that."""
+    """Whether its alpha is 0, or all that it has of weights. What is not given a number, the loss decides itself, and
+    multiplies it by `weight` if it has that."""
+    if term.alpha == 0:
+        return True
     weights = {k: value for k, value in term.args.items() if "weight" in k and not isinstance(value, str | bool)}
     whole = weights.get("weight")
     return bool(weights) and all(value == 0 or (value is None and whole == 0) for value in weights.values())

@@ -60,6 +60,13 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Another value: what was worked out from this one, such as its `canonical`, does not hold for it."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
+
     @cached_property
     def canonical(self) -> str:
         """Text that is the same for equal values."""
@@ -181,8 +188,32 @@ def explain(error: ValidationError) -> str:
     return f"{first['msg'].removeprefix('Value error, ')} (got {first['input']!r:.80})"
 
 
+class Auto(Spec):
+    """What part of the detection losses' gradient at the student's features a loss's own is to be.
+
+    1, for `alpha: auto`: as much is learnt from the teacher as from the boxes.
+    """
+
+    auto: Positive = 1.0
+
+
+def _alpha(written: Any) -> Any:
+    """A number or an `Auto`. The words are ours, since pydantic would speak of each of both."""
+    if written == "auto" or isinstance(written, Auto):
+        return Auto() if written == "auto" else written
+    number = written["auto"] if isinstance(written, Mapping) and set(written) == {"auto"} else written
+    if isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number < float("inf"):
+        if number is written:
+            return float(number) + 0.0  # no -0.0
+        if number:
+            return Auto(auto=number)
+    raise ValueError("write a number from 0, or auto, or {auto: a ratio above 0}")
+
+
 class Term(Call):
-    """A distillation loss, and when it counts: `{LD: {weight: 0.25}, epochs: [3, 8], ramp: 2000}`."""
+    """A distillation loss, how much and when it counts: `{LD: {}, alpha: 0.5, epochs: [3, 8], ramp: 2000}`."""
+
+    alpha: Annotated[float | Auto, BeforeValidator(_alpha)] = 1.0  # it is multiplied by this, or by what is found
 
     # The first and the last in which it counts; null: to the end. A list is a tuple here, however strictly one reads.
     epochs: Annotated[tuple[Count, Count | None], BeforeValidator(lambda x: tuple(x) if isinstance(x, list) else x)] = (

@@ -54,17 +54,25 @@ def original(found: Detections, scale: tuple[float, float]) -> Detections:
 
 
 def measure(
-    detector: Network, data: Any, recipe: Recipe, *, device: torch.device, loader_workers: int = 0
+    detector: Network,
+    data: Any,
+    recipe: Recipe,
+    *,
+    device: torch.device,
+    loader_workers: int = 0,
+    split: Split | None = None,
 ) -> dict[str, float]:
-    """What the metric of a data set says of a detector on its validation images, such as AP, AP50 and AP75.
+    """What the metric of a data set says of a detector on its validation images, or on those of another split, such as
+    AP, AP50 and AP75.
 
     All workers of a stage call it together. Each looks at its batches, the first judges what all have found, and every
     one is told the same figures. Where they run on the same kind of device, these do not depend on their number.
     """
+    split = data.val if split is None else split
     workers.align(detector.buffers())  # batch norms have seen other images at each
     mine = find(
         detector,
-        data.val,
+        split,
         recipe,
         device=device,
         loader_workers=loader_workers,
@@ -74,7 +82,7 @@ def measure(
     parts = workers.gathered(mine)
     figures: dict[str, float] = {}
     if parts:
-        figures = build.metric(data)(data.val, {image: one for part in parts for image, one in part.items()})
+        figures = build.metric(data)(split, {image: one for part in parts for image, one in part.items()})
     return workers.told(figures)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import optim, workers
+from trainers.balance import Balance
 from trainers.data.batches import Batches
 from trainers.evaluate import precision
 from trainers.outputs import Truth
@@ -50,9 +51,11 @@ class Epoch:
 
 
 class Training:
-    """A task on its way through a recipe."""
+    """A task on its way through a recipe. `balance` has the losses whose alphas are to be found."""
 
-    def __init__(self, task: Task, recipe: Recipe, batches: Batches, *, device: torch.device) -> None:
+    def __init__(
+        self, task: Task, recipe: Recipe, batches: Batches, *, device: torch.device, balance: Balance | None = None
+    ) -> None:
         self.task = task
         self.recipe = recipe
         self.batches = batches
@@ -66,6 +69,7 @@ class Training:
         self.epoch = 0
         # The distillation losses of which nobody knows yet whether they teach, and in how many batches each did not.
         self.unchecked = dict.fromkeys(task.distill, 0)
+        self.balance = balance or Balance({}, {})
 
     @property
     def product(self) -> nn.Module:
@@ -81,6 +85,7 @@ class Training:
             "scaler": self.scaler.state_dict(),
             "average": self.average.model.state_dict() if self.average else None,
             "unchecked": dict(self.unchecked),
+            "balance": self.balance.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -93,6 +98,8 @@ class Training:
         if self.average:
             self.average.model.load_state_dict(state["average"])
         self.unchecked = dict(state["unchecked"])
+        if self.balance.ratios:
+            self.balance.restore(state["balance"])
 
     def epochs(self, lessons: Lessons, *, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
         """Train epoch by epoch, from wherever this training stands.
@@ -117,6 +124,7 @@ class Training:
             step += 1
         metrics = meter.means()
         metrics["train/lr"] = self.rate(step - 1)
+        metrics |= {f"train/alpha_{name}": alpha for name, alpha in self.balance.alphas.items()}
         seconds = time.perf_counter() - started
         metrics["train/images_per_second"] = self.batches.steps * self.recipe.batch / seconds
         return metrics
@@ -125,10 +133,11 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
         with precision(self.recipe, self.device):
-            losses: Losses = self.wrapped(images, truth, lessons(images, step))
+            losses: Losses = self.wrapped(images, truth, self.balance.applied(lessons(images, step)))
             total = losses.total
         if self.unchecked:
             check(self.task, losses, self.unchecked, self.scaler)
+        self.balance.look(losses, self.scaler)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
         if self.recipe.clip is not None:
@@ -164,7 +173,7 @@ def check(task: Task, losses: Losses, unchecked: dict[str, int], scaler: torch.a
         return
     parameters = [p for p in task.student.parameters() if p.requires_grad]
     for name in names:
-        loss = losses.by_name[name]
+        loss = losses.computed(name)
         if not loss.requires_grad:
             raise Unreachable(f"the distillation loss {name} gives the student no gradient at all")
         grads = torch.autograd.grad(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -61,6 +61,21 @@ class Guides(Spec):
     balance: bool = True  # the detection losses count once for each guide, heard or not: n + 1 with n assistants
 
 
+class Best(Spec):
+    """The best epoch by a figure of the metric, such as AP: what `best` means in a study whose score that is."""
+
+    best: str
+
+
+def _select(written: Any) -> Any:
+    """`last`, `best`, or a `Best`. The words are ours, since pydantic would speak of each of them."""
+    if written in ("last", "best") or isinstance(written, Best):
+        return written
+    if isinstance(written, dict) and set(written) == {"best"} and isinstance(written["best"], str):
+        return Best(best=written["best"])
+    raise ValueError("write last or best")
+
+
 class Recipe(Spec):
     """How weights come about. `epochs` counts passes over the training set, `batch` images over all workers."""
 
@@ -81,11 +96,17 @@ class Recipe(Spec):
     group: bool = False  # batches are of landscapes alone, or of the other images alone
     flip: Fraction = 0.5  # how often an image is mirrored
     ignore: bool = True  # nothing is learnt on crowds and what else is to be ignored; false: they are background
+    # Which epoch's weights are kept: the last one's, or those of the best, for which every epoch is measured.
+    select: Annotated[Literal["last", "best"] | Best, BeforeValidator(_select)] = "last"
     guides: Annotated[Guides, BeforeValidator(lambda x: {"who": x} if isinstance(x, str) else x)] = Guides()
 
     def measuring(self) -> Recipe:
         """The same, but for what makes no difference where nothing is trained."""
         return Recipe(batch=self.batch, precision=self.precision, resize=self.resize and self.resize.largest)
+
+    def selecting(self, score: str) -> Recipe:
+        """The same, and if the best epoch is kept, by this figure: another is another training."""
+        return self.model_copy(update={"select": Best(best=score)}) if self.select == "best" and score else self
 
 
 class Stage(Spec):

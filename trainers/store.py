@@ -33,7 +33,7 @@ from trainers.atomic import beside, flush, write
 from trainers.call import Invalid, Spec
 from trainers.spec import Stage
 
-FORMAT = 1
+FORMAT = 2  # 1 had neither alphas nor a selected epoch
 PUBLISHED = "published"
 STATES = f"state-{'[0-9]' * 6}-*.pt"
 PAUSE = "paused.json"
@@ -43,13 +43,16 @@ class Result(Spec):
     """What is kept of a finished stage."""
 
     stage: Stage
-    score: float  # of the last epoch; higher is better
-    metrics: dict[str, float]  # of the last epoch, such as val/AP
+    score: float  # of the epoch whose weights were kept; higher is better
+    metrics: dict[str, float]  # of that epoch, such as val/AP; and of the same weights test/AP, if the data has a test
     history: list[dict[str, float]]  # one entry an epoch, with "epoch" counting from 1
     seconds: float  # of training and validation, interruptions not counted
     device: str
     sha256: str  # of the weights file
     size: int  # of the weights file, bytes
+    # Those that were found in training, by the names under which the losses are logged.
+    alphas: dict[str, float] = Field(default_factory=dict)
+    selected: int | None = None  # the epoch that was kept because it was the best; None: the last was, as always
     format: int = FORMAT
 
     @property
@@ -59,7 +62,7 @@ class Result(Spec):
     def figure(self, name: str) -> float:
         """What the metric said under this name, be it the score or not. Raises `Invalid` if it said nothing."""
         if f"val/{name}" not in self.metrics:
-            said = ", ".join(key.removeprefix("val/") for key in self.metrics)
+            said = ", ".join(key.removeprefix("val/") for key in self.metrics if key.startswith("val/"))
             raise Invalid(f"the result {self.key} has no {name}, only {said}; remove its folder to train it anew")
         return self.metrics[f"val/{name}"]
 

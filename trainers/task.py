@@ -15,14 +15,25 @@ class Lesson(NamedTuple):
     """What is taught about a batch."""
 
     said: Sequence[Outputs | None]  # by each guide, the teacher first; None: it is not heard this time
-    strength: Mapping[str, float] | None = None  # how much of each loss counts, 0..1; None: all of them in full
+    # What each loss is multiplied by, from 0; None, or one that is not named: it counts in full.
+    strength: Mapping[str, float] | None = None
     detection: float = 1.0  # what the detector's own losses count
+    looked_at: frozenset[str] = frozenset()  # losses that are computed where they would count, but do not yet
 
     def heard(self, name: str, guide: int) -> float:
         """How much a loss counts that listens to this guide."""
         if self.said[guide] is None:
             return 0.0
-        return 1.0 if self.strength is None else self.strength[name]
+        return (self.strength or {}).get(name, 1.0)
+
+
+class Looks(NamedTuple):
+    """What is only looked at in a batch, each with its graph."""
+
+    losses: dict[str, Tensor]  # by name, each () and as if it counted in full
+    detection: Tensor  # (): the sum of the detector's own losses, as they count
+    features: list[Tensor]  # what the student's head read, and what its backbone said: see `Outputs`
+    maps: list[Tensor]
 
 
 class Losses(NamedTuple):
@@ -31,10 +42,15 @@ class Losses(NamedTuple):
     by_name: dict[str, Tensor]
     positives: Tensor
     counting: frozenset[str] = frozenset()  # the distillation losses that were computed
+    looks: Looks | None = None
 
     @property
     def total(self) -> Tensor:
-        return torch.stack(list(self.by_name.values())).sum()
+        return total(self.by_name)
+
+    def computed(self, name: str) -> Tensor:
+        """A distillation loss, whether it counts or is only looked at. -> ()"""
+        return self.looks.losses[name] if self.looks and name in self.looks.losses else self.by_name[name]
 
 
 class Task(nn.Module):
@@ -58,6 +74,8 @@ class Task(nn.Module):
         by_name = self.student.losses(outputs, targets)
         if lesson is not None and lesson.detection != 1:
             by_name = {name: lesson.detection * loss for name, loss in by_name.items()}
+        detection = dict(by_name)
+        looked: dict[str, Tensor] = {}
         counting = set()
         for name, loss in self.distill.items():
             assert name not in by_name, f"two losses are called {name}"
@@ -68,9 +86,18 @@ class Task(nn.Module):
                 continue
             assert lesson is not None
             value = loss(outputs, lesson.said[guide], targets)
-            by_name[name] = value if strength == 1 else strength * value
             counting.add(name)
-        return Losses(by_name, torch.tensor(len(targets.row)), frozenset(counting))
+            if name in lesson.looked_at:
+                looked[name] = value
+                by_name[name] = nothing(loss, images)
+                continue
+            by_name[name] = value if strength == 1 else strength * value
+        looks = Looks(looked, total(detection), outputs.features, outputs.maps) if looked else None
+        return Losses(by_name, torch.tensor(len(targets.row)), frozenset(counting), looks)
+
+
+def total(losses: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack(list(losses.values())).sum()
 
 
 def nothing(loss: nn.Module, like: Tensor) -> Tensor:

@@ -48,7 +48,10 @@ class Teaching:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, step: int) -> Lesson:
-        strength = {name: share(term, step, steps=self.steps, epochs=self.epochs) for name, term in self.terms.items()}
+        strength = {
+            name: weight(term) * share(term, step, steps=self.steps, epochs=self.epochs)
+            for name, term in self.terms.items()
+        }
         asked = {self.listens[name] for name, part in strength.items() if part}
         asked &= heard(self.policy, len(self.guides), seed=self.seed, step=step)
         said = [guide(images) if number in asked else None for number, guide in enumerate(self.guides)]
@@ -67,6 +70,11 @@ def time_of(term: Term, *, steps: int, epochs: int) -> tuple[int, int]:
     """The first step at which a loss counts, and the first one after."""
     first, last = term.epochs
     return (first - 1) * steps + term.after, min(epochs, last or epochs) * steps
+
+
+def weight(term: Term) -> float:
+    """What a loss is multiplied by as long as nothing else is found out in training."""
+    return term.alpha if isinstance(term.alpha, float) else 1.0
 
 
 def share(term: Term, step: int, *, steps: int, epochs: int) -> float:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainers import build, teacher, workers
+from trainers.balance import Balance, balanced
 from trainers.call import Call, Count, Index, Invalid, Spec
 from trainers.data.batches import Batches
 from trainers.evaluate import measure
 from trainers.loop import Epoch, Paused, Training
 from trainers.outputs import Network
+from trainers.selection import Selection, kept
 from trainers.spec import Stage
 from trainers.store import Result, Store
 from trainers.task import Task
@@ -33,7 +35,7 @@ class Order(Spec):
     data: Call  # the data set as it can be found here
     store: str
     loader_workers: Index = 0
-    evaluate_every: Count = 1  # epochs
+    evaluate_every: Count = 1  # epochs, unless the recipe keeps the best
     bad_images: Index = 10
     until: Count | None = None  # the epoch after which it pauses; None: never
 
@@ -74,30 +76,46 @@ def work(
         teacher.verified(store, guide, data, device=device, loader_workers=order.loader_workers)
         for guide in stage.guides
     ]
-    losses = build.losses(stage.distill, student, guides)
-    task = Task(student, losses.modules, losses.guides).to(device)
-    training = Training(task, stage.recipe, batches(order, data, student, say), device=device)
-    lessons: Lessons = no_lesson
-    if losses.modules:
-        steps = training.batches.steps
-        lessons = Teaching(guides, losses.terms, losses.guides, stage, steps=steps)
+    training, lessons = _prepared(order, student, guides, batches(order, data, student, say), device=device)
+    balance = training.balance
+    selection = Selection(stage.recipe, score=build.metric(data).score)
     training.wrapped = wrap(training.task)
-    history, seconds = _resume(store, stage, training)
+    history, seconds = _resume(store, stage, training, selection)
     started = time.perf_counter() - seconds
     for entry in history:
         report(entry)
     _pause(store, order, history)
+    told = set(balance.alphas)
     for epoch in training.epochs(lessons, stop=stop):
-        entry = {"epoch": float(epoch.number), **epoch.metrics, **_validate(order, training, data, device)}
+        measured = _validate(order, training, data, device)
+        selection.offer(epoch.number, measured, training.product)
+        entry = {"epoch": float(epoch.number), **epoch.metrics, **measured}
         entry["seconds"] = seconds = time.perf_counter() - started
         history.append(entry)
         if workers.rank() == 0:
-            _keep(store, stage, epoch, history, seconds)
+            _keep(store, stage, epoch, history, seconds, selection)
+            _tell(balance, told, say, last=epoch.number == stage.recipe.epochs)
         report(entry)
         _pause(store, order, history)
-    metrics = {name: value for name, value in history[-1].items() if name.startswith("val/")}
-    _finish(store, order, training.product, data, metrics, history=history, seconds=seconds, device=device)
+    facts = {"history": history, "seconds": seconds, "alphas": balance.alphas, "selected": selection.epoch}
+    metrics = selection.metrics or {name: value for name, value in history[-1].items() if name.startswith("val/")}
+    weights = selection.weights or kept(training.product)
+    _finish(store, order, weights, data, metrics | _tested(order, weights, data, device), facts, device=device)
     return _stored(store, stage)
+
+
+def _prepared(
+    order: Order, student: Network, guides: list[Network], fed: Batches, *, device: torch.device
+) -> tuple[Training, Lessons]:
+    """The training of a student at its beginning, and what its guides will say."""
+    stage = order.stage
+    losses = build.losses(stage.distill, student, guides)
+    task = Task(student, losses.modules, losses.guides).to(device)
+    balance = balanced(losses.terms, steps=fed.steps, epochs=stage.recipe.epochs)
+    training = Training(task, stage.recipe, fed, device=device, balance=balance)
+    if not losses.modules:
+        return training, no_lesson
+    return training, Teaching(guides, losses.terms, losses.guides, stage, steps=fed.steps)
 
 
 def _measured(store: Store, order: Order, detector: Network, data: Any, *, device: torch.device) -> Result:
@@ -105,6 +123,7 @@ def _measured(store: Store, order: Order, detector: Network, data: Any, *, devic
     started = time.perf_counter()
     recipe = order.stage.recipe
     found = measure(detector, data, recipe, device=device, loader_workers=order.loader_workers)
+    tested = _tested(order, kept(detector), data, device)
     if workers.rank() == 0:
 
         def check(result: Result) -> None:
@@ -114,11 +133,10 @@ def _measured(store: Store, order: Order, detector: Network, data: Any, *, devic
                 raise teacher.NotTheTeacher(f"the weights of {result.key} were not stored as they are; try again")
             store.mark_measured(result)
 
-        metrics = {f"val/{name}": value for name, value in found.items()}
-        seconds = time.perf_counter() - started
-        _put(
-            store, order, detector, metrics, check=check, score=build.metric(data).score, seconds=seconds, device=device
-        )
+        metrics = {f"val/{name}": value for name, value in found.items()} | tested
+        facts = {"history": [], "seconds": time.perf_counter() - started}
+        score = build.metric(data).score
+        _put(store, order, kept(detector), metrics, check=check, score=score, facts=facts, device=device)
     return _stored(store, order.stage)
 
 
@@ -152,13 +170,15 @@ def batches(order: Order, data: Any, student: Network, say: Callable[[str], None
     )
 
 
-def _resume(store: Store, stage: Stage, training: Training) -> tuple[list[Entry], float]:
+def _resume(store: Store, stage: Stage, training: Training, selection: Selection) -> tuple[list[Entry], float]:
     """Bring the training to where it was left; -> the epochs so far and the seconds that they took."""
-    kept = store.load_state(stage.key)
-    if kept is None or kept["key"] != stage.key:  # a state that somebody copied here is not this stage's
+    left = store.load_state(stage.key)
+    if left is None or left["key"] != stage.key:  # a state that somebody copied here is not this stage's
         return [], 0.0
-    training.restore(kept["training"])
-    return kept["history"], kept["seconds"]
+    training.restore(left["training"])
+    if selection.selects:
+        selection.restore(left["selection"])
+    return left["history"], left["seconds"]
 
 
 def _pause(store: Store, order: Order, history: list[Entry]) -> None:
@@ -170,35 +190,62 @@ def _pause(store: Store, order: Order, history: list[Entry]) -> None:
     raise Paused
 
 
-def _keep(store: Store, stage: Stage, epoch: Epoch, history: list[Entry], seconds: float) -> None:
+def _keep(store: Store, stage: Stage, epoch: Epoch, history: list[Entry], seconds: float, selection: Selection) -> None:
     state = {"key": stage.key, "training": epoch.state, "history": history, "seconds": seconds}
+    state["selection"] = selection.state()
     store.save_state(stage.key, epoch.number, state)
 
 
+def _tell(balance: Balance, told: set[str], say: Callable[[str], None], *, last: bool) -> None:
+    """Say each alpha once, when it was found; and in the end which were not."""
+    for name, alpha in balance.alphas.items():
+        if name not in told:
+            part = f"{balance.ratios[name]:g} times that of the detection losses"
+            say(f"alpha of {name} is {alpha:.4g}: its gradient at the student's features is {part}")
+            told.add(name)
+    if last and (never := sorted(balance.ratios.keys() - balance.alphas.keys())):
+        say(f"no alpha was found for {', '.join(never)}, which counted for nothing: too few batches had a gradient")
+
+
 def _validate(order: Order, training: Training, data: Any, device: torch.device) -> Entry:
-    """The validation metrics after an epoch, by all workers, when it is time for them."""
+    """The validation metrics after an epoch, by all workers, when it is time for them.
+
+    That is after each where the best is kept: how often somebody wants to look must not change the weights.
+    """
     last = training.epoch == order.stage.recipe.epochs
-    if not (last or training.epoch == order.until or training.epoch % order.evaluate_every == 0):
+    wanted = last or training.epoch == order.until or order.stage.recipe.select != "last"
+    if not (wanted or training.epoch % order.evaluate_every == 0):
         return {}
     recipe = order.stage.recipe
     found = measure(training.product, data, recipe, device=device, loader_workers=order.loader_workers)
     return {f"val/{name}": value for name, value in found.items()}
 
 
+def _tested(order: Order, weights: dict[str, Tensor], data: Any, device: torch.device) -> Entry:
+    """What is measured, once and by all workers, on the images on which nothing was selected, if there are any."""
+    if data.test is None:
+        return {}
+    stage = order.stage
+    detector = build.network(stage.model, len(stage.data.classes))
+    detector.load_state_dict(weights)
+    detector.to(device).eval().requires_grad_(False)
+    found = measure(detector, data, stage.recipe, device=device, loader_workers=order.loader_workers, split=data.test)
+    return {f"test/{name}": value for name, value in found.items()}
+
+
 def _finish(
     store: Store,
     order: Order,
-    product: Network,
+    weights: dict[str, Tensor],
     data: Any,
     metrics: Entry,
+    facts: dict[str, Any],
     *,
-    history: list[Entry],
-    seconds: float,
     device: torch.device,
 ) -> None:
-    """Store the result, once its weights were read back and have its score; then forget how it came about.
+    """Store the result with its `facts`, once its weights were read back and have its score.
 
-    The first worker stores it, and all measure what was stored.
+    Then it is forgotten how it came about. The first worker stores it, and all measure what was stored.
     """
 
     def check(result: Result | None) -> None:
@@ -209,39 +256,27 @@ def _finish(
     if workers.rank():
         check(None)
         return
-    _put(
-        store,
-        order,
-        product,
-        metrics,
-        check=check,
-        score=build.metric(data).score,
-        history=history,
-        seconds=seconds,
-        device=device,
-    )
+    _put(store, order, weights, metrics, check=check, score=build.metric(data).score, facts=facts, device=device)
     store.drop_state(order.stage.key)
 
 
 def _put(
     store: Store,
     order: Order,
-    product: Network,
+    weights: dict[str, Tensor],
     metrics: Entry,
     *,
     check: Callable[[Result], None],
     score: str,
-    seconds: float,
+    facts: dict[str, Any],
     device: torch.device,
-    history: Sequence[Entry] = (),
 ) -> None:
     store.put(
         order.stage,
-        {name: tensor.detach().cpu().contiguous() for name, tensor in product.state_dict().items()},
+        weights,
         check=check,
         score=metrics[f"val/{score}"],
         metrics=metrics,
-        history=list(history),
-        seconds=seconds,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        **facts,
     )

@@ -168,7 +168,7 @@ REFUSED = [
     ("{weight: 0.5}", "{weight: -1}", "17: distill.0.LD.weight: ", "greater than or equal to 0"),
     ("{weight: 0.5}", "{temperature: 0}", "17: distill.0.LD.temperature: ", "greater than"),
     # when they count, and who is heard
-    ("{weight: 0.5}", "{weight: 0.5}\n    epoch: [1, 2]", "17: distill.0: ", "beside it epochs, after, ramp, fade"),
+    ("{weight: 0.5}", "{weight: 0.5}\n    epoch: [1, 2]", "17: distill.0: ", "beside it alpha, epochs, after, ramp"),
     ("{weight: 0.5}", "{weight: 0.5}\n    epochs: [2, 1]", "17: distill.0: ", "comes before its first"),
     ("{weight: 0.5}", "{weight: 0.5}\n    epochs: [1, 2.5]", "18: distill.0.epochs", "valid integer"),
     ("{weight: 0.5}", "{weight: 0.5}\n    epochs: [1]", "18: distill.0.epochs.1: ", "missing"),

@@ -12,7 +12,7 @@ import torch
 
 from tests.trainers.data import citypersons_files, seq_files, voc_files
 from trainers import build, data
-from trainers.call import Call, offers
+from trainers.call import Call, Invalid, offers
 from trainers.data.digits import Digits, write
 from trainers.data.split import Split
 from trainers.outputs import Detections
@@ -54,6 +54,16 @@ EXAMPLES: dict[str, Callable[[Path], dict[str, Any]]] = {
 }
 
 
+# What names a second split to measure on, here the first one again where there is no other.
+TESTED: dict[str, dict[str, Any]] = {
+    "Digits": {"test": 3},
+    "COCO": {"test": "annotations/instances_val2017.json", "test_images": "val2017"},
+    "VOC": {"test": "2007 test"},
+    "Caltech": {"test": [6]},
+    "CityPersons": {"test": "annotations/val.json", "test_images": "leftImg8bit/val"},
+}
+
+
 @pytest.fixture(params=sorted(offers(data)))
 def call(request: pytest.FixtureRequest, tmp_path: Path) -> Call:
     return Call(name=request.param, args=EXAMPLES[request.param](tmp_path)).complete(data)
@@ -64,7 +74,7 @@ def example(call: Call) -> Any:
     return call.of(data)
 
 
-def splits(example: Any) -> tuple[Split, Split]:
+def splits(example: Any) -> tuple[Split, ...]:
     return example.train, example.val
 
 
@@ -109,3 +119,20 @@ def test_its_score_is_the_best_there_is_for_whoever_finds_everything(example: An
     best = 0.0 if metric.score.startswith("-") else 1.0  # nothing is missed, or all is found
     assert metric(example.val, found)[metric.score] == pytest.approx(best, abs=1e-9)
     assert metric(example.val, {})[metric.score] == pytest.approx(best - 1)
+
+
+def test_it_has_a_test_split_if_one_is_named_and_then_it_is_other_data(call: Call, example: Any) -> None:
+    tested = Call(name=call.name, args=call.args | TESTED[call.name]).complete(data).of(data)
+    assert example.test is None and len(tested.test) > 0 and tested.test.classes == tested.classes
+    assert tested.fingerprint != example.fingerprint
+    assert build.score_name(tested) == build.score_name(example)
+    for split, other in zip(splits(tested), splits(example), strict=True):
+        assert split.ids == other.ids and all(torch.equal(split.read(i), other.read(i)) for i in range(len(split)))
+
+
+def test_a_test_that_is_not_there_is_refused_at_its_argument(call: Call) -> None:
+    wrong: dict[str, Any] = {"Digits": -1, "Caltech": [99], "VOC": "2007 none"}
+    with pytest.raises(Invalid) as refusal:
+        args = call.args | {"test": wrong.get(call.name, "nowhere.json")}
+        Call(name=call.name, args=args).complete(data).of(data)
+    assert "test" in refusal.value.where

@@ -227,6 +227,21 @@ def test_when_a_loss_counts_is_written_beside_its_name() -> None:
     assert read.complete(distill).ramp == 100 and read.complete(distill).args["temperature"] == 10
 
 
+ALPHAS = (-1, True, "Auto", "1", None, [], {}, {"auto": 0}, {"auto": -1}, {"auto": "x"}, {"auto": 1, "x": 2}, {"x": 1})
+
+
+@pytest.mark.parametrize(
+    ("written", "alpha"),
+    [(2, 2.0), (0, 0.0), ("auto", {"auto": 1.0}), ({"auto": 1}, {"auto": 1.0}), ({"auto": 0.5}, {"auto": 0.5})],
+)
+def test_what_a_loss_is_multiplied_by_has_one_spelling(written: Any, alpha: Any) -> None:
+    read = Term.model_validate({"LD": {}, "alpha": written})
+    assert read.model_dump(mode="json") == {"LD": {}, "alpha": alpha}
+    assert Term.model_validate_json(read.model_dump_json(), strict=True) == read
+    assert read.complete(distill).shortened(0.5, epochs=3).alpha == read.alpha
+    assert Term.model_validate({"LD": {}, "alpha": 1}).model_dump(mode="json") == {"LD": {}}
+
+
 def test_a_loss_that_always_counts_is_written_as_any_call() -> None:
     for written in ("LD", {"LD": None}, {"LD": {}}, {"name": "LD"}, Call(name="LD"), {"LD": {}, "epochs": [1, None]}):
         assert Term.model_validate(written).model_dump(mode="json") == {"LD": {}}
@@ -235,13 +250,14 @@ def test_a_loss_that_always_counts_is_written_as_any_call() -> None:
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ({"LD": {}, "epoch": [1, 2]}, "beside it epochs, after, ramp, fade"),
+        ({"LD": {}, "epoch": [1, 2]}, "beside it alpha, epochs, after, ramp, fade"),
         ({"LD": {}, "KD": {}}, "beside it"),
         ({"epochs": [1, 2]}, "beside it"),
         ({"LD": {}, "epochs": [3, 2]}, "last epoch, 2, comes before its first, 3"),
         ({"LD": {}, "epochs": [0, 2]}, "greater than or equal to 1"),
         ({"LD": {}, "fade": 1.5}, "less than or equal to 1"),
         ({"LD": {}, "ramp": -1}, "greater than or equal to 0"),
+        *(({"LD": {}, "alpha": alpha}, "alpha\n.*write a number from 0, or auto, or {auto:") for alpha in ALPHAS),
     ],
 )
 def test_a_time_that_makes_no_sense_is_refused(written: dict[str, Any], message: str) -> None:
@@ -293,6 +309,9 @@ def changed() -> list[tuple[str, Stage]]:
         "loss's start": stage(distill=(timed(after=1),)),
         "loss's ramp": stage(distill=(timed(ramp=1),)),
         "loss's end": stage(distill=(timed(fade=0.5),)),
+        "loss's alpha": stage(distill=(timed(alpha=2.0),)),
+        "loss's alpha found": stage(distill=(timed(alpha="auto"),)),
+        "loss's alpha found of a part": stage(distill=(timed(alpha={"auto": 0.5}),)),
         "seed": stage(seed=2),
         "no teacher": stage(teacher=None, distill=()),
         "teacher's seed": stage(teacher=base.teacher.model_copy(update={"seed": 6})),
@@ -317,6 +336,7 @@ def changed() -> list[tuple[str, Stage]]:
         "group": True,
         "flip": 0.4,
         "ignore": False,
+        "select": "best",
         "guides": {"who": "all"},
     }
     assert set(other) == set(Recipe.model_fields), "a new field of the recipe needs a line here"
@@ -331,6 +351,7 @@ def changed() -> list[tuple[str, Stage]]:
     guides = {"keep": {"who": "all", "keep": 0.5}, "drop": {"who": "all", "drop": 1}}
     guides["balance"] = {"who": "all", "balance": False}
     cases |= {name: stage(recipe=Recipe(guides=value)) for name, value in guides.items()}
+    cases |= {f"the best by {name}": stage(recipe=Recipe(select={"best": name})) for name in ("AP", "AP50")}
     cases["optimizer's argument"] = stage(recipe=Recipe(optimizer=Call(name="SGD", args={"momentum": 0.8})))
     return list(cases.items())
 
@@ -342,12 +363,25 @@ def test_every_field_that_changes_the_weights_changes_the_key() -> None:
     assert len(set(keys.values())) == len(keys)
 
 
+def test_a_changed_copy_of_what_has_a_key_has_a_key_of_its_own() -> None:
+    one = stage(distill=(Term(name="LD", args={"weight": 1.0}),), teacher=stage())
+    assert one.key and one.recipe.canonical and one.distill[0].canonical
+    term = one.distill[0].model_copy(update={"args": {**one.distill[0].args, "weight": 3.0}})
+    longer = one.recipe.model_copy(update={"epochs": one.recipe.epochs + 1})
+    for changed_one in (
+        one.model_copy(update={"seed": 9}),
+        one.model_copy(update={"recipe": longer}),
+        one.model_copy(update={"distill": (term,)}),
+    ):
+        assert changed_one.key == Stage.model_validate_json(changed_one.model_dump_json()).key != one.key
+
+
 def test_the_stages_fields_are_those_that_the_test_above_changes() -> None:
     assert set(Stage.model_fields) == {"model", "data", "recipe", "distill", "seed", "teacher"}
     assert set(Model.model_fields) == {"detector", "backbone", "weights"}
     assert set(Weights.model_fields) == {"sha256", "part"}
     assert set(Data.model_fields) == {"fingerprint", "classes", "masks"}
-    assert set(Term.model_fields) - set(Call.model_fields) == {"epochs", "after", "ramp", "fade"}
+    assert set(Term.model_fields) - set(Call.model_fields) == {"alpha", "epochs", "after", "ramp", "fade"}
     assert set(Guides.model_fields) == {"who", "keep", "drop", "balance"}
 
 

@@ -18,7 +18,7 @@ class Crash(BaseException):
 
 
 def run(one: Stage, folder: Path, **facts: Any) -> Result:
-    hooks = {name: facts.pop(name) for name in ("report", "stop", "wrap") if name in facts}
+    hooks = {name: facts.pop(name) for name in ("report", "stop", "wrap", "say") if name in facts}
     return work(order(one, folder, **facts), device=CPU, **hooks)
 
 

@@ -1,7 +1,8 @@
 """Data sets by name: what this file imports is what a study can ask for.
 
-A data set has `classes`, `fingerprint`, `train` and `val` (each a `Split`), and `metric`, which judges detections. Its
-static `names` says for the same arguments what `classes` will be, and reads no file.
+A data set has `classes`, `fingerprint`, `train`, `val` and `test` (each a `Split`; `test`, on which nothing is
+selected, may be None), and `metric`, which judges detections. Its static `names` says for the same arguments what
+`classes` will be, and reads no file.
 """
 
 from trainers.data.caltech import Caltech

@@ -83,12 +83,12 @@ def tables(coco: object, source: str) -> dict[str, list[dict[str, Any]]]:
     return {key: coco[key] for key in ("images", "annotations", "categories")}
 
 
-def agree(train: dict[str, Any], val: dict[str, Any]) -> None:
+def agree(train: dict[str, Any], val: dict[str, Any], name: str = "validation") -> None:
     """Raise `Invalid` unless both splits have the same categories."""
     ours, theirs = ({c["id"]: c["name"] for c in coco["categories"]} for coco in (train, val))
     different = sorted(i for i in ours.keys() | theirs.keys() if ours.get(i) != theirs.get(i))
     shown = [f"id {i}: {ours.get(i, '(none)')} and {theirs.get(i, '(none)')}" for i in different]
-    refuse(shown, "the categories of training and validation differ")
+    refuse(shown, f"the categories of training and {name} differ")
 
 
 def refuse(mistakes: Iterable[str], source: str) -> None:

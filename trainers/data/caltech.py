@@ -32,11 +32,12 @@ class Caltech:
     images/ with setNN_VNNN_INNNNN.jpg (or setNN/VNNN/INNNNN.jpg, or png) and in annotations/ the same .vbb, or texts
     named as the images (setNN_VNNN_INNNNN.txt or .jpg.txt).
 
-    train, val: numbers of sets. step_train, step_val: every so manieth frame is taken; of 30 these are the frames 29,
-    59, 89, ... counted from 0, as in the benchmark's test. Persons who are at least `height` pixels high and of whose
-    box at least the part `visible` is seen are trained on; other persons, groups, doubtful cases and marked regions
-    are to be ignored in training. In validation all persons stay, and the metric decides what of all that is neither
-    to be found nor a mistake.
+    train, val, test: numbers of sets; test: null for none; what is trained is measured there once, and nothing is
+    selected by it. step_train, step_val (of val and test): every so manieth frame is taken; of 30 these are the frames
+    29, 59, 89, ... counted from 0, as in the benchmark's test. Persons who are at least `height` pixels high and of
+    whose box at least the part `visible` is seen are trained on; other persons, groups, doubtful cases and marked
+    regions are to be ignored in training. In validation all persons stay, and the metric decides what of all that is
+    neither to be found nor a mistake.
 
     The files count pixels from 1. The boxes are counted from 0, as the detections are that are compared with them.
     Raises `Invalid` for what is missing or wrong.
@@ -48,6 +49,7 @@ class Caltech:
         root: str,
         train: list[Index] = TRAIN,
         val: list[Index] = TEST,
+        test: list[Index] | None = None,
         step_train: Count = 3,
         step_val: Count = 30,
         height: NonNegative = 50.0,
@@ -60,9 +62,12 @@ class Caltech:
         self.train = _open(folder, train, "train", step=step_train, least=(height, visible))
         self.val = _open(folder, val, "val", step=step_val, least=(0.0, 0.0))
         check_measurable(self.val, f"{folder}, sets {', '.join(map(str, val))}")
+        self.test = None if test is None else _open(folder, test, "test", step=step_val, least=(0.0, 0.0))
+        if self.test:
+            check_measurable(self.test, f"{folder}, sets {', '.join(map(str, test or []))}", "test")
         self.classes = self.train.classes
         self.metric = Call.model_validate(metric)
-        self.fingerprint = fingerprint(self.train, self.val)
+        self.fingerprint = fingerprint(self.train, self.val, self.test)
 
     @staticmethod
     def names(**_: Any) -> tuple[str, ...]:

@@ -27,8 +27,9 @@ VISIBLE = ("vis_bbox", "bbox_vis", "visible")  # as one conversion or another ca
 class CityPersons:
     """Pedestrians in 2048 x 1024 pixels. `metric` judges detections, by default by CityPersons' log-average miss rate.
 
-    train, val: annotation files; train_images, val_images: folders of images, each in the folder of its city or not;
-    all relative to root. The files are those of the usual conversions: COCO's format with `vis_bbox` (or `bbox_vis`,
+    train, val, test: annotation files; train_images, val_images, test_images: folders of images, each in the folder of
+    its city or not; all relative to root. test: null for none; what is trained is measured there once, and nothing is
+    selected by it. The files are those of the usual conversions: COCO's format with `vis_bbox` (or `bbox_vis`,
     or `vis_ratio` alone) and `ignore`. Pedestrians at least `height` pixels high of whose box at least the part
     `visible` is seen are trained on; others, riders, groups and whatever else there is are to be ignored in training.
     In validation all pedestrians stay, and the metric decides what of all that is neither to be found nor a mistake.
@@ -43,6 +44,8 @@ class CityPersons:
         val: str = "annotations/val.json",
         train_images: str = "leftImg8bit/train",
         val_images: str = "leftImg8bit/val",
+        test: str | None = None,
+        test_images: str = "leftImg8bit/test",
         height: NonNegative = 50.0,
         visible: Fraction = 0.65,
         empty: Empty = "keep",
@@ -55,9 +58,14 @@ class CityPersons:
         self.train = _split(*learnt, (height, visible), stamp(learnt[0]), empty)
         self.val = _split(*measured, (0.0, 0.0), stamp(measured[0]))
         check_measurable(self.val, folder / val)
+        self.test: Split | None = None
+        if test is not None:
+            held_out = located(folder, test, test_images, "test")
+            self.test = _split(*held_out, (0.0, 0.0), stamp(held_out[0]))
+            check_measurable(self.test, folder / test, "test")
         self.classes = self.train.classes
         self.metric = Call.model_validate(metric)
-        self.fingerprint = fingerprint(self.train, self.val)
+        self.fingerprint = fingerprint(self.train, self.val, self.test)
 
     @staticmethod
     def names(**_: Any) -> tuple[str, ...]:

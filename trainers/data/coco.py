@@ -24,9 +24,10 @@ from trainers.data.unread import Unseen
 
 
 class COCO:
-    """Training and validation data under `root`. `metric` judges detections, by default by COCO's AP.
+    """Training, validation and perhaps test data under `root`. `metric` judges detections, by default by COCO's AP.
 
-    train, val: annotation files; train_images, val_images: folders of images; all relative to root. classes: the
+    train, val, test: annotation files; train_images, val_images, test_images: folders of images; all relative to root.
+    test: null for none; what is trained is measured there once, and nothing is selected by it. classes: the
     names that count, all by default; annotations of others are left out, and labels follow the ids of the
     categories whatever the order here. empty: `keep` or `drop` the training images in which nothing is to be
     found, as the reference trainers do. Validation keeps them: whatever is found there is a mistake. Raises
@@ -41,6 +42,8 @@ class COCO:
         val: str = "annotations/instances_val2017.json",
         train_images: str = "train2017",
         val_images: str = "val2017",
+        test: str | None = None,
+        test_images: str = "test2017",
         classes: list[str] | None = None,
         empty: Empty = "keep",
         metric: Metric = COCO_AP,
@@ -53,11 +56,15 @@ class COCO:
         wanted = None if classes is None else frozenset(classes)
         self.train = _open(folder, train, train_images, "train", classes=wanted, empty=empty)
         self.val = _open(folder, val, val_images, "val", classes=wanted)
+        self.test = None if test is None else _open(folder, test, test_images, "test", classes=wanted)
         agree(self.train.coco, self.val.coco)
         check_measurable(self.val, folder / val)
+        if self.test:
+            agree(self.train.coco, self.test.coco, "test")
+            check_measurable(self.test, folder / str(test), "test")
         self.classes = self.train.classes
         self.metric = Call.model_validate(metric)
-        self.fingerprint = fingerprint(self.train, self.val)
+        self.fingerprint = fingerprint(self.train, self.val, self.test)
 
     @staticmethod
     def names(*, classes: list[str] | None = None, **_: Any) -> tuple[str, ...]:
@@ -76,10 +83,10 @@ class COCO:
         return Unseen(118_287 if empty == "keep" else 117_266, (480, 640), has_masks=True)
 
 
-def check_measurable(val: Split, source: object) -> None:
-    """Raise `Invalid` unless there is something to find in a validation set."""
+def check_measurable(val: Split, source: object, which: str = "val") -> None:
+    """Raise `Invalid` unless there is something to find in a validation or test set."""
     if (val.rows.crowd | val.rows.ignore).all():
-        raise Invalid(f"{source} has no object to measure on, what is to be ignored left aside", ("val",))
+        raise Invalid(f"{source} has no object to measure on, what is to be ignored left aside", (which,))
 
 
 def _open(

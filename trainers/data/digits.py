@@ -39,8 +39,9 @@ OVERLAP = 0.1  # the most that two boxes share, in parts of the smaller one
 class Digits:
     """Scenes of one to three digits. `metric` judges detections, by default by COCO's AP.
 
-    classes: the first so many digits; train, val: number of scenes; size: their side in pixels. A scene
-    depends on classes, size, seed and its place only, and training and validation show different handwriting.
+    classes: the first so many digits; train, val, test: number of scenes; size: their side in pixels. A scene
+    depends on classes, size, seed and its place only, and training and validation show different handwriting. The
+    scenes of the test, of which there are none by default, are others than those of validation, in its handwriting.
     """
 
     def __init__(
@@ -51,9 +52,10 @@ class Digits:
         val: Annotated[int, Field(ge=1, le=10_000)] = 200,
         size: Annotated[int, Field(ge=32, le=256)] = 64,
         seed: Index = 0,
+        test: Annotated[int, Field(ge=0, le=10_000)] = 0,
         metric: Metric = COCO_AP,
     ) -> None:
-        self.train, self.val, self.fingerprint = _draw(classes, train, val, size, seed)
+        self.train, self.val, self.test, self.fingerprint = _draw(classes, train, val, test, size, seed)
         self.classes = self.train.classes
         self.metric = Call.model_validate(metric)
 
@@ -69,14 +71,19 @@ class Digits:
 
 
 @lru_cache(maxsize=4)
-def _draw(classes: int, train: int, val: int, size: int, seed: int) -> tuple[Split, Split, str]:
+def _draw(
+    classes: int, train: int, val: int, test: int, size: int, seed: int
+) -> tuple[Split, Split, Split | None, str]:
     """Drawn once a process: many stages train on the same scenes."""
     handwriting = _handwriting(classes, seed)
-    splits = [
-        _split(name, [samples[part] for samples in handwriting], count, size=size, seed=(seed, part))
-        for part, (name, count) in enumerate([("train", train), ("val", val)])
-    ]
-    return splits[0], splits[1], fingerprint(*splits)
+    parts = [("train", train), ("val", val), ("test", test)]
+    learnt, measured, *tested = (
+        _split(name, [samples[min(part, 1)] for samples in handwriting], count, size=size, seed=(seed, part))
+        for part, (name, count) in enumerate(parts)
+        if count
+    )
+    last = tested[0] if tested else None
+    return learnt, measured, last, fingerprint(learnt, measured, last)
 
 
 def _handwriting(classes: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -207,14 +214,16 @@ def _shared(a: Box, b: Box) -> float:
 
 
 def write(digits: Digits, folder: Path) -> None:
-    """Write images and annotations so that `{COCO: {root: folder}}` is the same data, to the fingerprint.
+    """Write images and annotations so that `{COCO: {root: folder}}` is the same data, to the fingerprint; with test
+    scenes `{COCO: {root: folder, test: annotations/instances_test2017.json}}`.
 
     Raises `Invalid` if there is anything in the folder already.
     """
     if folder.exists() and any(folder.iterdir()):
         raise Invalid(f"{folder} is not empty; name a new folder")
     (folder / "annotations").mkdir(parents=True)
-    for name, split in (("train2017", digits.train), ("val2017", digits.val)):
+    parts = (("train2017", digits.train), ("val2017", digits.val), ("test2017", digits.test))
+    for name, split in ((name, split) for name, split in parts if split):
         for index, image in enumerate(split.coco["images"]):
             path = folder / name / image["file_name"]
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -186,14 +186,15 @@ def classes_of(coco: dict[str, Any]) -> tuple[str, ...]:
     return tuple(category["name"] for category in sorted(coco["categories"], key=lambda c: c["id"]))
 
 
-def fingerprint(train: Split, val: Split) -> str:
-    """SHA-256 in hex over what both splits say: image list, categories and annotations.
+def fingerprint(train: Split, val: Split, test: Split | None = None) -> str:
+    """SHA-256 in hex over what the splits say: image list, categories and annotations. Without a test split it is as if
+    there could be none.
 
     The order and ids of annotations, keys that nobody reads, and 3 for 3.0 make no difference. The folder
     that the images lie in does not enter, nor do their pixels.
     """
     digest = hashlib.sha256()
-    for split in (train, val):
+    for split in (train, val, test) if test else (train, val):
         images = [[i["id"], i["file_name"], i["width"], i["height"]] for i in split.coco["images"]]
         categories = sorted([c["id"], c["name"]] for c in split.coco["categories"])
         rows = split.rows

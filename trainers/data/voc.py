@@ -50,8 +50,9 @@ BOTH_YEARS = ["2007 trainval", "2012 trainval"]  # "07+12"
 class VOC:
     """VOC's 20 classes under `root`, the folder that holds VOC2007 and VOC2012, or the one above it.
 
-    train, val: parts, each a year and the name of a file of ImageSets/Main, as `2007 trainval`; the default, known as
-    07+12, has 16,551 images to train on and 4,952 to measure on. An object marked as difficult is
+    train, val, test: parts, each a year and the name of a file of ImageSets/Main, as `2007 trainval`; the default,
+    known as 07+12, has 16,551 images to train on and 4,952 to measure on. test: null for none; what is trained is
+    measured there once, and nothing is selected by it. An object marked as difficult is
     neither to be found nor a mistake, to training as to the metric; use_difficult: it is trained on.
     `metric` judges detections, by default by VOC's AP.
 
@@ -66,15 +67,19 @@ class VOC:
         root: str,
         train: list[str] = BOTH_YEARS,
         val: str = "2007 test",
+        test: str | None = None,
         use_difficult: bool = False,
         metric: Metric = VOC_AP,
     ) -> None:
         self.train = _open(root, train, "train", use_difficult=use_difficult)
         self.val = _open(root, [val], "val")
         check_measurable(self.val, f"VOC{val}")
+        self.test = None if test is None else _open(root, [test], "test")
+        if self.test:
+            check_measurable(self.test, f"VOC{test}", "test")
         self.classes = self.train.classes
         self.metric = Call.model_validate(metric)
-        self.fingerprint = fingerprint(self.train, self.val)
+        self.fingerprint = fingerprint(self.train, self.val, self.test)
 
     @staticmethod
     def names(**_: Any) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ def test_a_study_can_ask_for_it_by_name_and_gets_every_default() -> None:
         "val": 200,
         "size": 64,
         "seed": 0,
+        "test": 0,
         "metric": {"CocoAP": {"score": "AP"}},
     }
 
