@@ -32,8 +32,9 @@ from torch import Tensor
 
 from trainers.call import Invalid, Spec
 from trainers.spec import Stage
+from trainers.usage import Usage
 
-FORMAT = 1
+FORMAT = 2  # 1: without `usage`
 PUBLISHED = "published"
 STATES = f"state-{'[0-9]' * 6}-*.pt"
 
@@ -49,6 +50,7 @@ class Result(Spec):
     device: str
     sha256: str  # of the weights file
     size: int  # of the weights file, bytes
+    usage: Usage | None = None  # None: nobody noted it
     format: int = FORMAT
 
     @property

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
@@ -20,10 +20,18 @@ from trainers.spec import Stage
 from trainers.store import Result, Store
 from trainers.task import Task
 from trainers.teaching import Lessons, Teaching, no_lesson
+from trainers.usage import Usage, Watch
 
 log = logging.getLogger(__name__)
 
 Entry = dict[str, float]
+
+
+class Took(TypedDict):
+    """What a stage took: fields of its result."""
+
+    seconds: float
+    usage: Usage | None
 
 
 class Order(Spec):
@@ -63,11 +71,12 @@ def work(
         raise Invalid(f"{order.data} is not the data of this study any more: {changed}")
     if stage.data.masks and build.masks(data) != stage.data.masks:
         raise Invalid(f"{order.data} is not the data of this study any more: its masks changed")
+    watch = Watch(device)
     torch.manual_seed(stage.seed)
     given = stage.model.weights
     student = build.detector(stage, store.published(given.sha256) if given else None).to(device)
     if stage.published:
-        return _measured(store, order, student, data, device=device)
+        return _measured(store, order, student, data, watch)
     guides = [
         teacher.verified(store, guide, data, device=device, loader_workers=order.loader_workers)
         for guide in stage.guides
@@ -80,27 +89,34 @@ def work(
         steps = training.batches.steps
         lessons = Teaching(guides, losses.terms, losses.guides, stage, steps=steps)
     training.wrapped = wrap(training.task)
-    history, seconds = _resume(store, stage, training)
+    history, seconds = _resume(store, stage, training, watch)
     started = time.perf_counter() - seconds
     for entry in history:
         report(entry)
     for epoch in training.epochs(lessons, stop=stop):
-        entry = {"epoch": float(epoch.number), **epoch.metrics, **_validate(order, training, data, device)}
+        entry = {"epoch": float(epoch.number), **epoch.metrics}
+        with watch.measures():
+            entry |= _validate(order, training, data, device)
         entry["seconds"] = seconds = time.perf_counter() - started
         history.append(entry)
+        usage = watch.note()
         if workers.rank() == 0:
-            _keep(store, stage, epoch, history, seconds)
+            _keep(store, stage, epoch, history, seconds, usage)
         report(entry)
     metrics = {name: value for name, value in history[-1].items() if name.startswith("val/")}
-    _finish(store, order, training.product, data, metrics, history=history, seconds=seconds, device=device)
+    images = stage.recipe.epochs * training.batches.steps * stage.recipe.batch
+    took: Took = {"seconds": seconds, "usage": watch.usage(images=images, seconds=seconds)}
+    _finish(store, order, training.product, data, metrics, history=history, took=took, device=device)
     return _stored(store, stage)
 
 
-def _measured(store: Store, order: Order, detector: Network, data: Any, *, device: torch.device) -> Result:
+def _measured(store: Store, order: Order, detector: Network, data: Any, watch: Watch) -> Result:
     """Store published weights with the score that they have here."""
     started = time.perf_counter()
-    recipe = order.stage.recipe
-    found = measure(detector, data, recipe, device=device, loader_workers=order.loader_workers)
+    recipe, device = order.stage.recipe, watch.device
+    with watch.measures():
+        found = measure(detector, data, recipe, device=device, loader_workers=order.loader_workers)
+    watch.note()
     if workers.rank() == 0:
 
         def check(result: Result) -> None:
@@ -112,9 +128,8 @@ def _measured(store: Store, order: Order, detector: Network, data: Any, *, devic
 
         metrics = {f"val/{name}": value for name, value in found.items()}
         seconds = time.perf_counter() - started
-        _put(
-            store, order, detector, metrics, check=check, score=build.metric(data).score, seconds=seconds, device=device
-        )
+        took: Took = {"seconds": seconds, "usage": watch.usage(images=0, seconds=seconds)}
+        _put(store, order, detector, metrics, check=check, score=build.metric(data).score, took=took, device=device)
     return _stored(store, order.stage)
 
 
@@ -148,17 +163,25 @@ def batches(order: Order, data: Any, student: Network, say: Callable[[str], None
     )
 
 
-def _resume(store: Store, stage: Stage, training: Training) -> tuple[list[Entry], float]:
+def _resume(store: Store, stage: Stage, training: Training, watch: Watch) -> tuple[list[Entry], float]:
     """Bring the training to where it was left; -> the epochs so far and the seconds that they took."""
     kept = store.load_state(stage.key)
     if kept is None or kept["key"] != stage.key:  # a state that somebody copied here is not this stage's
         return [], 0.0
     training.restore(kept["training"])
+    watch.restore(kept.get("usage"))
     return kept["history"], kept["seconds"]
 
 
-def _keep(store: Store, stage: Stage, epoch: Epoch, history: list[Entry], seconds: float) -> None:
-    state = {"key": stage.key, "training": epoch.state, "history": history, "seconds": seconds}
+def _keep(
+    store: Store,
+    stage: Stage,
+    epoch: Epoch,
+    history: list[Entry],
+    seconds: float,
+    usage: Mapping[str, float | None] | None,
+) -> None:
+    state = {"key": stage.key, "training": epoch.state, "history": history, "seconds": seconds, "usage": usage}
     store.save_state(stage.key, epoch.number, state)
 
 
@@ -180,7 +203,7 @@ def _finish(
     metrics: Entry,
     *,
     history: list[Entry],
-    seconds: float,
+    took: Took,
     device: torch.device,
 ) -> None:
     """Store the result, once its weights were read back and have its score; then forget how it came about.
@@ -204,7 +227,7 @@ def _finish(
         check=check,
         score=build.metric(data).score,
         history=history,
-        seconds=seconds,
+        took=took,
         device=device,
     )
     store.drop_state(order.stage.key)
@@ -218,7 +241,7 @@ def _put(
     *,
     check: Callable[[Result], None],
     score: str,
-    seconds: float,
+    took: Took,
     device: torch.device,
     history: Sequence[Entry] = (),
 ) -> None:
@@ -229,6 +252,6 @@ def _put(
         score=metrics[f"val/{score}"],
         metrics=metrics,
         history=list(history),
-        seconds=seconds,
+        **took,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     )
