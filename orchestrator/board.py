@@ -29,6 +29,8 @@ class Row:
     started: float = 0.0  # wall clock
     weights: str = ""  # where they lie, once it is done
     sha256: str = ""
+    device: str = ""  # that it was trained on, once it is done
+    usage: dict[str, float] = field(default_factory=dict)  # what it took beside seconds, as far as that was noted
 
     @property
     def key(self) -> str:

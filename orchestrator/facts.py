@@ -84,6 +84,7 @@ def tags(row: Row) -> dict[str, str]:
         "role": row.role,
         "seed": str(row.seed),
         "model": row.path.models[-1],
+        "device": row.device,  # empty until it is done
         "reused": str(row.state == "reused").lower(),
     }
 
@@ -107,8 +108,8 @@ def epochs(row: Row, first: int, last: int) -> list[dict[str, float]]:
 
 
 def final(row: Row) -> dict[str, float]:
-    """The metrics of the checkpoint: those of the last epoch, if there was one, with score and seconds."""
-    return _epoch(row, len(row.history))
+    """The metrics of the checkpoint: those of the last epoch, if there was one, with score, seconds and other costs."""
+    return {**_epoch(row, len(row.history)), **row.usage}
 
 
 def _epoch(row: Row, number: int) -> dict[str, float]:

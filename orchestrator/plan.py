@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator import expectations
+from orchestrator import expectations, forecast
 from orchestrator.frontier import Frontier
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.study import Study
@@ -33,9 +33,11 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
         }
         for row in board.rows.values()
     ]
-    now = frontier.over or study.search.name == "exhaustive"
-    needed, exact = (len(board.rows), True) if now else pretend(prepared, len(board.rows))
+    settled = forecast.settled(prepared, frontier)
+    needed, exact = (len(board.rows), True) if settled else pretend(prepared, len(board.rows))
     paths, models = prepared.lattice.count()
+    at_once = study.resources.stages_at_once
+    cost = forecast.forecast(prepared, [at_once] if at_once else forecast.SEVERAL)
     return {
         "study": study.name,
         "search": study.search.name,
@@ -59,6 +61,7 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
         "stages": stages,
         "expected": expectations.compared(study.expected, prepared.lattice, board, study.seeds),
         "source": study.source,
+        "cost": cost,
         "trainings": {
             # Each path on its own, and the student alone.
             "naive": (models + 1) * len(study.seeds),
@@ -118,13 +121,15 @@ def text(made: dict[str, Any]) -> str:
         lines.append(f"  {model['name']:<16} {size}   {model['detector'].split('(')[0]}, {model['backbone']}")
     lines += [f"  {name} lies on no path and is never trained" for name in made["isolated"]]
     head = "provisional key" if made["provisional"] else "stage"
-    lines += ["", f"  {head:<18}{'seed':>4}  {'epochs':>6}  path"]
+    lines += ["", f"  {head:<18}{'seed':>4}  {'epochs':>6}  {'cost':>8}  path"]
     for stage in made["stages"][:SHOWN]:
         mark = "stored" if stage["stored"] else "" if stage["epochs"] else "published weights, measured only"
         alone = "  (alone, the yardstick)" if stage["role"] == "alone" else ""
         budget = f" @{stage['budget']:g}" if stage["budget"] != 1 else ""
         path = " > ".join(stage["path"]) + budget
-        lines.append(f"  {stage['key']:<18}{stage['seed']:>4}  {stage['epochs']:>6}  {path}{alone}  {mark}".rstrip())
+        facts = f"{stage['key']:<18}{stage['seed']:>4}  {stage['epochs']:>6}"
+        cost = forecast.short(made["cost"], stage["key"])
+        lines.append(f"  {facts}  {cost}  {path}{alone}  {mark}".rstrip())
     if len(made["stages"]) > SHOWN:
         lines.append(f"  ... and {len(made['stages']) - SHOWN} more; --json has them all")
     lines += expectations.text(made["expected"], made["source"])
@@ -133,7 +138,8 @@ def text(made: dict[str, Any]) -> str:
     stored = f"{trainings['stored']} in the store, {trainings['missing']} to do"
     if made["provisional"]:
         stored = "planned without the data: keys and what the store has are known only with it"
-    lines += ["", f"{about}{trainings['needed']} trainings ({naive}), {stored}"]
+    lines += ["", *filter(None, [forecast.text(made["cost"])])]
+    lines.append(f"{about}{trainings['needed']} trainings ({naive}), {stored}")
     return "\n".join(lines)
 
 

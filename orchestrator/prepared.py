@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
-from orchestrator import strategies
+from orchestrator import experience, strategies
 from orchestrator.board import Board, Row
-from orchestrator.costs import identity, relative
+from orchestrator.costs import Costs, identity
 from orchestrator.expectations import check_figures
 from orchestrator.frontier import Frontier
 from orchestrator.inputs import Inputs, read, unread
@@ -134,15 +135,25 @@ class Prepared:
                 ("search",),
             )
         strategy = getattr(strategies, call.name)
-        flops = {identity(entry.model): self.sizes[name].flops for name, entry in self.lattice.models.items()}
         return Frontier(
             self.lattice,
             lambda lattice, scores: strategy(lattice, scores, **call.args),
             seeds=self.study.seeds,
             done=done,
             controls=(Path((self.lattice.student,)),),
-            cost=relative(flops),
+            cost=self.costs.relative,
         )
+
+    @cached_property
+    def costs(self) -> Costs:
+        """By what the store has when they are first asked for."""
+        flops = {identity(entry.model): self.sizes[name].flops for name, entry in self.lattice.models.items()}
+        return experience.costs(self.store, self.study.resources, self.inputs, flops)
+
+    def left(self, stage: Stage) -> float:
+        """What is left of a stage's relative cost, if it was begun."""
+        part = 1.0 if self.inputs.provisional else 1 - self.store.begun(stage.key) / stage.recipe.epochs
+        return part * self.costs.relative(stage)
 
     def stored(self, stage: Stage, *, whole: bool = False) -> float | None:
         """The score of a stage that the store has; `whole`: after reading every byte of its weights."""
@@ -185,7 +196,7 @@ class Prepared:
     def fill(self, row: Row, result: Result, state: Any) -> None:
         row.state, row.score = state, self.score(result)
         row.history, row.metrics, row.seconds = list(result.history), result.metrics, result.seconds
-        row.sha256 = result.sha256
+        row.sha256, row.device, row.usage = result.sha256, result.device, experience.figures(result)
         row.weights = str(self.store.weights_file(result.key).resolve())
 
 

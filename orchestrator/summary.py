@@ -26,9 +26,10 @@ def summarize(
     parameters: Mapping[str, int] | None = None,
     expected: Sequence[Mapping[str, Any]] = (),
     source: str = "",
+    cost: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The models go from the teacher to the student; `text` is the study's YAML, `parameters` counts weights;
-    `expected` is what `expectations.compared` says, published by `source`.
+    `expected` is what `expectations.compared` says, published by `source`; `cost` what `forecast.compared` says.
 
     What is not known is None; NaN and infinity never appear. A path's `score` is the mean over the seeds,
     known once every seed is trained; `spread` is the standard deviation over the seeds (n - 1; None for one
@@ -58,6 +59,7 @@ def summarize(
         "ranking": ranking,
         "expected": list(expected),
         "source": source,
+        "cost": dict(cost) if cost else None,
         "stages": [_stage(row) for row in board.rows.values()],
         "counts": {state: board.count(state) for state in get_args(State)},
         "study_yaml": text,

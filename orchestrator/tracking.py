@@ -272,7 +272,8 @@ def recorded(client: MlflowClient, experiment_id: str, *, key: str = "") -> dict
 
 def outcome(row: Row) -> dict[str, str]:
     """The tags that change while a stage is trained."""
-    return {"state": row.state, "reason": facts.public(row.reason), "weights": facts.public(row.weights)}
+    reason, weights = facts.public(row.reason), facts.public(row.weights)
+    return {"state": row.state, "reason": reason, "weights": weights, "device": row.device}
 
 
 def metrics(epoch: Mapping[str, float], timestamp: int) -> Iterable[Metric]:

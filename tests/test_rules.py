@@ -43,7 +43,7 @@ SPECS = {"trainers.augment", "trainers.call", "trainers.spec"}
 # These import the standard library, one another and the specs.
 PURE = {
     f"orchestrator.{name}"
-    for name in ("lattice", "strategies", "frontier", "costs", "board", "summary", "expectations")
+    for name in ("lattice", "strategies", "frontier", "costs", "makespan", "board", "summary", "expectations")
 }
 
 # How the orchestrator enters `trainers`. Everybody may import the specs.
@@ -55,6 +55,7 @@ ENTRANCES = {
         "trainers.store",
         "trainers.weights",
     },
+    "orchestrator/experience.py": {"trainers.build", "trainers.finished", "trainers.store"},
     "orchestrator/prepared.py": {"trainers.build", "trainers.outputs", "trainers.store"},
     "orchestrator/run.py": {"trainers.worker"},
     "orchestrator/trial.py": {"trainers.loop", "trainers.stage", "trainers.worker"},
