@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path as File
 from typing import Any
 
@@ -19,12 +20,15 @@ from trainers.spec import Stage
 SEVERAL = (1, 2, 4, 8)  # slots of which a plan speaks where the study does not say how many stages train at once
 
 
-def forecast(prepared: Prepared, slots: Sequence[int]) -> dict[str, Any]:
+def forecast(prepared: Prepared, slots: int | None = None) -> dict[str, Any]:
     """What is still to be trained, as if every model scored alike, in all and on so many slots.
 
+    None: as many as stages may run at once by the study, and if it does not say, one and several.
     In seconds, or where nobody knows them as parts of the whole: `unit` says which. `stages` has the whole cost of each
     by key, and on what it is based; of those that were begun only the rest is in `total` and the makespans.
     """
+    at_once = slots or prepared.study.resources.stages_at_once
+    numbers = (at_once,) if at_once else SEVERAL
     known: dict[str, float | None] = {}
 
     def done(stage: Stage) -> float | None:
@@ -39,7 +43,7 @@ def forecast(prepared: Prepared, slots: Sequence[int]) -> dict[str, Any]:
         return prepared.frontier(done) if waiting is None else Listed(waiting, prepared.costs.relative)
 
     # On one slot it takes the whole, in any order.
-    played = [play(handing(), prepared.left, num_slots=number) for number in sorted({*slots} - {1}) or [1]]
+    played = [play(handing(), prepared.left, num_slots=number) for number in sorted({*numbers} - {1}) or [1]]
     stages = {slot.stage.key: slot.stage for schedule in played for slot in schedule.stages}
     predictions = {key: prepared.costs.predict(stage) for key, stage in stages.items()}
     in_seconds = all(prediction.seconds is not None for prediction in predictions.values())
@@ -51,7 +55,7 @@ def forecast(prepared: Prepared, slots: Sequence[int]) -> dict[str, Any]:
         "trainings": len(stages),
         "bases": dict(Counter(prediction.basis for prediction in predictions.values())),
         "slots": [
-            *([{"slots": 1, "makespan": total, "lower_bound": total}] if 1 in slots else ()),
+            *([{"slots": 1, "makespan": total, "lower_bound": total}] if 1 in numbers else ()),
             *(_on(schedule, whole) for schedule in played if schedule.num_slots > 1),
         ],
         "stages": {
@@ -74,24 +78,25 @@ def _on(schedule: Schedule, whole: float) -> dict[str, Any]:
     }
 
 
-def text(made: Mapping[str, Any]) -> str:
-    """A forecast for people, in a line; empty when nothing is to be trained."""
+def text(made: Mapping[str, Any]) -> list[str]:
+    """A forecast for people, in lines; none when nothing is to be trained."""
     if not made["trainings"]:
-        return ""
-    seconds = made["unit"] == "seconds"
+        return []
+    places, best = [], math.inf
+    for on in made["slots"]:
+        if on["makespan"] < best:  # more slots than that are of no use
+            best = on["makespan"]
+            least = f" (at the least {_cost(made, on['lower_bound'])})" if on["slots"] > 1 else ""
+            places.append(f"{_cost(made, best)} on {on['slots']} slot{'s' if on['slots'] > 1 else ''}{least}")
+    if made["unit"] != "seconds":
+        return ["cost: unknown, no like stage was trained on this data before", f"of its time: {', '.join(places)}"]
+    words = {"measured": "as measured", "scaled": "scaled by FLOPs"}
+    bases = ", ".join(f"{made['bases'][basis]} {word}" for basis, word in words.items() if basis in made["bases"])
+    return [f"cost: {clock(made['total'])} of training predicted ({bases})", f"it passes in {', '.join(places)}"]
 
-    def value(cost: float) -> str:
-        return clock(cost) if seconds else f"{100 * cost:.0f}%"
 
-    places = [
-        f"{value(on['makespan'])} on {on['slots']} slot{'' if on['slots'] == 1 else 's'}"
-        + (f" (at least {value(on['lower_bound'])})" if on["slots"] > 1 else "")
-        for on in made["slots"]
-    ]
-    if not seconds:
-        return f"cost unknown: nothing like it was trained on this data before; of its time {', '.join(places)}"
-    bases = ", ".join(f"{number} {basis}" for basis, number in made["bases"].items() if basis != "none")
-    return f"predicted: {clock(made['total'])} of training ({bases}), {', '.join(places)}"
+def _cost(made: Mapping[str, Any], cost: float) -> str:
+    return clock(cost) if made["unit"] == "seconds" else f"{100 * cost:.0f}%"
 
 
 def short(made: Mapping[str, Any], key: str) -> str:

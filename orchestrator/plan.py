@@ -36,8 +36,6 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
     settled = forecast.settled(prepared, frontier)
     needed, exact = (len(board.rows), True) if settled else pretend(prepared, len(board.rows))
     paths, models = prepared.lattice.count()
-    at_once = study.resources.stages_at_once
-    cost = forecast.forecast(prepared, [at_once] if at_once else forecast.SEVERAL)
     return {
         "study": study.name,
         "search": study.search.name,
@@ -61,7 +59,7 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
         "stages": stages,
         "expected": expectations.compared(study.expected, prepared.lattice, board, study.seeds),
         "source": study.source,
-        "cost": cost,
+        "cost": forecast.forecast(prepared),
         "trainings": {
             # Each path on its own, and the student alone.
             "naive": (models + 1) * len(study.seeds),
@@ -138,7 +136,7 @@ def text(made: dict[str, Any]) -> str:
     stored = f"{trainings['stored']} in the store, {trainings['missing']} to do"
     if made["provisional"]:
         stored = "planned without the data: keys and what the store has are known only with it"
-    lines += ["", *filter(None, [forecast.text(made["cost"])])]
+    lines += ["", *forecast.text(made["cost"])]
     lines.append(f"{about}{trainings['needed']} trainings ({naive}), {stored}")
     return "\n".join(lines)
 

@@ -87,9 +87,9 @@ def _train(run: Run, tracking: Tracking, *, quiet: bool) -> tuple[dict[str, Any]
 
         run.changed, run.say = changed, progress.say
         run.refresh()
-        made = forecast.forecast(run.prepared, [run.slots])
-        if said := forecast.text(made):
-            run.say(said)
+        made = forecast.forecast(run.prepared, run.slots)
+        for line in forecast.text(made):
+            run.say(line)
         started = time.monotonic()
         if not run.over:
             run.train()

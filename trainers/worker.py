@@ -65,13 +65,7 @@ def work(
     if result is not None:  # another driver, or this one before it was killed
         store.drop_state(stage.key)
         return result
-    data = build.dataset(order.data)
-    if build.identity(data) != stage.data.fingerprint:
-        changed = "its annotations, its image list or its metric changed"
-        raise Invalid(f"{order.data} is not the data of this study any more: {changed}")
-    if stage.data.masks and build.masks(data) != stage.data.masks:
-        raise Invalid(f"{order.data} is not the data of this study any more: its masks changed")
-    watch = Watch(device)
+    data, watch = _data(order), Watch(device)
     torch.manual_seed(stage.seed)
     given = stage.model.weights
     student = build.detector(stage, store.published(given.sha256) if given else None).to(device)
@@ -108,6 +102,17 @@ def work(
     took: Took = {"seconds": seconds, "usage": watch.usage(images=images, seconds=seconds)}
     _finish(store, order, training.product, data, metrics, history=history, took=took, device=device)
     return _stored(store, stage)
+
+
+def _data(order: Order) -> Any:
+    """The data set of the stage, as it is here. Raises `Invalid` when it is another."""
+    data, wanted = build.dataset(order.data), order.stage.data
+    if build.identity(data) != wanted.fingerprint:
+        changed = "its annotations, its image list or its metric changed"
+        raise Invalid(f"{order.data} is not the data of this study any more: {changed}")
+    if wanted.masks and build.masks(data) != wanted.masks:
+        raise Invalid(f"{order.data} is not the data of this study any more: its masks changed")
+    return data
 
 
 def _measured(store: Store, order: Order, detector: Network, data: Any, watch: Watch) -> Result:
