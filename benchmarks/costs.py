@@ -1,7 +1,7 @@
 """How wrong predicted costs are, on the demo's lattice with shortened trainings: of stages, in all, and the makespan.
 
-Three runs on one store: seed 0, of which nothing is known before; seed 1, one stage at a time; seed 2, two at a time. Each
-stage of seed 0 is then predicted from other kinds of stages alone, and from the teacher alone, by FLOPs.
+Three runs on one store: seed 0, of which nothing is known before; seed 1, one stage at a time; seed 2, two at a time.
+Each stage of seed 0 is then predicted from other kinds of stages alone, and from the teacher alone, by FLOPs.
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ def main() -> None:
     for (seed, at_once), one in zip(RUNS[1:], runs[1:], strict=True):
         said, took = one["run"]["predicted"], one["run"]["took"]
         notes.append(
-            f"seed {seed}, {at_once} at once: predicted {said['seconds']:.1f} s of training, took {took['seconds']:.1f} s; "
-            f"makespan predicted {said['makespan']:.1f} s (at least {said['lower_bound']:.1f} s), "
+            f"seed {seed}, {at_once} at once: {said['seconds']:.1f} s of training predicted, "
+            f"{took['seconds']:.1f} s taken; makespan predicted {said['makespan']:.1f} s, "
+            f"at the least {said['lower_bound']:.1f} s, "
             f"took {took['makespan']:.1f} s with the start of processes"
         )
     finite = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in made]
