@@ -32,8 +32,10 @@ def forecast(prepared: Prepared, slots: int | None = None) -> dict[str, Any]:
     known: dict[str, float | None] = {}
 
     def done(stage: Stage) -> float | None:
+        """As `stored`, but a run has not found it: its own frontier may want it later, and reads its weights then."""
         if stage.key not in known:
-            known[stage.key] = prepared.stored(stage)
+            result = None if prepared.inputs.provisional else prepared.store.get(stage)
+            known[stage.key] = None if result is None else prepared.score(result)
         return known[stage.key]
 
     first = prepared.frontier(done)

@@ -103,6 +103,12 @@ def test_of_a_study_that_is_done_there_is_nothing_to_say(tmp_path: File) -> None
     assert (made["trainings"], made["total"], made["stages"]) == (0, 0, {}) and forecast.text(made) == []
 
 
+def test_what_a_forecast_looks_at_is_not_what_a_run_has_found(tmp_path: File) -> None:
+    prepared = prepare(studied(tmp_path))
+    trained(prepared, *STAGES)
+    assert forecast.forecast(prepared)["trainings"] == 0 and prepared.results == {}
+
+
 def test_a_strategy_that_looks_at_scores_is_played_through(tmp_path: File) -> None:
     trained(prepare(studied(tmp_path)), *STAGES, seconds=8.0)
     made = plan.plan(studied(tmp_path, "seeds=[1]", "search=best_predecessor", "resources.stages_at_once=2"))["cost"]
