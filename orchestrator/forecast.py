@@ -91,7 +91,8 @@ def text(made: Mapping[str, Any]) -> list[str]:
             least = f" (at the least {_cost(made, on['lower_bound'])})" if on["slots"] > 1 else ""
             places.append(f"{_cost(made, best)} on {on['slots']} slot{'s' if on['slots'] > 1 else ''}{least}")
     if made["unit"] != "seconds":
-        return ["cost: unknown, no like stage was trained on this data before", f"of its time: {', '.join(places)}"]
+        why = "no like stage was trained on this data before"
+        return [f"cost: unknown, {why}", f"in parts of the total it passes in {', '.join(places)}"]
     words = {"measured": "as measured", "scaled": "scaled by FLOPs"}
     bases = ", ".join(f"{made['bases'][basis]} {word}" for basis, word in words.items() if basis in made["bases"])
     return [f"cost: {clock(made['total'])} of training predicted ({bases})", f"it passes in {', '.join(places)}"]
