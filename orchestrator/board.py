@@ -31,6 +31,8 @@ class Row:
     weights: str = ""  # where they lie, once it is done
     sha256: str = ""
     selected: int | None = None  # the epoch that was kept because it was the best; None: the last, or none yet
+    device: str = ""  # that it was trained on, once it is done
+    usage: dict[str, float] = field(default_factory=dict)  # what it took beside seconds, as far as that was noted
 
     @property
     def key(self) -> str:

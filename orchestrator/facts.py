@@ -86,6 +86,7 @@ def tags(row: Row) -> dict[str, str]:
         "seed": str(row.seed),
         "sweep": public(text(row.path.setting)),  # the setting of its edge, for people
         "model": row.path.models[-1],
+        "device": row.device,  # empty until it is done
         "reused": str(row.state == "reused").lower(),
         **choice(row),
     }
@@ -115,7 +116,7 @@ def epochs(row: Row, first: int, last: int) -> list[dict[str, float]]:
 
 
 def final(row: Row) -> dict[str, float]:
-    """The metrics of the checkpoint: those of the last epoch, if there was one, with score and seconds.
+    """The metrics of the checkpoint: those of the last epoch, if there was one, with score, seconds and other costs.
 
     Where another epoch was selected it is said which, and what was measured is of that one. What was measured on the
     test images is there and nowhere else.
@@ -126,7 +127,7 @@ def final(row: Row) -> dict[str, float]:
         if name.startswith("test/") or row.selected is not None
     }
     chosen = {} if row.selected is None else {"selected": float(row.selected)}
-    return {**_epoch(row, len(row.history)), **own, **chosen}
+    return {**_epoch(row, len(row.history)), **own, **chosen, **row.usage}
 
 
 def _epoch(row: Row, number: int) -> dict[str, float]:

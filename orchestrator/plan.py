@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from orchestrator import controls, expectations
+from orchestrator import controls, expectations, forecast
 from orchestrator.frontier import Frontier
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.study import Study
@@ -58,6 +58,7 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
         "stages": stages,
         "expected": expectations.compared(study.expected, prepared.lattice, board, study.seeds),
         "source": study.source,
+        "cost": forecast.forecast(prepared),
         **_counted(prepared, frontier),
     }
 
@@ -65,7 +66,7 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
 def _counted(prepared: Prepared, frontier: Frontier) -> dict[str, Any]:
     """How many trainings there are, and how many of them for the controls."""
     study, (_, models) = prepared.study, prepared.lattice.count()
-    now = frontier.over or (study.search.name == "exhaustive" and not study.sweep)
+    now = forecast.settled(prepared, frontier)
     final = frontier if now else pretend(prepared)
     own = controls.bill(
         [(node.path, node.stage) for node in final.wanted()],
@@ -73,7 +74,7 @@ def _counted(prepared: Prepared, frontier: Frontier) -> dict[str, Any]:
         names=study.controls or (),
         searched=prepared.searched(final.scores),
         seeds=study.seeds,
-        cost=prepared.cost(),
+        cost=prepared.costs.relative,
     )
     # The student alone with the compute of the best path is wanted as soon as that is known.
     needed = len(keys(final)) + own["later"]
@@ -148,13 +149,15 @@ def text(made: dict[str, Any]) -> str:
         lines.append(f"  {model['name']:<16} {size}   {model['detector'].split('(')[0]}, {model['backbone']}")
     lines += [f"  {name} lies on no path and is never trained" for name in made["isolated"]]
     head = "provisional key" if made["provisional"] else "stage"
-    lines += ["", f"  {head:<18}{'seed':>4}  {'epochs':>6}  path"]
+    lines += ["", f"  {head:<18}{'seed':>4}  {'epochs':>6}  {'cost':>8}  path"]
     for stage in made["stages"][:SHOWN]:
         mark = "stored" if stage["stored"] else "" if stage["epochs"] else "published weights, measured only"
         alone = "  (alone, the yardstick)" if stage["role"] == "alone" else ""
         budget = f" @{stage['budget']:g}" if stage["budget"] != 1 else ""
         path = " > ".join(stage["path"]) + budget
-        lines.append(f"  {stage['key']:<18}{stage['seed']:>4}  {stage['epochs']:>6}  {path}{alone}  {mark}".rstrip())
+        facts = f"{stage['key']:<18}{stage['seed']:>4}  {stage['epochs']:>6}"
+        cost = forecast.short(made["cost"], stage["key"])
+        lines.append(f"  {facts}  {cost}  {path}{alone}  {mark}".rstrip())
     if len(made["stages"]) > SHOWN:
         lines.append(f"  ... and {len(made['stages']) - SHOWN} more; --json has them all")
     lines += expectations.text(made["expected"], made["source"])
@@ -163,7 +166,8 @@ def text(made: dict[str, Any]) -> str:
     stored = f"{trainings['stored']} in the store, {trainings['missing']} to do"
     if made["provisional"]:
         stored = "planned without the data: keys and what the store has are known only with it"
-    lines += ["", *controls_text(made["controls"]), f"{about}{trainings['needed']} trainings ({naive}), {stored}"]
+    lines += ["", *controls_text(made["controls"]), *forecast.text(made["cost"])]
+    lines.append(f"{about}{trainings['needed']} trainings ({naive}), {stored}")
     return "\n".join(lines)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
-from orchestrator import controls, strategies
+from orchestrator import controls, experience, strategies
 from orchestrator.board import Board, Row
-from orchestrator.costs import identity, relative
+from orchestrator.costs import Costs, identity
 from orchestrator.expectations import check_figures
 from orchestrator.frontier import Frontier
 from orchestrator.inputs import Inputs, read, unread
@@ -168,8 +168,9 @@ class Prepared:
                 "best_predecessor or greedy",
                 ("search",),
             )
-        cost = self.cost()
-        beside = partial(controls.paths, names=self.study.controls or (), strategy=self.strategy, cost=cost)
+        beside = partial(
+            controls.paths, names=self.study.controls or (), strategy=self.strategy, cost=self.costs.relative
+        )
 
         def both(lattice: Lattice, scores: Scores) -> Iterable[Path]:
             return chain(self.strategy(lattice, scores), beside(lattice, scores))
@@ -182,7 +183,7 @@ class Prepared:
             done=done,
             paused=paused or self.paused,
             controls=(lambda lattice, scores: ()) if self.sweep else beside,
-            cost=cost,
+            cost=self.costs.relative,
         )
 
     def searched(self, scores: Scores) -> Iterable[Path]:
@@ -196,10 +197,16 @@ class Prepared:
         found: Iterable[Path] = getattr(strategies, call.name)(lattice, scores, **call.args)
         return found
 
-    def cost(self) -> Callable[[Stage], float]:
-        """What a stage costs, relative to the others."""
+    @cached_property
+    def costs(self) -> Costs:
+        """By what the store has when they are first asked for."""
         flops = {identity(entry.model): self.sizes[name].flops for name, entry in self.lattice.models.items()}
-        return relative(flops)
+        return experience.costs(self.store, self.study.resources, self.inputs, flops)
+
+    def left(self, stage: Stage) -> float:
+        """What is left of a stage's relative cost, if it was begun."""
+        part = 1.0 if self.inputs.provisional else 1 - self.store.begun(stage.key) / stage.recipe.epochs
+        return part * self.costs.relative(stage)
 
     def stored(self, stage: Stage, *, whole: bool = False) -> float | None:
         """The score of a stage that the store has; `whole`: after reading every byte of its weights."""
@@ -267,6 +274,7 @@ class Prepared:
         row.state, row.score = state, self.score(result)
         row.history, row.metrics, row.seconds = list(result.history), result.metrics, result.seconds
         row.sha256, row.selected = result.sha256, result.selected
+        row.device, row.usage = result.device, experience.figures(result)
         row.weights = str(self.store.weights_file(result.key).resolve())
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import sys
+import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path as File
 from typing import Any
 
 import click
 
-from orchestrator import expectations, report
+from orchestrator import expectations, forecast, report
 from orchestrator.board import Board, Row
 from orchestrator.facts import without_secrets
 from orchestrator.prepared import Prepared, prepare
@@ -43,9 +45,11 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False, ye
         tracking = Tracking(study.resources.tracking_uri, study.name)
         tracking.start(facts(study, prepared), {"study": study.name})
         try:
-            _train(run, tracking, quiet=quiet)
+            made, makespan = _train(run, tracking, quiet=quiet)
             ending = INTERRUPTED if run.interrupted else SOME_FAILED if run.frontier.failed else DONE
-            summary = summary_of(prepared, run.board)
+            past, costs = forecast.earlier(folder_of(study)), prepared.costs
+            cost = forecast.compared(run.board, costs=costs, made=made, makespan=makespan, earlier=past)
+            summary = summary_of(prepared, run.board, cost)
             page = _report(run, summary)
             _register(run, summary, tracking)
         finally:
@@ -73,8 +77,8 @@ def facts(study: Study, prepared: Prepared) -> dict[str, object]:
     }
 
 
-def _train(run: Run, tracking: Tracking, *, quiet: bool) -> None:
-    """Train, and tell the terminal and MLflow of it."""
+def _train(run: Run, tracking: Tracking, *, quiet: bool) -> tuple[dict[str, Any], float]:
+    """Train, and tell the terminal and MLflow of it; -> what was forecast, and how many seconds it took."""
     stream = io.StringIO() if quiet else sys.stderr
     with Progress(run.board, stream=stream) as progress:
 
@@ -84,8 +88,13 @@ def _train(run: Run, tracking: Tracking, *, quiet: bool) -> None:
 
         run.changed, run.say = changed, progress.say
         run.refresh()
+        made = forecast.forecast(run.prepared, run.slots)
+        for line in forecast.text(made):
+            run.say(line)
+        started = time.monotonic()
         if not run.over:
             run.train()
+        return made, time.monotonic() - started
 
 
 def folder_of(study: Study) -> File:
@@ -93,7 +102,7 @@ def folder_of(study: Study) -> File:
     return File(study.resources.runs) / study.name
 
 
-def summary_of(prepared: Prepared, board: Board) -> dict[str, Any]:
+def summary_of(prepared: Prepared, board: Board, cost: Mapping[str, Any]) -> dict[str, Any]:
     """report.json."""
     study = prepared.study
     return summarize(
@@ -109,6 +118,7 @@ def summary_of(prepared: Prepared, board: Board) -> dict[str, Any]:
         expected=expectations.compared(study.expected, prepared.lattice, board, study.seeds),
         source=study.source,
         sweeps=swept(board, prepared.sweep, study.seeds) if prepared.sweep else (),
+        cost=cost,
     )
 
 
@@ -134,4 +144,6 @@ def rewrite(study: Study) -> File:
     """The report of what the store has now; -> the page."""
     prepared = prepare(study)
     board = prepared.board(prepared.frontier(prepared.stored))
-    return report.write(summary_of(prepared, board), folder_of(study))
+    folder = folder_of(study)
+    cost = forecast.compared(board, earlier=forecast.earlier(folder))
+    return report.write(summary_of(prepared, board, cost), folder)

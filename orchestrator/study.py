@@ -253,8 +253,7 @@ def _complete(study: Study, document: Document) -> Study:
             study = study.model_copy(update={"sweep": whole})
         except Invalid as mistake:
             mistakes = [mistake.under("sweep")]
-    mistakes = mistakes or _misfits(study)
-    if mistakes:
+    if mistakes := mistakes or _misfits(study):
         raise document.refusal(mistakes)
     return study.model_copy(update={"controls": chosen(study.controls, _bare(study))})
 

@@ -29,9 +29,11 @@ def summarize(
     expected: Sequence[Mapping[str, Any]] = (),
     source: str = "",
     sweeps: Sequence[Mapping[str, Any]] = (),
+    cost: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The models go from the teacher to the student; `text` is the study's YAML, `parameters` counts weights;
-    `expected` is what `expectations.compared` says, published by `source`; `sweeps` what `swept.swept` says.
+    `expected` is what `expectations.compared` says, published by `source`; `sweeps` what `swept.swept` says, `cost`
+    what `forecast.compared` says.
 
     What is not known is None; NaN and infinity never appear. A path's `score` is the mean over the seeds, known
     once every seed is trained; `spread` is the standard deviation over the seeds (n - 1; None for one seed),
@@ -44,15 +46,9 @@ def summarize(
     first; with one seed that is the best by itself, and nothing is known of ties. `recommended` is the cheapest of
     them.
     """
-    root, student = next(iter(models)), list(models)[-1]
-    edges = [(teacher, taught) for teacher, taught in edges]
+    student, edges = list(models)[-1], [(teacher, taught) for teacher, taught in edges]
     known = outcomes(board, seeds=seeds, student=student, edges=edges, metric=metric)
-    baseline, direct = known.get((student,)), known.get((root, student))
-    same_compute = trained_longer(board, seeds=seeds, student=student)
-    for outcome in (*known.values(), *filter(None, [same_compute])):
-        outcome.update(_gains(outcome, baseline=baseline, direct=direct, same_compute=same_compute))
-    ranking = ranked(outcome for path, outcome in known.items() if len(path) > 1)
-    tied = ties(ranked(known.values()))
+    longer = trained_longer(board, seeds=seeds, student=student)
     return {
         "study": name,
         "metric": metric,
@@ -63,19 +59,34 @@ def summarize(
         "compute_seconds": sum(row.seconds for row in board.rows.values() if row.state != "reused"),
         "models": [_model(n, model, (parameters or {}).get(n)) for n, model in models.items()],
         "edges": [list(edge) for edge in edges],
-        "best": ranking[0] if ranking else None,
-        "baseline": baseline,
-        "direct": direct,
-        "same_compute": same_compute,
-        "ranking": ranking,
-        "tied": [outcome["path"] for outcome in tied],
-        "recommended": _cheapest(tied)["path"] if tied else None,
+        **_answers(known, longer, direct=(next(iter(models)), student)),
         "expected": list(expected),
         "source": source,
         "sweeps": list(sweeps),
+        "cost": dict(cost) if cost else None,
         "stages": [_stage(row) for row in board.rows.values()],
         "counts": {state: board.count(state) for state in get_args(State)},
         "study_yaml": text,
+    }
+
+
+def _answers(
+    known: Mapping[tuple[str, ...], dict[str, Any]], longer: dict[str, Any] | None, *, direct: tuple[str, str]
+) -> dict[str, Any]:
+    """The ranking of what is known of each path, and what stands beside the best; adds to each outcome its gains."""
+    baseline, taught = known.get(direct[1:]), known.get(direct)
+    for outcome in (*known.values(), *filter(None, [longer])):
+        outcome.update(_gains(outcome, baseline=baseline, direct=taught, same_compute=longer))
+    ranking = ranked(outcome for path, outcome in known.items() if len(path) > 1)
+    tied = ties(ranked(known.values()))
+    return {
+        "best": ranking[0] if ranking else None,
+        "baseline": baseline,
+        "direct": taught,
+        "same_compute": longer,
+        "ranking": ranking,
+        "tied": [outcome["path"] for outcome in tied],
+        "recommended": _cheapest(tied)["path"] if tied else None,
     }
 
 

@@ -39,14 +39,8 @@ __all__ = ["Found", "Tracking", "best", "paths"]
 
 log = logging.getLogger(__name__)
 
-STATUS = {
-    "running": "RUNNING",
-    "paused": "RUNNING",
-    "done": "FINISHED",
-    "reused": "FINISHED",
-    "pruned": "KILLED",
-    "failed": "FAILED",
-}
+STATUS = {"running": "RUNNING", "paused": "RUNNING", "done": "FINISHED", "reused": "FINISHED"}
+STATUS |= {"pruned": "KILLED", "failed": "FAILED"}
 METRICS, PARAMS = 900, 90  # of one request; MLflow takes 100 parameters, and 1000 things in all
 
 
@@ -280,20 +274,19 @@ def recorded(client: MlflowClient, experiment_id: str, *, key: str = "") -> dict
 
 def outcome(row: Row) -> dict[str, str]:
     """The tags that change while a stage is trained."""
-    tags = {"state": row.state, "reason": facts.public(row.reason), "weights": facts.public(row.weights)}
-    return tags | facts.choice(row)
+    reason, weights = facts.public(row.reason), facts.public(row.weights)
+    return {"state": row.state, "reason": reason, "weights": weights, "device": row.device} | facts.choice(row)
 
 
 def metrics(epoch: Mapping[str, float], timestamp: int) -> Iterable[Metric]:
-    step = int(epoch["epoch"])
-    return (Metric(name, value, timestamp, step) for name, value in epoch.items())
+    return (Metric(name, value, timestamp, int(epoch["epoch"])) for name, value in epoch.items())
 
 
 def checkpoint_metrics(epoch: Mapping[str, float], model: LoggedModel) -> list[Metric]:
-    """The metrics of a run's last epoch, which are those of its checkpoint as well.
+    """The metrics of a run's last epoch and of its checkpoint.
 
-    They have the time of the checkpoint: equal metrics of equal times are one in MLflow, so they may be sent
-    again. Those that are not finite are kept from the checkpoint, where MLflow would turn NaN into 0.
+    They have its time: equal metrics of equal times are one in MLflow, so they may be sent again. Those that are not
+    finite are kept from the checkpoint, where MLflow would turn NaN into 0.
     """
     made, step = model.creation_timestamp, int(epoch["epoch"])
     return [

@@ -32,8 +32,9 @@ from torch import Tensor
 from trainers.atomic import beside, flush, write
 from trainers.call import Invalid, Spec
 from trainers.spec import Stage
+from trainers.usage import Usage
 
-FORMAT = 2  # 1 had neither alphas nor a selected epoch
+FORMAT = 2  # 1 had no alphas, no selected epoch and no usage
 PUBLISHED = "published"
 STATES = f"state-{'[0-9]' * 6}-*.pt"
 PAUSE = "paused.json"
@@ -53,6 +54,7 @@ class Result(Spec):
     # Those that were found in training, by the names under which the losses are logged.
     alphas: dict[str, float] = Field(default_factory=dict)
     selected: int | None = None  # the epoch that was kept because it was the best; None: the last was, as always
+    usage: Usage | None = None  # None: nobody noted it
     format: int = FORMAT
 
     @property

@@ -11,21 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from trainers import build, teacher, workers
-from trainers.balance import Balance, balanced
+from trainers.balance import balanced
 from trainers.call import Call, Count, Index, Invalid, Spec
+from trainers.course import Course, Entry
 from trainers.data.batches import Batches
 from trainers.evaluate import measure
-from trainers.loop import Epoch, Paused, Training
+from trainers.loop import Paused, Training
 from trainers.outputs import Network
 from trainers.selection import Selection, kept
 from trainers.spec import Stage
 from trainers.store import Result, Store
 from trainers.task import Task
 from trainers.teaching import Lessons, Teaching, no_lesson
+from trainers.usage import Watch
 
 log = logging.getLogger(__name__)
-
-Entry = dict[str, float]
 
 
 class Order(Spec):
@@ -61,47 +61,47 @@ def work(
     if result is not None:  # another driver, or this one before it was killed
         store.drop_state(stage.key)
         return result
-    data = build.dataset(order.data)
-    if build.identity(data) != stage.data.fingerprint:
-        changed = "its annotations, its image list or its metric changed"
-        raise Invalid(f"{order.data} is not the data of this study any more: {changed}")
-    if stage.data.masks and build.masks(data) != stage.data.masks:
-        raise Invalid(f"{order.data} is not the data of this study any more: its masks changed")
+    data, watch = _data(order), Watch(device)
     torch.manual_seed(stage.seed)
     given = stage.model.weights
     student = build.detector(stage, store.published(given.sha256) if given else None).to(device)
     if stage.published:
-        return _measured(store, order, student, data, device=device)
+        return _measured(store, order, student, data, watch)
     guides = [
         teacher.verified(store, guide, data, device=device, loader_workers=order.loader_workers)
         for guide in stage.guides
     ]
     training, lessons = _prepared(order, student, guides, batches(order, data, student, say), device=device)
-    balance = training.balance
-    selection = Selection(stage.recipe, score=build.metric(data).score)
     training.wrapped = wrap(training.task)
-    history, seconds = _resume(store, stage, training, selection)
-    started = time.perf_counter() - seconds
-    for entry in history:
+    course = Course(stage, training, Selection(stage.recipe, score=build.metric(data).score), watch)
+    course.resume(store)
+    for entry in course.history:
         report(entry)
-    _pause(store, order, history)
-    told = set(balance.alphas)
+    _pause(store, order, course)
     for epoch in training.epochs(lessons, stop=stop):
-        measured = _validate(order, training, data, device)
-        selection.offer(epoch.number, measured, training.product)
-        entry = {"epoch": float(epoch.number), **epoch.metrics, **measured}
-        entry["seconds"] = seconds = time.perf_counter() - started
-        history.append(entry)
+        with watch.measures():
+            measured = _validate(order, training, data, device)
+        entry = course.note(epoch, measured)
         if workers.rank() == 0:
-            _keep(store, stage, epoch, history, seconds, selection)
-            _tell(balance, told, say, last=epoch.number == stage.recipe.epochs)
+            course.keep(store, epoch)
+            course.tell(say)
         report(entry)
-        _pause(store, order, history)
-    facts = {"history": history, "seconds": seconds, "alphas": balance.alphas, "selected": selection.epoch}
-    metrics = selection.metrics or {name: value for name, value in history[-1].items() if name.startswith("val/")}
-    weights = selection.weights or kept(training.product)
-    _finish(store, order, weights, data, metrics | _tested(order, weights, data, device), facts, device=device)
+        _pause(store, order, course)
+    weights = course.weights()
+    metrics = course.metrics() | _tested(order, weights, data, device)
+    _finish(store, order, weights, data, metrics, course.facts(), device=device)
     return _stored(store, stage)
+
+
+def _data(order: Order) -> Any:
+    """The data set of the stage, as it is here. Raises `Invalid` when it is another."""
+    data, wanted = build.dataset(order.data), order.stage.data
+    if build.identity(data) != wanted.fingerprint:
+        changed = "its annotations, its image list or its metric changed"
+        raise Invalid(f"{order.data} is not the data of this study any more: {changed}")
+    if wanted.masks and build.masks(data) != wanted.masks:
+        raise Invalid(f"{order.data} is not the data of this study any more: its masks changed")
+    return data
 
 
 def _prepared(
@@ -118,12 +118,14 @@ def _prepared(
     return training, Teaching(guides, losses.terms, losses.guides, stage, steps=fed.steps)
 
 
-def _measured(store: Store, order: Order, detector: Network, data: Any, *, device: torch.device) -> Result:
+def _measured(store: Store, order: Order, detector: Network, data: Any, watch: Watch) -> Result:
     """Store published weights with the score that they have here."""
     started = time.perf_counter()
-    recipe = order.stage.recipe
-    found = measure(detector, data, recipe, device=device, loader_workers=order.loader_workers)
+    recipe, device = order.stage.recipe, watch.device
+    with watch.measures():
+        found = measure(detector, data, recipe, device=device, loader_workers=order.loader_workers)
     tested = _tested(order, kept(detector), data, device)
+    watch.note()
     if workers.rank() == 0:
 
         def check(result: Result) -> None:
@@ -134,7 +136,8 @@ def _measured(store: Store, order: Order, detector: Network, data: Any, *, devic
             store.mark_measured(result)
 
         metrics = {f"val/{name}": value for name, value in found.items()} | tested
-        facts = {"history": [], "seconds": time.perf_counter() - started}
+        seconds = time.perf_counter() - started
+        facts = {"history": [], "seconds": seconds, "usage": watch.usage(images=0, seconds=seconds)}
         score = build.metric(data).score
         _put(store, order, kept(detector), metrics, check=check, score=score, facts=facts, device=device)
     return _stored(store, order.stage)
@@ -170,41 +173,13 @@ def batches(order: Order, data: Any, student: Network, say: Callable[[str], None
     )
 
 
-def _resume(store: Store, stage: Stage, training: Training, selection: Selection) -> tuple[list[Entry], float]:
-    """Bring the training to where it was left; -> the epochs so far and the seconds that they took."""
-    left = store.load_state(stage.key)
-    if left is None or left["key"] != stage.key:  # a state that somebody copied here is not this stage's
-        return [], 0.0
-    training.restore(left["training"])
-    if selection.selects:
-        selection.restore(left["selection"])
-    return left["history"], left["seconds"]
-
-
-def _pause(store: Store, order: Order, history: list[Entry]) -> None:
+def _pause(store: Store, order: Order, course: Course) -> None:
     """Raise `Paused` if the stage is as far as the order has it, once the store has its epochs."""
-    if order.until is None or not order.until <= len(history) < order.stage.recipe.epochs:
+    if order.until is None or not order.until <= len(course.history) < order.stage.recipe.epochs:
         return
     if workers.rank() == 0:
-        store.save_pause(order.stage.key, history)
+        store.save_pause(order.stage.key, course.history)
     raise Paused
-
-
-def _keep(store: Store, stage: Stage, epoch: Epoch, history: list[Entry], seconds: float, selection: Selection) -> None:
-    state = {"key": stage.key, "training": epoch.state, "history": history, "seconds": seconds}
-    state["selection"] = selection.state()
-    store.save_state(stage.key, epoch.number, state)
-
-
-def _tell(balance: Balance, told: set[str], say: Callable[[str], None], *, last: bool) -> None:
-    """Say each alpha once, when it was found; and in the end which were not."""
-    for name, alpha in balance.alphas.items():
-        if name not in told:
-            part = f"{balance.ratios[name]:g} times that of the detection losses"
-            say(f"alpha of {name} is {alpha:.4g}: its gradient at the student's features is {part}")
-            told.add(name)
-    if last and (never := sorted(balance.ratios.keys() - balance.alphas.keys())):
-        say(f"no alpha was found for {', '.join(never)}, which counted for nothing: too few batches had a gradient")
 
 
 def _validate(order: Order, training: Training, data: Any, device: torch.device) -> Entry:

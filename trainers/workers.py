@@ -33,6 +33,16 @@ def mean(x: Tensor) -> Tensor:
     return x / count()
 
 
+def largest(x: Tensor) -> Tensor:
+    """Elementwise the largest x of any worker, without gradient."""
+    x = x.detach()
+    if count() == 1:
+        return x
+    x = x.clone()
+    dist.all_reduce(x, op=dist.ReduceOp.MAX)
+    return x
+
+
 def gathered(mine: Any) -> list[Any]:
     """At the first worker what each has, in their order; at the others nothing."""
     if count() == 1:

@@ -53,6 +53,17 @@ def test_a_checkpoint_is_a_ready_logged_model_with_its_score(tracking: Tracking,
     assert model.tags["sha256"] == "f" * 64 and model.params["recipe.epochs"] == "3"
 
 
+def test_a_run_and_its_checkpoint_have_what_the_stage_cost(tracking: Tracking, uri: str) -> None:
+    took = {"images_per_second": 120.0, "peak_memory_bytes": 5e8, "measuring_seconds": 4.0, "workers": 2.0}
+    last = row(usage=took, device="NVIDIA H100")
+    settle(tracking, replace(last, state="running", history=last.history[:2], usage={}, device=""), last)
+    (model,) = models(uri)
+    for metrics in (run_of(uri, last).data.metrics, {metric.key: metric.value for metric in model.metrics}):
+        assert took.items() <= metrics.items() and metrics["seconds"] == 30
+    assert model.tags["device"] == run_of(uri, last).data.tags["device"] == "NVIDIA H100"
+    assert steps(uri, last, "workers") == [(3, 2.0)], "with the last epoch, like the score"
+
+
 def test_updating_does_not_wait_for_the_database(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
     real = tracking.client.create_run

@@ -1,0 +1,78 @@
+"""What the store has measured of like trainings, for a study's costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from orchestrator.costs import Costs, Measured, identity, per_image
+from orchestrator.inputs import Inputs
+from orchestrator.resources import Resources
+from trainers import build
+from trainers.call import Invalid
+from trainers.finished import results
+from trainers.spec import Model, Stage
+from trainers.store import Result, Store
+
+NEWEST = 1000  # results that are looked at
+
+CPU = "cpu"
+
+
+def costs(store: Store, resources: Resources, inputs: Inputs, flops: Mapping[str, int]) -> Costs:
+    """The costs of stages on these resources. `flops` of a forward pass of the study's own models, by identity."""
+    found = [] if inputs.provisional else list(results(store.root, most=NEWEST))
+    device = device_of(found, resources)
+    mine = [
+        result
+        for result in found
+        if result.stage.data.fingerprint == inputs.contents.fingerprint and like(result, resources, device)
+    ]
+    forward = dict[str, int | None](flops)
+
+    def sized(model: Model) -> int | None:
+        return forward[identity(model)]
+
+    for result in mine:
+        for stage in (result.stage, *result.stage.guides):
+            if (name := identity(stage.model)) not in forward:
+                forward[name] = _flops(stage, inputs)
+    return Costs(per_image(sized), (Measured(result.stage, result.seconds) for result in mine))
+
+
+def figures(result: Result) -> dict[str, float]:
+    """What a result notes of its costs beside the seconds, under the names that MLflow and the report have for it."""
+    if result.usage is None:
+        return {}
+    named = {
+        "images_per_second": result.usage.images_per_second,
+        "peak_memory_bytes": result.usage.memory,
+        "measuring_seconds": result.usage.measuring,
+        "workers": result.usage.workers,
+    }
+    return {name: float(value) for name, value in named.items() if value is not None}
+
+
+def device_of(found: Iterable[Result], resources: Resources) -> str:
+    """Where stages will run: on the CPU, or on the GPU that the newest result is from; empty if there is none."""
+    if not resources.gpus:
+        return CPU
+    return next((result.device for result in found if result.device != CPU), "")
+
+
+def like(result: Result, resources: Resources, device: str) -> bool:
+    """Whether a result is of such a device, and of as many workers and threads as far as that was noted."""
+    if result.device != device:
+        return False
+    if result.usage is None:
+        return True
+    as_many = result.usage.workers == (1 if result.stage.published else resources.workers)
+    return as_many and (device != CPU or result.usage.threads == max(1, int(resources.cpus)))
+
+
+def _flops(stage: Stage, inputs: Inputs) -> int | None:
+    """Of a model of another study, on an image of this data; None if it cannot be built any more."""
+    try:
+        image = build.image_size(inputs.dataset, stage.recipe)
+        return build.size(build.shape(stage.model, len(inputs.contents.classes)), image).flops
+    except Invalid:
+        return None

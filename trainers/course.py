@@ -1,0 +1,94 @@
+"""A training under way, with all that must be known to go on: its epochs, what was selected, what it took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from trainers.loop import Epoch, Training
+from trainers.selection import Selection, kept
+from trainers.spec import Stage
+from trainers.store import Store
+from trainers.usage import Watch
+
+Entry = dict[str, float]
+
+
+class Course:
+    """The course of a stage's training."""
+
+    def __init__(self, stage: Stage, training: Training, selection: Selection, watch: Watch) -> None:
+        self.stage, self.training, self.selection, self.watch = stage, training, selection, watch
+        self.history: list[Entry] = []
+        self.seconds = 0.0
+        self.started = time.perf_counter()
+        self.told: set[str] = set()  # the losses of which it was said how much they count
+
+    def resume(self, store: Store) -> None:
+        """Bring the training to where it was left."""
+        left = store.load_state(self.stage.key)
+        if left is not None and left["key"] == self.stage.key:  # else somebody copied the state of another stage here
+            self.training.restore(left["training"])
+            if self.selection.selects:
+                self.selection.restore(left["selection"])
+            self.watch.restore(left.get("usage"))
+            self.history, self.seconds = left["history"], left["seconds"]
+        self.started = time.perf_counter() - self.seconds
+        self.told = set(self.training.balance.alphas)
+
+    def note(self, epoch: Epoch, measured: Entry) -> Entry:
+        """Take an epoch with what was measured after it; every worker does so. -> its entry."""
+        self.selection.offer(epoch.number, measured, self.training.product)
+        self.seconds = time.perf_counter() - self.started
+        entry = {"epoch": float(epoch.number), **epoch.metrics, **measured, "seconds": self.seconds}
+        self.history.append(entry)
+        self.usage = self.watch.note()
+        return entry
+
+    def keep(self, store: Store, epoch: Epoch) -> None:
+        """Have the store know how to go on after this epoch."""
+        state = {
+            "key": self.stage.key,
+            "training": epoch.state,
+            "history": self.history,
+            "seconds": self.seconds,
+            "selection": self.selection.state(),
+            "usage": self.usage,
+        }
+        store.save_state(self.stage.key, epoch.number, state)
+
+    def tell(self, say: Callable[[str], None]) -> None:
+        """Say each alpha once, when it was found; and in the end which were not."""
+        balance = self.training.balance
+        for name, alpha in balance.alphas.items():
+            if name not in self.told:
+                part = f"{balance.ratios[name]:g} times that of the detection losses"
+                say(f"alpha of {name} is {alpha:.4g}: its gradient at the student's features is {part}")
+                self.told.add(name)
+        last = self.training.epoch == self.stage.recipe.epochs
+        if last and (never := sorted(balance.ratios.keys() - balance.alphas.keys())):
+            say(f"no alpha was found for {', '.join(never)}, which counted for nothing: too few batches had a gradient")
+
+    def weights(self) -> dict[str, Tensor]:
+        """Those that the training has made."""
+        return self.selection.weights or kept(self.training.product)
+
+    def metrics(self) -> Entry:
+        """What was measured of these weights."""
+        own = {name: value for name, value in self.history[-1].items() if name.startswith("val/")}
+        return self.selection.metrics or own
+
+    def facts(self) -> dict[str, Any]:
+        """What the result says of how it came about."""
+        recipe = self.stage.recipe
+        images = recipe.epochs * self.training.batches.steps * recipe.batch
+        return {
+            "history": self.history,
+            "seconds": self.seconds,
+            "alphas": self.training.balance.alphas,
+            "selected": self.selection.epoch,
+            "usage": self.watch.usage(images=images, seconds=self.seconds),
+        }
