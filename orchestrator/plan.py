@@ -6,6 +6,7 @@ from math import inf
 from typing import Any
 
 from orchestrator import controls, expectations, forecast
+from orchestrator.costs import relative
 from orchestrator.frontier import Frontier
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.study import Study
@@ -74,7 +75,7 @@ def _counted(prepared: Prepared, frontier: Frontier) -> dict[str, Any]:
         names=study.controls or (),
         searched=prepared.searched(final.scores),
         seeds=study.seeds,
-        cost=prepared.costs.relative,
+        cost=relative(prepared.flops),
     )
     # The student alone with the compute of the best path is wanted as soon as that is known.
     needed = len(keys(final)) + own["later"]

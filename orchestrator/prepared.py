@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator import controls, experience, strategies
 from orchestrator.board import Board, Row
-from orchestrator.costs import Costs, identity
+from orchestrator.costs import Costs, identity, relative
 from orchestrator.expectations import check_figures
 from orchestrator.frontier import Frontier
 from orchestrator.inputs import Inputs, read, unread
@@ -168,9 +168,9 @@ class Prepared:
                 "best_predecessor or greedy",
                 ("search",),
             )
-        beside = partial(
-            controls.paths, names=self.study.controls or (), strategy=self.strategy, cost=self.costs.relative
-        )
+        # By FLOPs: what a control trains must not change with what was measured.
+        names, flops = self.study.controls or (), relative(self.flops)
+        beside = partial(controls.paths, names=names, strategy=self.strategy, cost=flops)
 
         def both(lattice: Lattice, scores: Scores) -> Iterable[Path]:
             return chain(self.strategy(lattice, scores), beside(lattice, scores))
@@ -197,11 +197,15 @@ class Prepared:
         found: Iterable[Path] = getattr(strategies, call.name)(lattice, scores, **call.args)
         return found
 
+    @property
+    def flops(self) -> dict[str, int]:
+        """Of one forward pass of each model, by its identity."""
+        return {identity(entry.model): self.sizes[name].flops for name, entry in self.lattice.models.items()}
+
     @cached_property
     def costs(self) -> Costs:
         """By what the store has when they are first asked for."""
-        flops = {identity(entry.model): self.sizes[name].flops for name, entry in self.lattice.models.items()}
-        return experience.costs(self.store, self.study.resources, self.inputs, flops)
+        return experience.costs(self.store, self.study.resources, self.inputs, self.flops)
 
     def left(self, stage: Stage) -> float:
         """What is left of a stage's relative cost, if it was begun."""
@@ -243,6 +247,7 @@ class Prepared:
         """A record of all that is wanted, finished stages filled in from the store."""
         board = Board(self.study.name)
         self.extend(board, frontier)
+        self.given_up(board, frontier)
         return board
 
     def extend(self, board: Board, frontier: Frontier) -> list[Row]:

@@ -117,7 +117,7 @@ def summary_of(prepared: Prepared, board: Board, cost: Mapping[str, Any]) -> dic
         parameters={name: size.parameters for name, size in prepared.sizes.items()},
         expected=expectations.compared(study.expected, prepared.lattice, board, study.seeds),
         source=study.source,
-        sweeps=swept(board, prepared.sweep, study.seeds) if prepared.sweep else (),
+        sweeps=swept(board, prepared.sweep, study.seeds, prepared.score_name) if prepared.sweep else (),
         cost=cost,
     )
 

@@ -18,34 +18,46 @@ TRAINED = ("done", "reused")
 UNFINISHED = ("failed", "lost", "running", "waiting", "paused", "pruned")
 
 
-def swept(board: Board, sweep: Sweep, seeds: Collection[int]) -> list[dict[str, Any]]:
+def swept(board: Board, sweep: Sweep, seeds: Collection[int], metric: str) -> list[dict[str, Any]]:
     """The settings that were tried on each edge, as JSON has them; the edges of the shortest paths first.
 
     Of each edge: its `path`; `axes`, the knobs, each with its `ticks`, (place, text); `points`, each with its `values`,
     their `places` (0..1, or None where a knob plays no part), `score` (a mean over the seeds, None until all are
-    there), `epochs`, `state` and whether it `won`; and the `importance` of each knob.
+    there), `epochs`, `state` and whether it `won`; and the `importance` of each knob, by the `metric` that all had
+    after as many epochs.
     """
     edges: dict[tuple[str, ...], dict[tuple[Setting, ...], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in board.rows.values():
         if row.path.settings and row.path.budget == 1:
             edges[row.path.models][row.path.settings].append(row)
-    return [_edge(path, edges[path], sweep, len(seeds)) for path in sorted(edges, key=lambda path: (len(path), path))]
+    shortest_first = sorted(edges, key=lambda path: (len(path), path))
+    return [_edge(path, edges[path], sweep, len(seeds), f"val/{metric}") for path in shortest_first]
 
 
 def _edge(
-    path: tuple[str, ...], tried: Mapping[tuple[Setting, ...], list[Row]], sweep: Sweep, seeds: int
+    path: tuple[str, ...], tried: Mapping[tuple[Setting, ...], list[Row]], sweep: Sweep, seeds: int, metric: str
 ) -> dict[str, Any]:
     points = [_point(settings, rows, sweep, seeds) for settings, rows in tried.items()]
     ended = [point for point in points if point["state"] == "done" and point["score"] is not None]
     best = max(ended, key=lambda point: point["score"], default=None)
     for point in points:
         point["won"] = point is best
+    known = [(point, rows) for point, rows in zip(points, tried.values(), strict=True) if point["score"] is not None]
+    first = min((point["epochs"] for point, _ in known), default=0)
+    alike = [
+        (point["values"], [score for row in rows for score in _after(row, first, metric)]) for point, rows in known
+    ]
     return {
         "path": list(path),
         "axes": [{"name": name, "ticks": _ticks(space)} for name, space in sweep.knobs.items()],
         "points": points,
-        "importance": importance(sweep.knobs, [(point["values"], point["score"]) for point in ended]),
+        "importance": importance(sweep.knobs, [(own, fmean(scores)) for own, scores in alike if len(scores) == seeds]),
     }
+
+
+def _after(row: Row, epoch: int, metric: str) -> list[float]:
+    """What a stage had when it was measured last by that epoch, if it was."""
+    return [e[metric] for e in row.history if e["epoch"] <= epoch and metric in e][-1:]
 
 
 def _point(settings: tuple[Setting, ...], rows: list[Row], sweep: Sweep, seeds: int) -> dict[str, Any]:

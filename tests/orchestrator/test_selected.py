@@ -16,7 +16,7 @@ from orchestrator.tracking import best
 from orchestrator.verdict import leader, verdict
 from tests.orchestrator.boards import board, summary
 from tests.orchestrator.studies import changed, write
-from tests.orchestrator.test_tracking import begin, fresh, row, run_of, settle, steps, uri
+from tests.orchestrator.tracked import begin, row, run_of, settle, steps
 from trainers.call import Invalid
 from trainers.spec import Best
 
