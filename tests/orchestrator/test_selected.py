@@ -20,8 +20,6 @@ from tests.orchestrator.tracked import begin, row, run_of, settle, steps
 from trainers.call import Invalid
 from trainers.spec import Best
 
-__all__ = ["fresh", "uri"]  # fixtures
-
 SAID = "best epoch 7 of 12, selected on val"
 
 
