@@ -200,8 +200,8 @@ def listed(names: Sequence[str], last: str = "and", *, most: int = 9) -> str:
 
 def _selected(summary: Mapping[str, Any]) -> list[str]:
     """That the best path's score is of epochs that were selected by it, if they were."""
-    path = summary["best"]["path"] if summary["best"] else None
-    own = [stage for stage in summary["stages"] if stage["path"] == path and stage["budget"] == 1]
+    keys = summary["best"]["keys"] if summary["best"] else ()
+    own = [stage for stage in summary["stages"] if stage["key"] in keys]
     chosen = [f"{stage['selected']} of {stage['epochs']}" for stage in own if stage["selected"] is not None]
     if not chosen:
         return []

@@ -50,7 +50,8 @@ def test_it_bears_the_name_of_its_file_and_can_be_planned(planned: Any, name: st
     assert study(name, tmp_path).name == name
     made = planned(name)
     assert made["paths"] >= 1 and made["isolated"] == []
-    assert made["trainings"]["missing"] == len(made["stages"]) == made["trainings"]["needed"]
+    assert made["trainings"]["missing"] == made["trainings"]["needed"] >= len(made["stages"])
+    assert study(name, tmp_path).sweep or made["trainings"]["needed"] == len(made["stages"])
     assert "trainings" in planning.text(made)
 
 
