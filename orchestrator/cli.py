@@ -6,9 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import wraps
-from itertools import pairwise
 from pathlib import Path as File
 from typing import Any
 
@@ -109,38 +107,39 @@ def why(study: Any, stage: str | None, as_json: bool) -> None:
 
 @main.command()
 @click.argument("study", required=False, type=click.Path(path_type=File))
-@click.option("--experiment", help="An MLflow experiment, instead of a study file.")
+@click.option(
+    "--experiment", "experiments", multiple=True, help="An MLflow experiment, instead of a study; or several."
+)
+@click.option("--all", "everything", is_flag=True, help="Ask all experiments.")
+@click.option("--compare", nargs=2, metavar="STUDY STUDY", help="Two studies or experiments, side by side.")
 @click.option("--tracking", help="MLflow's address, instead of the study's.")
+@click.option("--data", help="Only on these data: the beginning of their fingerprint or of what a study writes.")
+@click.option("--student", metavar="MODEL", help="Only paths to this model.")
+@click.option("--under", multiple=True, metavar="COST=NUMBER", help="Only paths that cost this at most: gpu_hours=20.")
+@click.option("--top", type=click.IntRange(1), metavar="N", help="List so many paths.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def best(study: File | None, experiment: str | None, tracking: str | None, as_json: bool) -> None:
-    """Ask MLflow for the best path of a study or an experiment."""
-    from orchestrator import expectations
-    from orchestrator.prepared import students
-    from orchestrator.ranking import best as ask
-    from orchestrator.resources import Resources
-    from orchestrator.study import load
+def best(
+    study: File | None,
+    experiments: tuple[str, ...],
+    everything: bool,
+    compare: tuple[str, str] | None,
+    tracking: str | None,
+    **options: Any,
+) -> None:
+    """Ask MLflow for the best path of a study or of experiments, or compare those of two."""
+    from orchestrator import answer, asked
 
-    if (study is None) == (experiment is None):
-        raise Invalid("name a study file, or an experiment with --experiment NAME")
-    keys, by, published, source = None, "score", dict[str, dict[str, float]](), ""
-    if study is not None:
-        loaded = load(study)
-        experiment, tracking = loaded.name, tracking or loaded.resources.tracking_uri
-        published, source = loaded.expected, loaded.source
-        keys, score = students(loaded)
-        by = f"val/{score}"
-    assert experiment is not None, "one of them was given"
-    found = ask(tracking or Resources().tracking_uri, experiment, keys=keys, by=by)
-    rows = expectations.of(published, found.path, found.figures)
-    if as_json:
-        click.echo(json.dumps({**asdict(found), "expected": rows}, indent=1))
-        return
-    chosen = f" ({'; '.join(dict.fromkeys(found.selected.values()))})" if found.selected else ""
-    click.echo(f"{found.path}  score {found.score:.4f}{chosen}")
-    for edge, setting in zip(pairwise(found.path.split(" > ")), found.settings, strict=False):
-        click.echo(f"  {' > '.join(edge)}: {setting}")
-    for line in expectations.text(rows, source):
-        click.echo(line)
+    if (study is not None) + bool(experiments) + everything + bool(compare) != 1:
+        raise Invalid("name a study file, experiments with --experiment NAME or --all, or two studies with --compare")
+    if compare:
+        sides = [asked.of_either(name, tracking) for name in compare]
+        said, warnings = answer.compared(compare, sides, **options)
+    else:
+        one = asked.of_study(study, tracking) if study else asked.of_experiments(experiments or None, tracking)
+        said, warnings = answer.ranked(one, **options)
+    for line in warnings:
+        click.echo(f"warning: {line}", err=True)
+    click.echo(said)
 
 
 @main.command()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Container
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from statistics import fmean
-from typing import Any
+from statistics import fmean, stdev
+from typing import NamedTuple
 
 from orchestrator.connection import WHERE, LoggedModel, connect, every, talking
 from trainers.call import Invalid, alternatives
@@ -28,28 +28,63 @@ class Found:
     figures: dict[str, float]  # all that its metric said, such as AP50; means over the seeds
     settings: list[str] = field(default_factory=list)  # of a sweep, edge by edge: `LD.temperature 8, LD.weight 0.1`
     selected: dict[int, str] = field(default_factory=dict)  # by seed: that the score is of a selected epoch, and which
+    experiments: list[str] = field(default_factory=list)  # that have its checkpoints, in the order asked
+    data: str = ""  # the fingerprint
+    names: list[str] = field(default_factory=list)  # that studies have for this data, such as `Digits: {classes: 3}`
+    metric: str = ""  # the figure that the score is; empty if the study never said
+    stages: int = 1  # that the path trains; published weights are no training
+    worker_seconds: float = math.nan  # seconds times the workers of each stage; mean over the seeds
+    whole: bool = True  # whether MLflow has all its teachers; else `seconds` and the like lack some
+
+    @property
+    def student(self) -> str:
+        return self.path.split(" > ")[-1]
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds; None of a single one, or where a score is not finite."""
+        return stdev(self.scores.values()) if len(self.scores) > 1 and math.isfinite(self.score) else None
 
 
-def paths(uri: str, experiment: str, *, keys: Container[str] | None = None, by: str = "score") -> list[Found]:
-    """The paths to the student whose checkpoints the experiment has; highest score first, without one last.
+class Experiment(NamedTuple):
+    """What MLflow has of an experiment's studies and finished stages."""
+
+    name: str
+    metric: str  # that ranks; empty if its study never said
+    data: list[tuple[str, str]]  # fingerprints with the names that studies have for them
+    models: list[LoggedModel]
+
+
+def paths(
+    uri: str, experiment: str | Sequence[str] | None, *, keys: Container[str] | None = None, by: str = "score"
+) -> list[Found]:
+    """The paths to the student whose checkpoints the experiments have; highest score first, without one last.
 
     Checkpoints that differ in more than their seeds are different entries even when their paths read the
-    same, as in a sweep or after a change of the recipe. `keys` leaves only these students; `by` is the figure that
-    ranks, such as val/AP50: the score is that by which a run ranked them last. Raises `Invalid`.
+    same, as in a sweep or after a change of the recipe. Those that differ in nothing else are one, whichever
+    experiments they are from. `experiment`: one, several, or None for all. `keys` leaves only these students; `by` is
+    the figure that ranks, such as val/AP50: the score is that by which a run ranked them last. Raises `Invalid`.
     """
-    client = connect(uri)
-    with talking(uri):
-        known = client.get_experiment_by_name(experiment)
-        if known is None:
-            names = [e.name for e in every(client.search_experiments)]
-            raise Invalid(f"the MLflow experiment {alternatives(experiment, names)}", WHERE)
-        models = list(every(partial(client.search_logged_models, [known.experiment_id])))
-    ready = {model.tags["key"]: model for model in models if model.status == "READY" and "setting" in model.tags}
-    groups: dict[str, list[LoggedModel]] = defaultdict(list)
-    for key, model in ready.items():
-        if model.tags["role"] in ("student", "alone") and (keys is None or key in keys):
-            groups[model.tags["setting"]].append(model)
-    found = [_found(sorted(group, key=_seed), ready, by) for group in groups.values()]
+    experiments = read(uri, [experiment] if isinstance(experiment, str) else experiment)
+    ready: dict[str, LoggedModel] = {}
+    groups: dict[tuple[str, str, str], dict[str, LoggedModel]] = defaultdict(dict)
+    places: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    names: dict[str, list[str]] = defaultdict(list)
+    for one in experiments:
+        for fingerprint, name in one.data:
+            names[fingerprint] += [] if not name or name in names[fingerprint] else [name]
+        for model in one.models:
+            if model.status == "READY" and "setting" in model.tags:
+                key = model.tags["key"]
+                ready[key] = model
+                if model.tags["role"] in ("student", "alone") and (keys is None or key in keys):
+                    group = (model.tags["setting"], model.tags["path"], one.metric)
+                    groups[group][key] = model
+                    places[group] += [] if one.name in places[group] else [one.name]
+    found = [
+        _found(sorted(models.values(), key=_seed), ready, by, places[group], names, metric=group[2])
+        for group, models in groups.items()
+    ]
     return sorted(
         found,
         key=lambda f: (math.isfinite(f.score), f.score if math.isfinite(f.score) else 0.0),
@@ -59,25 +94,75 @@ def paths(uri: str, experiment: str, *, keys: Container[str] | None = None, by: 
 
 def best(uri: str, experiment: str, *, keys: Container[str] | None = None, by: str = "score") -> Found:
     """The path with the highest score. Raises `Invalid`, also when no student has a finite score."""
-    found = [f for f in paths(uri, experiment, keys=keys, by=by) if math.isfinite(f.score)]
-    if not found:
-        raise Invalid(f"no student of the MLflow experiment {experiment} is trained yet", WHERE)
-    return found[0]
+    return first(paths(uri, experiment, keys=keys, by=by), f"the MLflow experiment {experiment}")
 
 
-def _found(models: list[LoggedModel], ready: dict[str, LoggedModel], by: str) -> Found:
+def first(found: Iterable[Found], where: str) -> Found:
+    """The first with a finite score. Raises `Invalid` when there is none."""
+    for one in found:
+        if math.isfinite(one.score):
+            return one
+    raise Invalid(f"no student of {where} is trained yet", WHERE)
+
+
+def read(uri: str, names: Sequence[str] | None) -> list[Experiment]:
+    """These experiments, or all. Raises `Invalid`, also for one that is not there."""
+    client = connect(uri)
+    with talking(uri):
+        known = {one.name: one.experiment_id for one in every(client.search_experiments)}
+        asked = sorted(known) if names is None else list(dict.fromkeys(names))
+        for name in asked:
+            if name not in known and (deleted := client.get_experiment_by_name(name)) is not None:
+                known[name] = deleted.experiment_id
+            if name not in known:
+                raise Invalid(f"the MLflow experiment {alternatives(name, known)}", WHERE)
+        return [_experiment(name, client.search_runs, client.search_logged_models, known[name]) for name in asked]
+
+
+def _experiment(
+    name: str, search_runs: Callable[..., object], search_models: Callable[..., object], identifier: str
+) -> Experiment:
+    runs = list(every(partial(search_runs, [identifier], "tags.role = 'study'")))
+    data = []
+    for run in runs:
+        now = {key.removeprefix("now."): value for key, value in run.data.tags.items() if key.startswith("now.")}
+        for said in (run.data.params, {**run.data.params, **now}):  # as it began, and as it is now
+            if "data.fingerprint" in said:
+                data.append((said["data.fingerprint"], said.get("data", "")))
+    metric = next((run.data.tags["metric"] for run in runs if "metric" in run.data.tags), "")
+    return Experiment(name, metric, data, list(every(partial(search_models, [identifier]))))
+
+
+def _found(
+    models: list[LoggedModel],
+    ready: dict[str, LoggedModel],
+    by: str,
+    experiments: list[str],
+    names: dict[str, list[str]],
+    *,
+    metric: str,
+) -> Found:
     scores = {_seed(model): figure(model, by) for model in models}
+    lines = [list(_line(model, ready)) for model in models]
+    data = (models[0].params or {}).get("data.fingerprint", "")
     return Found(
         path=models[0].tags["path"],
         role=models[0].tags["role"],
         score=fmean(scores.values()),
         scores=scores,
-        seconds=fmean(_seconds(model, ready) for model in models),
+        seconds=fmean(sum(figure(one, "seconds") for one in line) for line in lines),
         keys={_seed(model): model.tags["key"] for model in models},
         uris={_seed(model): model.tags["uri"] for model in models},
         figures=_figures(models),
-        settings=_settings(models[0], ready),
+        settings=[own for one in reversed(lines[0]) if (own := one.tags.get("sweep", ""))],
         selected={_seed(model): model.tags["selected"] for model in models if "selected" in model.tags},
+        experiments=experiments,
+        data=data,
+        names=names.get(data, []),
+        metric=by.removeprefix("val/") if by != "score" else metric,
+        stages=sum(figure(one, "epoch") > 0 for one in lines[0]),
+        worker_seconds=fmean(sum(figure(one, "seconds") * _workers(one) for one in line) for line in lines),
+        whole=not any(line[-1].tags["teacher_key"] for line in lines),
     )
 
 
@@ -90,17 +175,17 @@ def _figures(models: list[LoggedModel]) -> dict[str, float]:
     }
 
 
-def _settings(model: LoggedModel, ready: dict[str, LoggedModel]) -> list[str]:
-    """Of the edges to it; none if nothing was swept. A checkpoint of before there were sweeps says nothing."""
-    own, teacher = model.tags.get("sweep", ""), ready.get(model.tags["teacher_key"])
-    above = _settings(teacher, ready) if teacher else []
-    return [*above, own] if own else above
+def _line(model: LoggedModel | None, ready: dict[str, LoggedModel]) -> Iterator[LoggedModel]:
+    """A checkpoint, its teacher, and so on, as far as they are known."""
+    while model is not None:
+        yield model
+        model = ready.get(model.tags["teacher_key"])
 
 
-def _seconds(model: Any, ready: dict[str, LoggedModel]) -> float:
-    """Of this training and those of its teachers."""
-    teacher = ready.get(model.tags["teacher_key"])
-    return figure(model, "seconds") + (_seconds(teacher, ready) if teacher else 0.0)
+def _workers(model: LoggedModel) -> float:
+    """That trained it together; one if nobody noted it."""
+    number = figure(model, "workers")
+    return number if math.isfinite(number) else 1.0
 
 
 def _seed(model: LoggedModel) -> int:

@@ -43,7 +43,7 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False, ye
     with nullcontext() if run.over else run.on_ray(address):
         # Whatever can be refused was refused by now; from here on things are written.
         tracking = Tracking(study.resources.tracking_uri, study.name)
-        tracking.start(facts(study, prepared), {"study": study.name})
+        tracking.start(facts(study, prepared), {"study": study.name, "metric": prepared.score_name})
         try:
             made, makespan = _train(run, tracking, quiet=quiet)
             ending = INTERRUPTED if run.interrupted else SOME_FAILED if run.frontier.failed else DONE

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,6 @@ from orchestrator.board import Row
 from orchestrator.connection import (
     LoggedModel,
     Metric,
-    MlflowClient,
     Param,
     Run,
     RunTag,
@@ -31,7 +30,8 @@ from orchestrator.connection import (
     open_experiment,
     talking,
 )
-from orchestrator.ranking import Found, best, figure, paths
+from orchestrator.logged import Logged, path_seconds, recorded
+from orchestrator.ranking import Found, best, paths
 from orchestrator.registry import register
 from trainers.call import Invalid
 
@@ -42,24 +42,6 @@ log = logging.getLogger(__name__)
 STATUS = {"running": "RUNNING", "paused": "RUNNING", "done": "FINISHED", "reused": "FINISHED"}
 STATUS |= {"pruned": "KILLED", "failed": "FAILED"}
 METRICS, PARAMS = 900, 90  # of one request; MLflow takes 100 parameters, and 1000 things in all
-
-
-@dataclass
-class Logged:
-    """What MLflow has of a stage."""
-
-    run: str
-    parent: str
-    status: str
-    epoch: int = 0  # the last one that is there
-    described: bool = False  # whether its parameters are there
-    tags: Mapping[str, str] = field(default_factory=dict)
-    model: LoggedModel | None = None
-    score: float | None = None  # of the checkpoint
-
-    @property
-    def whole(self) -> bool:
-        return self.status == "FINISHED" and self.model is not None and self.model.status == "READY"
 
 
 class Tracking:
@@ -93,6 +75,8 @@ class Tracking:
             there = run.data.params
             wanted = {facts.metric(key): facts.public(value) for key, value in parameters.items()}
             changed = {f"now.{key}": value for key, value in wanted.items() if value != there.get(key, value)}
+            # Back at its first value: what was noted in between holds no more.
+            changed |= {f"now.{key}": value for key, value in wanted.items() if f"now.{key}" in run.data.tags}
             self._log(
                 self.parent,
                 params={key: value for key, value in wanted.items() if key not in there},
@@ -197,9 +181,13 @@ class Tracking:
         if done and have.model is None:
             have.model = self._create_model(row, have)
         news = {name: value for name, value in outcome(row).items() if value != have.tags.get(name, "")}
+        final = facts.final(row) if done else {}
+        if done:
+            have.seconds = row.seconds
+            final |= path_seconds((stage.key for stage in row.stage.lineage), self.logged)
         self._log(
             have.run,
-            metrics=checkpoint_metrics(facts.final(row), have.model) if done and have.model else (),
+            metrics=checkpoint_metrics(final, have.model) if done and have.model else (),
             params={} if have.described else facts.parameters(row.stage),
             tags=news,
         )
@@ -244,32 +232,6 @@ class Tracking:
             metrics, pairs = metrics[METRICS:], pairs[PARAMS:]
         if metrics or pairs or tags:
             self.client.log_batch(run, metrics, pairs, [RunTag(name, value) for name, value in (tags or {}).items()])
-
-
-def recorded(client: MlflowClient, experiment_id: str, *, key: str = "") -> dict[str, Logged]:
-    """What the experiment has of all stages, or of one."""
-    condition = f"tags.key = '{key}'" if key else ""
-    models = {
-        model.tags["key"]: model
-        for model in every(partial(client.search_logged_models, [experiment_id], condition or None))
-        if "key" in model.tags
-    }
-    found: dict[str, Logged] = {}
-    for run in every(partial(client.search_runs, [experiment_id], condition)):
-        its = run.data.tags.get("key")
-        if its is None or (its in found and found[its].whole):
-            continue
-        found[its] = Logged(
-            run=run.info.run_id,
-            parent=run.data.tags.get("mlflow.parentRunId", ""),
-            status=run.info.status,
-            epoch=int(run.data.metrics.get("epoch", 0)),
-            described=bool(run.data.params),
-            tags=run.data.tags,
-            model=models.get(its),
-            score=figure(models[its], "score") if its in models else None,
-        )
-    return found
 
 
 def outcome(row: Row) -> dict[str, str]:

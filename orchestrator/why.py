@@ -105,12 +105,12 @@ def _nearest(row: Row, finished: Finished, names: dict[str, str]) -> dict[str, A
         "key": key,
         "name": names.get(key),  # if it is one of the study's own
         "score": finished.scores[key],
-        "differences": [_as_json(one) for one in found],
+        "differences": [as_json(one) for one in found],
         "lines": lines(found),
     }
 
 
-def _as_json(one: Difference) -> dict[str, Any]:
+def as_json(one: Difference) -> dict[str, Any]:
     """A side that does not have the field is left out."""
     sides = {"here": one.here, "there": one.there}
     return {"key": ".".join(one.where), **{side: value for side, value in sides.items() if value is not ABSENT}}

@@ -346,6 +346,18 @@ def test_an_experiment_that_is_not_there_is_refused_with_the_nearest(
     assert ended.exit_code == 2 and "did you mean tiny?" in ended.stderr
 
 
+@pytest.mark.ray
+def test_a_study_and_its_experiment_have_the_same_best_and_differ_in_nothing(
+    finished: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished)
+    made = json.loads(run("best", "--compare", "tiny.yaml", "tiny", "--json").stdout)
+    file, experiment = made["studies"]
+    assert file["keys"] == experiment["keys"] and file["metric"] == experiment["metric"] == "AP"
+    assert made["comparable"] and made["gain"] == 0 and made["differences"] == []
+    assert made["differences_from"] == "the records of the stores" and "Digits" in experiment["names"][0]
+
+
 # As a program.
 
 

@@ -49,10 +49,12 @@ def row(path: str = "r101 > r18", role: str = "student", score: float = 0.5, don
     )
 
 
-def begin(uri: str) -> Tracking:
-    opened = Tracking(uri, "demo")
+def begin(uri: str, name: str = "demo", *, metric: str = "", **parameters: str) -> Tracking:
+    """`parameters`: of the study; `data_fingerprint` is written data.fingerprint."""
+    opened = Tracking(uri, name)
     opened._background.first = 0.01
-    opened.start({"epochs": 3}, {"study": "demo"})
+    said = {key.replace("_", "."): value for key, value in parameters.items()}
+    opened.start({"epochs": 3, **said}, {"study": name, **({"metric": metric} if metric else {})})
     return opened
 
 

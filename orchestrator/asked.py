@@ -1,0 +1,64 @@
+"""Of whom `tapath best` asks MLflow: a study by its file, or experiments by their names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Any
+
+from orchestrator.choice import choose
+from orchestrator.ranking import Found, first, paths
+from orchestrator.resources import Resources
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which checkpoints of which MLflow, and what ranks them."""
+
+    uri: str
+    experiments: Sequence[str] | None  # None: all
+    keys: Container[str] | None = None  # of the students; None: all
+    by: str = "score"
+    expected: Mapping[str, Mapping[str, float]] | None = None  # what was published of the study's paths
+    source: str = ""
+
+    def paths(self, **filters: Any) -> list[Found]:
+        """The paths with a finite score for which the filters of `choose` hold, best first; one at least.
+
+        Raises `Invalid`.
+        """
+        if self.experiments is None:
+            where = "any MLflow experiment"
+        else:
+            where = f"the MLflow experiment{'s' * (len(self.experiments) > 1)} {', '.join(self.experiments)}"
+        found = [f for f in paths(self.uri, self.experiments, keys=self.keys, by=self.by) if math.isfinite(f.score)]
+        first(found, where)
+        return choose(found, **filters)
+
+
+def of_experiments(names: Sequence[str] | None, tracking: str | None) -> Asked:
+    """Of these experiments, or all."""
+    return Asked(tracking or Resources().tracking_uri, names)
+
+
+def of_study(file: File, tracking: str | None) -> Asked:
+    """Of a study as its file is now: checkpoints of before a change do not count. Raises `Invalid`."""
+    # Imported here: it imports torch, and an experiment is asked for without.
+    from orchestrator.prepared import students
+    from orchestrator.study import load
+
+    study = load(file)
+    keys, score = students(study)
+    return Asked(
+        tracking or study.resources.tracking_uri, [study.name], keys, f"val/{score}", study.expected, study.source
+    )
+
+
+def of_either(name: str, tracking: str | None) -> Asked:
+    """Of a study's file, if there is such a file or the name is one of YAML; else of an experiment."""
+    file = File(name)
+    if file.is_file() or file.suffix in (".yaml", ".yml"):
+        return of_study(file, tracking)
+    return of_experiments([name], tracking)

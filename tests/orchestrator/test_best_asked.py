@@ -1,0 +1,283 @@
+"""MLflow answers across studies: by their data, the student and the cost; in a list, and two side by side."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path as File
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from orchestrator.asked import of_experiments
+from orchestrator.board import Row
+from orchestrator.choice import limit
+from orchestrator.cli import main
+from orchestrator.lattice import Path
+from orchestrator.tracking import Tracking, paths
+from tests.orchestrator.tracked import begin, models, row, run_of, runs, settle
+from trainers.call import Invalid
+
+
+def best(uri: str, *words: str) -> Result:
+    """`tapath best`, in this process."""
+    ended = CliRunner().invoke(main, ["best", "--tracking", uri, *words])
+    assert ended.exception is None or isinstance(ended.exception, SystemExit), ended.exception
+    return ended
+
+
+def record(uri: str, name: str, *rows: Row, **facts: str) -> None:
+    """An experiment with these stages."""
+    opened = begin(uri, name, **facts)
+    settle(opened, *rows)
+    opened.close("FINISHED")
+
+
+def on(data: str, one: Row) -> Row:
+    """The same on other data."""
+    stage = one.stage.model_copy(update={"data": one.stage.data.model_copy(update={"fingerprint": data})})
+    return replace(one, stage=stage)
+
+
+def swept(one: Row, setting: tuple[tuple[str, str], ...]) -> Row:
+    """The same as the sample of a sweep."""
+    edges = len(one.path.models) - 1
+    return replace(one, path=Path(one.path.models, settings=((),) * (edges - 1) + (setting,)))
+
+
+@pytest.fixture
+def two(uri: str) -> str:
+    """Experiments `one` and `two` with data of their own in each, and data that both have."""
+    teacher = row("r101", "teacher", 0.9)
+    record(
+        uri,
+        "one",
+        teacher,
+        row("r101 > r34", "assistant", 0.8),
+        row("r101 > r18", score=0.5),
+        row("r101 > r34 > r18", score=0.6),
+        metric="AP",
+        data="Digits: {classes: 2}",
+        data_fingerprint="abc",
+    )
+    record(
+        uri,
+        "two",
+        replace(teacher, state="reused"),
+        replace(row("r101 > r18", score=0.5), state="reused"),
+        row("r34", "alone", 0.4),
+        on("fed", row("r18", "alone", 0.7)),
+        metric="AP",
+        data="COCO: {root: cats}",
+        data_fingerprint="fed",
+    )
+    return uri
+
+
+def test_several_experiments_are_asked_as_one_and_what_both_have_is_there_once(two: str) -> None:
+    for asked in (None, ["one", "two"]):
+        found = paths(two, asked)
+        assert [(one.path, round(one.score, 9), one.experiments) for one in found] == [
+            ("r18", 0.7, ["two"]),
+            ("r101 > r34 > r18", 0.6, ["one"]),
+            ("r101 > r18", 0.5, ["one", "two"]),
+            ("r34", 0.4, ["two"]),
+        ]
+    assert [one.path for one in paths(two, "two")] == ["r18", "r101 > r18", "r34"]
+    assert (found[0].data, found[0].names, found[0].metric) == ("fed", ["COCO: {root: cats}"], "AP")
+
+
+def test_seeds_of_one_setting_count_together_whichever_study_trained_them(uri: str) -> None:
+    for name, seed, score in (("one", 0, 0.4), ("two", 1, 0.6)):
+        record(uri, name, row("r101", "teacher", 0.9, seed=seed), row(seed=seed, score=score), metric="AP")
+    (found,) = paths(uri, None)
+    assert found.scores == pytest.approx({0: 0.4, 1: 0.6}) and found.score == pytest.approx(0.5)
+    assert found.spread == pytest.approx(math.sqrt(0.02)) and found.seconds == 60
+
+
+def test_scores_that_are_other_figures_are_not_averaged(uri: str) -> None:
+    for name, seed, metric in (("one", 0, "AP"), ("two", 1, "AP50")):
+        record(uri, name, row(seed=seed, score=0.5 + seed / 10), metric=metric)
+    assert [one.metric for one in paths(uri, None)] == ["AP50", "AP"]
+    assert "different figures: AP, AP50" in best(uri, "--all").stderr
+
+
+def test_data_are_chosen_by_fingerprint_or_by_what_the_study_writes(two: str) -> None:
+    asked = of_experiments(None, two)
+    for said in ("fed", "fe", "COCO", "COCO: {root: cats"):
+        assert [one.path for one in asked.paths(data=said)] == ["r18"], said
+    assert [one.path for one in asked.paths(data="Digits")] == ["r101 > r34 > r18", "r101 > r18", "r34"]
+    with pytest.raises(Invalid, match=r"the data VOC; there are COCO: \{root: cats\}; Digits"):
+        asked.paths(data="VOC")
+
+
+def test_the_student_is_the_last_model_of_the_path(two: str) -> None:
+    asked = of_experiments(None, two)
+    assert [one.path for one in asked.paths(student="r34")] == ["r34"]
+    assert {one.student for one in asked.paths(student="r18")} == {"r18"}
+    with pytest.raises(Invalid, match=r"r19 is not one of r18, r34; did you mean"):
+        asked.paths(student="r19")
+
+
+def test_a_limit_counts_the_whole_path_and_may_be_reached(two: str) -> None:
+    asked = of_experiments(["one"], two)
+    assert asked.paths()[0].path == "r101 > r34 > r18"  # 90 seconds
+    for under in ("seconds=60", "gpu_hours=0.0167", "stages=2"):
+        assert [one.path for one in asked.paths(under=[under])] == ["r101 > r18"], under
+    assert len(asked.paths(under=["seconds=90", "stages=3"])) == 2
+    with pytest.raises(Invalid, match=r"under seconds=59; the cheapest takes 60"):
+        asked.paths(under=["seconds=59"])
+
+
+def test_hours_are_those_of_all_workers_and_published_weights_are_no_training(tracking: Tracking, uri: str) -> None:
+    published = replace(row("r101", "teacher", done=0), score=0.9, metrics={"val/AP": 0.9}, seconds=6.0)
+    settle(tracking, published, row(usage={"workers": 4.0}))
+    (found,) = paths(uri, "demo")
+    assert found.seconds == pytest.approx(36) and found.worker_seconds == pytest.approx(6 + 4 * 30)
+    assert found.stages == 1
+
+
+def test_what_is_not_known_whole_is_under_no_limit(tracking: Tracking, uri: str) -> None:
+    settle(tracking, row("r101 > r18"))  # its teacher is in no experiment
+    (found,) = paths(uri, "demo")
+    assert not found.whole and "at least 30 s" in best(uri, "--experiment", "demo", "--top", "1").stdout
+    with pytest.raises(Invalid, match="no path's cost is known"):
+        of_experiments(["demo"], uri).paths(under=["seconds=1000"])
+
+
+@pytest.mark.parametrize("text", ["hours=2", "gpu_hours", "seconds=", "seconds=-1", "seconds=nan", "stages=inf"])
+def test_a_limit_that_says_nothing_is_refused(text: str) -> None:
+    with pytest.raises(Invalid):
+        limit(text)
+
+
+def test_top_lists_paths_with_spread_cost_and_settings(uri: str) -> None:
+    rows = [row("r101", "teacher", 0.9, seed=seed) for seed in (0, 1)]
+    rows += [row(seed=seed, score=0.5 + seed / 10) for seed in (0, 1)]
+    rows += [swept(row(seed=seed, score=0.3, weight=0.5), (("LD.weight", "0.5"),)) for seed in (0, 1)]
+    record(uri, "demo", *rows, metric="AP")
+    said = best(uri, "--experiment", "demo", "--top", "5").stdout.splitlines()
+    assert said[0] == "r101 > r18  score 0.5500 +- 0.0707 over 2 seeds, 60 s, demo"
+    assert said[1].startswith("r101 > r18  score 0.3000 +- 0.0000") and said[2] == "  r101 > r18: LD.weight 0.5"
+    made = json.loads(best(uri, "--experiment", "demo", "--top", "5", "--json").stdout)
+    assert [one["score"] for one in made] == pytest.approx([0.55, 0.3])
+    assert made[0]["spread"] == pytest.approx(math.sqrt(0.005)) and made[1]["settings"] == ["LD.weight 0.5"]
+    assert len(json.loads(best(uri, "--experiment", "demo", "--top", "1", "--json").stdout)) == 1
+    assert json.loads(best(uri, "--experiment", "demo", "--json").stdout)["path"] == "r101 > r18"
+
+
+def test_scores_on_different_data_are_said_not_to_compare(two: str) -> None:
+    said = best(two, "--all")
+    assert said.stdout.startswith("r18  score 0.7000") and "of different data" in said.stderr
+    assert best(two, "--all", "--data", "Digits").stderr == ""
+
+
+def test_one_question_at_a_time(uri: str) -> None:
+    for words in ((), ("--all", "--experiment", "one"), ("--all", "--compare", "one", "two")):
+        ended = best(uri, *words)
+        assert ended.exit_code == 2 and "--compare" in ended.stderr, words
+    record(uri, "one", row())
+    assert "leave --top out" in best(uri, "--compare", "one", "one", "--top", "2").stderr
+
+
+# Two side by side.
+
+
+@pytest.fixture
+def pair(uri: str) -> str:
+    """Studies `one` and `two` of three seeds, which differ in the weight of a loss and in an assistant."""
+    gains = (0.1, 0.2, 0.3)
+    teachers = [row("r101", "teacher", 0.9, seed=seed) for seed in range(3)]
+    record(uri, "one", *teachers, *(row(seed=s, score=0.5 + gains[s], weight=0.5) for s in range(3)), metric="AP")
+    record(uri, "two", *teachers, *(row(seed=s, score=0.5) for s in range(3)), metric="AP")
+    return uri
+
+
+def compared(uri: str, *words: str) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(best(uri, "--compare", *words, "--json").stdout)
+    return made
+
+
+def test_the_gain_is_seed_by_seed_with_its_interval(pair: str) -> None:
+    made = compared(pair, "one", "two")
+    assert made["comparable"] and made["paired"]
+    assert made["gains"] == pytest.approx({"0": 0.1, "1": 0.2, "2": 0.3}) and made["gain"] == pytest.approx(0.2)
+    reach = 0.95 * math.sqrt(2 / (1 - 0.95**2)) * 0.1 / math.sqrt(3)  # Student's t of two degrees of freedom
+    assert made["interval"] == pytest.approx([0.2 - reach, 0.2 + reach])
+    said = best(pair, "--compare", "one", "two").stdout
+    assert "one is +0.2000 against two" in said and "a tie" in said
+
+
+def test_without_records_mlflow_says_what_differs(pair: str) -> None:
+    made = compared(pair, "one", "two")
+    assert made["differences_from"] == "the parameters in MLflow"
+    assert {"key": "distill.LD.weight", "here": "0.5", "there": "0.25"} in made["differences"]
+    assert not [one for one in made["differences"] if one["key"].endswith("seed")]
+    assert "  distill.LD.weight: 0.5 here, 0.25 there" in best(pair, "--compare", "one", "two").stdout
+    assert compared(pair, "two", "two")["differences"] == []
+
+
+def test_records_of_the_stores_say_what_differs_where_they_can_be_read(uri: str, tmp_path: File) -> None:
+    for name, weight in (("one", 0.5), ("two", 0.25)):
+        student = row(weight=weight)
+        folder = tmp_path / name / student.key
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps({"stage": student.stage.model_dump(mode="json")}))
+        record(uri, name, replace(student, weights=str(folder / "weights.safetensors")), metric="AP")
+    made = compared(uri, "one", "two")
+    assert made["differences_from"] == "the records of the stores"
+    assert {"key": "distill.LD.weight", "here": 0.5, "there": 0.25} in made["differences"]
+
+
+def test_without_a_common_seed_no_interval_is_made_up(uri: str) -> None:
+    record(uri, "one", row(seed=0, score=0.6), metric="AP")
+    record(uri, "two", row(seed=1, score=0.5, weight=0.5), metric="AP")
+    made = compared(uri, "one", "two")
+    assert not made["paired"] and made["interval"] is None and made["gain"] == pytest.approx(0.1)
+    assert "share no seed" in best(uri, "--compare", "one", "two").stdout
+
+
+def test_other_data_or_another_figure_do_not_compare(uri: str) -> None:
+    record(uri, "one", row(), metric="AP")
+    record(uri, "two", on("fed", row()), metric="AP50")
+    made = compared(uri, "one", "two")
+    assert not made["comparable"] and made["gain"] is made["interval"] is None and made["gains"] == {}
+    said = best(uri, "--compare", "one", "two").stdout
+    assert "do not compare" in said and "different data: abc; fed" in said and "figures: AP, AP50" in said
+
+
+# MLflow's own pages.
+
+
+def test_the_runs_of_a_sweep_have_the_same_columns(tracking: Tracking, uri: str) -> None:
+    rows = [swept(row(weight=weight, score=weight), (("LD.weight", str(weight)),)) for weight in (0.1, 0.25, 0.5)]
+    settle(tracking, *rows)
+    own = [run_of(uri, one).data for one in rows]
+    assert len({frozenset(run.params) for run in own}) == 1
+    assert [float(run.params["distill.LD.weight"]) for run in own] == [0.1, 0.25, 0.5]
+    assert [run.tags["sweep"] for run in own] == ["LD.weight 0.1", "LD.weight 0.25", "LD.weight 0.5"]
+    assert {(run.tags["path"], run.tags["role"], run.tags["state"]) for run in own} == {
+        ("r101 > r18", "student", "done")
+    }
+
+
+def test_a_path_says_what_it_took_unless_a_teacher_is_missing(tracking: Tracking, uri: str) -> None:
+    settle(tracking, row("r101", "teacher", 0.9), row("r101 > r18"), row("r101 > r34 > r18"))
+    tracking.close("FINISHED")
+    again = begin(uri)  # reads the teachers back
+    settle(again, row("r101 > r34", "assistant", 0.7))
+    again.close("FINISHED")
+    named = {one["path"]: own for run in runs(uri).values() if (own := run.data.metrics) and (one := run.data.tags)}
+    assert named["r101"]["path_seconds"] == 30 and named["r101 > r18"]["path_seconds"] == 60
+    assert named["r101 > r34"]["path_seconds"] == 60 and "path_seconds" not in named["r101 > r34 > r18"]
+    (checkpoint,) = [model for model in models(uri) if model.tags["path"] == "r101 > r18"]
+    assert {one.key: one.value for one in checkpoint.metrics}["path_seconds"] == 60
+
+
+def test_a_parameter_that_is_back_at_its_first_value_is_not_noted_as_changed(uri: str) -> None:
+    for epochs in ("a", "b", "a"):
+        begin(uri, data=epochs).close("FINISHED")
+    (study,) = runs(uri).values()
+    assert (study.data.params["data"], study.data.tags["now.data"]) == ("a", "a")
