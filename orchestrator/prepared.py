@@ -93,6 +93,10 @@ class Prepared:
     def _check_pairs(self) -> None:
         """Build every loss for every student and each that may guide it. Raises `Invalid` that names the pair."""
         self._check_losses(self.study.distill, ("distill",))
+        batch = self.sweep.knobs.get(".".join(BATCH)) if self.sweep else None
+        if batch and batch.kind != "choice" and (shares := self.study.resources.workers) > 1:
+            message = f"not every batch of a range can be shared by {shares} workers; list some that can"
+            raise Invalid(message, ("sweep", ".".join(BATCH)))
         for one in variants(self.sweep, self.study.distill) if self.sweep else ():
             for name in self.lattice.names[1:]:
                 recipe, losses = applied(one, self.lattice.models[name].recipe, self.study.distill)

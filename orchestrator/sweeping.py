@@ -142,13 +142,14 @@ class Sweeping:
         if edge is None:
             return
         standing = self._standing(path, edge)
-        more = self._more(path, edge, standing.known) if standing.settled else edge.asked
-        if len(more) > len(edge.asked) or not edge.asked:
+        while standing.settled:
+            more = self._more(path, edge, standing.known)
+            if len(more) == len(edge.asked):
+                break
             edge.asked = more
             standing = self._standing(path, edge)
-        over = standing.settled and len(self._more(path, edge, standing.known)) == len(edge.asked)
         self._wanted[path] = standing.wanted
-        if over:
+        if standing.settled:
             whole = [self._trial(path, edge, one) for one, (_, epoch) in standing.known.items() if epoch is None]
             # Of equals the first that was asked for.
             best = max(whole, key=scores.__getitem__, default=None)
@@ -215,7 +216,13 @@ class Sweeping:
         stop = self.sweep.stop
         assert stop is not None
         going = [one for one, score in there.items() if level < len(rungs[one]) and score > -inf]
-        ranked = sorted(going, key=there.__getitem__, reverse=True)
+
+        def failed(one: Setting) -> bool:
+            later = (*rungs[one][level + 1 :], None)
+            return any(self._scores.get(self._trial(path, edge, one, until=end)) == -inf for end in later)
+
+        # In the place of one that cannot be trained to the end goes the next.
+        ranked = sorted((one for one in going if not failed(one)), key=there.__getitem__, reverse=True)
         count = len(there) // stop.factor if all_there or stop.how == "asha" else 0
         chosen = set(ranked[: max(count, 1) if all_there else count])
 
