@@ -144,7 +144,8 @@ def _of_recipe(recipes: Mapping[str, Recipe], name: str, value: Any) -> Any:
             first = error.errors(include_url=False)[0]
             if first["type"] == "extra_forbidden":
                 raise Invalid(alternatives(name.removeprefix(RECIPE), Recipe.model_fields)) from None
-            raise Invalid(explain(error)) from None
+            at = ".".join(map(str, first["loc"]))
+            raise Invalid(explain(error) if RECIPE + at == name else f"{at}: {explain(error)}") from None
         if wrong := misfit(changed.resize, changed.crop):
             raise Invalid(f"{model}: {wrong}")
         place = changed.model_dump(mode="json")

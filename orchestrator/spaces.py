@@ -11,6 +11,7 @@ from trainers.call import Invalid, Spec, alternatives, explain
 
 Kind = Literal["choice", "uniform", "loguniform", "quniform", "qloguniform", "randint", "lograndint"]
 RANGES = ("uniform", "loguniform", "quniform", "qloguniform", "randint", "lograndint")
+MANY = 1000  # values that are not listed any more
 DIGITS = 4  # of a value that is drawn, or of how far it is along a narrow range: more would only be hard to read
 
 
@@ -87,6 +88,14 @@ class Space(Spec):
     def samples(self) -> tuple[Any, ...]:
         """Values that stand for all where knobs are checked: every one of a choice, the ends of a range."""
         return self.options if self.kind == "choice" else (self.rounded(self.low), self.rounded(self.high))
+
+    def every(self) -> tuple[Any, ...]:
+        """All its values, rising where it is a range of them; none if they are too many to count."""
+        if self.kind == "choice":
+            return self.options
+        step = 1.0 if self.whole else self.step
+        count = round((self.high - self.low) / step) + (not self.whole) if step else math.inf
+        return tuple(self.rounded(self.low + i * step) for i in range(int(count))) if count <= MANY else ()
 
 
 def space(written: Any) -> Space:
