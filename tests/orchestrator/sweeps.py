@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 from math import inf
+from types import MappingProxyType
 from typing import Any
 
 from hypothesis import assume
@@ -36,20 +37,29 @@ STOPS: tuple[dict[str, Any], ...] = (
 )
 
 
-def lattice(names: Iterable[str], edges: Iterable[tuple[str, str]] | None = None, *, epochs: int = EPOCHS) -> Lattice:
-    models = {name: Model(detector=Call(name="GFL"), backbone=Call(name=name)) for name in names}
+def lattice(
+    names: Iterable[str],
+    edges: Iterable[tuple[str, str]] | None = None,
+    *,
+    epochs: int = EPOCHS,
+    backbones: Mapping[str, str] = MappingProxyType({}),
+    seeds: tuple[int, ...] = (0,),
+) -> Lattice:
+    models = {n: Model(detector=Call(name="GFL"), backbone=Call(name=backbones.get(n, n))) for n in names}
     entries = {name: Entry(model, Recipe(epochs=epochs)) for name, model in models.items()}
     terms = [Term(name="LD", args={"weight": 1.0})]
-    return Lattice(entries, Data(fingerprint="digits", classes=("3",)), terms, edges=edges)
+    return Lattice(entries, Data(fingerprint="digits", classes=("3",)), terms, edges=edges, seeds=seeds)
 
 
 @st.composite
-def lattices(draw: st.DrawFn) -> Lattice:
-    """Any edges from which the student can be reached, of two models or more."""
+def lattices(draw: st.DrawFn, *, seeds: tuple[tuple[int, ...], ...] = ((0,),)) -> Lattice:
+    """Any edges from which the student can be reached, of two models or more, of which some may be equal."""
     names = [f"m{i}" for i in range(draw(st.integers(2, 4)))]
     edges = draw(st.none() | st.lists(st.sampled_from(list(combinations(names, 2))), unique=True))
+    backbones = draw(st.sampled_from([{}, {"m1": "m2", "m3": "m2"}]))
+    epochs, seed = draw(st.integers(3, 8)), draw(st.sampled_from(seeds))
     try:
-        return lattice(names, edges, epochs=draw(st.integers(3, 8)))
+        return lattice(names, edges, epochs=epochs, backbones=backbones, seeds=seed)
     except Invalid:
         assume(False)
         raise
