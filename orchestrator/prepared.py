@@ -176,13 +176,20 @@ class Prepared:
             found: Iterable[Path] = named(lattice, scores, **call.args)
             return found
 
+        there = paused or self.paused
+
+        def reached(trial: Path) -> bool:
+            ends = trial.until
+            stages = (self.lattice.stage(trial, seed) for seed in self.study.seeds)
+            return all((self.stored(one) if ends is None else there(one, ends)) is not None for one in stages)
+
         flops = {identity(entry.model): self.sizes[name].flops for name, entry in self.lattice.models.items()}
         return Frontier(
             self.lattice,
-            Sweeping(strategy, self.sweep, self.lattice) if self.sweep else strategy,
+            Sweeping(strategy, self.sweep, self.lattice, reached=reached) if self.sweep else strategy,
             seeds=self.study.seeds,
             done=done,
-            paused=paused or self.paused,
+            paused=there,
             controls=lambda lattice, scores: (Path((lattice.student,)),),
             cost=relative(flops),
         )

@@ -21,7 +21,7 @@ from orchestrator.spaces import Space
 
 Knobs = Mapping[str, Space]
 Make = Callable[[Mapping[str, Any]], Setting]  # values by knob -> their setting
-Known = Mapping[Setting, tuple[float, int | None]]  # score, and after how many epochs it was given up; None: it was not
+Known = Mapping[Setting, float]  # their scores, after as many epochs each; -inf: it failed
 
 TOGETHER = 4  # settings that `tpe` asks for at once: more in parallel, and less is learnt from each
 ENUMERABLE = 256  # combinations of values that are gone through to see whether there are more settings than samples
@@ -71,8 +71,8 @@ def tpe(
     """A quarter of the settings, at least four, by `sobol`; then by the Tree-structured Parzen Estimator, four by four.
 
     Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011, by optuna's TPESampler, multivariate.
-    What was given up counts by its last score, and what failed for nothing. `asked`: what this has answered before, to
-    save time: without it the answer is the same.
+    Where some are given up, all count by their scores before that, so that it makes no difference when each was. What
+    failed counts for nothing. `asked`: what this has answered before, to save time: without it the answer is the same.
     """
     if every := _few(knobs, make, samples):
         return every
@@ -88,7 +88,7 @@ def tpe(
 def _estimated(knobs: Knobs, make: Make, asked: list[Setting], known: Known, *, count: int, seed: str) -> list[Setting]:
     """New settings for these knobs, given the results of all that was asked before."""
     import optuna
-    from optuna.trial import TrialState, create_trial
+    from optuna.trial import create_trial
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     ranges = {name: _range(space) for name, space in knobs.items()}
@@ -103,17 +103,14 @@ def _estimated(knobs: Knobs, make: Make, asked: list[Setting], known: Known, *, 
         )
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for one in asked:
-        score, epoch = known[one]
-        if score == -inf:
+        if known[one] == -inf:
             continue
         given = values(one)
         study.add_trial(
             create_trial(
                 params={name: _place(knobs[name], value) for name, value in given.items()},
                 distributions={name: ranges[name] for name in given},
-                value=score if epoch is None else None,
-                state=TrialState.COMPLETE if epoch is None else TrialState.PRUNED,
-                intermediate_values={} if epoch is None else {epoch: score},
+                value=known[one],
             )
         )
     found: dict[Setting, None] = {}

@@ -43,7 +43,7 @@ def within(one: Setting, knobs: dict[str, Space]) -> bool:
 def asked(
     sampler: str,
     knobs: dict[str, Space],
-    known: dict[Setting, tuple[float, int | None]],
+    known: dict[Setting, float],
     before: list[Setting] | None = None,
     *,
     samples: int,
@@ -59,7 +59,7 @@ def asked(
 def searched(knobs: dict[str, Space], score, *, samples: int, seed: str = "a", sampler: str = "tpe", order=None):
     """Score what is wanted, one after the other in some order, until nothing new is wanted -> all scores."""
     order = order or randoms.Random(0)
-    known: dict[Setting, tuple[float, int | None]] = {}
+    known: dict[Setting, float] = {}
     before: list[Setting] = []
     while True:
         before = asked(sampler, knobs, known, before, samples=samples, seed=seed)
@@ -71,17 +71,12 @@ def searched(knobs: dict[str, Space], score, *, samples: int, seed: str = "a", s
 
 @st.composite
 def scores(draw: st.DrawFn):
-    """What becomes of each setting, the same at every call: a score, a score at which it is given up, or a failure."""
-    world, failing, stopping = (
-        draw(st.integers(0, 2**32)),
-        draw(st.sampled_from([0, 0.3])),
-        draw(st.sampled_from([0, 0.5])),
-    )
+    """What becomes of each setting, the same at every call: a score, or a failure."""
+    world, failing = draw(st.integers(0, 2**32)), draw(st.sampled_from([0, 0.3]))
 
-    def score(one: Setting) -> tuple[float, int | None]:
+    def score(one: Setting) -> float:
         dice = randoms.Random(f"{world} {one}")
-        fails, stops, value = dice.random() < failing, dice.random() < stopping, dice.random()
-        return (-inf if fails else value), (2 if stops else None)
+        return -inf if dice.random() < failing else dice.random()
 
     return score
 
@@ -118,7 +113,7 @@ def test_every_value_of_a_space_is_known_where_they_can_be_counted():
 
 @pytest.mark.parametrize("sampler", ["random", "sobol", "tpe"])
 def test_settings_lie_in_their_spaces_differ_and_are_as_many_as_wanted(sampler):
-    known = searched(MIXED, lambda one: (len(str(one)) / 100, None), samples=14, sampler=sampler)
+    known = searched(MIXED, lambda one: len(str(one)) / 100, samples=14, sampler=sampler)
     assert len(known) == 14
     for one in known:
         assert within(one, MIXED), values(one)
@@ -129,7 +124,7 @@ def test_settings_lie_in_their_spaces_differ_and_are_as_many_as_wanted(sampler):
 @pytest.mark.parametrize("sampler", ["random", "sobol", "tpe"])
 def test_where_there_are_fewer_settings_than_samples_all_are_asked_for_and_no_more(sampler):
     few = {"distill": LD_OR_BOTH, "KD.weight": space({"randint": [1, 4]})}
-    known = searched(few, lambda one: (0.5, None), samples=9, sampler=sampler)
+    known = searched(few, lambda one: 0.5, samples=9, sampler=sampler)
     assert set(known) == set(samplers.grid({"distill": LD_OR_BOTH, "KD.weight": space([1, 2, 3])}, make))
 
 
@@ -155,7 +150,7 @@ def test_a_sobol_sequence_puts_one_point_into_every_part():
 def test_tpe_begins_with_a_quarter_of_its_samples_and_goes_on_four_by_four_once_all_are_known():
     first = asked("tpe", MIXED, {}, samples=32)
     assert first == asked("sobol", MIXED, {}, samples=8)
-    known = {one: (0.1 * i, None) for i, one in enumerate(first)}
+    known = {one: 0.1 * i for i, one in enumerate(first)}
     almost = dict(list(known.items())[:-1])
     assert asked("tpe", MIXED, almost, samples=32) == first
     assert asked("tpe", MIXED, known, samples=32)[:8] == first and len(asked("tpe", MIXED, known, samples=32)) == 12
@@ -164,7 +159,7 @@ def test_tpe_begins_with_a_quarter_of_its_samples_and_goes_on_four_by_four_once_
 
 @given(scores(), st.integers(1, 13))
 def test_tpe_rebuilt_from_the_results_asks_for_the_same_as_tpe_asked_step_by_step(score, samples):
-    known: dict[Setting, tuple[float, int | None]] = {}
+    known: dict[Setting, float] = {}
     before: list[Setting] = []
     while True:
         found = samplers.tpe(MIXED, make, known, before, samples=samples, seed="a")
@@ -184,7 +179,7 @@ def test_tpe_asks_for_the_same_in_whatever_order_the_results_come(score, seed):
 
 
 def test_tpe_does_without_any_result_that_is_worth_something():
-    known = searched(MIXED, lambda one: (-inf, None), samples=10)
+    known = searched(MIXED, lambda one: -inf, samples=10)
     assert len(known) == 10
 
 
@@ -194,7 +189,7 @@ def test_tpe_copes_with_knobs_that_have_one_value_and_with_whole_numbers_that_ar
         "recipe.flip": space([0.5]),
         "recipe.freeze": space({"randint": [3, 4]}),
     }
-    known = searched(knobs, lambda one: (values(one)["LD.weight"], None), samples=7)
+    known = searched(knobs, lambda one: values(one)["LD.weight"], samples=7)
     assert len(known) == 7
     assert all(isinstance(values(one)["LD.weight"], float) for one in known)
     assert {values(one)["recipe.freeze"] for one in known} == {3}
@@ -208,13 +203,13 @@ def test_tpe_finds_better_settings_than_chance():
         "distill": LD_OR_BOTH,
     }
 
-    def score(one: Setting) -> tuple[float, None]:
+    def score(one: Setting) -> float:
         given = values(one)
         away = log10(given["LD.weight"] / 0.3) ** 2 + log10(given["recipe.lr"] / 0.02) ** 2
-        return -away - (len(given["distill"]) == 1), None
+        return -away - (len(given["distill"]) == 1)
 
     def reached(sampler: str) -> float:
         found = (searched(knobs, score, samples=32, seed=str(seed), sampler=sampler) for seed in range(6))
-        return fmean(max(value for value, _ in known.values()) for known in found)
+        return fmean(max(known.values()) for known in found)
 
     assert reached("tpe") > reached("random") / 2, "scores are below zero: half as far away at most"

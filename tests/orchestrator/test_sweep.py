@@ -69,7 +69,7 @@ def test_what_was_asked_for_stays_asked_for(sampler):
     knobs = {"LD.weight": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], "LD.temperature": [1, 2, 3]}
     made = sweep({**knobs, "sampler": sampler, **({} if sampler == "grid" else {"samples": 9})})
     first = made.more([], {}, LD, seed="a")
-    known = {one: (values(one)["LD.weight"], None) for one in first}
+    known = {one: values(one)["LD.weight"] for one in first}
     second = made.more(first, known, LD, seed="a")
     assert second[: len(first)] == first
     assert len(second) == (21 if sampler == "grid" else 8 if sampler == "tpe" else 9)
