@@ -1,4 +1,4 @@
-"""A stage that pauses and goes on is the stage that was never paused, and what it had can be read without its weights."""
+"""A stage that pauses and goes on is one that never paused, and what it had is read without its weights."""
 
 import os
 from pathlib import Path
