@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path as File
-from typing import Any
 
 import pytest
 import yaml
@@ -149,46 +148,49 @@ def test_losses_that_a_pair_cannot_do_are_refused_at_plan_with_the_pair_and_the_
     assert "cannot teach wee" in message
 
 
-def test_a_knob_that_only_some_pair_cannot_do_is_refused_with_its_value(tmp_path: File):
-    """The images of a batch are few: fewer than it has are no batch."""
-    study = tiny(tmp_path, "recipe.batch: [8, 64]")
-    with pytest.raises(Invalid, match=r"sweep: with recipe\.batch 64: "):
-        planning.plan(study)
+# Played through
 
 
-# Planned
+def played(study: Study) -> dict[tuple[str, ...], int]:
+    """How many stages are wanted of each path that is taught, if all score alike."""
+    prepared, reached = prepare(study), dict[str, int]()
+    frontier = prepared.frontier(
+        prepared.stored, paused=lambda stage, epoch: 0.5 if reached.get(stage.key, 0) >= epoch else None
+    )
+    wanted: dict[tuple[str, ...], set[str]] = {}
+    while True:
+        for node in frontier.wanted():
+            wanted.setdefault(node.path.models, set()).add(node.stage.key)
+        stage = frontier.next()
+        if stage is None:
+            return {models: len(keys) for models, keys in wanted.items() if len(models) > 1}
+        goal = frontier.goal(stage.key)
+        reached[stage.key] = goal or stage.recipe.epochs
+        if goal:
+            frontier.pause(stage.key)
+        else:
+            frontier.finish(stage.key, 0.5)
 
 
-def planned(study: Study) -> dict[str, Any]:
-    made: dict[str, Any] = planning.plan(study)["trainings"]
-    return made
-
-
-def test_a_plan_counts_every_setting_of_every_edge_as_if_all_scored_alike(tmp_path: File):
-    """big; mid, and wee after big and after mid, with each of three weights; and wee alone."""
+@pytest.mark.parametrize("scope", ["edge", "path"])
+def test_every_setting_of_every_edge_is_wanted_and_prefixes_are_shared(tmp_path: File, scope: str):
     three = without("low", text=TINY)
-    made = planned(tiny(tmp_path, "LD.weight: [1, 2, 3]", text=three))
-    assert made["needed"] == 1 + 3 * 3 + 1 and not made["exact"]
+    made = played(tiny(tmp_path, f"LD.weight: [1, 2, 3]\nscope: {scope}", text=three))
+    assert made == {("big", "mid"): 3, ("big", "wee"): 3, ("big", "mid", "wee"): 3}
 
 
-def test_a_plan_of_paths_with_one_setting_counts_shared_prefixes_once(tmp_path: File):
-    three = without("low", text=TINY)
-    made = planned(tiny(tmp_path, "LD.weight: [1, 2, 3]\nscope: path", text=three))
-    assert made["needed"] == 1 + 3 * 3 + 1
-
-
-def test_a_plan_counts_what_is_given_up_as_it_is_begun(tmp_path: File):
+def test_what_is_given_up_is_wanted_as_well(tmp_path: File):
     two = without("low", "mid", text=TINY)
-    made = planned(tiny(tmp_path, "LD.weight: [1, 2, 3, 4]\nstop: {halving: {factor: 2}}", text=two))
-    assert made["needed"] == 1 + 4 + 1
+    made = played(tiny(tmp_path, "LD.weight: [1, 2, 3, 4]\nstop: {halving: {factor: 2}}", text=two))
+    assert made == {("big", "wee"): 4}
 
 
 @pytest.mark.parametrize("sampler", ["random", "sobol", "tpe"])
 @pytest.mark.parametrize("scope", ["edge", "path"])
-def test_a_plan_of_drawn_settings_has_as_many_as_there_are_samples(tmp_path: File, sampler: str, scope: str):
+def test_of_drawn_settings_as_many_are_wanted_as_there_are_samples(tmp_path: File, sampler: str, scope: str):
     two = without("low", "mid", text=TINY)
     written = f"LD.weight: {{uniform: [0.1, 1]}}\nsampler: {sampler}\nsamples: 6\nscope: {scope}"
-    assert planned(tiny(tmp_path, written, text=two))["needed"] == 1 + 6 + 1
+    assert played(tiny(tmp_path, written, text=two)) == {("big", "wee"): 6}
 
 
 def test_what_is_wanted_first_does_not_depend_on_when_it_is_asked(tmp_path: File):
