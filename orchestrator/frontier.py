@@ -277,13 +277,12 @@ class Frontier:
         if path in self.scores:
             return
         stages = [self.lattice.stage(path, seed) for seed in self._seeds(path)]
-        if any(stage.key in self.failed or stage.key in self.lost for stage in stages):
-            self.scores[path] = -inf
-            return
         results = [self._known(path, stage) for stage in stages]
         scores = [score for score in results if score is not None]
-        if len(scores) == len(stages):
+        if len(scores) == len(stages):  # though it may have failed later
             self.scores[path] = fmean(scores)
+        elif any(stage.key in self.failed or stage.key in self.lost for stage in stages):
+            self.scores[path] = -inf
 
     def _known(self, path: Path, stage: Stage) -> float | None:
         """As `_value`, without a look at the store for what was never wanted."""

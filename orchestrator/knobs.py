@@ -30,8 +30,11 @@ def checked(sweep: Sweep, recipes: Mapping[str, Recipe], losses: tuple[Term, ...
     for name, space in knobs.items():
         if name.startswith(RECIPE):
             knobs[name] = _at(name, space, partial(_of_recipe, recipes, name))
+            if beneath := next((other for other in knobs if other.startswith(f"{name}.")), None):
+                raise Invalid(f"{name} is swept as a whole; write the values of this one into its values", (beneath,))
         elif name != LOSSES:
             knobs[name] = _at(name, space, _of_loss(name, choices or [losses]))
+    _check_choices(knobs)
     epochs = min((recipe.epochs for recipe in recipes.values()), default=0)
     if sweep.stop and "recipe.epochs" not in knobs and not sweep.stop.rungs(epochs):
         message = f"a training has {epochs} epochs, so none is given up after {sweep.stop.grace}"
@@ -52,6 +55,21 @@ def variants(sweep: Sweep, losses: Iterable[Term]) -> Iterator[Setting]:
         if one not in seen:
             seen.add(one)
             yield one
+
+
+def _check_choices(knobs: Mapping[str, Space]) -> None:
+    """Refuse choices of losses that differ only in what other knobs set: they would be the same stage."""
+    if LOSSES not in knobs:
+        return
+    own = {name: space.samples()[0] for name, space in knobs.items() if not name.startswith((LOSSES, RECIPE))}
+    seen: list[tuple[Term, ...]] = []
+    for option in knobs[LOSSES].options:
+        _, terms = applied(setting({**own, LOSSES: option}, ()), Recipe(), ())
+        if terms in seen:
+            named = " + ".join(term.name for term in terms)
+            message = f"two choices, {named}, differ only in what other knobs of the sweep set; remove one"
+            raise Invalid(message, (LOSSES,))
+        seen.append(terms)
 
 
 def _at(name: str, space: Space, settle: Callable[[Any], Any]) -> Space:
@@ -96,7 +114,10 @@ def _of_loss(name: str, choices: list[tuple[Term, ...]]) -> Callable[[Any], Any]
         raise Invalid(f"{loss} has no such argument: {alternatives(knob, known)}", (name,))
 
     def settle(value: Any) -> Any:
-        _, (turned,) = applied(setting({name: value}, there[:1]), Recipe(), (there[0],))
+        try:
+            _, (turned,) = applied(setting({name: value}, there[:1]), Recipe(), (there[0],))
+        except ValidationError as error:
+            raise Invalid(explain(error)) from None
         whole = turned.complete(distill)
         return whole.args[knob] if knob in whole.args else whole.model_dump(mode="json").get(knob, value)
 
@@ -117,11 +138,14 @@ def _of_recipe(recipes: Mapping[str, Recipe], name: str, value: Any) -> Any:
             )
         except KeyError as missing:
             raise Invalid(f"the recipe has no {name.removeprefix(RECIPE)}: {missing} is not there") from None
+        except TypeError:
+            raise Invalid(f"the recipe has no {name.removeprefix(RECIPE)}: what holds it has no parts") from None
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             if first["type"] == "extra_forbidden":
                 raise Invalid(alternatives(name.removeprefix(RECIPE), Recipe.model_fields)) from None
-            raise Invalid(explain(error)) from None
+            at = ".".join(map(str, first["loc"]))
+            raise Invalid(explain(error) if RECIPE + at == name else f"{at}: {explain(error)}") from None
         if wrong := misfit(changed.resize, changed.crop):
             raise Invalid(f"{model}: {wrong}")
         place = changed.model_dump(mode="json")

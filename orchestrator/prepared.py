@@ -95,6 +95,10 @@ class Prepared:
     def _check_pairs(self) -> None:
         """Build every loss for every student and each that may guide it. Raises `Invalid` that names the pair."""
         self._check_losses(self.study.distill, ("distill",))
+        batch = self.sweep.knobs.get(".".join(BATCH)) if self.sweep else None
+        if batch and batch.kind != "choice" and (shares := self.study.resources.workers) > 1:
+            message = f"not every batch of a range can be shared by {shares} workers; list some that can"
+            raise Invalid(message, ("sweep", ".".join(BATCH)))
         for one in variants(self.sweep, self.study.distill) if self.sweep else ():
             for name in self.lattice.names[1:]:
                 recipe, losses = applied(one, self.lattice.models[name].recipe, self.study.distill)
@@ -175,13 +179,19 @@ class Prepared:
         def both(lattice: Lattice, scores: Scores) -> Iterable[Path]:
             return chain(self.strategy(lattice, scores), beside(lattice, scores))
 
+        there = paused or self.paused
+
+        def reached(trial: Path) -> bool:
+            stages, ends = (self.lattice.stage(trial, seed) for seed in self.study.seeds), trial.until
+            return all((done(one) if ends is None else there(one, ends)) is not None for one in stages)
+
         return Frontier(
             self.lattice,
             # The controls are swept, too: direct distillation by one setting would be no match for the others.
-            Sweeping(both, self.sweep, self.lattice) if self.sweep else self.strategy,
+            Sweeping(both, self.sweep, self.lattice, reached=reached) if self.sweep else self.strategy,
             seeds=self.study.seeds,
             done=done,
-            paused=paused or self.paused,
+            paused=there,
             controls=(lambda lattice, scores: ()) if self.sweep else beside,
             cost=self.costs.relative,
         )

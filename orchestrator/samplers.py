@@ -13,7 +13,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from math import inf
+from math import inf, prod
 from typing import Any, cast
 
 from orchestrator.settings import Setting, values
@@ -21,9 +21,10 @@ from orchestrator.spaces import Space
 
 Knobs = Mapping[str, Space]
 Make = Callable[[Mapping[str, Any]], Setting]  # values by knob -> their setting
-Known = Mapping[Setting, tuple[float, int | None]]  # score, and after how many epochs it was given up; None: it was not
+Known = Mapping[Setting, float]  # their scores, after as many epochs each; -inf: it failed
 
 TOGETHER = 4  # settings that `tpe` asks for at once: more in parallel, and less is learnt from each
+ENUMERABLE = 256  # combinations of values that are gone through to see whether there are more settings than samples
 TRIES = 100  # draws for each setting wanted, before it is believed that there are no others
 
 
@@ -35,6 +36,8 @@ def grid(knobs: Knobs, make: Make) -> list[Setting]:
 
 def random(knobs: Knobs, make: Make, *, samples: int, seed: str) -> list[Setting]:
     """So many settings drawn independently."""
+    if every := _few(knobs, make, samples):
+        return every
     draw = randoms.Random(seed)
     points = ([draw.random() for _ in knobs] for _ in range(samples * TRIES))
     return _distinct((_at(knobs, make, point) for point in points), samples)
@@ -46,18 +49,19 @@ def sobol(knobs: Knobs, make: Make, *, samples: int) -> list[Setting]:
     Sobol, "On the distribution of points in a cube and the approximate evaluation of integrals", 1967,
     https://doi.org/10.1016/0041-5553(67)90144-9; Owen's scrambling as torch has it.
     """
-    starts = range(0, samples * TRIES, samples)
-    points = (point for start in starts for point in _evenly(len(knobs), start, samples))
+    if every := _few(knobs, make, samples):
+        return every
+    points = (point for count in (samples, samples * TRIES) for point in _evenly(len(knobs), count))
     return _distinct((_at(knobs, make, point) for point in points), samples)
 
 
 @lru_cache(maxsize=16)
-def _evenly(dimensions: int, start: int, count: int) -> list[list[float]]:
-    """Points of the unit cube, of a sequence from so far on."""
+def _evenly(dimensions: int, count: int) -> list[list[float]]:
+    """The first points of a sequence in the unit cube."""
     from torch import quasirandom
 
     engine = cast(Any, quasirandom).SobolEngine(dimensions, scramble=True, seed=0)
-    points: list[list[float]] = engine.fast_forward(start).draw(count).tolist()
+    points: list[list[float]] = engine.draw(count).tolist()
     return points
 
 
@@ -67,9 +71,11 @@ def tpe(
     """A quarter of the settings, at least four, by `sobol`; then by the Tree-structured Parzen Estimator, four by four.
 
     Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011, by optuna's TPESampler, multivariate.
-    What was given up counts by its last score, and what failed for nothing. `asked`: what this has answered before, to
-    save time: without it the answer is the same.
+    Where some are given up, all count by their scores before that, so that it makes no difference when each was. What
+    failed counts for nothing. `asked`: what this has answered before, to save time: without it the answer is the same.
     """
+    if every := _few(knobs, make, samples):
+        return every
     asked = list(asked) or sobol(knobs, make, samples=min(samples, max(TOGETHER, samples // 4)))
     while len(asked) < samples and all(one in known for one in asked):
         more = _estimated(knobs, make, asked, known, count=min(TOGETHER, samples - len(asked)), seed=seed)
@@ -82,7 +88,7 @@ def tpe(
 def _estimated(knobs: Knobs, make: Make, asked: list[Setting], known: Known, *, count: int, seed: str) -> list[Setting]:
     """New settings for these knobs, given the results of all that was asked before."""
     import optuna
-    from optuna.trial import TrialState, create_trial
+    from optuna.trial import create_trial
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     ranges = {name: distribution(space) for name, space in knobs.items()}
@@ -97,17 +103,14 @@ def _estimated(knobs: Knobs, make: Make, asked: list[Setting], known: Known, *, 
         )
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for one in asked:
-        score, epoch = known[one]
-        if score == -inf:
+        if known[one] == -inf:
             continue
         given = values(one)
         study.add_trial(
             create_trial(
                 params={name: place(knobs[name], value) for name, value in given.items()},
                 distributions={name: ranges[name] for name in given},
-                value=score if epoch is None else None,
-                state=TrialState.COMPLETE if epoch is None else TrialState.PRUNED,
-                intermediate_values={} if epoch is None else {epoch: score},
+                value=known[one],
             )
         )
     found: dict[Setting, None] = {}
@@ -142,6 +145,15 @@ def _value(space: Space, place: Any) -> Any:
 
 def _at(knobs: Knobs, make: Make, point: list[float]) -> Setting:
     return make({name: space.at(part) for (name, space), part in zip(knobs.items(), point, strict=True)})
+
+
+def _few(knobs: Knobs, make: Make, samples: int) -> list[Setting]:
+    """All settings if there are no more than so many, and otherwise none."""
+    every = [space.every() for space in knobs.values()]
+    if prod(map(len, every)) > ENUMERABLE or not all(every):
+        return []
+    found = grid({name: Space(kind="choice", options=values) for name, values in zip(knobs, every, strict=True)}, make)
+    return found if len(found) <= samples else []
 
 
 def _distinct(points: Iterator[Setting], count: int | None = None) -> list[Setting]:

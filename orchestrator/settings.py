@@ -43,7 +43,7 @@ def applied(one: Setting, recipe: Recipe, losses: tuple[Term, ...]) -> tuple[Rec
             loss, _, knob = name.partition(".")
             own.setdefault(loss, {})[knob] = value
     if changed:
-        recipe = Recipe.model_validate(_changed(recipe.model_dump(mode="json"), changed))
+        recipe = Recipe.model_validate_json(canonical(_changed(recipe.model_dump(mode="json"), changed)), strict=True)
     return recipe, tuple(_turned(term, own.get(term.name, {})) for term in losses)
 
 
@@ -69,7 +69,9 @@ def _turned(term: Term, own: Mapping[str, Any]) -> Term:
     beside = {name: value for name, value in own.items() if name in Term.beside()}
     args = {name: value for name, value in own.items() if name not in beside}
     whole = term.model_copy(update={"args": {**term.args, **args}})
-    return Term.model_validate({**whole.model_dump(mode="json"), **beside}) if beside else whole
+    if not beside:
+        return whole
+    return Term.model_validate_json(canonical({**whole.model_dump(mode="json"), **beside}), strict=True)
 
 
 def _changed(tree: dict[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from trainers.call import Invalid, Spec, alternatives, explain
 
 Kind = Literal["choice", "uniform", "loguniform", "quniform", "qloguniform", "randint", "lograndint"]
 RANGES = ("uniform", "loguniform", "quniform", "qloguniform", "randint", "lograndint")
-DIGITS = 4  # of a value that is drawn: more would only be hard to read
+MANY = 1000  # values that are not listed any more
+DIGITS = 4  # of a value that is drawn, or of how far it is along a narrow range: more would only be hard to read
 
 
 class Space(Spec):
@@ -40,6 +41,8 @@ class Space(Spec):
             raise ValueError(f"a logarithmic range begins above 0, not at {self.low:g}")
         if self.kind.startswith("q") and not 0 < self.step <= self.high - self.low:
             raise ValueError(f"the step, {self.step:g}, is not above 0 and within the range")
+        if self.step and any(abs(end / self.step - round(end / self.step)) > 1e-6 for end in (self.low, self.high)):
+            raise ValueError(f"both ends are multiples of the step, {self.step:g}, as in Tune")
         if self.whole and not (self.low.is_integer() and self.high.is_integer()):
             raise ValueError(f"{self.kind} goes between whole numbers")
         return self
@@ -74,12 +77,25 @@ class Space(Spec):
             number = int(min(max(math.floor(value), self.low), self.high - 1))
             return float(number) if self.real else number
         # A multiple of .1 is .3 and not .30000000000000004.
-        value = float(f"{round(value / self.step) * self.step:.12g}") if self.step else float(f"{value:.{DIGITS}g}")
+        value = float(f"{round(value / self.step) * self.step:.12g}" if self.step else f"{value:.{self._digits}g}")
         return min(max(value, self.low), self.high)
+
+    @property
+    def _digits(self) -> int:
+        """Enough to tell the values of a narrow range, such as 1000 to 1001, apart."""
+        return DIGITS + max(0, math.floor(math.log10(max(abs(self.low), abs(self.high)) / (self.high - self.low))))
 
     def samples(self) -> tuple[Any, ...]:
         """Values that stand for all where knobs are checked: every one of a choice, the ends of a range."""
         return self.options if self.kind == "choice" else (self.rounded(self.low), self.rounded(self.high))
+
+    def every(self) -> tuple[Any, ...]:
+        """All its values, rising where it is a range of them; none if they are too many to count."""
+        if self.kind == "choice":
+            return self.options
+        step = 1.0 if self.whole else self.step
+        count = round((self.high - self.low) / step) + (not self.whole) if step else math.inf
+        return tuple(self.rounded(self.low + i * step) for i in range(int(count))) if count <= MANY else ()
 
 
 def space(written: Any) -> Space:

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_serializer
 
 from orchestrator import samplers
-from orchestrator.settings import Setting, setting, text
+from orchestrator.settings import LOSSES, Setting, setting, text
 from orchestrator.spaces import Space, space
-from trainers.call import Count, Invalid, Spec, Term
+from trainers.call import Count, Invalid, Spec, Term, alternatives
 
 WORDS = ("sampler", "samples", "scope", "stop")  # of a sweep that name no knob
 
@@ -94,6 +94,9 @@ def sweep(written: Any) -> Sweep:
     knobs = {}
     for name, values in written.items():
         if name not in WORDS:
+            if name != LOSSES and "." not in str(name):
+                message = "a knob of a loss is written LD.weight, and one of the recipe recipe.lr"
+                raise Invalid(f"{alternatives(str(name), (*WORDS, LOSSES))}; {message}", (str(name),))
             try:
                 knobs[str(name)] = space(values)
             except Invalid as error:

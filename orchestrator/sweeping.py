@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from math import inf
 from typing import NamedTuple
@@ -19,8 +20,9 @@ class Standing(NamedTuple):
     """How the settings of one edge do."""
 
     wanted: list[Path]  # trials, and how far each is to be trained
+    first: Known  # the scores at the first rung, or of whole trainings where none is given up
     settled: bool  # whether nothing can change it but more settings
-    known: Known
+    whole: dict[Path, float]  # scores of those that were trained to the end
 
 
 @dataclass
@@ -35,11 +37,20 @@ class Sweeping:
     """(lattice, scores of trials) -> trials wanted: those of each path that a strategy wants.
 
     To the strategy a path has the score of its best setting, once its sweep is over. Like a strategy this is a pure
-    function of its arguments; what it remembers only saves it from working the same out again.
+    function of its arguments; what it remembers only saves it from working the same out again. `reached` says which
+    trials were trained before this began: with asha, whoever went on then does so again.
     """
 
-    def __init__(self, strategy: Callable[[Lattice, Scores], Iterable[Path]], sweep: Sweep, lattice: Lattice) -> None:
+    def __init__(
+        self,
+        strategy: Callable[[Lattice, Scores], Iterable[Path]],
+        sweep: Sweep,
+        lattice: Lattice,
+        *,
+        reached: Callable[[Path], bool] = lambda trial: False,
+    ) -> None:
         self.strategy, self.sweep, self.lattice = strategy, sweep, lattice
+        self._reached = lru_cache(maxsize=None)(reached)
         self._forget()
 
     def _forget(self) -> None:
@@ -142,17 +153,17 @@ class Sweeping:
         if edge is None:
             return
         standing = self._standing(path, edge)
-        more = self._more(path, edge, standing.known) if standing.settled else edge.asked
-        if len(more) > len(edge.asked) or not edge.asked:
+        while len(standing.first) == len(edge.asked):
+            more = self._more(path, edge, standing.first)
+            if len(more) == len(edge.asked):
+                break
             edge.asked = more
             standing = self._standing(path, edge)
-        over = standing.settled and len(self._more(path, edge, standing.known)) == len(edge.asked)
         self._wanted[path] = standing.wanted
-        if over:
-            whole = [self._trial(path, edge, one) for one, (_, epoch) in standing.known.items() if epoch is None]
+        if standing.settled:
             # Of equals the first that was asked for.
-            best = max(whole, key=scores.__getitem__, default=None)
-            self._winners[path] = best if best and scores[best] > -inf else None
+            best = max(standing.whole, key=standing.whole.__getitem__, default=None)
+            self._winners[path] = best if best and standing.whole[best] > -inf else None
 
     def _more(self, path: Path, edge: Edge, known: Known) -> list[Setting]:
         # On a path all edges have one setting, and prefixes are shared if all paths have the same settings.
@@ -183,10 +194,11 @@ class Sweeping:
         scores = self._scores
         trials = {one: self._trial(path, edge, one) for one in edge.asked}
         if self.sweep.stop is None:
-            over: Known = {one: (scores[trial], None) for one, trial in trials.items() if trial in scores}
-            return Standing(list(trials.values()), len(over) == len(trials), over)
+            known = {one: scores[trial] for one, trial in trials.items() if trial in scores}
+            whole = {trial: scores[trial] for trial in trials.values() if trial in scores}
+            return Standing(list(trials.values()), known, len(known) == len(trials), whole)
         rungs = {one: self._rungs(trial) for one, trial in trials.items()}
-        known: dict[Setting, tuple[float, int | None]] = {}
+        first: Known = {}
         wanted: list[Path] = []
         settled, members = True, list(trials)
         for level in range(max(map(len, rungs.values()), default=0) + 1):
@@ -196,10 +208,11 @@ class Sweeping:
             at = {one: self._trial(path, edge, one, until=end) for one, end in ends.items()}
             wanted += at.values()
             there = {one: scores[trial] for one, trial in at.items() if trial in scores}
-            known |= {one: (score, ends[one]) for one, score in there.items()}
+            first = first if level else there
             settled &= len(there) == len(members)
             members = self._promoted(path, edge, rungs, there, level=level, all_there=len(there) == len(members))
-        return Standing(wanted, settled, {one: known[one] for one in edge.asked if one in known})
+        whole = {trial: scores[trial] for trial in trials.values() if trial in scores}
+        return Standing(wanted, first, settled, whole)
 
     def _promoted(
         self,
@@ -215,16 +228,24 @@ class Sweeping:
         stop = self.sweep.stop
         assert stop is not None
         going = [one for one, score in there.items() if level < len(rungs[one]) and score > -inf]
-        ranked = sorted(going, key=there.__getitem__, reverse=True)
-        count = len(there) // stop.factor if all_there or stop.how == "asha" else 0
-        chosen = set(ranked[: max(count, 1) if all_there else count])
+
+        def failed(one: Setting) -> bool:
+            later = (*rungs[one][level + 1 :], None)
+            return any(self._scores.get(self._trial(path, edge, one, until=end)) == -inf for end in later)
 
         def went_on(one: Setting) -> bool:
             until = rungs[one][level + 1] if level + 1 < len(rungs[one]) else None
-            return self._trial(path, edge, one, until=until) in self._scores
+            trial = self._trial(path, edge, one, until=until)
+            return trial in self._scores or (stop.how == "asha" and self._reached(trial))
 
+        ranked = sorted(going, key=there.__getitem__, reverse=True)
+        count = len(there) // stop.factor if all_there or stop.how == "asha" else 0
+        count = max(count, 1) if all_there else count
         # Whoever has gone on stays, though better ones may have come.
-        return [one for one in going if one in chosen or went_on(one)]
+        chosen = [one for one in going if one in ranked[:count] or went_on(one)]
+        if all_there and all(map(failed, chosen)):  # then the best of those that were given up goes in their place
+            chosen += [one for one in ranked if one not in chosen][:1]
+        return chosen
 
     def _rungs(self, trial: Path) -> list[int]:
         assert self.sweep.stop is not None
