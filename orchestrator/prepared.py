@@ -15,6 +15,7 @@ from orchestrator.inputs import Inputs, read, unread
 from orchestrator.knobs import variants
 from orchestrator.lattice import Lattice, Path, Scores
 from orchestrator.settings import applied, text
+from orchestrator.strategies.waves import PAUSING, UNSWEPT, calls
 from orchestrator.study import Study
 from orchestrator.sweeping import Sweeping
 from trainers import build
@@ -25,7 +26,7 @@ from trainers.store import Result, Store
 
 BATCH = ("recipe", "batch")
 TOO_MANY = 100_000  # paths that are listed one by one
-ENUMERATING = ("exhaustive", "successive_halving")
+ENUMERATING = ("exhaustive", "successive_halving", "probe")
 
 
 def prepare(study: Study, *, provisional: bool = False) -> Prepared:
@@ -53,9 +54,12 @@ class Prepared:
         self.shapes = self._shapes()
         self._checked: set[tuple[tuple[str, ...], str, str]] = set()
         self.sizes = self._sizes()
+        flops = {identity(entry.model): self.sizes[name].flops for name, entry in self.lattice.models.items()}
+        self.lattice.cost = relative(flops)
         self._check_pairs()
         self._check_masks()
         self._check_expected()
+        self._check_search()
         self.results: dict[str, Result] = {}
 
     def keep(self) -> None:
@@ -159,20 +163,11 @@ class Prepared:
     ) -> Frontier:
         """What the study wants. The student alone comes with it, as the yardstick."""
         call = self.study.search
-        paths, _ = self.lattice.count()
-        if paths > TOO_MANY and call.name in ENUMERATING:
-            raise Invalid(
-                f"{call.name} would list {paths} paths, more than {TOO_MANY}; leave edges out, or search with "
-                "best_predecessor or greedy",
-                ("search",),
-            )
-        named = getattr(strategies, call.name)
 
         def strategy(lattice: Lattice, scores: Scores) -> Iterable[Path]:
-            found: Iterable[Path] = named(lattice, scores, **call.args)
+            found: Iterable[Path] = call.of(strategies, lattice, scores)
             return found
 
-        flops = {identity(entry.model): self.sizes[name].flops for name, entry in self.lattice.models.items()}
         return Frontier(
             self.lattice,
             Sweeping(strategy, self.sweep, self.lattice) if self.sweep else strategy,
@@ -180,8 +175,35 @@ class Prepared:
             done=done,
             paused=paused or self.paused,
             controls=lambda lattice, scores: (Path((lattice.student,)),),
-            cost=relative(flops),
+            cost=self.lattice.cost,
         )
+
+    def _check_search(self) -> None:
+        """Refuse a search for which there are too many paths, hours that nobody knows, or a sweep that it cannot have.
+
+        Raises `Invalid` at ("search",) or ("search", name).
+        """
+        paths, _ = self.lattice.count()
+        for call in calls(self.study.search):
+            if paths > TOO_MANY and call.name in ENUMERATING:
+                raise Invalid(
+                    f"{call.name} would list {paths} paths, more than {TOO_MANY}; leave edges out, or search with "
+                    "best_predecessor or greedy",
+                    ("search",),
+                )
+            if call.args.get("gpu_hours") is not None and not self.lattice.in_hours:
+                raise Invalid("how many GPU hours a stage takes is not known yet; give a limit in stages", ("search",))
+            if self.sweep and call.name in UNSWEPT:
+                raise Invalid(f"{call.name} cannot be had with a sweep: {UNSWEPT[call.name]}", ("search",))
+        try:
+            self.study.search.of(strategies, self.lattice, {})
+        except Invalid as mistake:
+            raise mistake.under("search") from None
+
+    @property
+    def pausing(self) -> bool:
+        """Whether trainings may pause and never go on."""
+        return bool(self.sweep and self.sweep.stop) or any(call.name in PAUSING for call in calls(self.study.search))
 
     def stored(self, stage: Stage, *, whole: bool = False) -> float | None:
         """The score of a stage that the store has; `whole`: after reading every byte of its weights."""
@@ -230,7 +252,7 @@ class Prepared:
             row = Row(node.stage, node.path.training, node.seed, self.lattice.role(node.path))
             if key in self.results:
                 self.fill(row, self.results[key], "reused")
-            elif self.sweep and self.sweep.stop and (history := self.store.paused(key)):
+            elif self.pausing and (history := self.store.paused(key)):
                 row.state, row.history, row.seconds = "paused", list(history), history[-1]["seconds"]
                 row.score = self.paused(node.stage, len(history))
             board.rows[key] = row

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator import strategies
 from orchestrator.lattice import Entry, Lattice, Path, best
-from orchestrator.strategies import best_predecessor, exhaustive, greedy, successive_halving
+from orchestrator.strategies import best_predecessor, exhaustive, greedy, successive_halving, whole
 from trainers.call import Call, Invalid, offers
 from trainers.spec import Data, Model, Recipe
 
@@ -233,7 +233,7 @@ def test_an_insertion_is_a_longer_path_that_leaves_out_nothing_and_has_none_betw
     path = data.draw(st.sampled_from(lattice.paths()))
     longer = [p for p in lattice.paths() if set(p.models) > set(path.models)]
     minimal = {p for p in longer if not any(set(q.models) < set(p.models) for q in longer)}
-    found = strategies._insertions(lattice, path)
+    found = whole._insertions(lattice, path)
     assert len(found) == len(set(found)) and set(found) == minimal
 
 
