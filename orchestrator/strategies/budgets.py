@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
+from math import inf
+from statistics import fmean
 
 from orchestrator.lattice import Lattice, Path, Scores
 from orchestrator.strategies.waves import EXHAUSTIVE, Strategy, inner, waves
@@ -26,7 +28,9 @@ def budget(
 
     It buys the shortest path first, so that there is an answer from then on. Then, of what `of` wants, always the path
     that costs least beside what is bought already, so that the most paths are compared, and of equals the first. `of`
-    is asked for more when all that was bought is trained.
+    is asked for more when all that was bought is trained. Of paths that are tried in some seeds, or for some epochs,
+    all are bought or none, and only if the rest suffices to finish any one of them; in the end the rest finishes those
+    that look best.
 
     All that the search consists of counts, whoever trained it and when, so that one that was interrupted ends the same.
     Of `stages`, a training that pauses or has fewer epochs counts by its part, and one that is only measured not at
@@ -39,10 +43,12 @@ def budget(
     limit, price = (gpu_hours, "gpu_hours") if stages is None else (stages, "stages")
     assert limit is not None
     purse = Purse(lattice, limit, in_trainings(lattice) if stages is not None else in_hours(lattice))
-    if (least := purse.missing(lattice.shortest())) > limit + ROUNDING and (lattice.in_hours or stages is not None):
+    known = stages is not None or lattice.in_hours
+    if known and not purse.affords(lattice.shortest()):
+        least = purse.missing(lattice.shortest())
         message = f"{limit:g} is not enough for the shortest path, {lattice.shortest()}, which needs {least:.4g}"
         raise Invalid(message, ("budget", price))
-    return waves(_after_the_shortest(strategy), lattice, lambda new: _buy(new, purse, scores))
+    return waves(_after_the_shortest(strategy), lattice, _Spending(purse, scores).settle)
 
 
 def _after_the_shortest(strategy: Strategy) -> Strategy:
@@ -54,10 +60,40 @@ def _after_the_shortest(strategy: Strategy) -> Strategy:
     return both
 
 
-def _buy(new: list[Path], purse: Purse, scores: Scores) -> tuple[list[Path], dict[Path, float]]:
-    bought = purse.buy(new)
-    trained = all(path in scores for path in bought)
-    return bought, {path: scores[path] for path in bought} if trained else {}
+class _Spending:
+    """What was bought so far."""
+
+    def __init__(self, purse: Purse, scores: Scores) -> None:
+        self.purse, self.scores = purse, scores
+        self.tried: dict[Path, list[float]] = defaultdict(list)  # scores of a path's parts
+
+    def settle(self, new: list[Path]) -> tuple[list[Path], dict[Path, float]]:
+        parts = [path for path in new if self._is_part(path)]
+        after = self.purse.copy()
+        bought = after.buy(new)
+        if len(bought) == len(new) and all(after.affords(path.plain) for path in parts):
+            self.purse = after
+        elif parts:
+            bought = self.purse.buy([path for path in new if not self._is_part(path)])
+            bought += self._finished(list(dict.fromkeys(path.plain for path in parts)))
+        else:
+            self.purse = after
+        if not all(path in self.scores for path in bought):
+            return bought, {}
+        for path in bought:
+            if self._is_part(path):
+                self.tried[path.plain].append(self.scores[path])
+        return bought, {path: self.scores[path] for path in bought}
+
+    def _is_part(self, path: Path) -> bool:
+        """Whether a path is only tried."""
+        return path != path.training and path.models[-1] == self.purse.lattice.student
+
+    def _finished(self, paths: list[Path]) -> list[Path]:
+        """Buy paths whole, the most promising first."""
+        chances = {path: fmean(self.tried[path]) if self.tried[path] else -inf for path in paths}
+        ranked = sorted(paths, key=lambda path: (-chances[path], self.purse.missing(path)))
+        return [path for path in ranked if self.purse.buy([path])]
 
 
 Cost = Callable[[Stage, str], float]  # of a whole training of the model with this name
@@ -83,6 +119,16 @@ class Purse:
     def __init__(self, lattice: Lattice, limit: float, cost: Cost) -> None:
         self.lattice, self.left, self.cost = lattice, limit, cost
         self.paid: dict[str, float] = defaultdict(float)  # the part of a training, by key
+
+    def copy(self) -> Purse:
+        """Another with the same in it."""
+        other = Purse(self.lattice, self.left, self.cost)
+        other.paid |= self.paid
+        return other
+
+    def affords(self, path: Path) -> bool:
+        """Whether there is enough left for a path."""
+        return self.missing(path) <= self.left + ROUNDING
 
     def buy(self, paths: list[Path]) -> list[Path]:
         """Those that are affordable, each time the cheapest; in the order in which they were bought."""

@@ -60,6 +60,6 @@ def waves(strategy: Strategy, lattice: Lattice, settle: Settle) -> Iterator[Path
         asked, settled = settle(new)
         yield from (path for path in dict.fromkeys(asked) if path not in seen)
         seen.update(asked)
-        if not settled:
+        if settled.keys() <= known.keys():
             return
         known |= settled
