@@ -52,7 +52,7 @@ class _Prospects:
             goes = self._decide(path, asked)
             if goes is not None:
                 self.goes[path] = goes
-        asked += (path for path in ordered if self.goes.get(path))
+        asked += (path for path in ordered if self.goes.get(path) and path.teacher)
         settled = {}
         for path in new:
             if path in self.goes and (path in self.scores or not self.goes[path]):

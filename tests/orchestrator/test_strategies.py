@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import combinations, count
 from math import inf
 
@@ -13,7 +14,16 @@ from hypothesis import strategies as st
 
 from orchestrator import strategies
 from orchestrator.lattice import Entry, Lattice, Path, best
-from orchestrator.strategies import best_predecessor, exhaustive, greedy, successive_halving, whole
+from orchestrator.strategies import (
+    best_predecessor,
+    budget,
+    exhaustive,
+    greedy,
+    probe,
+    promising,
+    successive_halving,
+    whole,
+)
 from trainers.call import Call, Invalid, offers
 from trainers.spec import Data, Model, Recipe
 
@@ -80,14 +90,24 @@ def markov(values: random.Random) -> Callable[[Path], float]:
     return score
 
 
-EVERY = [exhaustive, best_predecessor, greedy, successive_halving]
+EVERY = [
+    exhaustive,
+    best_predecessor,
+    greedy,
+    successive_halving,
+    probe,
+    promising,
+    partial(budget, stages=9),
+    partial(budget, of=Call(name="best_predecessor"), stages=5.5),
+]
 
 
 # All of them
 
 
 def test_a_study_can_name_the_strategies_and_nothing_else():
-    assert set(offers(strategies)) == {"exhaustive", "best_predecessor", "greedy", "successive_halving"}
+    whole = {"exhaustive", "best_predecessor", "greedy", "successive_halving"}
+    assert set(offers(strategies)) == whole | {"budget", "probe", "promising", "racing"}
 
 
 def test_options_are_completed_and_checked_like_those_of_any_call():
@@ -131,7 +151,7 @@ def test_a_strategy_never_gives_up_a_path_that_it_wanted(strategy, lattice, seed
     while True:
         wanted = set(strategy(lattice, scores))
         assert wanted >= before
-        if not (unknown := sorted(wanted - scores.keys())):
+        if not (unknown := sorted(wanted - scores.keys(), key=repr)):
             break
         before = wanted
         path = order.choice(unknown)
