@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
@@ -87,7 +87,8 @@ class Lattice:
     """Models by name, strongest first (the first is the root teacher, the last the student), and the edges.
 
     `edges` are (teacher, student) pairs of names; None lets every model teach all that come after it.
-    Two names may stand for equal models: self-distillation.
+    Two names may stand for equal models: self-distillation. `cost` of a whole training is relative, unless it is known
+    in GPU hours: then `in_hours` is set with it.
     Raises `Invalid` at ("models",), ("edges",) or ("edges", i).
     """
 
@@ -102,6 +103,8 @@ class Lattice:
     ) -> None:
         self.models = dict(models)
         self.seeds = tuple(seeds)
+        self.cost: Callable[[Stage], float] = lambda stage: 1.0
+        self.in_hours = False
         self.data = data
         self.distill = tuple(distill)
         self.names = tuple(self.models)

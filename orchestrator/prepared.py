@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from itertools import chain
-from types import MappingProxyType
 from typing import Any
 
 from orchestrator import controls, experience, strategies
 from orchestrator.board import Board, Row
+from orchestrator.checks import BATCH, check, fits
 from orchestrator.costs import Costs, identity, relative
-from orchestrator.expectations import check_figures
 from orchestrator.frontier import Frontier
 from orchestrator.inputs import Inputs, read, unread
-from orchestrator.knobs import variants
 from orchestrator.lattice import Lattice, Path, Scores
-from orchestrator.settings import applied, text
+from orchestrator.strategies.waves import PAUSING, calls
 from orchestrator.study import Study
 from orchestrator.sweeping import Sweeping
 from trainers import build
-from trainers.call import Invalid, Term
+from trainers.call import Invalid
 from trainers.outputs import Network
-from trainers.spec import Recipe, Stage
+from trainers.spec import Stage
 from trainers.store import Result, Store
-
-BATCH = ("recipe", "batch")
-TOO_MANY = 100_000  # paths that are listed one by one
-ENUMERATING = ("exhaustive", "successive_halving")
 
 
 def prepare(study: Study, *, provisional: bool = False) -> Prepared:
@@ -53,11 +47,10 @@ class Prepared:
         self.sweep = study.swept
         self.lattice: Lattice = study.lattice(self.contents, inputs.weights, inputs.masks, score=inputs.score)
         self.shapes = self._shapes()
-        self._checked: set[tuple[tuple[str, ...], str, str]] = set()
+        self.checked: set[tuple[tuple[str, ...], str, str]] = set()
         self.sizes = self._sizes()
-        self._check_pairs()
-        self._check_masks()
-        self._check_expected()
+        self.lattice.cost = relative(self.flops)
+        check(self)
         self.results: dict[str, Result] = {}
 
     def keep(self) -> None:
@@ -86,76 +79,11 @@ class Prepared:
             try:
                 image = build.image_size(self.inputs.dataset, entry.recipe)
                 sizes[name] = build.size(self.shapes[name], image)
-                self._check_recipe(name, entry.recipe)
+                fits(self, name, entry.recipe)
             except Invalid as error:
                 common = error.where == BATCH and entry.recipe.batch == self.study.recipe.batch
                 raise error.under(*(() if common else ("models", name))) from None
         return sizes
-
-    def _check_pairs(self) -> None:
-        """Build every loss for every student and each that may guide it. Raises `Invalid` that names the pair."""
-        self._check_losses(self.study.distill, ("distill",))
-        batch = self.sweep.knobs.get(".".join(BATCH)) if self.sweep else None
-        if batch and batch.kind != "choice" and (shares := self.study.resources.workers) > 1:
-            message = f"not every batch of a range can be shared by {shares} workers; list some that can"
-            raise Invalid(message, ("sweep", ".".join(BATCH)))
-        for one in variants(self.sweep, self.study.distill) if self.sweep else ():
-            for name in self.lattice.names[1:]:
-                recipe, losses = applied(one, self.lattice.models[name].recipe, self.study.distill)
-                try:
-                    self._check_recipe(name, recipe)
-                    self._check_losses(losses, (), recipe={name: recipe})
-                except Invalid as error:
-                    raise Invalid(f"with {text(one)}: {error}", ("sweep",)) from None
-
-    def _check_losses(
-        self, losses: tuple[Term, ...], where: tuple[str, ...], *, recipe: Mapping[str, Recipe] = MappingProxyType({})
-    ) -> None:
-        """Check these losses for all models, or for those whose recipes are given."""
-        images = len(self.inputs.dataset.train)
-        for name in recipe or self.lattice.names[1:]:
-            try:
-                build.check_terms(losses, recipe.get(name, self.lattice.models[name].recipe), images=images)
-            except Invalid as error:
-                raise Invalid(f"{name}: {error}", (*where, *error.where)) from None
-        for teacher, student in self.lattice.pairs():
-            pair = (tuple(term.canonical for term in losses), teacher, student)
-            if pair in self._checked or (recipe and student not in recipe):
-                continue
-            self._checked.add(pair)
-            try:
-                build.check_pair(losses, self.shapes[student], self.shapes[teacher])
-            except Invalid as error:
-                message = f"{teacher} cannot teach {student}: {error}"
-                raise Invalid(message, (*where, *error.where)) from None
-
-    def _check_recipe(self, name: str, recipe: Recipe) -> None:
-        """Raise `Invalid` for a recipe that a model cannot train with here."""
-        build.check_recipe(self.shapes[name], recipe)
-        batch, shares = recipe.batch, self.study.resources.workers
-        if batch % shares:
-            raise Invalid(f"a batch of {batch} cannot be shared by {shares} workers", BATCH)
-
-    def _check_masks(self) -> None:
-        """Refuse a model that learns masks when the data has none. Raises `Invalid` at ("models", name)."""
-        for name, shape in self.shapes.items():
-            trained = name != self.lattice.root or not self.lattice.stage(Path((name,)), 0).published
-            if trained and getattr(shape, "needs_masks", False) and not self.inputs.dataset.train.has_masks:
-                detector = self.study.models[name].detector.name
-                message = f"{detector} learns masks, and not every object of {self.study.data.name} has one"
-                raise Invalid(f"{message}; take FasterRCNN, or annotate them", ("models", name, "detector"))
-
-    def _check_expected(self) -> None:
-        """Refuse a published figure that the metric cannot say of this data; unread, nobody knows which it can.
-
-        Raises `Invalid` at ("expected", path, figure).
-        """
-        if self.inputs.provisional or not self.study.expected:
-            return
-        try:
-            check_figures(self.study.expected, self.metric.figures(self.inputs.dataset.val))
-        except Invalid as error:
-            raise error.under("expected") from None
 
     def frontier(
         self,
@@ -164,14 +92,6 @@ class Prepared:
         paused: Callable[[Stage, int], float | None] | None = None,
     ) -> Frontier:
         """What the study wants, its controls too."""
-        call = self.study.search
-        paths, _ = self.lattice.count()
-        if paths > TOO_MANY and call.name in ENUMERATING:
-            raise Invalid(
-                f"{call.name} would list {paths} paths, more than {TOO_MANY}; leave edges out, or search with "
-                "best_predecessor or greedy",
-                ("search",),
-            )
         # By FLOPs: what a control trains must not change with what was measured.
         names, flops = self.study.controls or (), relative(self.flops)
         beside = partial(controls.paths, names=names, strategy=self.strategy, cost=flops)
@@ -203,8 +123,7 @@ class Prepared:
 
     def strategy(self, lattice: Lattice, scores: Scores) -> Iterable[Path]:
         """The paths that the study's search wants at these scores."""
-        call = self.study.search
-        found: Iterable[Path] = getattr(strategies, call.name)(lattice, scores, **call.args)
+        found: Iterable[Path] = self.study.search.of(strategies, lattice, scores)
         return found
 
     @property
@@ -221,6 +140,19 @@ class Prepared:
         """What is left of a stage's relative cost, if it was begun."""
         part = 1.0 if self.inputs.provisional else 1 - self.store.begun(stage.key) / stage.recipe.epochs
         return part * self.costs.relative(stage)
+
+    def know_hours(self) -> None:
+        """Have the lattice say what stages cost in GPU hours. Raises `Invalid` if nothing like them was measured."""
+        costs, shares = self.costs, self.study.resources.workers
+        if costs.predict(self.lattice.stage(Path((self.lattice.student,)), 0)).seconds is None:
+            message = "how many GPU hours a stage takes is not known yet: no like stage was trained on this data"
+            raise Invalid(f"{message}; give a limit in stages, or train one stage first", ("search",))
+        self.lattice.cost, self.lattice.in_hours = (lambda stage: costs.relative(stage) * shares / 3600), True
+
+    @property
+    def pausing(self) -> bool:
+        """Whether trainings may pause and never go on."""
+        return bool(self.sweep and self.sweep.stop) or any(call.name in PAUSING for call in calls(self.study.search))
 
     def stored(self, stage: Stage, *, whole: bool = False) -> float | None:
         """The score of a stage that the store has; `whole`: after reading every byte of its weights."""
@@ -270,7 +202,7 @@ class Prepared:
             row = Row(node.stage, node.path.training, node.seed, self.lattice.role(node.path))
             if key in self.results:
                 self.fill(row, self.results[key], "reused")
-            elif self.sweep and self.sweep.stop and (history := self.store.paused(key)):
+            elif self.pausing and (history := self.store.paused(key)):
                 row.state, row.history, row.seconds = "paused", list(history), history[-1]["seconds"]
                 row.score = self.paused(node.stage, len(history))
             board.rows[key] = row
@@ -278,7 +210,10 @@ class Prepared:
         return new
 
     def given_up(self, board: Board, frontier: Frontier) -> list[Row]:
-        """Mark the stages that paused and are not wanted any further; -> their rows."""
+        """Mark the stages that paused and are not wanted any further; -> their rows. In the end: until then any of them
+        may be wanted again."""
+        if not frontier.over:
+            return []
         rows = [row for row in board.rows.values() if row.state == "paused" and not frontier.wants(row.key)]
         for row in rows:
             row.state, row.reason = "pruned", f"given up after {row.epoch} of {row.epochs} epochs"

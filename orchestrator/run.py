@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import tempfile
@@ -43,7 +44,10 @@ class Run:
 
     def refresh(self) -> None:
         """Show what has become wanted, and what is lost."""
-        for row in self.prepared.extend(self.board, self.frontier):
+        added = self.prepared.extend(self.board, self.frontier)
+        if added:
+            gc.freeze()  # they stay to the end: thousands of them need not be walked through by every collection
+        for row in added:
             if row.state != "waiting":
                 self.changed(row)
         for row in self.prepared.given_up(self.board, self.frontier):

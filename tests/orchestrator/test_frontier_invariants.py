@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import combinations
 
@@ -12,22 +12,35 @@ from hypothesis import strategies as st
 
 from orchestrator.controls import chosen, paths
 from orchestrator.frontier import Frontier
-from orchestrator.lattice import Entry, Lattice
-from orchestrator.strategies import best, best_predecessor, exhaustive, greedy, successive_halving
+from orchestrator.lattice import Entry, Lattice, Path
+from orchestrator.strategies import (
+    best,
+    best_predecessor,
+    budget,
+    exhaustive,
+    greedy,
+    probe,
+    promising,
+    racing,
+    successive_halving,
+)
 from trainers.call import Call, Invalid, Term
 from trainers.spec import Data, Model, Recipe, Stage
 
+EPOCHS = 8
+
 
 @st.composite
-def lattices(draw: st.DrawFn) -> Lattice:
+def lattices(draw: st.DrawFn, seeds: tuple[int, ...]) -> Lattice:
     """Any edges from which the student can be reached; some models may be equal."""
     names = [f"m{i}" for i in range(draw(st.integers(2, 5)))]
     edges = draw(st.none() | st.lists(st.sampled_from(list(combinations(names, 2))), unique=True))
     backbones = draw(st.sampled_from([{}, {"m1": "m2", "m3": "m2"}]))
     models = {n: Model(detector=Call(name="GFL"), backbone=Call(name=backbones.get(n, n))) for n in names}
-    entries = {name: Entry(model, Recipe()) for name, model in models.items()}
+    entries = {name: Entry(model, Recipe(epochs=EPOCHS)) for name, model in models.items()}
+    data = Data(fingerprint="digits", classes=("3",))
     try:
-        return Lattice(entries, Data(fingerprint="digits", classes=("3",)), [Term(name="LD")], edges=edges)
+        return Lattice(entries, data, [Term(name="LD")], edges=edges, seeds=seeds)
     except Invalid:
         assume(False)
         raise
@@ -40,6 +53,7 @@ class World:
         self.build, self.failing = build, failing
         self.order = random.Random(seed)
         self.store: dict[str, float] = {}
+        self.reached: dict[str, int] = {}  # epochs of those that paused
         self.started: list[str] = []
 
     def fate(self, stage: Stage) -> float | None:
@@ -47,8 +61,16 @@ class World:
         dice = random.Random(stage.key)
         return dice.random() if dice.random() >= self.failing else None
 
+    def paused(self, stage: Stage, epoch: int) -> float | None:
+        """The curve of a stage is the same in every world; it rises to its end, and not evenly."""
+        end = EPOCHS if stage.key in self.store else self.reached.get(stage.key, 0)
+        score = self.fate(stage)
+        if epoch > end or score is None:
+            return None
+        return score - random.Random(f"{stage.key} {epoch}").random() * (EPOCHS - epoch) / EPOCHS
+
     def frontier(self) -> Frontier:
-        return self.build(done=lambda stage: self.store.get(stage.key))
+        return self.build(done=lambda stage: self.store.get(stage.key), paused=self.paused)
 
     def step(self, frontier: Frontier, *, at_once: int) -> None:
         """Start some stages, then end one of those that run."""
@@ -60,14 +82,21 @@ class World:
                 break
             assert stage.key not in self.store, "trained twice"
             assert stage.teacher is None or stage.teacher.key in self.store, "started before its teacher was trained"
-            self.started.append(stage.key)
+            goal = frontier.goal(stage.key)
+            assert goal is None or self.reached.get(stage.key, 0) < goal, "trained as far already"
+            if stage.key not in self.reached:
+                self.started.append(stage.key)
         key = self.order.choice(sorted(frontier.running))
-        score = self.fate(frontier.running[key])
+        score, goal = self.fate(frontier.running[key]), frontier.goal(key)
         if self.order.random() < 0.1:
             frontier.retry(key)
-            self.started.remove(key)
+            if key not in self.reached:
+                self.started.remove(key)
         elif score is None:
             frontier.fail(key, "it does not train")
+        elif goal is not None:
+            self.reached[key] = goal
+            frontier.pause(key)
         else:
             self.store[key] = score
             frontier.finish(key, score)
@@ -78,7 +107,7 @@ class World:
         while not frontier.over:
             self.step(frontier, at_once=at_once)
             if self.order.random() < restarts:
-                self.started = [key for key in self.started if key in self.store]
+                self.started = [key for key in self.started if key in self.store or key in self.reached]
                 frontier = self.frontier()
         assert frontier.next() is None and not frontier.running and not frontier.waiting
         return frontier
@@ -86,17 +115,40 @@ class World:
 
 @st.composite
 def studies(draw: st.DrawFn) -> Callable[..., Frontier]:
-    ours = draw(lattices())
-    strategy = draw(st.sampled_from([exhaustive, best_predecessor, greedy, successive_halving]))
+    seeds = draw(st.sampled_from([(0,), (0, 1), (0, 1, 2)]))
+    ours = draw(lattices(seeds))
+    strategy = draw(strategies(ours))
     names = draw(st.sampled_from([(), ("alone",), chosen(None, ours)]))
     beside = partial(paths, names=names, strategy=strategy, cost=lambda stage: 1.0 * stage.recipe.epochs)
-    return partial(Frontier, ours, strategy, seeds=draw(st.sampled_from([(0,), (0, 1)])), controls=beside)
+    return partial(Frontier, ours, strategy, seeds=seeds, controls=beside)
+
+
+@st.composite
+def strategies(draw: st.DrawFn, ours: Lattice) -> Callable[..., Iterable[Path]]:
+    """Any, and any made of another."""
+    whole = (exhaustive, best_predecessor, greedy, successive_halving)
+    call = Call(name=draw(st.sampled_from(whole)).__name__)
+    margin = draw(st.sampled_from([0.0, 0.3]))
+    made = [
+        partial(probe, part=draw(st.sampled_from([0.01, 0.5])), keep=draw(st.sampled_from([0.0, 0.5]))),
+        partial(promising, of=call, at=draw(st.sampled_from([0.01, 0.5, 0.8])), margin=margin),
+        *([partial(racing, of=call, level=draw(st.sampled_from([0.05, 0.3])))] if len(ours.seeds) > 1 else ()),
+    ]
+    inner = draw(st.sampled_from([*whole, *made]))
+    if draw(st.booleans()):
+        return inner
+    within = Call(name=getattr(inner, "func", inner).__name__, args=getattr(inner, "keywords", {}))
+    least = len(ours.shortest().models) * len(ours.seeds)
+    return partial(budget, of=within, stages=least + draw(st.sampled_from([0.0, 1.5, 4.0, 100.0])))
 
 
 def ending(world: World, frontier: Frontier) -> tuple[object, ...]:
     """What must be the same however the study came to its end."""
     answer = best(frontier.scores, frontier.lattice)
-    return world.store, frontier.scores, frontier.failed, frontier.lost, answer
+    given_up = {key: epochs for key, epochs in world.reached.items() if key not in world.store}
+    # Whether a path that nobody asked for has a score may depend on the order, where equal models share trainings.
+    scores = {path: score for path, score in frontier.scores.items() if path in frontier._asked}
+    return world.store, given_up, scores, frontier.failed, frontier.lost, answer
 
 
 @given(studies(), st.integers(0, 2**32), st.integers(1, 4), st.sampled_from([0.0, 0.15, 0.5]))

@@ -236,3 +236,28 @@ def test_twelve_models_are_2048_stages_and_the_student_planned_in_seconds(tmp_pa
     print(f"a plan of 12 models took {(seconds := time.perf_counter() - since):.1f} s")
     assert (made["paths"], made["trainings"]["needed"]) == (1024, 2049)
     assert seconds < 15, "5 s on a quiet machine; benchmarks/ measure it"
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (["search=probe", "sweep={LD.weight: [0.1, 0.5]}"], "probe cannot be had with a sweep"),
+        (["search={budget: {of: racing, stages: 40}}", "seeds=[0, 1]", "sweep={LD.weight: [1, 2]}"], "with a sweep"),
+        (["search={budget: {gpu_hours: 2}}"], "GPU hours a stage takes is not known"),
+    ],
+)
+def test_a_search_that_cannot_be_had_is_refused_before_anything_is_planned(
+    tmp_path: File, sets: Any, said: str
+) -> None:
+    with pytest.raises(Invalid, match=said) as caught:
+        planning.plan(load(write(tmp_path), (*sets, f"resources.store={tmp_path / 'store'}")))
+    assert "search" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("search", "most"), [("probe", 9), ("{promising: {at: 0.5}}", 9), ("{budget: {of: racing, stages: 12}}", 14)]
+)
+def test_what_a_search_that_trains_in_part_would_train_is_counted(tmp_path: File, search: str, most: int) -> None:
+    sets = (f"search={search}", f"resources.store={tmp_path / 'store'}")
+    made = planning.plan(load(write(tmp_path), (*sets, "seeds=[0, 1]") if "racing" in search else sets))
+    assert 4 <= made["trainings"]["needed"] <= most

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import combinations, count
 from math import inf
 
@@ -13,7 +14,16 @@ from hypothesis import strategies as st
 
 from orchestrator import strategies
 from orchestrator.lattice import Entry, Lattice, Path, best
-from orchestrator.strategies import best_predecessor, exhaustive, greedy, successive_halving
+from orchestrator.strategies import (
+    best_predecessor,
+    budget,
+    exhaustive,
+    greedy,
+    probe,
+    promising,
+    successive_halving,
+    whole,
+)
 from trainers.call import Call, Invalid, offers
 from trainers.spec import Data, Model, Recipe
 
@@ -80,14 +90,24 @@ def markov(values: random.Random) -> Callable[[Path], float]:
     return score
 
 
-EVERY = [exhaustive, best_predecessor, greedy, successive_halving]
+EVERY = [
+    exhaustive,
+    best_predecessor,
+    greedy,
+    successive_halving,
+    probe,
+    promising,
+    partial(budget, stages=9),
+    partial(budget, of=Call(name="best_predecessor"), stages=5.5),
+]
 
 
 # All of them
 
 
 def test_a_study_can_name_the_strategies_and_nothing_else():
-    assert set(offers(strategies)) == {"exhaustive", "best_predecessor", "greedy", "successive_halving"}
+    whole = {"exhaustive", "best_predecessor", "greedy", "successive_halving"}
+    assert set(offers(strategies)) == whole | {"budget", "probe", "promising", "racing"}
 
 
 def test_options_are_completed_and_checked_like_those_of_any_call():
@@ -131,7 +151,7 @@ def test_a_strategy_never_gives_up_a_path_that_it_wanted(strategy, lattice, seed
     while True:
         wanted = set(strategy(lattice, scores))
         assert wanted >= before
-        if not (unknown := sorted(wanted - scores.keys())):
+        if not (unknown := sorted(wanted - scores.keys(), key=repr)):
             break
         before = wanted
         path = order.choice(unknown)
@@ -233,7 +253,7 @@ def test_an_insertion_is_a_longer_path_that_leaves_out_nothing_and_has_none_betw
     path = data.draw(st.sampled_from(lattice.paths()))
     longer = [p for p in lattice.paths() if set(p.models) > set(path.models)]
     minimal = {p for p in longer if not any(set(q.models) < set(p.models) for q in longer)}
-    found = strategies._insertions(lattice, path)
+    found = whole._insertions(lattice, path)
     assert len(found) == len(set(found)) and set(found) == minimal
 
 

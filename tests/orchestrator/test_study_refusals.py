@@ -189,6 +189,10 @@ REFUSED = [
         "19: search.successive_halving.budgets: ",
         "must rise",
     ),
+    ("search: exhaustive", "search: {racing: {level: 1}}", "19: search.racing.level: ", "less than 1"),
+    ("search: exhaustive", "search: {promising: {of: greed}}", "19: search.promising.of: ", "did you mean greedy?"),
+    ("search: exhaustive", "search: budget", "19: search.budget: ", "either stages or gpu_hours"),
+    ("search: exhaustive", "search: {budget: {stages: 1}}", "19: search.budget.stages: ", "is not enough"),
     (
         "1e-3",
         "1e-3\n  optimizer: {SGD: {momentum: 2}}",

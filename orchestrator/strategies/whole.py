@@ -1,8 +1,4 @@
-"""Which paths to train: pure functions of a lattice and of the scores that are known so far.
-
-A strategy is asked afresh after every result and yields all the paths that it wants, known ones included;
-so it has no state to save. Every function defined here without an underscore can be named under `search`.
-"""
+"""Strategies that want paths whole: with all seeds, each training to its end."""
 
 from __future__ import annotations
 
@@ -10,9 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from math import inf
 
-# `best` is re-exported: not being defined here, it is not taken for a strategy.
 from orchestrator.lattice import Lattice, Path, Scores
-from orchestrator.lattice import best as best
 from trainers.call import Fraction, Invalid
 
 

@@ -1,0 +1,129 @@
+"""What a study is refused for before anything starts, once its data and the shapes of its models are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from orchestrator import strategies
+from orchestrator.expectations import check_figures
+from orchestrator.knobs import variants
+from orchestrator.lattice import Path
+from orchestrator.settings import applied, text
+from orchestrator.strategies.waves import UNSWEPT, calls
+from trainers import build
+from trainers.call import Invalid, Term
+from trainers.spec import Recipe
+
+BATCH = ("recipe", "batch")
+TOO_MANY = 100_000  # paths that are listed one by one
+ENUMERATING = ("exhaustive", "successive_halving", "probe")
+
+if TYPE_CHECKING:
+    from orchestrator.prepared import Prepared
+
+
+def check(prepared: Prepared) -> None:
+    """Raise `Invalid` at the key for what cannot be trained as a study has it."""
+    pairs(prepared)
+    masks(prepared)
+    expected(prepared)
+    search(prepared)
+
+
+def pairs(prepared: Prepared) -> None:
+    """Build every loss for every student and each that may guide it. Raises `Invalid` that names the pair."""
+    taught(prepared, prepared.study.distill, ("distill",))
+    batch = prepared.sweep.knobs.get(".".join(BATCH)) if prepared.sweep else None
+    if batch and batch.kind != "choice" and (shares := prepared.study.resources.workers) > 1:
+        message = f"not every batch of a range can be shared by {shares} workers; list some that can"
+        raise Invalid(message, ("sweep", ".".join(BATCH)))
+    for one in variants(prepared.sweep, prepared.study.distill) if prepared.sweep else ():
+        for name in prepared.lattice.names[1:]:
+            recipe, losses = applied(one, prepared.lattice.models[name].recipe, prepared.study.distill)
+            try:
+                fits(prepared, name, recipe)
+                taught(prepared, losses, (), recipe={name: recipe})
+            except Invalid as error:
+                raise Invalid(f"with {text(one)}: {error}", ("sweep",)) from None
+
+
+def taught(
+    prepared: Prepared,
+    losses: tuple[Term, ...],
+    where: tuple[str, ...],
+    *,
+    recipe: Mapping[str, Recipe] = MappingProxyType({}),
+) -> None:
+    """Check these losses for all models, or for those whose recipes are given."""
+    images = len(prepared.inputs.dataset.train)
+    for name in recipe or prepared.lattice.names[1:]:
+        try:
+            build.check_terms(losses, recipe.get(name, prepared.lattice.models[name].recipe), images=images)
+        except Invalid as error:
+            raise Invalid(f"{name}: {error}", (*where, *error.where)) from None
+    for teacher, student in prepared.lattice.pairs():
+        pair = (tuple(term.canonical for term in losses), teacher, student)
+        if pair in prepared.checked or (recipe and student not in recipe):
+            continue
+        prepared.checked.add(pair)
+        try:
+            build.check_pair(losses, prepared.shapes[student], prepared.shapes[teacher])
+        except Invalid as error:
+            message = f"{teacher} cannot teach {student}: {error}"
+            raise Invalid(message, (*where, *error.where)) from None
+
+
+def fits(prepared: Prepared, name: str, recipe: Recipe) -> None:
+    """Raise `Invalid` for a recipe that a model cannot train with here."""
+    build.check_recipe(prepared.shapes[name], recipe)
+    batch, shares = recipe.batch, prepared.study.resources.workers
+    if batch % shares:
+        raise Invalid(f"a batch of {batch} cannot be shared by {shares} workers", BATCH)
+
+
+def masks(prepared: Prepared) -> None:
+    """Refuse a model that learns masks when the data has none. Raises `Invalid` at ("models", name)."""
+    for name, shape in prepared.shapes.items():
+        trained = name != prepared.lattice.root or not prepared.lattice.stage(Path((name,)), 0).published
+        if trained and getattr(shape, "needs_masks", False) and not prepared.inputs.dataset.train.has_masks:
+            detector = prepared.study.models[name].detector.name
+            message = f"{detector} learns masks, and not every object of {prepared.study.data.name} has one"
+            raise Invalid(f"{message}; take FasterRCNN, or annotate them", ("models", name, "detector"))
+
+
+def expected(prepared: Prepared) -> None:
+    """Refuse a published figure that the metric cannot say of this data; unread, nobody knows which it can.
+
+    Raises `Invalid` at ("expected", path, figure).
+    """
+    if prepared.inputs.provisional or not prepared.study.expected:
+        return
+    try:
+        check_figures(prepared.study.expected, prepared.metric.figures(prepared.inputs.dataset.val))
+    except Invalid as error:
+        raise error.under("expected") from None
+
+
+def search(prepared: Prepared) -> None:
+    """Refuse a search for which there are too many paths, hours that nobody knows, or a sweep that it cannot have.
+
+    Raises `Invalid` at ("search",) or ("search", name).
+    """
+    paths, _ = prepared.lattice.count()
+    for call in calls(prepared.study.search):
+        if paths > TOO_MANY and call.name in ENUMERATING:
+            raise Invalid(
+                f"{call.name} would list {paths} paths, more than {TOO_MANY}; leave edges out, or search with "
+                "best_predecessor or greedy",
+                ("search",),
+            )
+        if call.args.get("gpu_hours") is not None:
+            prepared.know_hours()
+        if prepared.sweep and call.name in UNSWEPT:
+            raise Invalid(f"{call.name} cannot be had with a sweep: {UNSWEPT[call.name]}", ("search",))
+    try:
+        prepared.study.search.of(strategies, prepared.lattice, {})
+    except Invalid as mistake:
+        raise mistake.under("search") from None
