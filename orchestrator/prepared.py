@@ -260,7 +260,10 @@ class Prepared:
         return new
 
     def given_up(self, board: Board, frontier: Frontier) -> list[Row]:
-        """Mark the stages that paused and are not wanted any further; -> their rows."""
+        """Mark the stages that paused and are not wanted any further; -> their rows. In the end: until then any of them
+        may be wanted again."""
+        if not frontier.over:
+            return []
         rows = [row for row in board.rows.values() if row.state == "paused" and not frontier.wants(row.key)]
         for row in rows:
             row.state, row.reason = "pruned", f"given up after {row.epoch} of {row.epochs} epochs"
