@@ -53,7 +53,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[File, dict[str, Any]]
 def test_every_stage_is_trained_and_scored_and_what_was_expected_is_shown(ran: Any, name: str) -> None:
     folder, ended = ran
     made = studies.report(folder, f"small_{name}")
-    ended_well = {"done", "reused", *(["pruned"] if name == "sweep" else [])}
+    ended_well = {"done", "reused", *(["pruned"] if name in ("sweep", "probe", "promising") else [])}
     assert {stage["state"] for stage in made["stages"]} <= ended_well, [s["reason"] for s in made["stages"]]
     assert ended["codes"][str(ROOT / "search_spaces" / "small" / f"{name}.yaml")] == 0
     assert all(math.isfinite(stage["score"]) for stage in made["stages"])
