@@ -23,6 +23,9 @@ class Asked:
     by: str = "score"
     expected: Mapping[str, Mapping[str, float]] | None = None  # what was published of the study's paths
     source: str = ""
+    seeds: int = (
+        1  # of the study: a path that has fewer, dropped by a race or not there yet, is no match for one with all
+    )
 
     def paths(self, **filters: Any) -> list[Found]:
         """The paths with a finite score for which the filters of `choose` hold, best first; one at least.
@@ -35,6 +38,7 @@ class Asked:
             where = f"the MLflow experiment{'s' * (len(self.experiments) > 1)} {', '.join(self.experiments)}"
         found = [f for f in paths(self.uri, self.experiments, keys=self.keys, by=self.by) if math.isfinite(f.score)]
         first(found, where)
+        found = [f for f in found if len(f.scores) >= self.seeds or not f.stages] or found
         return choose(found, **filters)
 
 
@@ -52,7 +56,13 @@ def of_study(file: File, tracking: str | None) -> Asked:
     study = load(file)
     keys, score = students(study)
     return Asked(
-        tracking or study.resources.tracking_uri, [study.name], keys, f"val/{score}", study.expected, study.source
+        tracking or study.resources.tracking_uri,
+        [study.name],
+        keys,
+        f"val/{score}",
+        study.expected,
+        study.source,
+        len(study.seeds),
     )
 
 

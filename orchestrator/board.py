@@ -33,10 +33,16 @@ class Row:
     selected: int | None = None  # the epoch that was kept because it was the best; None: the last, or none yet
     device: str = ""  # that it was trained on, once it is done
     usage: dict[str, float] = field(default_factory=dict)  # what it took beside seconds, as far as that was noted
+    others: list[Path] = field(default_factory=list)  # more paths that want it: of equal models under other names
 
     @property
     def key(self) -> str:
         return self.stage.key
+
+    @property
+    def paths(self) -> list[Path]:
+        """All that want it, as far as that was noted."""
+        return [self.path, *self.others]
 
     @property
     def epoch(self) -> int:

@@ -41,9 +41,18 @@ def chosen(names: Sequence[Control] | None, lattice: Lattice) -> tuple[Control, 
 
 
 def paths(
-    lattice: Lattice, scores: Scores, *, names: Sequence[Control], strategy: Strategy, cost: Cost
+    lattice: Lattice,
+    scores: Scores,
+    *,
+    names: Sequence[Control],
+    strategy: Strategy,
+    cost: Cost,
+    trial: Callable[[Path], Path] = lambda path: path,
 ) -> Iterator[Path]:
-    """What these controls train; the last of them only once the strategy wants nothing more that has no score."""
+    """What these controls train; the last of them only once the strategy wants nothing more that has no score.
+
+    `trial`: the one of a sweep that won a path.
+    """
     if "alone" in names:
         yield Path((lattice.student,))
     if "direct" in names:
@@ -52,7 +61,7 @@ def paths(
         fixed = [direct_path(lattice)] if "direct" in names else []
         if all(path in scores for path in chain(fixed, strategy(lattice, scores))):
             found = best(scores, lattice)
-            yield from longer(lattice, found, cost) if found else ()
+            yield from longer(lattice, trial(found), cost) if found else ()
 
 
 def longer(lattice: Lattice, path: Path, cost: Cost) -> Iterator[Path]:

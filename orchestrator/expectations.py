@@ -11,6 +11,7 @@ from orchestrator.board import Board
 from orchestrator.lattice import Lattice, Path
 from trainers.call import Invalid, alternatives
 
+TRAINED = ("done", "reused")
 PER_CENT = 100  # publications print per cent, metrics say parts of 1
 
 # {"r101 > r18": {"AP": 36.5}}, per cent; with a grid "r101 > r18 (LD.temperature 5)" is one of its settings
@@ -57,13 +58,18 @@ def compared(expected: Expected, lattice: Lattice, board: Board, seeds: Sequence
     found = []
     for path, figures in expected.items():
         models, setting = parts(path)
+        of_path = [row for row in board.rows.values() if row.path.models == models and row.path.budget == 1]
+        swept = [row for row in of_path if row.path.settings]
         keys = [lattice.stage(Path(models), seed).key for seed in seeds]
         # Equal stages are one, whatever the names under which they are wanted.
         rows = [board.rows[key] for key in keys if key in board.rows]
         if setting:
-            rows = [row for row in board.rows.values() if row.path.models == models]
-            rows = [row for row in rows if settings.text(row.path.setting) == setting]
-        done = [row.metrics for row in rows if row.state in ("done", "reused")]
+            rows = [row for row in swept if settings.text(row.path.setting) == setting]
+        elif swept:  # the best setting stands for the path
+            tried = [[row for row in swept if row.path.settings == one] for one in {r.path.settings for r in swept}]
+            whole = [rows for rows in tried if all(row.state in TRAINED for row in rows)]
+            rows = max(whole, key=lambda rows: fmean(row.score or 0.0 for row in rows), default=[])
+        done = [row.metrics for row in rows if row.state in TRAINED]
         for figure, published in figures.items():
             values = [metrics[f"val/{figure}"] for metrics in done if f"val/{figure}" in metrics]
             measured = fmean(values) if len(values) == len(seeds) else None

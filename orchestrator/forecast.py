@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.board import Board, Row
 from orchestrator.costs import Costs
 from orchestrator.frontier import Frontier
-from orchestrator.makespan import Handing, Listed, Schedule, play
+from orchestrator.makespan import Listed, Schedule, play
 from orchestrator.prepared import Prepared
 from orchestrator.verdict import clock
 from trainers.spec import Stage
@@ -41,11 +41,21 @@ def forecast(prepared: Prepared, slots: int | None = None) -> dict[str, Any]:
     first = prepared.frontier(done)
     waiting = first.waiting if settled(prepared, first) else None
 
-    def handing() -> Handing:
-        return prepared.frontier(done) if waiting is None else Listed(waiting, prepared.costs.relative)
+    def played_on(number: int) -> Schedule:
+        depth: dict[str, float] = {}  # epochs
+
+        def paused(stage: Stage, epoch: int) -> float | None:
+            return 0.0 if depth.get(stage.key, 0) >= epoch else prepared.paused(stage, epoch)
+
+        def reached(key: str, goal: int | None) -> None:
+            depth[key] = math.inf if goal is None else goal
+
+        fresh = waiting is None
+        frontier = prepared.frontier(done, paused=paused) if fresh else Listed(waiting or {}, prepared.costs.relative)
+        return play(frontier, prepared.left, num_slots=number, reached=reached)
 
     # On one slot it takes the whole, in any order.
-    played = [play(handing(), prepared.left, num_slots=number) for number in sorted({*numbers} - {1}) or [1]]
+    played = [played_on(number) for number in sorted({*numbers} - {1}) or [1]]
     stages = {slot.stage.key: slot.stage for schedule in played for slot in schedule.stages}
     predictions = {key: prepared.costs.predict(stage) for key, stage in stages.items()}
     in_seconds = all(prediction.seconds is not None for prediction in predictions.values())
@@ -69,7 +79,9 @@ def forecast(prepared: Prepared, slots: int | None = None) -> dict[str, Any]:
 
 def settled(prepared: Prepared, frontier: Frontier) -> bool:
     """Whether a fresh frontier wants all that it ever will, whatever comes out."""
-    return frontier.over or (prepared.study.search.name == "exhaustive" and prepared.sweep is None)
+    study = prepared.study
+    later = "alone_same_compute" in (study.controls or ())
+    return frontier.over or (study.search.name == "exhaustive" and prepared.sweep is None and not later)
 
 
 def _on(schedule: Schedule, whole: float) -> dict[str, Any]:

@@ -19,7 +19,9 @@ class Handing(Protocol):
     """A frontier, as far as it is played with."""
 
     def next(self) -> Stage | None: ...
+    def goal(self, key: str) -> int | None: ...
     def finish(self, key: str, score: float) -> None: ...
+    def pause(self, key: str) -> None: ...
 
 
 class Listed:
@@ -42,6 +44,13 @@ class Listed:
 
     def next(self) -> Stage | None:
         return self.stages[heappop(self.ready)[-1]] if self.ready else None
+
+    def goal(self, key: str) -> int | None:
+        """None: none of them pauses."""
+        return None
+
+    def pause(self, key: str) -> None:
+        raise AssertionError("none of them pauses")
 
     def finish(self, key: str, score: float) -> None:
         for student in self.students[key]:
@@ -77,9 +86,9 @@ class Schedule:
     def longest_chain(self) -> float:
         """The most that a stage and those above it, that are trained here, take together."""
         chains: dict[str, float] = {}
-        for one in self.stages:  # a teacher before its students
+        for one in self.stages:  # a teacher before its students, and a stage that paused once more
             above = chains.get(one.stage.teacher.key, 0.0) if one.stage.teacher else 0.0
-            chains[one.stage.key] = above + one.end - one.start
+            chains[one.stage.key] = chains.get(one.stage.key, above) + one.end - one.start
         return max(chains.values(), default=0.0)
 
     @property
@@ -88,20 +97,34 @@ class Schedule:
         return max(self.longest_chain, self.total / self.num_slots)
 
 
-def play(frontier: Handing, cost: Callable[[Stage], float], *, num_slots: int, score: float = 0.0) -> Schedule:
+def play(
+    frontier: Handing,
+    cost: Callable[[Stage], float],
+    *,
+    num_slots: int,
+    score: float = 0.0,
+    reached: Callable[[str, int | None], None] = lambda key, goal: None,
+) -> Schedule:
     """Train nothing, but take the frontier through to its end, as if every stage scored alike and took its cost.
 
     A free slot takes what the frontier hands out at once; stages that would end together end in the order of their
-    starts. `frontier` is used up.
+    starts. A stage that is to pause takes its part of the cost, and the rest when it goes on; `reached` is told how far
+    it is by then. `frontier` is used up.
     """
-    now, played = 0.0, list[Slot]()
-    running: list[tuple[float, int, str]] = []  # a heap: when a stage ends, its number, its key
+    now, played, part = 0.0, list[Slot](), dict[str, float]()
+    running: list[tuple[float, int, str, int | None]] = []  # a heap: when a stage ends, its number, its key, its goal
     while True:
         while len(running) < num_slots and (stage := frontier.next()) is not None:
-            end = now + cost(stage)
-            heappush(running, (end, len(played), stage.key))
+            goal, before = frontier.goal(stage.key), part.get(stage.key, 0.0)
+            part[stage.key] = 1.0 if goal is None else max(before, goal / stage.recipe.epochs)
+            end = now + cost(stage) * (part[stage.key] - before)
+            heappush(running, (end, len(played), stage.key, goal))
             played.append(Slot(stage, now, end))
         if not running:
             return Schedule(num_slots, tuple(played))
-        now, _, key = heappop(running)
-        frontier.finish(key, score)
+        now, _, key, goal = heappop(running)
+        reached(key, goal)
+        if goal is None:
+            frontier.finish(key, score)
+        else:
+            frontier.pause(key)

@@ -79,7 +79,8 @@ def _counted(prepared: Prepared, frontier: Frontier) -> dict[str, Any]:
     )
     # The student alone with the compute of the best path is wanted as soon as that is known.
     needed = len(keys(final)) + own["later"]
-    stored = len(keys(frontier) & frontier.reused)
+    # What was given up in an earlier run counts as what the store has: there is nothing to do for it.
+    stored = len({key for key in keys(frontier) if not frontier.wants(key)})
     return {
         "controls": own,
         "trainings": {
@@ -117,13 +118,13 @@ def keys(frontier: Frontier, *, longest: float = inf) -> set[str]:
 
 
 def status(study: Study) -> dict[str, Any]:
-    """What the store has of a study: done, begun (with the epoch), or missing."""
+    """What the store has of a study: done, begun (with the epoch), missing, or pruned: given up, and kept as it is."""
     prepared = prepare(study)
     frontier = prepared.frontier(prepared.stored)
     stages = []
     for row in prepared.board(frontier).rows.values():
         begun = prepared.store.begun(row.key)
-        state = "done" if row.state == "reused" else "begun" if begun else "missing"
+        state = {"reused": "done", "pruned": "pruned"}.get(row.state, "begun" if begun else "missing")
         stages.append(
             {
                 "key": row.key,
@@ -137,7 +138,8 @@ def status(study: Study) -> dict[str, Any]:
                 "score": row.score,
             }
         )
-    counts = {name: sum(s["state"] == name for s in stages) for name in ("done", "begun", "missing")}
+    names = ("done", "begun", "missing", *(["pruned"] if any(s["state"] == "pruned" for s in stages) else []))
+    counts = {name: sum(s["state"] == name for s in stages) for name in names}
     return {"study": study.name, "counts": counts, "stages": stages}
 
 

@@ -97,7 +97,10 @@ class Prepared:
         beside = partial(controls.paths, names=names, strategy=self.strategy, cost=flops)
 
         def both(lattice: Lattice, scores: Scores) -> Iterable[Path]:
-            return chain(self.strategy(lattice, scores), beside(lattice, scores))
+            return chain(self.strategy(lattice, scores), beside(lattice, scores, trial=won))
+
+        def won(path: Path) -> Path:
+            return (sweeping.winner(path) if sweeping else None) or path
 
         there = paused or self.paused
 
@@ -105,14 +108,15 @@ class Prepared:
             stages, ends = (self.lattice.stage(trial, seed) for seed in self.study.seeds), trial.until
             return all((done(one) if ends is None else there(one, ends)) is not None for one in stages)
 
+        # The controls are swept, too: direct distillation by one setting would be no match for the others.
+        sweeping = Sweeping(both, self.sweep, self.lattice, reached=reached) if self.sweep else None
         return Frontier(
             self.lattice,
-            # The controls are swept, too: direct distillation by one setting would be no match for the others.
-            Sweeping(both, self.sweep, self.lattice, reached=reached) if self.sweep else self.strategy,
+            sweeping or self.strategy,
             seeds=self.study.seeds,
             done=done,
             paused=there,
-            controls=(lambda lattice, scores: ()) if self.sweep else beside,
+            controls=(lambda lattice, scores: ()) if sweeping else beside,
             cost=self.costs.relative,
         )
 
@@ -196,10 +200,13 @@ class Prepared:
         """Add the stages that have become wanted; -> their rows."""
         new = []
         for node in frontier.wanted():
-            key = node.stage.key
+            key, path = node.stage.key, node.path.training
             if key in board.rows:
+                row = board.rows[key]
+                if path not in row.paths:
+                    row.others.append(path)
                 continue
-            row = Row(node.stage, node.path.training, node.seed, self.lattice.role(node.path))
+            row = Row(node.stage, path, node.seed, self.lattice.role(node.path))
             if key in self.results:
                 self.fill(row, self.results[key], "reused")
             elif self.pausing and (history := self.store.paused(key)):
@@ -234,6 +241,7 @@ def students(study: Study) -> tuple[set[str], str]:
     prepared = prepare(study)
     if prepared.sweep:  # which stages there are depends on how others did
         rows = prepared.board(prepared.frontier(prepared.stored)).rows
-        return {key for key, row in rows.items() if row.role in ("student", "alone")}, prepared.score_name
+        own = {key for key, row in rows.items() if row.role in ("student", "alone") and row.path.budget == 1}
+        return own, prepared.score_name
     paths = [*prepared.lattice.paths(), Path((prepared.lattice.student,))]
     return {prepared.lattice.stage(path, seed).key for path in paths for seed in study.seeds}, prepared.score_name

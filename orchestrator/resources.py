@@ -18,7 +18,7 @@ class Resources(Spec):
     gpus: NonNegative = 0  # of a worker
     stages_at_once: Count | None = None  # None: as many as there is room for
     loader_workers: Index = 0  # processes that load data, of a worker
-    evaluate_every: Count = 1  # epochs, unless the recipe keeps the best
+    evaluate_every: Count = 1  # epochs, unless the recipe keeps the best, or trainings may pause
     bad_images: Index = 10  # how many training images a worker of a stage may find unreadable, and replace
     store: Annotated[str, Field(min_length=1)] = "store"
     runs: Annotated[str, Field(min_length=1)] = "runs"

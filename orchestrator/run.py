@@ -154,7 +154,8 @@ class Run:
             data=study.data,
             store=str(self.prepared.store.root.resolve()),
             loader_workers=study.resources.loader_workers,
-            evaluate_every=study.resources.evaluate_every,
+            # Whoever may pause is compared with whoever goes on, after as many epochs.
+            evaluate_every=1 if self.prepared.pausing else study.resources.evaluate_every,
             bad_images=study.resources.bad_images,
             until=self.goals[stage.key],
         ).model_dump_json()

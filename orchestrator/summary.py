@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any, get_args
 
 from orchestrator.board import Board, Row, State
+from orchestrator.lattice import Path
 from orchestrator.settings import Setting, values
 from orchestrator.statistics import interval
 from trainers.spec import Model, Stage
@@ -56,7 +57,7 @@ def summarize(
         "seeds": list(seeds),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "seconds": time.time() - board.started,
-        "compute_seconds": sum(row.seconds for row in board.rows.values() if row.state != "reused"),
+        "compute_seconds": sum(row.seconds for row in board.rows.values() if _trained_here(row)),
         "models": [_model(n, model, (parameters or {}).get(n)) for n, model in models.items()],
         "edges": [list(edge) for edge in edges],
         **_answers(known, longer, direct=(next(iter(models)), student)),
@@ -102,12 +103,12 @@ def outcomes(
     found: dict[tuple[tuple[str, ...], tuple[Setting, ...]], dict[int, Row]] = {}
     for path, row in _students(board, student=student, edges=edges):
         for seed in seeds if row.stage.published else [row.seed]:  # one measurement is that of every seed
-            found.setdefault((path, row.path.settings), {}).setdefault(seed, row)
+            found.setdefault((path.models, path.settings), {}).setdefault(seed, row)
     best: dict[tuple[str, ...], dict[str, Any]] = {}
-    for (path, settings), rows in found.items():
-        outcome = _outcome(path, settings, rows, seeds=seeds, board=board, metric=metric)
-        if outcome and (path not in best or outcome["score"] > best[path]["score"]):
-            best[path] = outcome
+    for (models, settings), rows in found.items():
+        outcome = _outcome(models, settings, rows, seeds=seeds, board=board, metric=metric)
+        if outcome and (models not in best or outcome["score"] > best[models]["score"]):
+            best[models] = outcome
     return best
 
 
@@ -188,22 +189,27 @@ def _outcome(
     }
 
 
-def _students(
-    board: Board, *, student: str, edges: Collection[tuple[str, str]]
-) -> Iterator[tuple[tuple[str, ...], Row]]:
+def _students(board: Board, *, student: str, edges: Collection[tuple[str, str]]) -> Iterator[tuple[Path, Row]]:
     """The stages that train the student in full, by path.
 
     Where another name stands for the same model and recipe (self-distillation), a stage may have been wanted
-    under that name first: `A > S1` is `A > S2` too if A may teach S2.
+    under that name alone: `A > S1` is `A > S2` too if A may teach S2.
     """
-    rows = [row for row in list(board.rows.values()) if row.path.budget == 1]
-    own = [row for row in rows if row.path.models[-1] == student]
-    yield from ((row.path.models, row) for row in own)
+    rows, own = list(board.rows.values()), list[Row]()
+    for row in rows:
+        mine = [path for path in row.paths if path.budget == 1 and path.models[-1] == student]
+        own += [row] if mine else []
+        yield from ((path, row) for path in mine)
     for row in rows if own else ():
         above, stage = row.path.models[:-1], row.stage
-        same = (stage.model, stage.recipe) == (own[0].stage.model, own[0].stage.recipe)
+        same = (stage.model, stage.recipe) == (own[0].stage.model, own[0].stage.recipe) and row.path.budget == 1
         if same and student not in row.path.models and (not above or (above[-1], student) in edges):
-            yield (*above, student), row
+            yield Path((*above, student), settings=row.path.settings), row
+
+
+def _trained_here(row: Row) -> bool:
+    """Whether this run trained a stage. One that paused may have done so in an earlier run."""
+    return row.state != "reused" and (row.state not in ("paused", "pruned") or row.started > 0)
 
 
 def _cost(stage: Stage, board: Board) -> float | None:

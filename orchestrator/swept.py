@@ -28,8 +28,9 @@ def swept(board: Board, sweep: Sweep, seeds: Collection[int], metric: str) -> li
     """
     edges: dict[tuple[str, ...], dict[tuple[Setting, ...], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in board.rows.values():
-        if row.path.settings and row.path.budget == 1:
-            edges[row.path.models][row.path.settings].append(row)
+        for path in row.paths:
+            if path.settings and path.budget == 1:
+                edges[path.models][path.settings].append(row)
     shortest_first = sorted(edges, key=lambda path: (len(path), path))
     return [_edge(path, edges[path], sweep, len(seeds), f"val/{metric}") for path in shortest_first]
 

@@ -15,7 +15,7 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
     best, baseline, seeds = summary["best"], summary["baseline"], summary["seeds"]
     root, student = summary["models"][0]["name"], summary["models"][-1]["name"]
     counts = summary["counts"]
-    open_stages = counts["waiting"] + counts["running"]
+    open_stages = counts["waiting"] + counts["running"] + counts.get("paused", 0)
     said = [_answer(summary, root, student, so_far=open_stages > 0)]
     said.extend(_paid(summary))
     if best and len(seeds) == 1 and (baseline or len(summary["ranking"]) > 1):
@@ -68,7 +68,7 @@ def leader(board: Board) -> str:
         return ""
     alone = known.get((student,))
     lead = f", {found[0]['score'] - alone['score']:+.3f} over {student} alone" if alone else ""
-    when = "best" if board.count("waiting", "running") == 0 else "best so far"
+    when = "best" if board.count("waiting", "running", "paused") == 0 else "best so far"
     chosen = ", best epochs selected on val" if any(row.selected is not None for row in rows) else ""
     return f"{when} {arrow(found[0]['path'])}  {found[0]['score']:.3f}{lead}{chosen}"
 

@@ -85,6 +85,8 @@ def _stage(prepared: Prepared, row: Row) -> dict[str, Any]:
         said = f"its result is in the store: score {row.score:.4f}, of {when:%Y-%m-%d %H:%M}, {file}"
         facts = {"score": row.score, "stored": when.isoformat(timespec="seconds"), "file": str(file)}
         return {**made, "state": "reused", **facts, "reason": said}
+    if row.state == "pruned":
+        return {**made, "state": "pruned", "epoch": row.epoch, "reason": row.reason}
     reasons = []
     if epoch := store.begun(row.key):
         made |= {"state": "begun", "epoch": epoch}

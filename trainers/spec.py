@@ -95,7 +95,7 @@ class Recipe(Spec):
     crop: Crop | None = None  # of training images: a random window, before it is resized
     group: bool = False  # batches are of landscapes alone, or of the other images alone
     flip: Fraction = 0.5  # how often an image is mirrored
-    ignore: bool = True  # nothing is learnt on crowds and what else is to be ignored; false: they are background
+    ignore: bool = True  # what lies on crowds and others to be ignored is no background; false: it is
     # Which epoch's weights are kept: the last one's, or those of the best, for which every epoch is measured.
     select: Annotated[Literal["last", "best"] | Best, BeforeValidator(_select)] = "last"
     guides: Annotated[Guides, BeforeValidator(lambda x: {"who": x} if isinstance(x, str) else x)] = Guides()

@@ -83,8 +83,8 @@ def work(
             measured = _validate(order, training, data, device)
         entry = course.note(epoch, measured)
         if workers.rank() == 0:
-            course.keep(store, epoch)
             course.tell(say)
+            course.keep(store, epoch)
         report(entry)
         _pause(store, order, course)
     weights = course.weights()
@@ -124,8 +124,9 @@ def _measured(store: Store, order: Order, detector: Network, data: Any, watch: W
     recipe, device = order.stage.recipe, watch.device
     with watch.measures():
         found = measure(detector, data, recipe, device=device, loader_workers=order.loader_workers)
-    tested = _tested(order, kept(detector), data, device)
     watch.note()
+    seconds = time.perf_counter() - started
+    tested = _tested(order, kept(detector), data, device)
     if workers.rank() == 0:
 
         def check(result: Result) -> None:
@@ -136,7 +137,6 @@ def _measured(store: Store, order: Order, detector: Network, data: Any, watch: W
             store.mark_measured(result)
 
         metrics = {f"val/{name}": value for name, value in found.items()} | tested
-        seconds = time.perf_counter() - started
         facts = {"history": [], "seconds": seconds, "usage": watch.usage(images=0, seconds=seconds)}
         score = build.metric(data).score
         _put(store, order, kept(detector), metrics, check=check, score=score, facts=facts, device=device)
@@ -174,9 +174,11 @@ def batches(order: Order, data: Any, student: Network, say: Callable[[str], None
 
 
 def _pause(store: Store, order: Order, course: Course) -> None:
-    """Raise `Paused` if the stage is as far as the order has it, once the store has its epochs."""
+    """Raise `Paused` if the stage is as far as the order has it, and was measured, once the store has its epochs."""
     if order.until is None or not order.until <= len(course.history) < order.stage.recipe.epochs:
         return
+    if not any(name.startswith("val/") for entry in course.history for name in entry):
+        return  # it was begun by somebody who measures seldom: one epoch more is measured
     if workers.rank() == 0:
         store.save_pause(order.stage.key, course.history)
     raise Paused
@@ -188,7 +190,8 @@ def _validate(order: Order, training: Training, data: Any, device: torch.device)
     That is after each where the best is kept: how often somebody wants to look must not change the weights.
     """
     last = training.epoch == order.stage.recipe.epochs
-    wanted = last or training.epoch == order.until or order.stage.recipe.select != "last"
+    reached = order.until is not None and training.epoch >= order.until
+    wanted = last or reached or order.stage.recipe.select != "last"
     if not (wanted or training.epoch % order.evaluate_every == 0):
         return {}
     recipe = order.stage.recipe

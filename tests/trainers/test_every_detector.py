@@ -173,6 +173,15 @@ def test_an_image_that_is_a_crowd_all_over_teaches_nothing(name: str, own: dict[
 
 
 @EVERY
+def test_a_small_thing_to_be_ignored_is_no_background_where_it_is(name: str, own: dict[str, Any]) -> None:
+    images, truth = noise((128, 128), boxes=0)
+    small = torch.tensor([[40.0, 30, 62, 79]])
+    model = make(name, own)
+    targets = model.assign(model(images), replace(truth, ignored=[small]))
+    assert targets.ignored is not None and targets.ignored.sum() >= 3 and not targets.ignored.all()
+
+
+@EVERY
 def test_objects_in_a_crowd_are_learnt_as_without_it_and_only_background_is_left_out(
     name: str, own: dict[str, Any]
 ) -> None:

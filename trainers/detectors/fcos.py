@@ -123,7 +123,7 @@ class FCOS(nn.Module):
     def assign(self, outputs: Outputs, truth: Truth) -> Targets:
         """Each point answers for the smallest box that it lies in and that its level is for.
 
-        A point lies on what is to be ignored if the square of eight strides around it does.
+        A point lies on what is to be ignored if it does, or the square of eight strides around it.
         """
         grid = self._grid(outputs)
         valid = inside(grid, truth.sizes)
@@ -136,7 +136,7 @@ class FCOS(nn.Module):
         row = (owned >= 0).nonzero().squeeze(1)
         box, label = torch.cat(truth.boxes)[owned[row]], torch.cat(truth.labels)[owned[row]]
         level = grid.level[row % valid.shape[1]]
-        ignored = neither(grid.box, truth, row)
+        ignored = neither(grid.box, truth, row, self._points(grid))
         return Targets(row, level, label, box, valid.flatten(), len(self.strides), truth, ignored=ignored)
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:

@@ -166,7 +166,7 @@ def atss_targets(outputs: Outputs, truth: Truth, strides: tuple[int, ...]) -> Ta
     row, number, threshold = assign(grid, valid, boxes, image_of(truth))
     level = grid.level[row % valid.shape[1]]
     own = {"threshold": threshold}
-    ignored = neither(grid.box, truth, row)
+    ignored = neither(grid.box, truth, row, grid.centre)
     return Targets(row, level, labels[number], boxes[number], valid.flatten(), len(strides), truth, own, ignored)
 
 

@@ -28,15 +28,23 @@ def on_ignored(boxes: Tensor, ignored: Tensor, size: tuple[int, int]) -> Tensor:
     return (area > 0) & (shared >= COVERED * area)
 
 
-def neither(boxes: Tensor, truth: Truth, positive: Tensor) -> Tensor | None:
+def neither(boxes: Tensor, truth: Truth, positive: Tensor, points: Tensor | None = None) -> Tensor | None:
     """Which locations learn no class, because they lie on something ignored and answer for no box.
 
-    boxes (A, 4): those of the locations in every image; positive (P,): rows that answer for a box. -> (B*A,) bool, or
-    None if nothing is to be ignored.
+    boxes (A, 4): those of the locations in every image; positive (P,): rows that answer for a box; points (A, 2): of
+    locations that are rather points, which lie on whatever they are in, be it smaller than their boxes. -> (B*A,) bool,
+    or None if nothing is to be ignored.
     """
     if truth.ignored is None:
         return None
     found = torch.cat(
         [on_ignored(boxes, ignored, size) for ignored, size in zip(truth.ignored, truth.sizes, strict=True)]
     )
+    if points is not None:
+        found = found | torch.cat([_within(points, ignored) for ignored in truth.ignored])
     return found.index_fill(0, positive, False)
+
+
+def _within(points: Tensor, boxes: Tensor) -> Tensor:
+    """Which points (A, 2) lie in one of the boxes (M, 4). -> (A,) bool."""
+    return ((points[:, None] >= boxes[:, :2]) & (points[:, None] < boxes[:, 2:])).all(2).any(1)

@@ -177,7 +177,7 @@ class MimicDet(nn.Module):
             levels=len(self.strides),
             truth=truth,
             own={"proposals": proposals, "refinement": (answering, wanted)},
-            ignored=neither(squares(grid), truth, torch.cat([answering, row])),
+            ignored=neither(squares(grid), truth, torch.cat([answering, row]), grid.centre),
         )
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:

@@ -83,8 +83,8 @@ class RepPoints(nn.Module):
     def assign(self, outputs: Outputs, truth: Truth) -> Targets:
         """The nearest cell learns to guess a box; the cells whose guess overlaps it learn to refine it and its class.
 
-        `own` has `init_row` (Q,) and `init_box` (Q, 4) of the guess. A cell lies on what is to be ignored if the square
-        of eight strides around it does.
+        `own` has `init_row` (Q,) and `init_box` (Q, 4) of the guess. A cell lies on what is to be ignored if its centre
+        does, or the square of eight strides around it.
         """
         grid = anchors(outputs.cls, self.strides)
         valid = inside(grid, truth.sizes)
@@ -101,7 +101,7 @@ class RepPoints(nn.Module):
         )
         image, cell = (owner >= 0).nonzero(as_tuple=True)
         row = image * valid.shape[1] + cell
-        ignored, there = (owner == IGNORED).flatten(), neither(grid.box, truth, row)
+        ignored, there = (owner == IGNORED).flatten(), neither(grid.box, truth, row, grid.centre)
         first = torch.tensor([0, *accumulate(len(boxes) for boxes in truth.boxes)], device=owner.device)
         number = first[image] + owner[image, cell]  # of the box among those of all images
         return Targets(

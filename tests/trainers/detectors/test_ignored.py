@@ -43,5 +43,15 @@ def test_each_image_has_its_own_and_what_answers_for_a_box_stays() -> None:
     assert found is not None and found.tolist() == [True, False, False, False, False, False]
 
 
+def test_a_point_lies_on_whatever_it_is_in_however_small_that_is() -> None:
+    small = replace(truth([], size=SIZE), ignored=[torch.tensor([[16.0, 8, 24, 20]])])
+    points = torch.tensor([[16.0, 8], [23.9, 19.9], [24.0, 19], [8.0, 8]])
+    squares = torch.cat([points - 16, points + 16], 1)
+    none = torch.tensor([], dtype=torch.long)
+    found, coarse = neither(squares, small, none, points), neither(squares, small, none)
+    assert found is not None and found.tolist() == [True, True, False, False]
+    assert coarse is not None and not coarse.any()
+
+
 def test_nothing_is_made_where_nothing_is_to_be_ignored() -> None:
     assert neither(CROWD, truth([], []), torch.tensor([], dtype=torch.long)) is None
