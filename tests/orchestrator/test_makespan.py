@@ -152,3 +152,40 @@ def test_stages_that_are_all_known_are_played_as_the_frontier_would(ours, seeds,
     cost = costs(seed)
     frontier = Frontier(ours, exhaustive, seeds=seeds, done=lambda stage: None, cost=cost)
     assert play(Listed(frontier.waiting, cost), cost, num_slots=num_slots) == play(frontier, cost, num_slots=num_slots)
+
+
+# What pauses
+
+
+def test_a_stage_that_pauses_takes_its_part_and_what_is_given_up_takes_no_more() -> None:
+    """Of three siblings each pauses after 3 of 12 epochs, and the first goes on: 12 + 3 * 3 + 9 with the root."""
+    root = job("root")
+    few = [job(name, root) for name in "abc"]
+    ours = Pausing(root, few)
+    schedule = play(ours, lambda stage: 12.0, num_slots=1, reached=ours.note)
+    assert schedule.total == schedule.makespan == 12 + 3 * 3 + 9
+    assert schedule.longest_chain == 12 + 3 + 9
+
+
+class Pausing:
+    """Siblings of which one goes on."""
+
+    def __init__(self, root: Stage, few: list[Stage]) -> None:
+        self.ready, self.few, self.paused, self.noted = [root], few, list[str](), list[tuple[str, int | None]]()
+
+    def next(self) -> Stage | None:
+        return self.ready.pop(0) if self.ready else None
+
+    def goal(self, key: str) -> int | None:
+        return 3 if key in [stage.key for stage in self.few] and len(self.paused) < len(self.few) else None
+
+    def note(self, key: str, goal: int | None) -> None:
+        self.noted.append((key, goal))
+
+    def finish(self, key: str, score: float) -> None:
+        self.ready += self.few if not self.paused else []
+
+    def pause(self, key: str) -> None:
+        self.paused.append(key)
+        if len(self.paused) == len(self.few):
+            self.ready.append(self.few[0])

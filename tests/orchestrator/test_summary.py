@@ -440,3 +440,12 @@ def test_a_clock_is_short(seconds, said):
 @given(st.text())
 def test_plain_text_is_one_line_without_control_characters(text):
     assert plain(text).isprintable()
+
+
+def test_a_stage_that_several_paths_want_counts_for_each_of_them():
+    filled = board(("r101", "r50", "r18"))
+    (taught,) = [row for row in filled.rows.values() if row.path.models == ("r101", "r50")]
+    taught.others.append(Path(("r101", "r18"), settings=((("LD.weight", "2"),),)))
+    taught.score = 0.99
+    assert summary(filled, ("r101", "r50", "r18"))["best"]["path"] == ["r101", "r18"]
+    assert summary(filled, ("r101", "r50", "r18"))["best"]["settings"] == [{"LD.weight": 2}]

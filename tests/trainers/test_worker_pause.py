@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tests.trainers.stages import stage
 from tests.trainers.two_workers import together
 from tests.trainers.works import TAUGHT, names, run, untimed
-from trainers.loop import Paused
+from trainers.loop import Paused, Stopped
 from trainers.store import Result, Store
 
 SHORT = stage(seed=7)  # two epochs
@@ -52,6 +52,21 @@ def test_a_pause_is_measured_though_it_is_not_the_time_for_it(folder: Path) -> N
     first, second = Store(folder).paused(TAUGHT.key)
     assert "val/AP" not in first and "val/AP" in second
     assert run(TAUGHT, folder, evaluate_every=3).history[1]["val/AP"] == second["val/AP"]
+
+
+def test_who_was_begun_without_being_measured_trains_an_epoch_more_and_then_pauses_with_a_score(folder: Path) -> None:
+    def stopping(entry: dict[str, float]) -> None:
+        if entry["epoch"] == 1:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run(TAUGHT, folder, evaluate_every=9, report=stopping)
+    assert Store(folder).begun(TAUGHT.key) == 1
+    pause(folder, 1, evaluate_every=9)
+    first, second = Store(folder).paused(TAUGHT.key)
+    assert "val/AP" not in first and "val/AP" in second
+    pause(folder, 1, evaluate_every=9)
+    assert Store(folder).begun(TAUGHT.key) == 2, "measured once, it pauses where it is"
 
 
 def test_the_note_grows_with_the_pauses(folder: Path) -> None:
