@@ -39,7 +39,8 @@ def forecast(prepared: Prepared, slots: int | None = None) -> dict[str, Any]:
         return known[stage.key]
 
     first = prepared.frontier(done)
-    waiting = first.waiting if settled(prepared, first) else None
+    later = "alone_same_compute" in (prepared.study.controls or ())  # is wanted once the best path is known
+    waiting = first.waiting if settled(prepared, first) and not later else None
 
     def played_on(number: int) -> Schedule:
         depth: dict[str, float] = {}  # epochs
@@ -79,9 +80,7 @@ def forecast(prepared: Prepared, slots: int | None = None) -> dict[str, Any]:
 
 def settled(prepared: Prepared, frontier: Frontier) -> bool:
     """Whether a fresh frontier wants all that it ever will, whatever comes out."""
-    study = prepared.study
-    later = "alone_same_compute" in (study.controls or ())
-    return frontier.over or (study.search.name == "exhaustive" and prepared.sweep is None and not later)
+    return frontier.over or (prepared.study.search.name == "exhaustive" and prepared.sweep is None)
 
 
 def _on(schedule: Schedule, whole: float) -> dict[str, Any]:

@@ -106,6 +106,10 @@ class Run:
     def paused(self, key: str) -> None:
         row = self.board.rows[key]
         self.handed.pop(key, None)
+        goal = self.goals.get(key)
+        if goal is not None and self.prepared.paused(row.stage, goal) is None:
+            self.failed(key, f"it paused, and the store {self.prepared.store.root} does not say what it had", "")
+            return
         row.state = "paused"
         self.frontier.pause(key)
         self.changed(row)

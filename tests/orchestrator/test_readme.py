@@ -51,7 +51,7 @@ def test_the_study_of_the_readme_is_accepted(tmp_path: File) -> None:
 
 
 def test_the_published_weights_of_the_readme_are_accepted(tmp_path: File) -> None:
-    _, models, _ = EXAMPLES
+    _, models, *_ = EXAMPLES
     file = tmp_path / "readme.yaml"
     file.write_text(f"data: Digits\n{models}distill: [KD]\n")
     sources = [model.weights for model in load(file).models.values()]
@@ -59,7 +59,7 @@ def test_the_published_weights_of_the_readme_are_accepted(tmp_path: File) -> Non
 
 
 def test_own_data_are_read_as_the_readme_lays_them_out(tmp_path: File) -> None:
-    *_, data = EXAMPLES
+    _, _, data, _ = EXAMPLES
     (annotations,) = re.findall(r"```json\n(.*?)```", README, flags=re.DOTALL)
     (tmp_path / "images/tom").mkdir(parents=True)
     Image.new("RGB", (640, 480)).save(tmp_path / "images/tom/0001.jpg")
@@ -72,6 +72,14 @@ def test_own_data_are_read_as_the_readme_lays_them_out(tmp_path: File) -> None:
     study.write_text(f"{data.replace('/data/cats', str(tmp_path))}{models}\ndistill: [LD]\n")
     contents = build.dataset(load(study).data)
     assert contents.classes == ("cat",) and contents.train.boxes(0).tolist() == [[10, 20, 210, 170]]
+
+
+def test_the_sweep_of_the_readme_is_accepted(tmp_path: File) -> None:
+    study, *_, sweep = EXAMPLES
+    file = tmp_path / "readme.yaml"
+    file.write_text(study + sweep)
+    swept = load(file).swept
+    assert swept is not None and set(swept.knobs) == {"LD.weight", "LD.temperature", "recipe.lr", "distill"}
 
 
 @pytest.mark.parametrize("target", TARGETS)

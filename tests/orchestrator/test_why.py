@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from orchestrator import why as reasons
 from orchestrator.cli import main
 from orchestrator.differences import ABSENT, Difference
+from orchestrator.experience import NEWEST
 from orchestrator.prepared import prepare
 from orchestrator.study import Study, load
 from orchestrator.why import sentence
@@ -380,6 +381,7 @@ def test_five_thousand_results_are_read_once_each_in_seconds(monkeypatch: pytest
     print(f"why with {count} results took {(seconds := time.perf_counter() - since):.1f} s")
     own = {prepare(study()).store.result_file(stage["key"]) for stage in made["stages"]}
     others = [file for file in reads if file.name == "result.json" and file not in own]
-    assert len(others) == len(set(others)) == count
+    # The newest are read once more, for what they took.
+    assert len(set(others)) == count and len(others) == count + NEWEST
     assert {stage["nearest"]["key"] for stage in made["stages"]} == {f"{0:016x}"}
     assert seconds < 30, "3 s on a quiet machine"
