@@ -29,6 +29,7 @@ class Run:
         self.changed: Callable[[Row], None] = lambda row: None  # told of every change of a stage
         self.say: Callable[[str], None] = lambda text: None
         self.slots = 1
+        self.shown = 0  # the frontier's `revision` when the board was brought up to it
         self.tracebacks: dict[str, str] = {}
         self.handed: dict[str, float] = {}  # stages that nobody trains yet, and since when they wait for that
         self.goals: dict[str, int | None] = {}  # the epochs after which stages that were handed out pause
@@ -44,7 +45,9 @@ class Run:
 
     def refresh(self) -> None:
         """Show what has become wanted, and what is lost."""
-        added = self.prepared.extend(self.board, self.frontier)
+        added: list[Row] = []
+        if self.shown != self.frontier.revision:  # else there is nothing new, and nobody need go through all there is
+            added, self.shown = self.prepared.extend(self.board, self.frontier), self.frontier.revision
         if added:
             gc.freeze()  # they stay to the end: thousands of them need not be walked through by every collection
         for row in added:
