@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.board import Board, Row
 from orchestrator.costs import Costs
 from orchestrator.frontier import Frontier
-from orchestrator.makespan import Listed, Schedule, play
+from orchestrator.makespan import Listed, Pretended, Schedule, play
 from orchestrator.prepared import Prepared
 from orchestrator.verdict import clock
 from trainers.spec import Stage
@@ -43,17 +43,10 @@ def forecast(prepared: Prepared, slots: int | None = None) -> dict[str, Any]:
     waiting = first.waiting if settled(prepared, first) and not later else None
 
     def played_on(number: int) -> Schedule:
-        depth: dict[str, float] = {}  # epochs
-
-        def paused(stage: Stage, epoch: int) -> float | None:
-            return 0.0 if depth.get(stage.key, 0) >= epoch else prepared.paused(stage, epoch)
-
-        def reached(key: str, goal: int | None) -> None:
-            depth[key] = math.inf if goal is None else goal
-
-        fresh = waiting is None
-        frontier = prepared.frontier(done, paused=paused) if fresh else Listed(waiting or {}, prepared.costs.relative)
-        return play(frontier, prepared.left, num_slots=number, reached=reached)
+        so_far = Pretended(prepared.paused)
+        fresh, relative = waiting is None, prepared.costs.relative
+        frontier = prepared.frontier(done, paused=so_far.paused) if fresh else Listed(waiting or {}, relative)
+        return play(frontier, prepared.left, num_slots=number, reached=so_far.reached)
 
     # On one slot it takes the whole, in any order.
     played = [played_on(number) for number in sorted({*numbers} - {1}) or [1]]
@@ -143,7 +136,8 @@ def compared(
     if made is not None and made["unit"] == "seconds" and made["trainings"]:
         (on,) = made["slots"]
         predicted = {"seconds": made["total"], "trainings": made["trainings"], **on}
-        done = [row for row in rows if row.state == "done"]
+        given_up = [row for row in board.rows.values() if row.state == "pruned" and row.started]  # in this run
+        done = [row for row in rows if row.state == "done"] + given_up
         took = {"seconds": sum(row.seconds for row in done), "trainings": len(done), "makespan": makespan}
         run = {"predicted": predicted, "took": took}
     stages = [_stage(row, costs, before.get(row.key)) for row in rows]

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from math import inf
 from typing import NamedTuple, Protocol
 
 from trainers.spec import Stage
@@ -55,6 +56,22 @@ class Listed:
     def finish(self, key: str, score: float) -> None:
         for student in self.students[key]:
             heappush(self.ready, self.turns[student])
+
+
+class Pretended:
+    """How far stages are that are only played through, for a frontier that asks what those had that paused."""
+
+    def __init__(self, known: Callable[[Stage, int], float | None] = lambda stage, epoch: None) -> None:
+        self.known = known  # of those that really are so far
+        self.epochs: dict[str, float] = {}
+
+    def paused(self, stage: Stage, epoch: int) -> float | None:
+        """The score after an epoch: as if all scored alike; None: it is not so far."""
+        return 0.0 if self.epochs.get(stage.key, 0) >= epoch else self.known(stage, epoch)
+
+    def reached(self, key: str, goal: int | None) -> None:
+        """A stage is played to its goal, or to its end."""
+        self.epochs[key] = inf if goal is None else goal
 
 
 class Slot(NamedTuple):
@@ -109,7 +126,7 @@ def play(
 
     A free slot takes what the frontier hands out at once; stages that would end together end in the order of their
     starts. A stage that is to pause takes its part of the cost, and the rest when it goes on; `reached` is told how far
-    it is by then. `frontier` is used up.
+    it is by then, as `Pretended` has it. `frontier` is used up.
     """
     now, played, part = 0.0, list[Slot](), dict[str, float]()
     running: list[tuple[float, int, str, int | None]] = []  # a heap: when a stage ends, its number, its key, its goal

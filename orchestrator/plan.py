@@ -8,9 +8,9 @@ from typing import Any
 from orchestrator import controls, expectations, forecast
 from orchestrator.costs import relative
 from orchestrator.frontier import Frontier
+from orchestrator.makespan import Pretended, play
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.study import Study
-from trainers.spec import Stage
 
 
 def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
@@ -96,19 +96,9 @@ def _counted(prepared: Prepared, frontier: Frontier) -> dict[str, Any]:
 
 def pretend(prepared: Prepared) -> Frontier:
     """The end of the study if every unknown score is the same."""
-    reached: dict[str, int] = {}
-
-    def paused(stage: Stage, epoch: int) -> float | None:
-        return 0.0 if reached.get(stage.key, 0) >= epoch else prepared.paused(stage, epoch)
-
-    frontier = prepared.frontier(prepared.stored, paused=paused)
-    while (stage := frontier.next()) is not None:
-        goal = frontier.goal(stage.key)
-        reached[stage.key] = goal or stage.recipe.epochs
-        if goal:
-            frontier.pause(stage.key)
-        else:
-            frontier.finish(stage.key, 0.0)
+    so_far = Pretended(prepared.paused)
+    frontier = prepared.frontier(prepared.stored, paused=so_far.paused)
+    play(frontier, lambda stage: 0.0, num_slots=1, reached=so_far.reached)
     return frontier
 
 

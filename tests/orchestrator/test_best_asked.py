@@ -281,3 +281,13 @@ def test_a_parameter_that_is_back_at_its_first_value_is_not_noted_as_changed(uri
         begin(uri, data=epochs).close("FINISHED")
     (study,) = runs(uri).values()
     assert (study.data.params["data"], study.data.tags["now.data"]) == ("a", "a")
+
+
+def test_a_path_that_has_not_all_seeds_of_its_study_is_no_match_for_one_that_has(uri: str) -> None:
+    few = [replace(row("r101 > r18", score=0.9), seed=0)]
+    all_seeds = [row("r101 > r34 > r18", score=0.5, seed=seed) for seed in (0, 1)]
+    record(uri, "raced", *few, *all_seeds)
+    plain, of_two = of_experiments(["raced"], uri), replace(of_experiments(["raced"], uri), seeds=2)
+    assert [found.path for found in plain.paths()] == ["r101 > r18", "r101 > r34 > r18"]
+    assert [found.path for found in of_two.paths()] == ["r101 > r34 > r18"]
+    assert [found.path for found in replace(of_two, seeds=3).paths()] == ["r101 > r18", "r101 > r34 > r18"]

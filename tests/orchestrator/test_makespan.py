@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.frontier import Frontier
-from orchestrator.makespan import Listed, Schedule, play
+from orchestrator.makespan import Listed, Pretended, Schedule, play
 from orchestrator.strategies import exhaustive
 from tests.orchestrator.test_frontier_invariants import lattices, studies
 from trainers.call import Call
@@ -33,16 +32,9 @@ def job(name: str, teacher: Stage | None = None) -> Stage:
 
 def through(build: Callable[..., Frontier], cost: Cost, num_slots: int) -> Schedule:
     """A study played through, whose stages pause where they are to."""
-    depth: dict[str, float] = {}
-
-    def paused(stage: Stage, epoch: int) -> float | None:
-        return 0.0 if depth.get(stage.key, 0) >= epoch else None
-
-    def reached(key: str, goal: int | None) -> None:
-        depth[key] = math.inf if goal is None else goal
-
-    frontier = build(done=lambda stage: None, paused=paused, cost=cost)
-    return play(frontier, cost, num_slots=num_slots, reached=reached)
+    so_far = Pretended()
+    frontier = build(done=lambda stage: None, paused=so_far.paused, cost=cost)
+    return play(frontier, cost, num_slots=num_slots, reached=so_far.reached)
 
 
 def at_once(schedule: Schedule) -> int:

@@ -68,3 +68,25 @@ def test_another_thread_may_not_receive_signals_and_needs_not() -> None:
     thread.start()
     thread.join()
     assert done == [True]
+
+
+def test_a_stage_that_paused_without_a_word_in_the_store_fails_and_is_not_asked_again(run: Run) -> None:
+    stage = run.next()
+    assert stage is not None
+    run.goals[stage.key] = 1
+    run.started(stage.key)
+    run.paused(stage.key)
+    row = run.board.rows[stage.key]
+    assert row.state == "failed" and "does not say what it had" in row.reason
+    assert stage.key in run.frontier.failed
+
+
+def test_the_board_is_brought_up_only_to_what_has_changed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    extend = run.prepared.extend
+    monkeypatch.setattr(run.prepared, "extend", lambda *both: looked.append(1) or extend(*both))
+    run.refresh()
+    assert looked == []
+    run.frontier.revision += 1
+    run.refresh()
+    assert looked == [1]

@@ -153,23 +153,10 @@ def test_losses_that_a_pair_cannot_do_are_refused_at_plan_with_the_pair_and_the_
 
 def played(study: Study) -> dict[tuple[str, ...], int]:
     """How many stages are wanted of each path that is taught, if all score alike."""
-    prepared, reached = prepare(study), dict[str, int]()
-    frontier = prepared.frontier(
-        prepared.stored, paused=lambda stage, epoch: 0.5 if reached.get(stage.key, 0) >= epoch else None
-    )
     wanted: dict[tuple[str, ...], set[str]] = {}
-    while True:
-        for node in frontier.wanted():
-            wanted.setdefault(node.path.models, set()).add(node.stage.key)
-        stage = frontier.next()
-        if stage is None:
-            return {models: len(keys) for models, keys in wanted.items() if len(models) > 1}
-        goal = frontier.goal(stage.key)
-        reached[stage.key] = goal or stage.recipe.epochs
-        if goal:
-            frontier.pause(stage.key)
-        else:
-            frontier.finish(stage.key, 0.5)
+    for node in planning.pretend(prepare(study)).wanted():
+        wanted.setdefault(node.path.models, set()).add(node.stage.key)
+    return {models: len(keys) for models, keys in wanted.items() if len(models) > 1}
 
 
 @pytest.mark.parametrize("scope", ["edge", "path"])
