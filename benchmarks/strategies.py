@@ -31,7 +31,7 @@ def named(name: str, args: dict[str, Any], world: World) -> Strategy:
 
 
 SEARCHES: dict[str, tuple[tuple[int, ...], Callable[[World], Strategy]]] = {
-    "direct distillation alone": (SEEDS, lambda world: lambda lattice, scores: [lattice.shortest()]),
+    "direct distillation alone": (SEEDS, lambda world: lambda lattice, scores: [lattice.shortest(lattice.students[0])]),
     "exhaustive": (SEEDS, partial(named, "exhaustive", {})),
     "exhaustive, one seed": (SEEDS[:1], partial(named, "exhaustive", {})),
     "best_predecessor": (SEEDS, partial(named, "best_predecessor", {})),
@@ -56,7 +56,7 @@ def measure(search: str, worlds: int) -> dict[str, Any]:
     for number in range(worlds):
         world = World(number, seeds)
         done = Search(world, made(world))
-        chosen = best(done.frontier.scores, world.lattice)
+        chosen = best(done.frontier.scores, world.lattice, world.lattice.students[0])
         assert chosen is not None, "every search ends with an answer"
         top = max(world.truth(path.models) for path in world.lattice.paths())
         every = 2 ** (len(world.lattice.names) - 1) * len(SEEDS)

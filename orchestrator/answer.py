@@ -13,15 +13,20 @@ from trainers.call import Invalid
 
 
 def ranked(asked: Asked, *, top: int | None, as_json: bool, **filters: Any) -> tuple[str, list[str]]:
-    """The best path, or the first `top` of them; and what to warn of. Raises `Invalid`."""
+    """The best path, that to each of several students, or the first `top`; and what to warn of. Raises `Invalid`."""
     found = asked.paths(**filters)
+    best = found[: top or 1]
+    each = top is None and len(asked.students) > 1
+    if each:
+        first = {one.student: one for one in reversed(found)}
+        best = [first[student] for student in asked.students if student in first]
     warnings = [f"the scores do not compare: {reason}; --data keeps one" for reason in unlike(found)]
-    rows = [expectations.of(asked.expected or {}, one.path, one.figures) for one in found[: top or 1]]
-    listed = list(zip(found, rows, strict=False))
+    rows = [expectations.of(asked.expected or {}, one.path, one.figures) for one in best]
+    listed = list(zip(best, rows, strict=True))
     if as_json:
         made = [{**plain(one), "expected": published} for one, published in listed]
-        return json.dumps(made if top else made[0], indent=1), warnings
-    several = top is not None or asked.experiments is None or len(asked.experiments) > 1
+        return json.dumps(made if top or each else made[0], indent=1), warnings
+    several = each or top is not None or asked.experiments is None or len(asked.experiments) > 1
     said = []
     for one, published in listed:
         said += [*lines(one, detail=several), *expectations.text(published, asked.source)]

@@ -23,9 +23,9 @@ class Asked:
     by: str = "score"
     expected: Mapping[str, Mapping[str, float]] | None = None  # what was published of the study's paths
     source: str = ""
-    seeds: int = (
-        1  # of the study: a path that has fewer, dropped by a race or not there yet, is no match for one with all
-    )
+    # Of the study: a path that has fewer, dropped by a race or not there yet, is no match for one with all.
+    seeds: int = 1
+    students: Sequence[str] = ()  # of the study
 
     def paths(self, **filters: Any) -> list[Found]:
         """The paths with a finite score for which the filters of `choose` hold, best first; one at least.
@@ -63,6 +63,7 @@ def of_study(file: File, tracking: str | None) -> Asked:
         study.expected,
         study.source,
         len(study.seeds),
+        study.students,
     )
 
 

@@ -1,4 +1,4 @@
-"""Which of the paths that MLflow has are asked for: by their data, their student and what they cost."""
+"""Which of the paths that MLflow has are asked for: by their data, their student, and what they and it take."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ COSTS: dict[str, Callable[[Found], float]] = {
     "gpu_hours": lambda one: one.worker_seconds / 3600,
     "stages": lambda one: one.stages,
 }
+# What using the student takes, where it was trained; one image at a time.
+TAKES: dict[str, Callable[[Found], float]] = {
+    "parameters": lambda one: one.parameters,
+    "latency_ms": lambda one: one.latency_ms,
+}
 
 
 def choose(
@@ -22,7 +27,7 @@ def choose(
     """Those paths alone, in the same order, for which all holds that is asked.
 
     data: the beginning of a fingerprint, or of what a study wrote as its data. student: the name of the last model.
-    under: costs as `gpu_hours=20`, which may be reached; what MLflow does not know whole is under no limit.
+    under: limits as `gpu_hours=20`, which may be reached; what MLflow does not know, or not whole, is under none.
     Raises `Invalid` for data or a student that no path has, a limit that cannot be read, or when nothing is left.
     """
     limits = [limit(text) for text in under]
@@ -38,20 +43,26 @@ def choose(
         if found and not left:
             raise Invalid(alternatives(student, trained), ("--student",))
     for name, most in limits:
-        costs = [COSTS[name](one) if one.whole else math.nan for one in left]
+        costs = [_figure(one, name) for one in left]
         left = [one for one, cost in zip(left, costs, strict=True) if cost <= most]
         if costs and not left:
             known_costs = [cost for cost in costs if math.isfinite(cost)]
-            least = f"the cheapest takes {min(known_costs):.4g}" if known_costs else "no path's cost is known"
+            least = f"the least is {min(known_costs):.4g}" if known_costs else "it is not known of any path"
             raise Invalid(f"no path is under {name}={most:g}; {least}", ("--under",))
     return left
+
+
+def _figure(one: Found, name: str) -> float:
+    if name in TAKES:
+        return TAKES[name](one)
+    return COSTS[name](one) if one.whole else math.nan
 
 
 def limit(text: str) -> tuple[str, float]:
     """`gpu_hours=20` -> its name and number. Raises `Invalid`."""
     name, _, said = text.partition("=")
-    if name not in COSTS:
-        raise Invalid(f"{alternatives(name, COSTS)}; write gpu_hours=20", ("--under",))
+    if name not in COSTS | TAKES:
+        raise Invalid(f"{alternatives(name, COSTS | TAKES)}; write gpu_hours=20", ("--under",))
     try:
         most = float(said)
     except ValueError:

@@ -115,7 +115,7 @@ def why(study: Any, stage: str | None, as_json: bool) -> None:
 @click.option("--tracking", help="MLflow's address, instead of the study's.")
 @click.option("--data", help="Only on these data: the beginning of their fingerprint or of what a study writes.")
 @click.option("--student", metavar="MODEL", help="Only paths to this model.")
-@click.option("--under", multiple=True, metavar="COST=NUMBER", help="Only paths that cost this at most: gpu_hours=20.")
+@click.option("--under", multiple=True, metavar="COST=NUMBER", help="Only paths that take this at most: gpu_hours=20.")
 @click.option("--top", type=click.IntRange(1), metavar="N", help="List so many paths.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def best(

@@ -1,6 +1,6 @@
 """What is trained beside the paths of a search, to say whether the assistants paid.
 
-`alone`: the student that nobody teaches. `direct`: the student taught by the root teacher itself. `alone_same_compute`:
+`alone`: a student that nobody teaches. `direct`: a student taught by the root teacher itself. `alone_same_compute`:
 the student alone again, for as many epochs as cost what the whole best path costs, teachers included; who has the
 compute for the path could have spent it so.
 """
@@ -26,17 +26,18 @@ def chosen(names: Sequence[Control] | None, lattice: Lattice) -> tuple[Control, 
     None stands for all that there can be where a study searches, and where it has one path for the student alone.
     Raises `Invalid` at (i,) for what the edges do not allow, or what is there already.
     """
-    direct = lattice.has(direct_path(lattice).models)
+    direct = any(direct_paths(lattice))
     if names is None:
-        if lattice.count()[0] == 1:
+        if lattice.count()[0] == len(lattice.students):  # a path for each
             return ("alone",)
         return ("alone", "direct", "alone_same_compute") if direct else ("alone", "alone_same_compute")
     for i, name in enumerate(names):
         if name in names[:i]:
             raise Invalid(f"{name} is there already; remove one", (i,))
         if name == "direct" and not direct:
-            edge = f"[{lattice.root}, {lattice.student}]"
-            raise Invalid(f"{lattice.root} does not teach {lattice.student}; add the edge {edge} or remove this", (i,))
+            student = lattice.students[-1]
+            edge = f"[{lattice.root}, {student}]"
+            raise Invalid(f"{lattice.root} does not teach {student}; add the edge {edge} or remove this", (i,))
     return tuple(names)
 
 
@@ -49,18 +50,18 @@ def paths(
     cost: Cost,
     trial: Callable[[Path], Path] = lambda path: path,
 ) -> Iterator[Path]:
-    """What these controls train; the last of them only once the strategy wants nothing more that has no score.
+    """What these controls train for each student; the last of them only once the strategy wants nothing more that has
+    no score.
 
     `trial`: the one of a sweep that won a path.
     """
     if "alone" in names:
-        yield Path((lattice.student,))
-    if "direct" in names:
-        yield direct_path(lattice)
-    if "alone_same_compute" in names:
-        fixed = [direct_path(lattice)] if "direct" in names else []
-        if all(path in scores for path in chain(fixed, strategy(lattice, scores))):
-            found = best(scores, lattice)
+        yield from (Path((student,)) for student in lattice.students)
+    direct = direct_paths(lattice) if "direct" in names else []
+    yield from direct
+    if "alone_same_compute" in names and all(path in scores for path in chain(direct, strategy(lattice, scores))):
+        for student in lattice.students:
+            found = best(scores, lattice, student)
             yield from longer(lattice, trial(found), cost) if found else ()
 
 
@@ -69,13 +70,14 @@ def longer(lattice: Lattice, path: Path, cost: Cost) -> Iterator[Path]:
 
     None where it is published, and not trained; nor where a path is so cheap that there would be no epoch more.
     """
-    alone = lattice.stage(Path((lattice.student,)), 0)
+    student = path.models[-1:]
+    alone = lattice.stage(Path(student), 0)
     if alone.published:
         return
     epochs = alone.recipe.epochs
     more = round(epochs * of_path(lattice, path, cost) / cost(alone))
     if more > epochs:
-        yield Path((lattice.student,), more / epochs)
+        yield Path(student, more / epochs)
 
 
 def of_path(lattice: Lattice, path: Path, cost: Cost) -> float:
@@ -83,8 +85,10 @@ def of_path(lattice: Lattice, path: Path, cost: Cost) -> float:
     return sum(cost(stage) for stage in lattice.stage(path, 0).lineage)
 
 
-def direct_path(lattice: Lattice) -> Path:
-    return Path((lattice.root, lattice.student))
+def direct_paths(lattice: Lattice) -> list[Path]:
+    """From the root teacher to each student that it may teach itself."""
+    paths = [Path((lattice.root, student)) for student in lattice.students]
+    return [path for path in paths if lattice.has(path.models)]
 
 
 def bill(
@@ -106,11 +110,12 @@ def bill(
     own = {stage.key for path in searched for seed in seeds for stage in lattice.stage(path, seed).lineage}
     base = sum(cost(stage) for long, stage in stages.values() if not long)
     fixed = [cost(stage) for key, (long, stage) in stages.items() if not long and key not in own]
-    long = [0.0, 0.0]
-    if "alone_same_compute" in names:
-        ends = [next(longer(lattice, path, cost), None) for path in cheapest_and_dearest(lattice, cost)]
-        long = [len(seeds) * cost(lattice.stage(path, 0)) if path else 0.0 for path in ends]
-    number = len(seeds) if long[1] else 0
+    long, number = [0.0, 0.0], 0
+    for student in lattice.students if "alone_same_compute" in names else ():
+        ends = [next(longer(lattice, path, cost), None) for path in cheapest_and_dearest(lattice, student, cost)]
+        own_long = [len(seeds) * cost(lattice.stage(path, 0)) if path else 0.0 for path in ends]
+        long = [so_far + more for so_far, more in zip(long, own_long, strict=True)]
+        number += len(seeds) if own_long[1] else 0
     return {
         "names": list(names),
         "trainings": len(fixed) + number,
@@ -119,8 +124,8 @@ def bill(
     }
 
 
-def cheapest_and_dearest(lattice: Lattice, cost: Cost) -> tuple[Path, Path]:
-    """Of all paths to the student, without listing them."""
+def cheapest_and_dearest(lattice: Lattice, student: str, cost: Cost) -> tuple[Path, Path]:
+    """Of all paths to a student, without listing them."""
     ends = []
     for choose in (min, max):
         known = {lattice.root: (of_path(lattice, Path((lattice.root,)), cost), Path((lattice.root,)))}
@@ -129,5 +134,5 @@ def cheapest_and_dearest(lattice: Lattice, cost: Cost) -> tuple[Path, Path]:
             ways = [(total + cost(lattice.stage(path + name, 0)), path + name) for total, path in above]
             if ways:
                 known[name] = choose(ways)
-        ends.append(known[lattice.student][1])
+        ends.append(known[student][1])
     return ends[0], ends[1]

@@ -14,6 +14,7 @@ from trainers.call import Invalid, alternatives
 TRAINED = ("done", "reused")
 PER_CENT = 100  # publications print per cent, metrics say parts of 1
 
+
 # {"r101 > r18": {"AP": 36.5}}, per cent; with a grid "r101 > r18 (LD.temperature 5)" is one of its settings
 Expected = Mapping[str, Mapping[str, float]]
 
@@ -37,7 +38,7 @@ def check_paths(expected: Expected, lattice: Lattice, known: Collection[str] = (
         if not lattice.has(models):
             raise Invalid(
                 f"this is no path here: one starts at {lattice.root} and follows the edges, as in "
-                f"{lattice.shortest()}, or is {lattice.student} alone",
+                f"{lattice.shortest(lattice.students[-1])}, or is {lattice.students[-1]} alone",
                 (path,),
             )
 

@@ -41,14 +41,16 @@ def costs(store: Store, resources: Resources, inputs: Inputs, flops: Mapping[str
 
 def figures(result: Result) -> dict[str, float]:
     """What a result notes of its costs beside the seconds, under the names that MLflow and the report have for it."""
-    if result.usage is None:
-        return {}
-    named = {
-        "images_per_second": result.usage.images_per_second,
-        "peak_memory_bytes": result.usage.memory,
-        "measuring_seconds": result.usage.measuring,
-        "workers": result.usage.workers,
-    }
+    named: dict[str, float | None] = {}
+    if result.usage is not None:
+        named = {
+            "images_per_second": result.usage.images_per_second,
+            "peak_memory_bytes": result.usage.memory,
+            "measuring_seconds": result.usage.measuring,
+            "workers": result.usage.workers,
+        }
+    if result.footprint is not None:
+        named |= result.footprint.model_dump()
     return {name: float(value) for name, value in named.items() if value is not None}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
@@ -84,12 +84,13 @@ class Entry:
 
 
 class Lattice:
-    """Models by name, strongest first (the first is the root teacher, the last the student), and the edges.
+    """Models by name, strongest first (the first is the root teacher), the edges, and the students to which paths lead.
 
-    `edges` are (teacher, student) pairs of names; None lets every model teach all that come after it.
+    `edges` are (teacher, student) pairs of names; None lets every model teach all that come after it. `students`: the
+    last model if there are none; one of several may teach those after it, as an assistant does.
     Two names may stand for equal models: self-distillation. `cost` of a whole training is relative, unless it is known
     in GPU hours: then `in_hours` is set with it.
-    Raises `Invalid` at ("models",), ("edges",) or ("edges", i).
+    Raises `Invalid` at ("models",), ("edges",), ("edges", i), ("students",) or ("students", i).
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Lattice:
         *,
         edges: Iterable[tuple[str, str]] | None = None,
         seeds: Iterable[int] = (0,),
+        students: Iterable[str] = (),
     ) -> None:
         self.models = dict(models)
         self.seeds = tuple(seeds)
@@ -110,19 +112,21 @@ class Lattice:
         self.names = tuple(self.models)
         if len(self.names) < 2:
             raise Invalid("a study needs at least two models, a teacher and a student", ("models",))
-        self.root, self.student = self.names[0], self.names[-1]
+        self.root = self.names[0]
         self.rank = {name: i for i, name in enumerate(self.names)}  # 0: the strongest
+        self.students = _goals(tuple(students), self.names)
         self.edges = _every_edge(self.names) if edges is None else _checked(edges, self.rank)
         self._useful = self._between()
-        if self.student not in self._useful:
-            raise Invalid(
-                f"no path leads from {self.root} to {self.student}; add edges until one does, "
-                f"for example [{self.root}, {self.student}]",
-                ("edges",),
-            )
+        for student in self.students:
+            if student not in self._useful:
+                raise Invalid(
+                    f"no path leads from {self.root} to {student}; add edges until one does, "
+                    f"for example [{self.root}, {student}]",
+                    ("edges",),
+                )
         self._teachers = {name: self._ends(name, teachers=True) for name in self.names}
         self._students = {name: self._ends(name, teachers=False) for name in self.names}
-        self._paths: dict[float, tuple[Path, ...]] = {}
+        self._paths: dict[tuple[tuple[str, ...], float], tuple[Path, ...]] = {}
         self._stages: dict[tuple[Path, int], Stage] = {}
 
     def teachers(self, name: str) -> tuple[str, ...]:
@@ -133,7 +137,7 @@ class Lattice:
         """Whether some search may train or measure the last of these models this way."""
         steps = pairwise(models)
         taught = models[0] == self.root and all(teacher in self.teachers(name) for teacher, name in steps)
-        return taught or models == (self.student,)
+        return taught or (len(models) == 1 and models[0] in self.students)
 
     def pairs(self) -> list[tuple[str, str]]:
         """All (guide, student) in any path: the ends of each edge, and where all guides teach those of any way."""
@@ -146,14 +150,15 @@ class Lattice:
         return sorted(found)
 
     def isolated(self) -> tuple[str, ...]:
-        """The assistants that lie on no path from the root teacher to the student: they are never trained."""
+        """The assistants that lie on no path from the root teacher to a student: they are never trained."""
         return tuple(name for name in self.names if name not in self._useful)
 
-    def paths(self, *, budget: float = 1.0) -> tuple[Path, ...]:
-        """Every path from the root to the student, short ones first; at every call the same objects."""
-        if budget not in self._paths:
-            self._paths[budget] = tuple(Path(models, budget) for models in self._walk())
-        return self._paths[budget]
+    def paths(self, *students: str, budget: float = 1.0) -> tuple[Path, ...]:
+        """Every path to these students, or to all; short ones first, and at every call the same objects."""
+        ends = students or self.students
+        if (ends, budget) not in self._paths:
+            self._paths[ends, budget] = tuple(Path(models, budget) for models in self._walk(ends))
+        return self._paths[ends, budget]
 
     def count(self) -> tuple[int, int]:
         """How many paths there are, and how many models are on all of them together; without listing them."""
@@ -162,17 +167,17 @@ class Lattice:
             above = [teacher for teacher in self._teachers[name] if teacher in paths]
             paths[name] = sum(paths[teacher] for teacher in above)
             models[name] = sum(models[teacher] for teacher in above) + paths[name]
-        return paths[self.student], models[self.student]
+        return sum(paths[name] for name in self.students), sum(models[name] for name in self.students)
 
-    def shortest(self) -> Path:
-        """The first of `paths`, without looking for the others."""
-        return Path(next(self._walk()))
+    def shortest(self, student: str) -> Path:
+        """The first path to a student, without looking for the others."""
+        return Path(next(self._walk((student,))))
 
     def role(self, path: Path) -> Role:
         """What the last model of a path is there; `alone`: without a teacher, the yardstick of the others."""
         if len(path.models) == 1:
             return "teacher" if path.models[0] == self.root else "alone"
-        return "student" if path.models[-1] == self.student else "assistant"
+        return "student" if path.models[-1] in self.students else "assistant"
 
     def stage(self, path: Path, seed: int) -> Stage:
         """The training of a path's last model; its whole lineage has the same seed."""
@@ -215,8 +220,8 @@ class Lattice:
         return tuple(sorted(ends, key=self.rank.__getitem__))
 
     def _between(self) -> set[str]:
-        """The names that the root reaches and that reach the student."""
-        below, above = {self.root}, {self.student}
+        """The names that the root reaches and that reach a student."""
+        below, above = {self.root}, set(self.students)
         for name in self.names:
             if any((teacher, name) in self.edges for teacher in below):
                 below.add(name)
@@ -225,26 +230,41 @@ class Lattice:
                 above.add(name)
         return below & above
 
-    def _walk(self) -> Iterator[tuple[str, ...]]:
+    def _walk(self, students: Collection[str]) -> Iterator[tuple[str, ...]]:
         """Breadth first, so that short paths come first and equally long ones in the order of the names."""
         layer: list[tuple[str, ...]] = [(self.root,)]
         while layer:
             layer = [(*models, name) for models in layer for name in self._students[models[-1]]]
-            yield from (models for models in layer if models[-1] == self.student)
+            yield from (models for models in layer if models[-1] in students)
 
 
-def best(scores: Scores, lattice: Lattice) -> Path | None:
-    """The best path to a taught student, trained in full; of equals the shorter, then the first in order."""
+def best(scores: Scores, lattice: Lattice, student: str) -> Path | None:
+    """The best path on which a student is taught, trained in full; of equals the shorter, then the first in order."""
     taught = [
         path
         for path, score in scores.items()
-        if path == path.training and path.budget == 1 and lattice.role(path) == "student" and isfinite(score)
+        if path == path.training
+        and path.budget == 1
+        and path.models[-1] == student != path.models[0]
+        and isfinite(score)
     ]
 
     def order(path: Path) -> tuple[float, int, list[int]]:
         return -scores[path], len(path.models), [lattice.rank[name] for name in path.models]
 
     return min(taught, key=order, default=None)
+
+
+def _goals(chosen: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """The students in the order of the names, if each is one of them, not the root, and there once."""
+    for i, name in enumerate(chosen):
+        if name not in names:
+            raise Invalid(alternatives(name, names), ("students", i))
+        if name == names[0]:
+            raise Invalid(f"{name} is the teacher of all; a student is a model after it", ("students", i))
+        if name in chosen[:i]:
+            raise Invalid(f"{name} is there already; remove one", ("students", i))
+    return tuple(name for name in names if name in chosen) or names[-1:]
 
 
 def _every_edge(names: tuple[str, ...]) -> frozenset[tuple[str, str]]:

@@ -54,6 +54,7 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
             for name, entry in prepared.lattice.models.items()
         ],
         "edges": sorted([list(edge) for edge in prepared.lattice.edges]),
+        "students": list(study.students),
         "isolated": list(prepared.lattice.isolated()),
         "paths": prepared.lattice.count()[0],
         "stages": stages,
@@ -79,13 +80,14 @@ def _counted(prepared: Prepared, frontier: Frontier) -> dict[str, Any]:
     )
     # The student alone with the compute of the best path is wanted as soon as that is known.
     needed = len(keys(final)) + own["later"]
+    beside = sum(name != "direct" for name in own["names"])  # direct is one of the paths
     # What was given up in an earlier run counts as what the store has: there is nothing to do for it.
     stored = len({key for key in keys(frontier) if not frontier.wants(key)})
     return {
         "controls": own,
         "trainings": {
             # Each path on its own, and the student alone, briefly or long.
-            "naive": (models + sum(name != "direct" for name in own["names"])) * len(study.seeds),
+            "naive": (models + beside * len(study.students)) * len(study.seeds),
             "needed": needed,
             "exact": now or len(keys(final, longest=1)) == len(keys(frontier, longest=1)),
             "stored": stored,
@@ -140,6 +142,7 @@ def text(made: dict[str, Any]) -> str:
     for model in made["models"]:
         size = f"{model['parameters'] / 1e6:8.2f} M parameters {model['flops'] / 1e9:9.3f} GFLOPs an image"
         lines.append(f"  {model['name']:<16} {size}   {model['detector'].split('(')[0]}, {model['backbone']}")
+    lines += [f"  students: {', '.join(made['students'])}"] if len(made["students"]) > 1 else []
     lines += [f"  {name} lies on no path and is never trained" for name in made["isolated"]]
     head = "provisional key" if made["provisional"] else "stage"
     lines += ["", f"  {head:<18}{'seed':>4}  {'epochs':>6}  {'cost':>8}  path"]

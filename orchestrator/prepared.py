@@ -148,7 +148,7 @@ class Prepared:
     def know_hours(self) -> None:
         """Have the lattice say what stages cost in GPU hours. Raises `Invalid` if nothing like them was measured."""
         costs, shares = self.costs, self.study.resources.workers
-        if costs.predict(self.lattice.stage(Path((self.lattice.student,)), 0)).seconds is None:
+        if costs.predict(self.lattice.stage(Path(self.lattice.students[-1:]), 0)).seconds is None:
             message = "how many GPU hours a stage takes is not known yet: no like stage was trained on this data"
             raise Invalid(f"{message}; give a limit in stages, or train one stage first", ("search",))
         self.lattice.cost, self.lattice.in_hours = (lambda stage: costs.relative(stage) * shares / 3600), True
@@ -236,12 +236,12 @@ class Prepared:
 
 
 def students(study: Study) -> tuple[set[str], str]:
-    """The keys of all stages that train the student of a study, alone or at the end of a path; and the figure that
-    ranks them."""
+    """The keys of all stages that train a student of a study, alone or at the end of a path; and the figure that ranks
+    them."""
     prepared = prepare(study)
     if prepared.sweep:  # which stages there are depends on how others did
         rows = prepared.board(prepared.frontier(prepared.stored)).rows
         own = {key for key, row in rows.items() if row.role in ("student", "alone") and row.path.budget == 1}
         return own, prepared.score_name
-    paths = [*prepared.lattice.paths(), Path((prepared.lattice.student,))]
+    paths = [*prepared.lattice.paths(), *(Path((student,)) for student in prepared.lattice.students)]
     return {prepared.lattice.stage(path, seed).key for path in paths for seed in study.seeds}, prepared.score_name

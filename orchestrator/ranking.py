@@ -34,6 +34,8 @@ class Found:
     metric: str = ""  # the figure that the score is; empty if the study never said
     stages: int = 1  # that the path trains; published weights are no training
     worker_seconds: float = math.nan  # seconds times the workers of each stage; mean over the seeds
+    parameters: float = math.nan  # of the student
+    latency_ms: float = math.nan  # of the student, where it was trained; mean over the seeds
     whole: bool = True  # whether MLflow has all its teachers; else `seconds` and the like lack some
 
     @property
@@ -162,6 +164,8 @@ def _found(
         metric=by.removeprefix("val/") if by != "score" else metric,
         stages=sum(figure(one, "epoch") > 0 for one in lines[0]),
         worker_seconds=fmean(sum(figure(one, "seconds") * _workers(one) for one in line) for line in lines),
+        parameters=figure(models[0], "parameters"),
+        latency_ms=fmean(figure(model, "latency_ms") for model in models),
         whole=not any(line[-1].tags["teacher_key"] for line in lines),
     )
 

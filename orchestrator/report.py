@@ -12,7 +12,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from orchestrator.verdict import arrow, between, clock, epochs, verdict, way, yardsticks
+from orchestrator.answers import AXES, ways
+from orchestrator.verdict import arrow, between, cautions, clock, epochs, headline, remarks, way, yardsticks
 
 # A state of an edge or a model is the first of these that one of its stages is in.
 STATES = ("done", "reused", "running", "waiting", "paused", "pruned", "failed", "lost")
@@ -39,16 +40,22 @@ def render(summary: Mapping[str, Any]) -> str:
     )
     pages.filters.update(arrow=arrow, between=between, clock=clock, count=count, epochs=epochs)
     pages.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    answer, *cautions = verdict(summary)
-    paths = [*summary["ranking"], *filter(None, [summary["baseline"]])]
+    answers = summary["answers"]
+    paths = [
+        _row(outcome, answer) for answer in answers for outcome in (*answer["ranking"], answer["baseline"]) if outcome
+    ]
     return pages.get_template("report.html").render(
         summary,
-        answer=answer,
-        cautions=cautions,
+        headlines=[headline(summary, answer) for answer in answers],
+        cautions=[line for answer in answers for line in remarks(summary, answer)] + cautions(summary),
         states=STATES,
         paths=paths,
+        over_alone=any(answer["baseline"] for answer in answers),
+        over_direct=any(answer["direct"] for answer in answers),
         tested=any(outcome["test"] is not None for outcome in paths),
-        yardsticks=yardsticks(summary, summary["best"]) if summary["best"] else [],
+        beside=[
+            (answer["best"], rivals) for answer in answers if (rivals := yardsticks(summary, answer, answer["best"]))
+        ],
         drawing=drawing(summary),
     )
 
@@ -56,7 +63,7 @@ def render(summary: Mapping[str, Any]) -> str:
 def drawing(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What the page's script draws: the lattice, the points of cost against score, and the curves."""
     scores = _scores(summary)
-    best = summary["best"]["path"] if summary["best"] else []
+    best = [answer["best"]["path"] for answer in summary["answers"] if answer["best"]]
     return {
         "metric": summary["metric"],
         "best": best,
@@ -64,25 +71,37 @@ def drawing(summary: Mapping[str, Any]) -> dict[str, Any]:
         "edges": [_edge(edge, scores, summary["stages"], best=best) for edge in summary["edges"]],
         "points": [
             {"name": way(outcome["path"]) + epochs(outcome)}
-            | {key: outcome[key] for key in ("path", "score", "spread", "seconds")}
-            for outcome in (*summary["ranking"], summary["baseline"], summary["same_compute"])
-            if outcome and outcome["seconds"] is not None
+            | {key: outcome[key] for key in ("path", "score", "spread", "front", *AXES)}
+            for outcome in ways(summary["answers"])
         ],
-        "seeds": _seeds(summary) if len(summary["seeds"]) > 1 else [],
+        "seeds": [row for answer in summary["answers"] for row in _seeds(answer)] if len(summary["seeds"]) > 1 else [],
         "stages": [_curves(stage) for stage in summary["stages"]],
         "sweeps": summary["sweeps"],
     }
 
 
-def _seeds(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _row(outcome: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the table of paths."""
+    several = len(answer["tied"]) > 1
+    return {
+        **outcome,
+        "alone": len(outcome["path"]) == 1,
+        "first": outcome is answer["best"],
+        "is_direct": outcome is answer["direct"],
+        "tied": several and outcome["path"] in answer["tied"],
+        "recommended": several and outcome["path"] == answer["recommended"],
+    }
+
+
+def _seeds(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The scores of each seed, by path, best first, and those that the best stands beside."""
-    beside = (summary["direct"], summary["baseline"], summary["same_compute"])
-    first = summary["ranking"][:SHOWN]
+    beside = (answer["direct"], answer["baseline"], answer["same_compute"])
+    first = answer["ranking"][:SHOWN]
     return [
         {
             "name": way(outcome["path"]) + epochs(outcome),
             "path": outcome["path"],
-            "tied": outcome["path"] in summary["tied"] and outcome is not summary["same_compute"],
+            "tied": outcome["path"] in answer["tied"] and outcome is not answer["same_compute"],
             **{key: outcome[key] for key in ("score", "scores", "interval")},
         }
         for outcome in (*first, *(other for other in beside if other and other not in first))
@@ -106,7 +125,8 @@ def _scores(summary: Mapping[str, Any]) -> dict[tuple[str, ...], float]:
         if stage["state"] in ("done", "reused") and stage["budget"] == 1 and stage["score"] is not None:
             found.setdefault(tuple(stage["path"]), []).append(stage["score"])
     means = {path: fmean(scores) for path, scores in found.items()}
-    return means | {tuple(outcome["path"]): outcome["score"] for outcome in summary["ranking"]}
+    taught = [outcome for answer in summary["answers"] for outcome in answer["ranking"]]
+    return means | {tuple(outcome["path"]): outcome["score"] for outcome in taught}
 
 
 def _node(
@@ -123,16 +143,16 @@ def _node(
 
 
 def _edge(
-    edge: list[str], scores: Mapping[tuple[str, ...], float], stages: list[dict[str, Any]], *, best: list[str]
+    edge: list[str], scores: Mapping[tuple[str, ...], float], stages: list[dict[str, Any]], *, best: list[list[str]]
 ) -> dict[str, Any]:
     """`paths`: all trainings along this edge, best first. `score`: that on the best path, else the best."""
     _, student = ends = edge[0], edge[1]
     own = sorted(((score, path) for path, score in scores.items() if path[-2:] == ends), reverse=True)
-    on_best = ends in list(pairwise(best))
-    part = tuple(best[: best.index(student) + 1]) if on_best else ()
+    on_best = next((path for path in best if ends in list(pairwise(path))), None)
+    part = tuple(on_best[: on_best.index(student) + 1]) if on_best else ()
     return {
         "ends": edge,
-        "best": on_best,
+        "best": on_best is not None,
         "score": scores.get(part, own[0][0] if own else None),
         "paths": [{"path": path, "score": score} for score, path in own],
         "state": _state(own, [stage["state"] for stage in stages if tuple(stage["path"][-2:]) == ends]),

@@ -113,6 +113,7 @@ def summary_of(prepared: Prepared, board: Board, cost: Mapping[str, Any]) -> dic
         seeds=study.seeds,
         models={name: entry.model for name, entry in prepared.lattice.models.items()},
         edges=sorted(prepared.lattice.edges),
+        students=prepared.lattice.students,
         board=board,
         parameters={name: size.parameters for name, size in prepared.sizes.items()},
         expected=expectations.compared(study.expected, prepared.lattice, board, study.seeds),
@@ -133,11 +134,15 @@ def _report(run: Run, summary: dict[str, Any]) -> File:
 
 
 def _register(run: Run, summary: dict[str, Any], tracking: Tracking) -> None:
-    """Register the student of the best path, of its seeds the best, under the study's name."""
-    if summary["best"] is None:
-        return
-    row = max((run.board.rows[key] for key in summary["best"]["keys"]), key=lambda row: row.score or 0.0)
-    tracking.register(run.prepared.study.name, row, File(row.weights))
+    """Register the student of the best path, of its seeds the best, under the study's name; of several students each,
+    with its own name added."""
+    for answer in summary["answers"]:
+        if answer["best"] is None:
+            continue
+        row = max((run.board.rows[key] for key in answer["best"]["keys"]), key=lambda row: row.score or 0.0)
+        several = len(summary["answers"]) > 1
+        name = run.prepared.study.name + (f"-{answer['student']}" if several else "")
+        tracking.register(name, row, File(row.weights))
 
 
 def rewrite(study: Study) -> File:

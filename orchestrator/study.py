@@ -25,7 +25,7 @@ from orchestrator.yamlfile import parse, read
 from trainers import backbones, detectors, distill, optim, schedules
 from trainers import data as datasets
 from trainers.augment import Crop, OneOf, Resize, misfit
-from trainers.call import Call, Index, Invalid, Spec, Term
+from trainers.call import Call, Index, Invalid, Percent, Spec, Term
 from trainers.published import Source
 from trainers.spec import Best, Data, Guides, Model, Recipe, Weights
 
@@ -69,15 +69,6 @@ def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
-def _percent(value: float) -> float:
-    if 0 < abs(value) <= 1:
-        raise ValueError("write per cent, as publications do: 36.5 and not 0.365")
-    return value
-
-
-Figures = dict[str, Annotated[float, Field(ge=-100, le=100), AfterValidator(_percent)]]
-
-
 class Listed(Spec):
     """A model as a study lists it. In a `Study` the recipe is whole, in YAML it holds what differs."""
 
@@ -99,6 +90,7 @@ class Study(Spec):
     data: Call
     models: dict[Annotated[str, AfterValidator(_model_name)], Listed]  # strongest first
     edges: Annotated[Literal["any"] | tuple[tuple[str, str], ...], BeforeValidator(_edges)] = "any"
+    students: tuple[str, ...] = ()  # whom paths lead to; empty: the last model
     recipe: Recipe = Recipe()
     distill: Annotated[tuple[Term, ...], AfterValidator(_losses)]
     search: Call = Call(name="exhaustive")
@@ -107,7 +99,7 @@ class Study(Spec):
     seeds: Annotated[tuple[Index, ...], AfterValidator(_seeds)] = (0,)
     resources: Resources = Resources()
     # What was published, by path, in per cent: {"r101 > r18": {AP: 36.5}}. It changes no stage.
-    expected: dict[str, Figures] = Field(default_factory=dict)
+    expected: dict[str, dict[str, Percent]] = Field(default_factory=dict)
     source: str = ""  # of what was published
     file: str = ""
     text: str = ""  # of the file
@@ -124,7 +116,7 @@ class Study(Spec):
         """Who may teach whom, on this data. By name: `weights` of the models that have published ones, and the digest
         of the data's `masks` for those that learn from them. `score`: the figure by which epochs are selected.
 
-        Raises `Invalid` at ("models",), ("edges",) or ("edges", i).
+        Raises `Invalid` at ("models",), ("edges",), ("edges", i), ("students",) or ("students", i).
         """
         entries = {
             name: Entry(
@@ -134,7 +126,8 @@ class Study(Spec):
             )
             for name, one in self.models.items()
         }
-        return Lattice(entries, data, self.distill, edges=None if self.edges == "any" else self.edges, seeds=self.seeds)
+        edges = None if self.edges == "any" else self.edges
+        return Lattice(entries, data, self.distill, edges=edges, seeds=self.seeds, students=self.students)
 
     @property
     def swept(self) -> Sweep | None:
@@ -255,7 +248,8 @@ def _complete(study: Study, document: Document) -> Study:
             mistakes = [mistake.under("sweep")]
     if mistakes := mistakes or _misfits(study):
         raise document.refusal(mistakes)
-    return study.model_copy(update={"controls": chosen(study.controls, _bare(study))})
+    lattice = _bare(study)
+    return study.model_copy(update={"controls": chosen(study.controls, lattice), "students": lattice.students})
 
 
 def _bare(study: Study) -> Lattice:

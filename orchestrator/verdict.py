@@ -6,24 +6,35 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from orchestrator.answers import ranked
 from orchestrator.board import Board, State
-from orchestrator.summary import outcomes, ranked
+from orchestrator.summary import outcomes
 
 
 def verdict(summary: Mapping[str, Any]) -> list[str]:
-    """The answer in a sentence, then what to beware of."""
-    best, baseline, seeds = summary["best"], summary["baseline"], summary["seeds"]
-    root, student = summary["models"][0]["name"], summary["models"][-1]["name"]
-    counts = summary["counts"]
-    open_stages = counts["waiting"] + counts["running"] + counts.get("paused", 0)
-    said = [_answer(summary, root, student, so_far=open_stages > 0)]
-    said.extend(_paid(summary))
-    if best and len(seeds) == 1 and (baseline or len(summary["ranking"]) > 1):
+    """The answer for each student in a sentence, followed by what to beware of; then what holds for all."""
+    said = []
+    for answer in summary["answers"]:
+        said += [headline(summary, answer), *remarks(summary, answer)]
+    return said + cautions(summary)
+
+
+def remarks(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
+    """What to beware of in the answer for one student."""
+    said = _paid(summary, answer)
+    if answer["best"] and len(summary["seeds"]) > 1:
+        said += _ties(summary, answer)
+    return said + _selected(summary, answer) + _tested(summary, answer)
+
+
+def cautions(summary: Mapping[str, Any]) -> list[str]:
+    """What to beware of in all answers."""
+    counts, said = summary["counts"], []
+    if len(summary["seeds"]) == 1 and any(
+        answer["best"] and (answer["baseline"] or len(answer["ranking"]) > 1) for answer in summary["answers"]
+    ):
         said.append("Measured with one seed: a difference may be noise.")
-    if best and len(seeds) > 1:
-        said.extend(_ties(summary))
-    said.extend([*_selected(summary), *_tested(summary)])
-    if open_stages:
+    if open_stages := _open(summary):
         said.append(f"{_stages(open_stages)} still to be trained.")
     if counts["failed"]:
         lost = f", and {counts['lost']} that needed them could not start" if counts["lost"] else ""
@@ -57,24 +68,26 @@ def tally(counts: Counter[State]) -> str:
 
 
 def leader(board: Board) -> str:
-    """The best taught path so far, and its lead over the student alone."""
+    """The best taught path to each student so far, and its lead over the student alone."""
     rows = list(board.rows.values())
-    student = next((row.path.models[-1] for row in rows if row.role == "student"), None)
-    if student is None:
-        return ""
-    known = outcomes(board, seeds={row.seed for row in rows}, student=student)
-    found = ranked(outcome for path, outcome in known.items() if len(path) > 1)
-    if not found:
-        return ""
-    alone = known.get((student,))
-    lead = f", {found[0]['score'] - alone['score']:+.3f} over {student} alone" if alone else ""
+    found = []
+    for student in dict.fromkeys(row.path.models[-1] for row in rows if row.role == "student"):
+        known = outcomes(board, seeds={row.seed for row in rows}, student=student)
+        taught = ranked(outcome for path, outcome in known.items() if len(path) > 1)
+        if taught:
+            alone = known.get((student,))
+            lead = f", {taught[0]['score'] - alone['score']:+.3f} over {student} alone" if alone else ""
+            found.append(f"{arrow(taught[0]['path'])}  {taught[0]['score']:.3f}{lead}")
     when = "best" if board.count("waiting", "running", "paused") == 0 else "best so far"
     chosen = ", best epochs selected on val" if any(row.selected is not None for row in rows) else ""
-    return f"{when} {arrow(found[0]['path'])}  {found[0]['score']:.3f}{lead}{chosen}"
+    return f"{when} {'; '.join(found)}{chosen}" if found else ""
 
 
-def _answer(summary: Mapping[str, Any], root: str, student: str, *, so_far: bool) -> str:
-    best, baseline, direct, metric = (summary[k] for k in ("best", "baseline", "direct", "metric"))
+def headline(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
+    """The answer for one student in a sentence."""
+    best, baseline, direct = answer["best"], answer["baseline"], answer["direct"]
+    metric, root, student = summary["metric"], summary["models"][0]["name"], answer["student"]
+    so_far = _open(summary) > 0
     if not best:
         return f"No path from {root} to {student} is trained {'yet' if so_far else 'to the end'}."
     reached = f"{metric} {best['score']:.3f}"
@@ -93,10 +106,14 @@ def _answer(summary: Mapping[str, Any], root: str, student: str, *, so_far: bool
     return f"{start} from {root} to {student} is {arrow(best['path'])}: {', '.join([reached, *gains])}."
 
 
-def yardsticks(summary: Mapping[str, Any], outcome: Mapping[str, Any]) -> list[dict[str, Any]]:
+def yardsticks(
+    summary: Mapping[str, Any], answer: Mapping[str, Any], outcome: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
     """What a path stands beside, as far as it is trained: the `name` and `outcome` of each, and what the path's `gain`
     over it is, with its `interval`."""
-    student = summary["models"][-1]["name"]
+    if outcome is None:
+        return []
+    student = answer["student"]
     names = {
         "baseline": f"{student} alone",
         "direct": f"{arrow([summary['models'][0]['name'], student])} directly",
@@ -105,28 +122,30 @@ def yardsticks(summary: Mapping[str, Any], outcome: Mapping[str, Any]) -> list[d
     return [
         {
             "name": name,
-            "outcome": summary[key],
+            "outcome": answer[key],
             "gain": outcome[f"gain_over_{key}"],
             "interval": outcome[f"interval_over_{key}"],
         }
         for key, name in names.items()
-        if summary[key] and summary[key]["path"] != outcome["path"]
+        if answer[key] and answer[key]["path"] != outcome["path"]
     ]
 
 
 def beside(summary: Mapping[str, Any]) -> list[str]:
-    """The best path and what it stands beside, a line each: score, what the best gains over it, and training time."""
-    best = summary["best"]
-    if not best or not (rivals := yardsticks(summary, best)):
-        return []
-    rows = [(summary["metric"], "gain", "95%", "time", ""), _line(best, arrow(best["path"]))]
-    for rival in rivals:
-        name = rival["name"] + epochs(rival["outcome"])
-        rows.append(_line(rival["outcome"], name, gain=rival["gain"], bounds=rival["interval"]))
-    several = len(best["scores"]) > 1
+    """The best path to each student and what it stands beside, a line each: score, what the best gains over it, and
+    training time."""
+    head, rows = [(summary["metric"], "gain", "95%", "time", "")], list[tuple[str, ...]]()
+    for answer in summary["answers"]:
+        best = answer["best"]
+        rivals = yardsticks(summary, answer, best)
+        rows += [_line(best, arrow(best["path"]))] if rivals else []
+        for rival in rivals:
+            name = rival["name"] + epochs(rival["outcome"])
+            rows.append(_line(rival["outcome"], name, gain=rival["gain"], bounds=rival["interval"]))
+    several = len(summary["seeds"]) > 1
     return [
         f"  {score:>8}  {gain:>7}" + (f"  {bounds:>16}" if several else "") + f"  {time:>8}  {name}".rstrip()
-        for score, gain, bounds, time, name in rows
+        for score, gain, bounds, time, name in (head + rows if rows else rows)
     ]
 
 
@@ -147,12 +166,12 @@ def _line(
     )
 
 
-def _paid(summary: Mapping[str, Any]) -> list[str]:
+def _paid(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
     """Whether the assistants were worth it: the best path through one, against all that it stands beside."""
-    through = next((outcome for outcome in summary["ranking"] if len(outcome["path"]) > 2), None)
-    rivals = yardsticks(summary, through) if through else []
+    through = next((outcome for outcome in answer["ranking"] if len(outcome["path"]) > 2), None)
+    rivals = yardsticks(summary, answer, through)
     asked = "Did the assistants pay?"
-    if not through and summary["best"] and any(edge[1] != summary["best"]["path"][-1] for edge in summary["edges"]):
+    if not through and answer["best"] and any(edge[1] != answer["student"] for edge in summary["edges"]):
         return [f"{asked} No path through one is trained in full."]
     if not through or not rivals:
         return []
@@ -171,13 +190,13 @@ def _paid(summary: Mapping[str, Any]) -> list[str]:
     return [f"{asked} Yes: {path} is ahead of {listed([rival['name'] for rival in rivals])} beyond the noise."]
 
 
-def _ties(summary: Mapping[str, Any]) -> list[str]:
+def _ties(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
     """What cannot be told from the best, and which of these is the cheapest."""
-    first, *others = [way(path) for path in summary["tied"]]
+    first, *others = [way(path) for path in answer["tied"]]
     means = f"Means over {len(summary['seeds'])} seeds, compared seed by seed."
     if not others:
         return [means]
-    recommended = way(summary["recommended"])
+    recommended = way(answer["recommended"])
     cheapest = "it is the cheapest of them" if recommended == first else f"{recommended} is the cheapest of them"
     return [f"{means} A tie: {listed(others, most=4)} cannot be told from {first}; {cheapest}, and recommended."]
 
@@ -198,9 +217,9 @@ def listed(names: Sequence[str], last: str = "and", *, most: int = 9) -> str:
     return f" {last} ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
 
-def _selected(summary: Mapping[str, Any]) -> list[str]:
+def _selected(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
     """That the best path's score is of epochs that were selected by it, if they were."""
-    keys = summary["best"]["keys"] if summary["best"] else ()
+    keys = answer["best"]["keys"] if answer["best"] else ()
     own = [stage for stage in summary["stages"] if stage["key"] in keys]
     chosen = [f"{stage['selected']} of {stage['epochs']}" for stage in own if stage["selected"] is not None]
     if not chosen:
@@ -209,13 +228,20 @@ def _selected(summary: Mapping[str, Any]) -> list[str]:
     return [f"Its score is of its {epochs} {', '.join(chosen)}, selected on val, and so flatters it a little."]
 
 
-def _tested(summary: Mapping[str, Any]) -> list[str]:
+def _tested(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
     """What the best path has on the test images, and beside it the student alone."""
-    best, alone, metric = summary["best"], summary["baseline"], summary["metric"]
+    best, alone, metric = answer["best"], answer["baseline"], summary["metric"]
     if not best or best["test"] is None:
         return []
     beside = f", {arrow(alone['path'])} alone {alone['test']:.3f}" if alone and alone["test"] is not None else ""
     return [f"On the test images, on which nothing was selected, it has {metric} {best['test']:.3f}{beside}."]
+
+
+def _open(summary: Mapping[str, Any]) -> int:
+    """Stages that are not at their end."""
+    counts = summary["counts"]
+    number: int = counts["waiting"] + counts["running"] + counts.get("paused", 0)
+    return number
 
 
 def _stages(number: int) -> str:

@@ -60,6 +60,7 @@ PURE = {
         "controls",
         "board",
         "statistics",
+        "answers",
         "summary",
         "expectations",
         "differences",

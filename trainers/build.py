@@ -188,8 +188,12 @@ def size(built: Network, image: tuple[int, int]) -> Size:
                     built.second_stage(built.most_regions(outputs.features))
         except (RuntimeError, ValueError, TypeError) as error:
             raise Invalid(f"an image of {image} does not pass through it: {error}") from error
-    kept = [p for name, p in built.named_parameters() if not name.startswith(training_only(built))]
-    return Size(sum(p.numel() for p in kept), counter.get_total_flops())
+    return Size(parameters(built), counter.get_total_flops())
+
+
+def parameters(built: Network) -> int:
+    """How many a model has, those of training alone left out."""
+    return sum(p.numel() for name, p in built.named_parameters() if not name.startswith(training_only(built)))
 
 
 def deformable() -> dict[Any, Any]:

@@ -31,6 +31,15 @@ Count = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0)]
 
 
+def _percent(value: float) -> float:
+    if 0 < abs(value) <= 1:
+        raise ValueError("write per cent, as publications do: 36.5 and not 0.365")
+    return value
+
+
+Percent = Annotated[float, Field(ge=-100, le=100), AfterValidator(_percent)]
+
+
 class Invalid(ValueError):
     """A user's mistake: what is wrong, and at which key (`where`, from the outside in)."""
 

@@ -31,10 +31,11 @@ from torch import Tensor
 
 from trainers.atomic import beside, flush, write
 from trainers.call import Invalid, Spec
+from trainers.footprint import Footprint
 from trainers.spec import Stage
 from trainers.usage import Usage
 
-FORMAT = 2  # 1 had no alphas, no selected epoch and no usage
+FORMAT = 3  # 1 had no alphas, no selected epoch and no usage, 2 had no footprint
 PUBLISHED = "published"
 STATES = f"state-{'[0-9]' * 6}-*.pt"
 PAUSE = "paused.json"
@@ -51,10 +52,10 @@ class Result(Spec):
     device: str
     sha256: str  # of the weights file
     size: int  # of the weights file, bytes
-    # Those that were found in training, by the names under which the losses are logged.
-    alphas: dict[str, float] = Field(default_factory=dict)
+    alphas: dict[str, float] = Field(default_factory=dict)  # found in training, by the losses' names in the log
     selected: int | None = None  # the epoch that was kept because it was the best; None: the last was, as always
     usage: Usage | None = None  # None: nobody noted it
+    footprint: Footprint | None = None  # None: nobody measured it
     format: int = FORMAT
 
     @property

@@ -16,6 +16,7 @@ from trainers.call import Call, Count, Index, Invalid, Spec
 from trainers.course import Course, Entry
 from trainers.data.batches import Batches
 from trainers.evaluate import measure
+from trainers.footprint import footprint
 from trainers.loop import Paused, Training
 from trainers.outputs import Network
 from trainers.selection import Selection, kept
@@ -87,9 +88,9 @@ def work(
             course.keep(store, epoch)
         report(entry)
         _pause(store, order, course)
-    weights = course.weights()
-    metrics = course.metrics() | _tested(order, weights, data, device)
-    _finish(store, order, weights, data, metrics, course.facts(), device=device)
+    product = _product(stage, course.weights(), device)
+    metrics = course.metrics() | _tested(order, product, data, device)
+    _finish(store, order, product, data, metrics, course.facts(), device=device)
     return _stored(store, stage)
 
 
@@ -126,7 +127,8 @@ def _measured(store: Store, order: Order, detector: Network, data: Any, watch: W
         found = measure(detector, data, recipe, device=device, loader_workers=order.loader_workers)
     watch.note()
     seconds = time.perf_counter() - started
-    tested = _tested(order, kept(detector), data, device)
+    detector.requires_grad_(False)
+    tested = _tested(order, detector, data, device)
     if workers.rank() == 0:
 
         def check(result: Result) -> None:
@@ -138,8 +140,7 @@ def _measured(store: Store, order: Order, detector: Network, data: Any, watch: W
 
         metrics = {f"val/{name}": value for name, value in found.items()} | tested
         facts = {"history": [], "seconds": seconds, "usage": watch.usage(images=0, seconds=seconds)}
-        score = build.metric(data).score
-        _put(store, order, kept(detector), metrics, check=check, score=score, facts=facts, device=device)
+        _put(store, order, detector, data, metrics, check=check, facts=facts, device=device)
     return _stored(store, order.stage)
 
 
@@ -199,22 +200,26 @@ def _validate(order: Order, training: Training, data: Any, device: torch.device)
     return {f"val/{name}": value for name, value in found.items()}
 
 
-def _tested(order: Order, weights: dict[str, Tensor], data: Any, device: torch.device) -> Entry:
+def _product(stage: Stage, weights: dict[str, Tensor], device: torch.device) -> Network:
+    """The model with the weights that are kept."""
+    detector = build.network(stage.model, len(stage.data.classes))
+    detector.load_state_dict(weights)
+    return detector.to(device).eval().requires_grad_(False)
+
+
+def _tested(order: Order, detector: Network, data: Any, device: torch.device) -> Entry:
     """What is measured, once and by all workers, on the images on which nothing was selected, if there are any."""
     if data.test is None:
         return {}
-    stage = order.stage
-    detector = build.network(stage.model, len(stage.data.classes))
-    detector.load_state_dict(weights)
-    detector.to(device).eval().requires_grad_(False)
-    found = measure(detector, data, stage.recipe, device=device, loader_workers=order.loader_workers, split=data.test)
+    recipe = order.stage.recipe
+    found = measure(detector, data, recipe, device=device, loader_workers=order.loader_workers, split=data.test)
     return {f"test/{name}": value for name, value in found.items()}
 
 
 def _finish(
     store: Store,
     order: Order,
-    weights: dict[str, Tensor],
+    product: Network,
     data: Any,
     metrics: Entry,
     facts: dict[str, Any],
@@ -234,27 +239,28 @@ def _finish(
     if workers.rank():
         check(None)
         return
-    _put(store, order, weights, metrics, check=check, score=build.metric(data).score, facts=facts, device=device)
+    _put(store, order, product, data, metrics, check=check, facts=facts, device=device)
     store.drop_state(order.stage.key)
 
 
 def _put(
     store: Store,
     order: Order,
-    weights: dict[str, Tensor],
+    product: Network,
+    data: Any,
     metrics: Entry,
     *,
     check: Callable[[Result], None],
-    score: str,
     facts: dict[str, Any],
     device: torch.device,
 ) -> None:
     store.put(
         order.stage,
-        weights,
+        kept(product),
         check=check,
-        score=metrics[f"val/{score}"],
+        score=metrics[f"val/{build.metric(data).score}"],
         metrics=metrics,
+        footprint=footprint(product, data.val, order.stage.recipe, device=device),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         **facts,
     )

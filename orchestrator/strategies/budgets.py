@@ -26,11 +26,11 @@ def budget(
 ) -> Iterator[Path]:
     """What another strategy wants, as far as a limit goes: so many trainings or GPU hours, over all seeds.
 
-    It buys the shortest path first, so that there is an answer from then on. Then, of what `of` wants, always the path
-    that costs least beside what is bought already, so that the most paths are compared, and of equals the first. `of`
-    is asked for more when all that was bought is trained. Of paths that are tried in some seeds, or for some epochs,
-    all are bought or none, and only if the rest suffices to finish any one of them; in the end the rest finishes those
-    that look best.
+    It buys the shortest path to each student first, so that there is an answer from then on. Then, of what `of` wants,
+    always the path that costs least beside what is bought already, so that the most paths are compared, and of equals
+    the first. `of` is asked for more when all that was bought is trained. Of paths that are tried in some seeds, or for
+    some epochs, all are bought or none, and only if the rest suffices to finish any one of them; in the end the rest
+    finishes those that look best.
 
     All that the search consists of counts, whoever trained it and when, so that one that was interrupted ends the same.
     Of `stages`, a training that pauses or has fewer epochs counts by its part, and one that is only measured not at
@@ -44,17 +44,20 @@ def budget(
     assert limit is not None
     purse = Purse(lattice, limit, in_trainings(lattice) if stages is not None else in_hours(lattice))
     known = stages is not None or lattice.in_hours
-    if known and not purse.affords(lattice.shortest()):
-        least = purse.missing(lattice.shortest())
-        message = f"{limit:g} is not enough for the shortest path, {lattice.shortest()}, which needs {least:.4g}"
+    first = [lattice.shortest(student) for student in lattice.students]
+    if known and len(purse.copy().buy(first)) < len(first):
+        names, least = " and ".join(map(str, first)), f"{purse.missing(*first):.4g}"
+        need = f"paths, {names}, which need {least}" if first[1:] else f"path, {names}, which needs {least}"
+        message = f"{limit:g} is not enough for the shortest {need}"
         raise Invalid(message, ("budget", price))
     return waves(_after_the_shortest(strategy), lattice, _Spending(purse, scores).settle)
 
 
 def _after_the_shortest(strategy: Strategy) -> Strategy:
     def both(lattice: Lattice, known: Scores) -> Iterator[Path]:
-        yield lattice.shortest()
-        if lattice.shortest() in known:
+        first = [lattice.shortest(student) for student in lattice.students]
+        yield from first
+        if all(path in known for path in first):
             yield from strategy(lattice, known)
 
     return both
@@ -87,7 +90,7 @@ class _Spending:
 
     def _is_part(self, path: Path) -> bool:
         """Whether a path is only tried."""
-        return path != path.training and path.models[-1] == self.purse.lattice.student
+        return path != path.training and path.models[-1] in self.purse.lattice.students
 
     def _finished(self, paths: list[Path]) -> list[Path]:
         """Buy paths whole, the most promising first."""
@@ -158,9 +161,13 @@ class Purse:
                 heappush(heap, (prices[j], j))
         return bought
 
-    def missing(self, path: Path) -> float:
-        """What a path costs beside what is paid for."""
-        return self._missing(self._needs(path))
+    def missing(self, *paths: Path) -> float:
+        """What paths cost together beside what is paid for."""
+        needs: dict[str, tuple[float, float]] = {}
+        for path in paths:
+            for key, need in self._needs(path).items():
+                needs[key] = max(need, needs.get(key, need))
+        return self._missing(needs)
 
     def _missing(self, needs: dict[str, tuple[float, float]]) -> float:
         return sum(max(0.0, part - self.paid[key]) * cost for key, (part, cost) in needs.items())

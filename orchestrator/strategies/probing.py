@@ -16,10 +16,15 @@ def probe(lattice: Lattice, scores: Scores, *, part: Part = 0.25, keep: Fraction
     An assistant's probe is the shortest path through it, so root > assistant > student where the edges allow that; only
     the student pauses, and goes on from there if the path is kept. `part`: of the student's epochs. `keep`: the part of
     the probes that is kept, at least one. In full are trained the shortest path of all, the kept ones, and all whose
-    assistants are all on kept ones.
+    assistants are all on kept ones. Of several students each has its own probes.
     """
-    first = lattice.shortest()
-    probes = _probes(lattice)
+    for student in lattice.students:
+        yield from _probe(lattice, scores, student, part, keep)
+
+
+def _probe(lattice: Lattice, scores: Scores, student: str, part: float, keep: float) -> Iterator[Path]:
+    first = lattice.shortest(student)
+    probes = _probes(lattice, student)
     until = max(1, round(part * lattice.epochs(first)))
     # A student of one epoch cannot pause.
     asked = {path: replace(path, until=until) if until < lattice.epochs(path) else path for path in probes}
@@ -30,16 +35,13 @@ def probe(lattice: Lattice, scores: Scores, *, part: Part = 0.25, keep: Fraction
     ranked = sorted(probes, key=lambda path: scores[asked[path]], reverse=True)  # stable: of equals the shorter
     kept = [path for path in ranked[: max(1, round(len(ranked) * keep))] if scores[asked[path]] > -inf]
     good = {first.models[0], first.models[-1]}.union(*(path.models for path in kept))
-    yield from (path for path in lattice.paths() if path not in wanted and good.issuperset(path.models))
+    yield from (path for path in lattice.paths(student) if path not in wanted and good.issuperset(path.models))
 
 
-def _probes(lattice: Lattice) -> list[Path]:
-    """The shortest path through each assistant."""
+def _probes(lattice: Lattice, student: str) -> list[Path]:
+    """The shortest path to a student through each of its assistants."""
     found: dict[str, Path] = {}
-    assistants = set(lattice.names) - {lattice.root, lattice.student, *lattice.isolated()}
-    for path in lattice.paths():
-        for name in assistants & set(path.models) - found.keys():
-            found[name] = path
-        if len(found) == len(assistants):
-            break
-    return list(dict.fromkeys(path for path in lattice.paths() if path in found.values()))
+    for path in lattice.paths(student):  # the short ones come first
+        for name in path.models[1:-1]:
+            found.setdefault(name, path)
+    return list(dict.fromkeys(path for path in lattice.paths(student) if path in found.values()))

@@ -64,7 +64,7 @@ class _Prospects:
         if path.teacher is not None and not self.goes.get(path.teacher):
             return self.goes.get(path.teacher)
         brief = self._brief(path)
-        if path.teacher is None or path.models[-1] == self.lattice.student or brief == path:
+        if path.teacher is None or path.models[-1] in self.lattice.students or brief == path:
             return True
         asked.append(brief)
         shorter = [p for p in self.met[path.models[-1], path.budget] if _length(p) < _length(path)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import inf
 
 from orchestrator.lattice import Lattice, Path, Scores
@@ -11,7 +11,8 @@ from trainers.call import Fraction, Invalid
 
 
 def exhaustive(lattice: Lattice, scores: Scores) -> Iterator[Path]:
-    """Every path. With n models of which any may teach any weaker one: 2^(n-2) paths, 2^(n-1) stages."""
+    """Every path. With n models of which any may teach any weaker one, the last a student: 2^(n-2) paths, 2^(n-1)
+    stages."""
     yield from lattice.paths()
 
 
@@ -32,8 +33,12 @@ def best_predecessor(lattice: Lattice, scores: Scores) -> Iterator[Path]:
 
 
 def greedy(lattice: Lattice, scores: Scores) -> Iterator[Path]:
-    """From the shortest path on, insert the assistant that helps the student most, until none helps."""
-    path = lattice.shortest()
+    """From the shortest path to a student on, insert the assistant that helps it most, until none helps."""
+    for student in lattice.students:
+        yield from _climb(lattice, scores, lattice.shortest(student))
+
+
+def _climb(lattice: Lattice, scores: Scores, path: Path) -> Iterator[Path]:
     yield path
     while True:
         longer = _insertions(lattice, path)
@@ -54,7 +59,7 @@ def successive_halving(
     budgets: tuple[Fraction, ...] = (0.25, 1.0),
     keep: Fraction = 0.5,
 ) -> Iterator[Path]:
-    """Train every path for a part of its epochs, keep the best of them, train those longer.
+    """Train every path for a part of its epochs, keep the best of them, train those longer; for each student.
 
     Jamieson & Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS
     2016, https://arxiv.org/abs/1502.07943. `budgets`: the parts, rising to 1. `keep`: the part of the paths
@@ -65,11 +70,11 @@ def successive_halving(
             f"budgets must rise from above 0 to exactly 1, as [0.25, 1] does (got {list(budgets)})",
             ("successive_halving", "budgets"),
         )
-    return _halve(lattice, scores, budgets, keep)
+    return chain.from_iterable(_halve(lattice, scores, student, budgets, keep) for student in lattice.students)
 
 
-def _halve(lattice: Lattice, scores: Scores, budgets: Sequence[float], keep: float) -> Iterator[Path]:
-    rung = list(lattice.paths(budget=budgets[0]))
+def _halve(lattice: Lattice, scores: Scores, student: str, budgets: Sequence[float], keep: float) -> Iterator[Path]:
+    rung = list(lattice.paths(student, budget=budgets[0]))
     yield from rung
     for budget in budgets[1:]:
         if not _known(rung, scores):

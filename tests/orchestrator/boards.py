@@ -26,12 +26,13 @@ seeds: {seeds}
 """
 
 
-def lattice(names: Sequence[str], *, epochs: int = 12) -> Lattice:
+def lattice(names: Sequence[str], *, epochs: int = 12, students: Sequence[str] = ()) -> Lattice:
     """Every model teaches all that come after it; a model's depth tells it from the others."""
     return Lattice(
         {name: Entry(model(i), Recipe(epochs=epochs)) for i, name in enumerate(names)},
         Data(fingerprint="0123456789abcdef", classes=("zero", "one")),
         (Term(name="LD"),),
+        students=students,
     )
 
 
@@ -45,10 +46,11 @@ def board(
     seeds: Iterable[int] = (0,),
     epochs: int = 12,
     name: str = "voc-gfl",
+    students: Sequence[str] = (),
 ) -> Board:
-    """A finished run of every path and of the student alone."""
-    all_paths, filled = lattice(names, epochs=epochs), Board(name)
-    for path in (*all_paths.paths(), Path((names[-1],))):
+    """A finished run of every path and of each student alone."""
+    all_paths, filled = lattice(names, epochs=epochs, students=students), Board(name)
+    for path in (*all_paths.paths(), *(Path((student,)) for student in all_paths.students)):
         for seed in seeds:
             want(filled, all_paths, path, seed)
     for row in filled.rows.values():
@@ -88,6 +90,7 @@ def train(row: Row, names: Sequence[str], *, epochs: int | None = None) -> None:
         row.history.append({"epoch": epoch, "val/AP": ap, "val/AP50": min(1, ap * 1.3), **parts, "lr": 0.01})
         row.score = ap
     row.seconds = row.epoch * (4 + 16 * size)
+    row.usage = {"latency_ms": 5 + 40 * size}
     row.state = "done" if row.epoch == row.epochs else "running"
 
 
@@ -104,7 +107,15 @@ def fail(filled: Board, path: Path, reason: str) -> None:
         row.reason = reason if first else key
 
 
-def summary(filled: Board, names: Sequence[str] = tuple(SIZES), *, seeds: Sequence[int] = (0,)) -> dict[str, Any]:
+def the_answer(found: dict[str, Any]) -> dict[str, Any]:
+    """That of a summary, if there is one student."""
+    (answer,) = found["answers"]
+    return answer
+
+
+def summary(
+    filled: Board, names: Sequence[str] = tuple(SIZES), *, seeds: Sequence[int] = (0,), students: Sequence[str] = ()
+) -> dict[str, Any]:
     entries = lattice(names)
     listed = "\n".join(f"  {n}: {{detector: GFL, backbone: {{ResNet: {{depth: {i}}}}}}}" for i, n in enumerate(names))
     return summarize(
@@ -115,6 +126,7 @@ def summary(filled: Board, names: Sequence[str] = tuple(SIZES), *, seeds: Sequen
         seeds=seeds,
         models={name: entry.model for name, entry in entries.models.items()},
         edges=sorted(entries.edges),
+        students=students,
         board=filled,
         parameters={name: SIZES.get(name, 1_000_000) for name in names},
     )

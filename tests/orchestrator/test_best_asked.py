@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from orchestrator.answer import ranked
 from orchestrator.asked import of_experiments
 from orchestrator.board import Row
 from orchestrator.choice import limit
@@ -127,7 +128,7 @@ def test_a_limit_counts_the_whole_path_and_may_be_reached(two: str) -> None:
     for under in ("seconds=60", "gpu_hours=0.0167", "stages=2"):
         assert [one.path for one in asked.paths(under=[under])] == ["r101 > r18"], under
     assert len(asked.paths(under=["seconds=90", "stages=3"])) == 2
-    with pytest.raises(Invalid, match=r"under seconds=59; the cheapest takes 60"):
+    with pytest.raises(Invalid, match=r"under seconds=59; the least is 60"):
         asked.paths(under=["seconds=59"])
 
 
@@ -139,11 +140,38 @@ def test_hours_are_those_of_all_workers_and_published_weights_are_no_training(tr
     assert found.stages == 1
 
 
+def test_a_student_can_be_asked_to_be_fast_or_small(tracking: Tracking, uri: str) -> None:
+    fast, slow = ({"latency_ms": ms, "parameters": size} for ms, size in ((5.0, 1e6), (20.0, 4e6)))
+    settle(tracking, row("r101", "teacher"), row("r101 > r18", score=0.4, usage=fast))
+    settle(tracking, row("r101 > r34", score=0.6, usage=slow), row("r34", "alone", score=0.3))
+    asked = of_experiments(["demo"], uri)
+    assert [one.path for one in asked.paths()] == ["r101 > r34", "r101 > r18", "r34"]
+    for under in ("latency_ms=19.9", "latency_ms=5", "parameters=3e6"):
+        assert [one.path for one in asked.paths(under=[under])] == ["r101 > r18"], under
+    with pytest.raises(Invalid, match=r"under latency_ms=4; the least is 5"):
+        asked.paths(under=["latency_ms=4"])
+    assert ", 20 ms an image, " in best(uri, "--experiment", "demo", "--top", "1").stdout
+
+
+def test_of_a_study_with_several_students_the_best_of_each_is_told(tracking: Tracking, uri: str) -> None:
+    settle(tracking, row("r101", "teacher"), row("r101 > r34", score=0.6), row("r101 > r18", score=0.4))
+    settle(tracking, row("r18", "alone", score=0.5))
+    asked = replace(of_experiments(["demo"], uri), students=("r34", "r18"))
+    told, _ = ranked(asked, top=None, as_json=False)
+    assert [line.split("  ")[0] for line in told.splitlines()] == ["r101 > r34", "r18"]
+    made = json.loads(ranked(asked, top=None, as_json=True)[0])
+    assert [one["student"] for one in made] == ["r34", "r18"]
+    assert len(json.loads(ranked(asked, top=1, as_json=True)[0])) == 1
+    assert (
+        json.loads(ranked(replace(asked, students=("r18",)), top=None, as_json=True, student="r18")[0])["path"] == "r18"
+    )
+
+
 def test_what_is_not_known_whole_is_under_no_limit(tracking: Tracking, uri: str) -> None:
     settle(tracking, row("r101 > r18"))  # its teacher is in no experiment
     (found,) = paths(uri, "demo")
     assert not found.whole and "at least 30 s" in best(uri, "--experiment", "demo", "--top", "1").stdout
-    with pytest.raises(Invalid, match="no path's cost is known"):
+    with pytest.raises(Invalid, match="it is not known of any path"):
         of_experiments(["demo"], uri).paths(under=["seconds=1000"])
 
 

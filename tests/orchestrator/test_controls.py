@@ -146,7 +146,7 @@ def test_the_cheapest_and_the_dearest_path_are_found_without_listing_them(edges)
     except Invalid:
         return
     costs = [of_path(ours, path, COST) for path in ours.paths()]
-    found = cheapest_and_dearest(ours, COST)
+    found = cheapest_and_dearest(ours, ours.students[0], COST)
     assert [of_path(ours, path, COST) for path in found] == [min(costs), max(costs)]
     assert all(ours.has(path.models) and all(pair in ours.edges for pair in pairwise(path.models)) for path in found)
 
@@ -179,7 +179,7 @@ def test_the_frontier_ends_with_the_student_trained_for_as_long_as_the_best_path
     )
     long = [node for node in frontier.wanted() if node.path.budget > 1]
     assert [(node.path.models, node.seed) for node in long] == [(("wee",), 0), (("wee",), 1)]
-    best = strategies.best(frontier.scores, ours)
+    best = strategies.best(frontier.scores, ours, ours.students[-1])
     assert COST(long[0].stage) == pytest.approx(of_path(ours, best, COST), abs=COST(ours.stage(ALONE, 0)) / 20)
 
 

@@ -166,7 +166,7 @@ def test_a_failure_loses_what_it_would_have_taught_and_nothing_else():
     assert start(frontier) == ["r101 > r34 > r18"]
     assert not frontier.over
     finish(frontier, "r101 > r34 > r18", 0.6)
-    assert frontier.over and best(frontier.scores, frontier.lattice) == Path(("r101", "r18"))
+    assert frontier.over and best(frontier.scores, frontier.lattice, "r18") == Path(("r101", "r18"))
 
 
 def test_when_the_root_fails_all_is_over_but_the_controls():
@@ -175,7 +175,7 @@ def test_when_the_root_fails_all_is_over_but_the_controls():
     fail(frontier, "r101")
     assert not frontier.over and start(frontier) == []
     finish(frontier, "r18", 0.4)
-    assert frontier.over and best(frontier.scores, frontier.lattice) is None
+    assert frontier.over and best(frontier.scores, frontier.lattice, "r18") is None
     assert frontier.scores[ALONE] == 0.4
 
 

@@ -24,6 +24,7 @@ from orchestrator.strategies import (
     racing,
     successive_halving,
 )
+from tests.orchestrator.test_strategies import students
 from trainers.call import Call, Invalid, Term
 from trainers.spec import Data, Model, Recipe, Stage
 
@@ -32,7 +33,7 @@ EPOCHS = 8
 
 @st.composite
 def lattices(draw: st.DrawFn, seeds: tuple[int, ...] = (0,)) -> Lattice:
-    """Any edges from which the student can be reached; some models may be equal."""
+    """Any edges from which the students can be reached; some models may be equal."""
     names = [f"m{i}" for i in range(draw(st.integers(2, 5)))]
     edges = draw(st.none() | st.lists(st.sampled_from(list(combinations(names, 2))), unique=True))
     backbones = draw(st.sampled_from([{}, {"m1": "m2", "m3": "m2"}]))
@@ -40,7 +41,7 @@ def lattices(draw: st.DrawFn, seeds: tuple[int, ...] = (0,)) -> Lattice:
     entries = {name: Entry(model, Recipe(epochs=EPOCHS)) for name, model in models.items()}
     data = Data(fingerprint="digits", classes=("3",))
     try:
-        return Lattice(entries, data, [Term(name="LD")], edges=edges, seeds=seeds)
+        return Lattice(entries, data, [Term(name="LD")], edges=edges, seeds=seeds, students=draw(students(names)))
     except Invalid:
         assume(False)
         raise
@@ -138,13 +139,18 @@ def strategies(draw: st.DrawFn, ours: Lattice) -> Callable[..., Iterable[Path]]:
     if draw(st.booleans()):
         return inner
     within = Call(name=getattr(inner, "func", inner).__name__, args=getattr(inner, "keywords", {}))
-    least = len(ours.shortest().models) * len(ours.seeds)
+    least = sum(len(ours.shortest(student).models) for student in ours.students) * len(ours.seeds)
     return partial(budget, of=within, stages=least + draw(st.sampled_from([0.0, 1.5, 4.0, 100.0])))
+
+
+def bests(frontier: Frontier) -> dict[str, Path | None]:
+    """The best path to each student."""
+    return {student: best(frontier.scores, frontier.lattice, student) for student in frontier.lattice.students}
 
 
 def ending(world: World, frontier: Frontier) -> tuple[object, ...]:
     """What must be the same however the study came to its end."""
-    answer = best(frontier.scores, frontier.lattice)
+    answer = bests(frontier)
     given_up = {key: epochs for key, epochs in world.reached.items() if key not in world.store}
     # Whether a path that nobody asked for has a score may depend on the order, where equal models share trainings.
     scores = {path: score for path, score in frontier.scores.items() if path in frontier._asked}
@@ -183,12 +189,12 @@ def test_a_restart_after_failures_tries_only_the_failed_again(build, seed, faili
 @given(studies(), st.integers(0, 2**32), st.data())
 def test_a_store_with_holes_gives_the_same_answer_for_no_more_work(build, seed, data):
     whole = World(build, seed=seed)
-    answer = best(whole.run().scores, whole.frontier().lattice)
+    answer = bests(whole.run())
     holed = World(build, seed=seed)
     kept = data.draw(st.sets(st.sampled_from(sorted(whole.store))))
     holed.store = {key: whole.store[key] for key in kept}
     frontier = holed.run()
-    assert best(frontier.scores, frontier.lattice) == answer
+    assert bests(frontier) == answer
     assert holed.store.items() <= whole.store.items()
     assert len(holed.started) == len(set(holed.started)) and not kept & set(holed.started)
     assert frontier.reused <= kept

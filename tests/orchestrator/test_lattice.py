@@ -23,8 +23,10 @@ def entry(depth: str, epochs: int = 12) -> Entry:
     return Entry(Model(detector=Call(name="GFL"), backbone=Call(name=depth)), Recipe(epochs=epochs))
 
 
-def lattice(names: Iterable[str], edges: Iterable[tuple[str, str]] | None = None) -> Lattice:
-    return Lattice({name: entry(name) for name in names}, DATA, [LD], edges=edges)
+def lattice(
+    names: Iterable[str], edges: Iterable[tuple[str, str]] | None = None, students: Iterable[str] = ()
+) -> Lattice:
+    return Lattice({name: entry(name) for name in names}, DATA, [LD], edges=edges, students=students)
 
 
 def written(paths: Iterable[Path]) -> list[str]:
@@ -74,7 +76,7 @@ def test_edges_restrict_the_paths_and_none_means_any_stronger_teaches_any_weaker
     edges = [("r101", "r50"), ("r50", "r34"), ("r34", "r18"), ("r50", "r18")]
     restricted = lattice(FOUR, edges)
     assert written(restricted.paths()) == ["r101 > r50 > r18", "r101 > r50 > r34 > r18"]
-    assert restricted.shortest() == Path(("r101", "r50", "r18"))
+    assert restricted.shortest("r18") == Path(("r101", "r50", "r18"))
     assert restricted.teachers("r18") == ("r50", "r34")
     assert lattice(FOUR).teachers("r18") == ("r101", "r50", "r34")
     assert lattice(FOUR).teachers("r101") == ()
@@ -89,7 +91,7 @@ def test_k_assistants_make_2_to_the_k_paths_and_n_models_2_to_the_n_minus_1_stag
 
 
 def test_the_shortest_path_of_a_large_lattice_is_found_without_listing_the_others():
-    assert lattice([f"m{i}" for i in range(60)]).shortest() == Path(("m0", "m59"))
+    assert lattice([f"m{i}" for i in range(60)]).shortest("m59") == Path(("m0", "m59"))
 
 
 @st.composite
@@ -115,7 +117,7 @@ def test_paths_are_exactly_the_chains_of_edges_from_root_to_student(case):
     paths = [path.models for path in restricted.paths()]
     assert len(paths) == len(set(paths)) and set(paths) == chains
     assert paths == sorted(paths, key=lambda models: (len(models), models))
-    assert restricted.shortest().models == paths[0]
+    assert restricted.shortest(names[-1]).models == paths[0]
     assert set(restricted.isolated()) == set(names) - {name for chain in chains for name in chain}
     for name in names:
         assert set(restricted.teachers(name)) == {chain[chain.index(name) - 1] for chain in chains if name in chain[1:]}
@@ -176,21 +178,21 @@ def test_the_best_path_is_taught_trained_in_full_and_ends_at_the_student():
         Path(("r101", "r50", "r18")): 0.5,
         Path(("r101", "r18")): 0.4,
     }
-    assert best(scores, lattice(FOUR)) == Path(("r101", "r50", "r18"))
+    assert best(scores, lattice(FOUR), "r18") == Path(("r101", "r50", "r18"))
 
 
 def test_there_is_no_best_path_before_one_is_known_or_when_all_failed():
-    assert best({}, lattice(FOUR)) is None
-    assert best({Path(("r18",)): 0.7, Path(("r101", "r18")): -inf}, lattice(FOUR)) is None
+    assert best({}, lattice(FOUR), "r18") is None
+    assert best({Path(("r18",)): 0.7, Path(("r101", "r18")): -inf}, lattice(FOUR), "r18") is None
 
 
 @given(st.permutations(lattice(FOUR).paths()))
 def test_of_equally_good_paths_the_shortest_is_best_then_the_first_in_order(paths):
     four = lattice(FOUR)
     scores = {path: 0.5 for path in paths}
-    assert best(scores, four) == Path(("r101", "r18"))
+    assert best(scores, four, "r18") == Path(("r101", "r18"))
     del scores[Path(("r101", "r18"))]
-    assert best(scores, four) == Path(("r101", "r50", "r18"))
+    assert best(scores, four, "r18") == Path(("r101", "r50", "r18"))
 
 
 @pytest.mark.parametrize("edges", [None, [("a", "b"), ("b", "c"), ("c", "d")], [("a", "b"), ("a", "d"), ("b", "d")]])

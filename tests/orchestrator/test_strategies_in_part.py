@@ -159,7 +159,7 @@ def test_when_a_race_cannot_go_on_the_rest_of_the_budget_finishes_its_leader():
     values = {DIRECT.models: 0.5, VIA_50.models: 0.6, VIA_34.models: 0.8, FOUR: 0.7}
     wanted = Call(name="budget", args={"of": "racing", "stages": 18.0}).complete(strategies)
     scores = search(lambda *known: wanted.of(strategies, *known), ours, lambda path, seed: values[path.models])
-    assert best(scores, ours) == VIA_34
+    assert best(scores, ours, ours.students[-1]) == VIA_34
     assert trainings(ours, scores) <= 18 and with_seed(VIA_BOTH, 1) not in scores
 
 

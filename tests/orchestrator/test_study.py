@@ -90,6 +90,13 @@ def test_a_study_is_frozen():
         read(TEXT).name = "other"
 
 
+def test_the_students_are_the_last_model_or_those_that_are_named_in_the_order_of_the_models():
+    assert read(TEXT).students == ("small",)
+    both = read(TEXT, "students=[small, mid]")
+    assert both.students == ("mid", "small") and both.resolved()["students"] == ["mid", "small"]
+    assert read(TEXT, "students=[mid]").lattice(DATA).students == ("mid",)
+
+
 def test_the_lattice_has_the_models_the_losses_and_the_edges():
     study = read(changed("edges: any", "edges: [[big, mid], [mid, small]]"))
     lattice = study.lattice(DATA)

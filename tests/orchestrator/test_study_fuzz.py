@@ -54,7 +54,7 @@ def study_or_refusal(text: str, *sets: str) -> None:
         assert all(line.isprintable() for line in str(mistake).split("\n"))
     else:
         lattice = study.lattice(DATA)
-        assert lattice.stage(lattice.shortest(), study.seeds[0]).key
+        assert lattice.stage(lattice.shortest(lattice.students[0]), study.seeds[0]).key
         assert json.loads(json.dumps(study.resolved(), allow_nan=False)) == study.resolved()
 
 

@@ -19,6 +19,9 @@ REFUSED = [
         "no such key: edgs is not one of controls, data, distill, edges",
         "mean edges?",
     ),
+    ("edges: any", "students: [smal]", "12: students.0: ", "smal is not one of big, mid, small", "did you mean small?"),
+    ("edges: any", "students: [mid, big]", "12: students.1: ", "big is the teacher of all"),
+    ("edges: any", "students: mid", "12: students: ", "list"),
     ("edges: any", "controls: [lone]", "12: controls.0: ", "'alone'", "'alone_same_compute'"),
     ("edges: any", "controls: [alone, alone]", "12: controls.1: ", "alone is there already"),
     (

@@ -12,7 +12,7 @@ from orchestrator.board import Board
 from orchestrator.lattice import Entry, Lattice, Path
 from orchestrator.summary import summarize
 from orchestrator.verdict import clock, leader, listed, plain, verdict
-from tests.orchestrator.boards import SIZES, board, fail, lattice, model, summary, train, want
+from tests.orchestrator.boards import SIZES, board, fail, lattice, model, summary, the_answer, train, want
 from trainers.spec import Data, Recipe
 
 NAMES = tuple(SIZES)
@@ -34,17 +34,17 @@ def test_every_finished_path_is_ranked_and_gains_are_over_the_student_alone_and_
         {"r101 r18": 0.6, "r101 r50 r18": 0.7, "r101 r34 r18": 0.5, "r101 r50 r34 r18": 0.65, "r18": 0.55},
     )
     found = summary(filled)
-    assert [(o["path"], o["score"]) for o in found["ranking"]] == [
+    assert [(o["path"], o["score"]) for o in the_answer(found)["ranking"]] == [
         (["r101", "r50", "r18"], 0.7),
         (["r101", "r50", "r34", "r18"], 0.65),
         (["r101", "r18"], 0.6),
         (["r101", "r34", "r18"], 0.5),
     ]
-    assert found["best"] == found["ranking"][0]
-    assert found["best"]["gain_over_baseline"] == pytest.approx(0.15)
-    assert found["best"]["gain_over_direct"] == pytest.approx(0.1)
-    assert found["baseline"]["path"] == ["r18"] and found["baseline"]["gain_over_baseline"] == 0
-    assert found["direct"]["path"] == ["r101", "r18"]
+    assert the_answer(found)["best"] == the_answer(found)["ranking"][0]
+    assert the_answer(found)["best"]["gain_over_baseline"] == pytest.approx(0.15)
+    assert the_answer(found)["best"]["gain_over_direct"] == pytest.approx(0.1)
+    assert the_answer(found)["baseline"]["path"] == ["r18"] and the_answer(found)["baseline"]["gain_over_baseline"] == 0
+    assert the_answer(found)["direct"]["path"] == ["r101", "r18"]
 
 
 def test_a_path_costs_all_its_stages_and_the_run_only_what_it_trained():
@@ -52,7 +52,7 @@ def test_a_path_costs_all_its_stages_and_the_run_only_what_it_trained():
     for i, each in enumerate(filled.rows.values()):
         each.seconds = 10.0**i
     row(filled, "r101").state = "reused"
-    best = next(o for o in summary(filled)["ranking"] if len(o["path"]) == 4)
+    best = next(o for o in the_answer(summary(filled))["ranking"] if len(o["path"]) == 4)
     names = best["path"]
     assert best["seconds"] == sum(row(filled, *names[:n]).seconds for n in (1, 2, 3, 4))
     assert summary(filled)["compute_seconds"] == sum(r.seconds for r in filled.rows.values()) - 1
@@ -63,30 +63,30 @@ def test_a_reused_student_whose_teacher_was_never_looked_at_has_a_score_but_no_c
     row(filled, "r101", "r18").state = "reused"
     del filled.rows[row(filled, "r101").key]
     found = summary(filled)
-    assert found["direct"]["seconds"] is None and found["direct"]["score"] is not None
-    assert len(found["ranking"]) == 4
+    assert the_answer(found)["direct"]["seconds"] is None and the_answer(found)["direct"]["score"] is not None
+    assert len(the_answer(found)["ranking"]) == 4
 
 
 def test_a_path_has_a_score_only_once_every_seed_is_trained():
     filled = board(seeds=(0, 1, 2))
     row(filled, "r101", "r50", "r18", seed=2).state = "running"
     found = summary(filled, seeds=(0, 1, 2))
-    assert ["r101", "r50", "r18"] not in [o["path"] for o in found["ranking"]]
-    direct = found["direct"]
+    assert ["r101", "r50", "r18"] not in [o["path"] for o in the_answer(found)["ranking"]]
+    direct = the_answer(found)["direct"]
     scores = [row(filled, "r101", "r18", seed=seed).score for seed in (0, 1, 2)]
     assert direct["scores"] == scores and direct["score"] == pytest.approx(fmean(scores))
     assert direct["spread"] == pytest.approx(math.sqrt(sum((s - fmean(scores)) ** 2 for s in scores) / 2))
 
 
 def test_one_seed_has_no_spread():
-    assert summary(board())["best"]["spread"] is None
+    assert the_answer(summary(board()))["best"]["spread"] is None
 
 
 def test_of_equal_scores_the_cheaper_path_is_better():
     filled = board()
     for each in filled.rows.values():
         each.score = 0.5
-    ranking = summary(filled)["ranking"]
+    ranking = the_answer(summary(filled))["ranking"]
     assert [o["seconds"] for o in ranking] == sorted(o["seconds"] for o in ranking)
     assert ranking[0]["path"] == ["r101", "r18"]
 
@@ -100,7 +100,7 @@ def test_a_short_training_is_listed_but_not_ranked():
             train(each, NAMES)
             each.score = 0.99
     found = summary(filled)
-    assert found["best"]["score"] < 0.99
+    assert the_answer(found)["best"]["score"] < 0.99
     assert [s["budget"] for s in found["stages"] if s["path"] == ["r101", "r50", "r18"]] == [1, 0.25]
 
 
@@ -138,9 +138,9 @@ def test_a_stage_that_was_wanted_under_an_equal_models_name_counts_for_the_stude
     filled, both = twins(("big", "first"), ("big", "first", "second"), ("big", "second"), ("first",), ("second",))
     assert len(filled.rows) == 4  # the stages of `first` and `second` under `big` are one, and so are those alone
     found = summarize_twins(filled, both)
-    assert found["direct"]["score"] == row(filled, "big", "first").score
-    assert found["baseline"]["score"] == row(filled, "first").score
-    assert sorted(o["path"] for o in found["ranking"]) == [["big", "first", "second"], ["big", "second"]]
+    assert the_answer(found)["direct"]["score"] == row(filled, "big", "first").score
+    assert the_answer(found)["baseline"]["score"] == row(filled, "first").score
+    assert sorted(o["path"] for o in the_answer(found)["ranking"]) == [["big", "first", "second"], ["big", "second"]]
 
 
 def test_an_equal_model_counts_for_the_student_only_where_the_student_could_have_been_taught():
@@ -152,8 +152,8 @@ def test_an_equal_model_counts_for_the_student_only_where_the_student_could_have
     )
     filled, _ = twins(("big", "first"), ("big", "first", "second"))
     found = summarize_twins(filled, both)
-    assert [o["path"] for o in found["ranking"]] == [["big", "first", "second"]]
-    assert found["direct"] is None
+    assert [o["path"] for o in the_answer(found)["ranking"]] == [["big", "first", "second"]]
+    assert the_answer(found)["direct"] is None
 
 
 def test_failed_and_lost_stages_are_told_with_their_reason_and_not_ranked():
@@ -161,7 +161,7 @@ def test_failed_and_lost_stages_are_told_with_their_reason_and_not_ranked():
     fail(filled, Path(("r101", "r50")), "CUDA out of memory")
     found = summary(filled)
     assert {state: n for state, n in found["counts"].items() if n} == {"done": 5, "failed": 1, "lost": 3}
-    assert [o["path"] for o in found["ranking"] if "r50" in o["path"]] == []
+    assert [o["path"] for o in the_answer(found)["ranking"] if "r50" in o["path"]] == []
     assert (
         "1 stage failed, and 3 that needed them could not start. The first was r101 > r50: CUDA" in verdict(found)[-1]
     )
@@ -175,12 +175,17 @@ def test_the_summary_is_json_without_nan_or_infinity(scores):
         each.history[-1]["train/loss"] = math.nan if score is None else score
     found = summary(filled)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert all(o["score"] == 0.5 for o in found["ranking"])
+    assert all(o["score"] == 0.5 for o in the_answer(found)["ranking"])
 
 
 def test_nothing_trained_is_no_answer_and_no_error():
     found = summary(Board("empty"))
-    assert (found["best"], found["baseline"], found["direct"], found["ranking"]) == (None, None, None, [])
+    assert (
+        the_answer(found)["best"],
+        the_answer(found)["baseline"],
+        the_answer(found)["direct"],
+        the_answer(found)["ranking"],
+    ) == (None, None, None, [])
     assert verdict(found) == ["No path from r101 to r18 is trained to the end."]
 
 
@@ -237,7 +242,7 @@ def test_a_list_is_read_like_a_sentence(names, said):
 
 def test_the_leader_of_a_board_is_the_best_of_its_summary():
     filled = board(seeds=(0, 1))
-    best = summary(filled, seeds=(0, 1))["best"]
+    best = the_answer(summary(filled, seeds=(0, 1)))["best"]
     assert leader(filled).startswith(f"best {' > '.join(best['path'])}  {best['score']:.3f}, ")
     assert leader(Board("empty")) == ""
 
@@ -268,5 +273,5 @@ def test_a_stage_that_several_paths_want_counts_for_each_of_them():
     (taught,) = [row for row in filled.rows.values() if row.path.models == ("r101", "r50")]
     taught.others.append(Path(("r101", "r18"), settings=((("LD.weight", "2"),),)))
     taught.score = 0.99
-    assert summary(filled, ("r101", "r50", "r18"))["best"]["path"] == ["r101", "r18"]
-    assert summary(filled, ("r101", "r50", "r18"))["best"]["settings"] == [{"LD.weight": 2}]
+    assert the_answer(summary(filled, ("r101", "r50", "r18")))["best"]["path"] == ["r101", "r18"]
+    assert the_answer(summary(filled, ("r101", "r50", "r18")))["best"]["settings"] == [{"LD.weight": 2}]

@@ -86,7 +86,7 @@ Study = Callable[..., Frontier]
 def studies(draw: st.DrawFn, *, stops: tuple[dict[str, Any], ...] = STOPS) -> Study:
     ours = draw(lattices(seeds=((0,), (0, 1))))
     strategy, made = draw(st.sampled_from(EVERY)), draw(sweeps(stops=stops))
-    controls = draw(st.sampled_from([[], [Path((ours.student,))]]))
+    controls = draw(st.sampled_from([[], [Path((ours.students[0],))]]))
 
     def build(**facts: Any) -> Frontier:
         def reached(trial: Path) -> bool:
@@ -102,17 +102,20 @@ def studies(draw: st.DrawFn, *, stops: tuple[dict[str, Any], ...] = STOPS) -> St
 
 def ending(world: Curved, frontier: Frontier) -> tuple[object, ...]:
     """What must be the same however the study came to its end."""
-    answer = best(frontier.scores, frontier.lattice)
+    answer = best(frontier.scores, frontier.lattice, frontier.lattice.students[0])
     return world.store, world.reached, frontier.scores, frontier.failed, frontier.lost, answer
 
 
 def valid(world: Curved, frontier: Frontier) -> None:
     """The answer is the best of what was trained whole, and there is one if any path to the student was."""
-    answer = best(frontier.scores, frontier.lattice)
+    answer = best(frontier.scores, frontier.lattice, frontier.lattice.students[0])
     students = {
         path: score
         for path, score in frontier.scores.items()
-        if len(path.models) > 1 and path.models[-1] == frontier.lattice.student and path.budget == 1 and not path.until
+        if len(path.models) > 1
+        and path.models[-1] == frontier.lattice.students[0]
+        and path.budget == 1
+        and not path.until
     }
     whole = {
         path: score
@@ -185,12 +188,12 @@ def test_a_store_with_holes_gives_the_same_answer(study, seed, data):
     """Results and states of half-trained stages may be gone, each on its own."""
     whole = Curved(study, seed=seed)
     first = whole.run()
-    answer = best(first.scores, first.lattice)
+    answer = best(first.scores, first.lattice, first.lattice.students[0])
     holed = Curved(study, seed=seed)
     kept = data.draw(st.sets(st.sampled_from(sorted({*whole.store, *whole.reached}))))
     holed.store = {key: score for key, score in whole.store.items() if key in kept}
     holed.reached = {key: epoch for key, epoch in whole.reached.items() if key in kept}
     holed.trained = {key: list(range(1, epoch + 1)) for key, epoch in holed.reached.items()}
     frontier = holed.run()
-    assert best(frontier.scores, frontier.lattice) == answer
+    assert best(frontier.scores, frontier.lattice, frontier.lattice.students[0]) == answer
     assert holed.store.items() <= whole.store.items()

@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.orchestrator import studies
+from tests.orchestrator.boards import the_answer
 from tests.orchestrator.studies import TEXT, Ran, changed, tapath, underway, without, write
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -75,8 +76,11 @@ def test_the_best_path_is_named_with_its_settings_and_is_the_best_of_what_was_tr
     made = studies.report(swept[0])
     students = [s for s in made["stages"] if s["state"] == "done" and s["role"] == "student"]
     winner = max(students, key=lambda stage: stage["score"])
-    assert made["best"]["path"] == winner["path"] and made["best"]["keys"] == [winner["key"]]
-    assert made["best"]["score"] == winner["score"] and made["best"]["settings"][-1] == winner["setting"]
+    assert the_answer(made)["best"]["path"] == winner["path"] and the_answer(made)["best"]["keys"] == [winner["key"]]
+    assert (
+        the_answer(made)["best"]["score"] == winner["score"]
+        and the_answer(made)["best"]["settings"][-1] == winner["setting"]
+    )
 
 
 def test_mlflow_has_what_was_given_up_as_pruned_and_no_model_of_it(swept: tuple[File, Ran]) -> None:
@@ -104,9 +108,9 @@ def test_what_was_given_up_keeps_its_last_checkpoint(swept: tuple[File, Ran]) ->
 def test_best_asks_mlflow_for_the_winners_path(swept: tuple[File, Ran]) -> None:
     made = studies.report(swept[0])
     ended = tapath(swept[0], "best", "tiny.yaml")
-    assert ended.code == 0 and ended.out.startswith(" > ".join(made["best"]["path"]) + "  score")
+    assert ended.code == 0 and ended.out.startswith(" > ".join(the_answer(made)["best"]["path"]) + "  score")
     found = json.loads(tapath(swept[0], "best", "tiny.yaml", "--json").out)
-    assert list(found["keys"].values()) == made["best"]["keys"]
+    assert list(found["keys"].values()) == the_answer(made)["best"]["keys"]
 
 
 def test_run_again_it_trains_nothing_and_reports_the_same(swept: tuple[File, Ran]) -> None:
@@ -120,7 +124,7 @@ def test_run_again_it_trains_nothing_and_reports_the_same(swept: tuple[File, Ran
     after = studies.report(folder)
     kept = {stage["key"]: "pruned" if stage["state"] == "pruned" else "reused" for stage in before["stages"]}
     assert {stage["key"]: stage["state"] for stage in after["stages"]} == kept
-    assert after["best"]["keys"] == before["best"]["keys"]
+    assert the_answer(after)["best"]["keys"] == the_answer(before)["best"]["keys"]
 
 
 def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_answer(
@@ -136,6 +140,9 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_answer(
     assert ended.code == 0, ended.err
     assert studies.stored(tmp_path) == studies.stored(swept[0])
     mine, theirs = studies.report(tmp_path), studies.report(swept[0])
-    assert mine["best"]["keys"] == theirs["best"]["keys"] and mine["best"]["score"] == theirs["best"]["score"]
+    assert (
+        the_answer(mine)["best"]["keys"] == the_answer(theirs)["best"]["keys"]
+        and the_answer(mine)["best"]["score"] == the_answer(theirs)["best"]["score"]
+    )
     pruned = [{s["key"] for s in made["stages"] if s["state"] == "pruned"} for made in (mine, theirs)]
     assert pruned[0] == pruned[1]

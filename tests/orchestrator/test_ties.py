@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.answers import ties
 from orchestrator.board import Board
-from orchestrator.summary import ties
 from orchestrator.verdict import beside, verdict
-from tests.orchestrator.boards import board, longer, summary
+from tests.orchestrator.boards import board, longer, summary, the_answer
 from tests.orchestrator.test_summary import rate, row
 
 # Scores of three seeds that differ from path to path by more or by less than their noise.
@@ -40,7 +40,7 @@ def told(filled):
 
 
 def test_gains_are_compared_seed_by_seed():
-    best = told(noisy())["best"]
+    best = the_answer(told(noisy()))["best"]
     assert best["path"] == ["r101", "r50", "r18"]
     # The deviation of the differences to the direct path is .001 / sqrt(3), so the error .001 / 3; t is 4.3.
     middle, reach = 0.149 / 3, 4.302653 * 0.001 / 3
@@ -52,21 +52,26 @@ def test_gains_are_compared_seed_by_seed():
 
 def test_a_path_is_no_gain_over_itself_and_has_no_interval_of_it():
     found = told(noisy())
-    assert found["direct"]["interval_over_direct"] is None and found["direct"]["gain_over_direct"] == 0
-    assert found["baseline"]["interval_over_baseline"] is None
-    assert found["ranking"][2]["interval_over_direct"] is None and found["ranking"][2]["path"] == ["r101", "r18"]
+    assert (
+        the_answer(found)["direct"]["interval_over_direct"] is None
+        and the_answer(found)["direct"]["gain_over_direct"] == 0
+    )
+    assert the_answer(found)["baseline"]["interval_over_baseline"] is None
+    assert the_answer(found)["ranking"][2]["interval_over_direct"] is None and the_answer(found)["ranking"][2][
+        "path"
+    ] == ["r101", "r18"]
 
 
 def test_a_path_is_tied_with_the_best_where_the_interval_of_their_difference_holds_0_and_the_cheapest_is_recommended():
     filled = noisy()
     found = told(filled)
-    assert found["tied"] == [["r101", "r50", "r18"], ["r101", "r34", "r18"]]
-    costs = {tuple(o["path"]): o["seconds"] for o in found["ranking"]}
-    assert found["recommended"] == ["r101", "r34", "r18"]
+    assert the_answer(found)["tied"] == [["r101", "r50", "r18"], ["r101", "r34", "r18"]]
+    costs = {tuple(o["path"]): o["seconds"] for o in the_answer(found)["ranking"]}
+    assert the_answer(found)["recommended"] == ["r101", "r34", "r18"]
     assert costs["r101", "r34", "r18"] < costs["r101", "r50", "r18"]
     for seed in (0, 1, 2):
         row(filled, "r101", "r34", seed=seed).seconds *= 100
-    assert told(filled)["recommended"] == ["r101", "r50", "r18"]
+    assert the_answer(told(filled))["recommended"] == ["r101", "r50", "r18"]
 
 
 @pytest.mark.parametrize(("paths", "least", "most"), [(2, 0.03, 0.07), (8, 0.06, 0.10)])
@@ -85,42 +90,52 @@ def test_where_no_cost_is_known_the_best_of_the_tied_is_recommended():
     for seed in (0, 1, 2):
         del filled.rows[row(filled, "r101", seed=seed).key]
     found = told(filled)
-    assert found["best"]["seconds"] is None and len(found["tied"]) == 2
-    assert found["recommended"] == found["best"]["path"]
+    assert the_answer(found)["best"]["seconds"] is None and len(the_answer(found)["tied"]) == 2
+    assert the_answer(found)["recommended"] == the_answer(found)["best"]["path"]
 
 
 def test_the_student_alone_may_be_tied_and_then_it_is_the_cheapest():
     found = told(noisy(r18=(0.69, 0.73, 0.735)))
-    assert found["tied"] == [["r101", "r50", "r18"], ["r18"], ["r101", "r34", "r18"]]
-    assert found["recommended"] == ["r18"]
+    assert the_answer(found)["tied"] == [["r101", "r50", "r18"], ["r18"], ["r101", "r34", "r18"]]
+    assert the_answer(found)["recommended"] == ["r18"]
     assert "it is the cheapest" not in verdict(found)[2] and "r18 alone is the cheapest of them" in verdict(found)[2]
 
 
 def test_one_seed_claims_no_tie_and_recommends_the_best():
     found = summary(board())
-    first = max([*found["ranking"], found["baseline"]], key=lambda outcome: outcome["score"])["path"]
-    assert found["tied"] == [first] and found["recommended"] == first
-    assert found["best"]["interval"] is None and found["best"]["interval_over_baseline"] is None
+    first = max([*the_answer(found)["ranking"], the_answer(found)["baseline"]], key=lambda outcome: outcome["score"])[
+        "path"
+    ]
+    assert the_answer(found)["tied"] == [first] and the_answer(found)["recommended"] == first
+    assert the_answer(found)["best"]["interval"] is None and the_answer(found)["best"]["interval_over_baseline"] is None
     assert not any("tie" in line for line in verdict(found))
 
 
 def test_the_order_of_the_seeds_decides_nothing():
     filled = noisy()
     one, other = summary(filled, seeds=(0, 1, 2)), summary(filled, seeds=(2, 0, 1))
-    assert one["tied"] == other["tied"] and one["recommended"] == other["recommended"]
-    assert one["best"]["interval_over_direct"] == pytest.approx(other["best"]["interval_over_direct"])
+    assert (
+        the_answer(one)["tied"] == the_answer(other)["tied"]
+        and the_answer(one)["recommended"] == the_answer(other)["recommended"]
+    )
+    assert the_answer(one)["best"]["interval_over_direct"] == pytest.approx(
+        the_answer(other)["best"]["interval_over_direct"]
+    )
 
 
 def test_the_student_alone_with_the_compute_of_the_best_path_is_no_path_and_stands_beside_it():
     filled = noisy()
     found = told(filled)
-    long = found["same_compute"]
+    long = the_answer(found)["same_compute"]
     assert long["path"] == ["r18"] and long["epochs"] == 48 and long["score"] == pytest.approx(1.87 / 3)
-    assert long["seconds"] == pytest.approx(4 * found["baseline"]["seconds"])
-    assert found["baseline"]["scores"] == list(NOISY["r18"]) and len(found["ranking"]) == 4
-    assert found["best"]["gain_over_same_compute"] == pytest.approx(0.72 - 1.87 / 3)
+    assert long["seconds"] == pytest.approx(4 * the_answer(found)["baseline"]["seconds"])
+    assert the_answer(found)["baseline"]["scores"] == list(NOISY["r18"]) and len(the_answer(found)["ranking"]) == 4
+    assert the_answer(found)["best"]["gain_over_same_compute"] == pytest.approx(0.72 - 1.87 / 3)
     next(r for r in filled.rows.values() if r.path.budget == 4 and r.seed == 1).state = "running"
-    assert told(filled)["same_compute"] is None and told(filled)["best"]["gain_over_same_compute"] is None
+    assert (
+        the_answer(told(filled))["same_compute"] is None
+        and the_answer(told(filled))["best"]["gain_over_same_compute"] is None
+    )
 
 
 def test_the_verdict_names_gains_over_all_three_and_ties():
@@ -185,8 +200,8 @@ def test_beside_the_best_path_stand_its_yardsticks_with_gain_interval_and_time()
 def test_whatever_the_scores_the_best_is_among_the_tied_and_the_recommended_costs_least_of_them(scores):
     found = told(noisy(**{path.replace(" ", "_"): own for path, own in zip(NOISY, scores, strict=True)}))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    every = {tuple(o["path"]): o for o in [*found["ranking"], found["baseline"]]}
-    tied = [every[tuple(path)] for path in found["tied"]]
+    every = {tuple(o["path"]): o for o in [*the_answer(found)["ranking"], the_answer(found)["baseline"]]}
+    tied = [every[tuple(path)] for path in the_answer(found)["tied"]]
     assert tied[0]["score"] == max(outcome["score"] for outcome in every.values())
-    assert every[tuple(found["recommended"])]["seconds"] == min(outcome["seconds"] for outcome in tied)
+    assert every[tuple(the_answer(found)["recommended"])]["seconds"] == min(outcome["seconds"] for outcome in tied)
     assert verdict(found)

@@ -18,6 +18,7 @@ from trainers.call import Call, Invalid
 from trainers.data import COCO
 from trainers.evaluate import measure
 from trainers.loop import NonFinite
+from trainers.outputs import Network
 from trainers.spec import Data, Stage, Weights
 from trainers.store import Damaged, Result, Store, digest
 from trainers.teacher import NotTheTeacher
@@ -48,9 +49,9 @@ def test_what_is_stored_is_the_average_and_its_score(
     products: list[dict[str, torch.Tensor]] = []
     finish = worker._finish
 
-    def look(store: Store, order: Order, weights: dict[str, torch.Tensor], *rest: Any, **more: Any) -> None:
-        products.append({name: tensor.clone() for name, tensor in weights.items()})
-        finish(store, order, weights, *rest, **more)
+    def look(store: Store, order: Order, product: Network, *rest: Any, **more: Any) -> None:
+        products.append({name: tensor.clone() for name, tensor in product.state_dict().items()})
+        finish(store, order, product, *rest, **more)
 
     monkeypatch.setattr(worker, "_finish", look)
     averaged, plain = (run(stage(epochs=1, ema=ema), tmp_path) for ema in (0.9, 0.0))

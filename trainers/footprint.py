@@ -1,0 +1,59 @@
+"""What using a trained model takes: its size, and its time for one image."""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from trainers import build
+from trainers.call import Spec
+from trainers.data.batches import in_order
+from trainers.data.split import Split
+from trainers.evaluate import precision
+from trainers.outputs import Network
+from trainers.spec import Recipe
+
+IMAGES = 4  # that are looked at in turn: how many objects there are makes a difference
+LEAST, MOST, ENOUGH = 3, 50, 1.0  # passes, and the seconds after which they suffice
+
+
+class Footprint(Spec):
+    """Of one model, as it is used: what was there in training alone is left out."""
+
+    parameters: int
+    # From an image in memory to its boxes, in the recipe's size and precision, one at a time; the median. It is of the
+    # device and the threads of the training, and of what else ran there.
+    latency_ms: float
+
+
+@torch.no_grad()
+def footprint(detector: Network, split: Split, recipe: Recipe, *, device: torch.device) -> Footprint:
+    """Measure a detector on the first images of a split. It is left in evaluation mode."""
+    detector.eval()
+    prepared = in_order(split, batch=1, resize=recipe.resize, divisor=build.divisor(detector))
+    images = [(images.to(device), truth.sizes) for images, truth in islice(prepared, IMAGES)]
+    times: list[float] = []
+    with precision(recipe, device):
+        for i in range(len(images)):
+            _pass(detector, *images[i], device)  # the first of a size may choose algorithms
+        while len(times) < LEAST or (len(times) < MOST and sum(times) < ENOUGH):
+            times.append(_pass(detector, *images[len(times) % len(images)], device))
+    return Footprint(parameters=build.parameters(detector), latency_ms=1000 * median(times))
+
+
+def _pass(detector: Network, images: Tensor, sizes: list[tuple[int, int]], device: torch.device) -> float:
+    """Seconds from an image to what is found in it."""
+    _wait(device)
+    started = time.perf_counter()
+    detector.detect(detector(images), sizes)
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
