@@ -51,9 +51,9 @@ def summarize(
     edges, root = [(teacher, taught) for teacher, taught in edges], next(iter(models))
     found = []
     for student in students or list(models)[-1:]:
-        size = (parameters or {}).get(student)
-        known = outcomes(board, seeds=seeds, student=student, edges=edges, metric=metric, parameters=size)
-        longer = trained_longer(board, seeds=seeds, student=student, parameters=size)
+        known = outcomes(board, seeds=seeds, student=student, edges=edges, metric=metric)
+        longer = trained_longer(board, seeds=seeds, student=student)
+        _take((*known.values(), longer), (parameters or {}).get(student), _latency(board, student))
         found.append(answer(known, longer, root=root, student=student))
     mark_fronts(found)
     return {
@@ -85,13 +85,11 @@ def outcomes(
     student: str,
     edges: Collection[tuple[str, str]] = (),
     metric: str = "",
-    parameters: int | None = None,
 ) -> dict[tuple[str, ...], dict[str, Any]]:
     """Every path of full budget to the student, alone or taught, that is trained with all the seeds; of a sweep its
     best setting.
 
-    `metric` names the figure whose mean on the test images is said as well, where all of them were measured there;
-    `parameters` is what the student has.
+    `metric` names the figure whose mean on the test images is said as well, where all of them were measured there.
     """
     seeds = list(seeds)
     found: dict[tuple[tuple[str, ...], tuple[Setting, ...]], dict[int, Row]] = {}
@@ -100,22 +98,20 @@ def outcomes(
             found.setdefault((path.models, path.settings), {}).setdefault(seed, row)
     best: dict[tuple[str, ...], dict[str, Any]] = {}
     for (models, settings), rows in found.items():
-        outcome = _outcome(models, settings, rows, seeds=seeds, board=board, metric=metric, parameters=parameters)
+        outcome = _outcome(models, settings, rows, seeds=seeds, board=board, metric=metric)
         if outcome and (models not in best or outcome["score"] > best[models]["score"]):
             best[models] = outcome
     return best
 
 
-def trained_longer(
-    board: Board, *, seeds: Sequence[int], student: str, parameters: int | None = None
-) -> dict[str, Any] | None:
+def trained_longer(board: Board, *, seeds: Sequence[int], student: str) -> dict[str, Any] | None:
     """The student alone with the compute of the best path, trained with all the seeds; and for how many `epochs`."""
     found: dict[int, dict[int, Row]] = {}
     for row in list(board.rows.values()):
         if row.path.models == (student,) and row.path.budget > 1:
             found.setdefault(row.epochs, {})[row.seed] = row
     for epochs, rows in found.items():
-        if outcome := _outcome((student,), (), rows, seeds=seeds, board=board, parameters=parameters):
+        if outcome := _outcome((student,), (), rows, seeds=seeds, board=board):
             return outcome | {"epochs": epochs}
     return None
 
@@ -128,7 +124,6 @@ def _outcome(
     seeds: Sequence[int],
     board: Board,
     metric: str = "",
-    parameters: int | None = None,
 ) -> dict[str, Any] | None:
     scores = [_finite(rows[s].score) for s in seeds if s in rows and rows[s].state in ("done", "reused")]
     known = [score for score in scores if score is not None]
@@ -136,7 +131,6 @@ def _outcome(
         return None
     tests = [_finite(rows[seed].metrics.get(f"test/{metric}")) for seed in seeds]
     costs = [_cost(rows[seed].stage, board) for seed in seeds]
-    speeds = [rows[seed].usage["latency_ms"] for seed in seeds if "latency_ms" in rows[seed].usage]
     return {
         "path": list(path),
         "settings": [values(one) for one in settings],
@@ -146,8 +140,6 @@ def _outcome(
         "spread": stdev(known) if len(known) > 1 else None,
         "test": None if None in tests else fmean(test for test in tests if test is not None),
         "seconds": None if None in costs else fmean(cost for cost in costs if cost is not None),
-        "parameters": parameters,
-        "latency_ms": median(speeds) if speeds else None,
     }
 
 
@@ -172,6 +164,20 @@ def _students(board: Board, *, student: str, edges: Collection[tuple[str, str]])
 def _trained_here(row: Row) -> bool:
     """Whether this run trained a stage. One that paused may have done so in an earlier run."""
     return row.state != "reused" and (row.state not in ("paused", "pruned") or row.started > 0)
+
+
+def _take(outcomes: Iterable[dict[str, Any] | None], parameters: int | None, latency: float | None) -> None:
+    """Add what using a student takes to the outcomes of its paths."""
+    for outcome in filter(None, outcomes):
+        outcome.update(parameters=parameters, latency_ms=latency)
+
+
+def _latency(board: Board, student: str) -> float | None:
+    """What a student takes for an image: the median of its trainings, as all are the same model, and each was measured
+    beside whatever else ran there."""
+    own = [row.usage for row in list(board.rows.values()) if row.path.models[-1] == student]
+    known = [usage["latency_ms"] for usage in own if "latency_ms" in usage]
+    return median(known) if known else None
 
 
 def _cost(stage: Stage, board: Board) -> float | None:

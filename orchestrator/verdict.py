@@ -22,17 +22,18 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
 def remarks(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
     """What to beware of in the answer for one student."""
     said = _paid(summary, answer)
-    if answer["best"] and len(summary["seeds"]) > 1:
-        said += _ties(summary, answer)
+    if answer["best"]:
+        said += _ties(answer)
     return said + _selected(summary, answer) + _tested(summary, answer)
 
 
 def cautions(summary: Mapping[str, Any]) -> list[str]:
     """What to beware of in all answers."""
     counts, said = summary["counts"], []
-    if len(summary["seeds"]) == 1 and any(
-        answer["best"] and (answer["baseline"] or len(answer["ranking"]) > 1) for answer in summary["answers"]
-    ):
+    found = [answer for answer in summary["answers"] if answer["best"]]
+    if len(summary["seeds"]) > 1 and found:
+        said.append(f"Means over {len(summary['seeds'])} seeds, compared seed by seed.")
+    elif any(answer["baseline"] or len(answer["ranking"]) > 1 for answer in found):
         said.append("Measured with one seed: a difference may be noise.")
     if open_stages := _open(summary):
         said.append(f"{_stages(open_stages)} still to be trained.")
@@ -171,7 +172,8 @@ def _paid(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
     through = next((outcome for outcome in answer["ranking"] if len(outcome["path"]) > 2), None)
     rivals = yardsticks(summary, answer, through)
     asked = "Did the assistants pay?"
-    if not through and answer["best"] and any(edge[1] != answer["student"] for edge in summary["edges"]):
+    root, student = summary["models"][0]["name"], answer["student"]
+    if not through and answer["best"] and any(edge[1] == student and edge[0] != root for edge in summary["edges"]):
         return [f"{asked} No path through one is trained in full."]
     if not through or not rivals:
         return []
@@ -190,15 +192,14 @@ def _paid(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
     return [f"{asked} Yes: {path} is ahead of {listed([rival['name'] for rival in rivals])} beyond the noise."]
 
 
-def _ties(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
+def _ties(answer: Mapping[str, Any]) -> list[str]:
     """What cannot be told from the best, and which of these is the cheapest."""
     first, *others = [way(path) for path in answer["tied"]]
-    means = f"Means over {len(summary['seeds'])} seeds, compared seed by seed."
     if not others:
-        return [means]
+        return []
     recommended = way(answer["recommended"])
     cheapest = "it is the cheapest of them" if recommended == first else f"{recommended} is the cheapest of them"
-    return [f"{means} A tie: {listed(others, most=4)} cannot be told from {first}; {cheapest}, and recommended."]
+    return [f"A tie: {listed(others, most=4)} cannot be told from {first}; {cheapest}, and recommended."]
 
 
 def way(path: Sequence[str]) -> str:

@@ -44,6 +44,21 @@ def test_the_best_of_each_student_stands_beside_its_own_yardsticks_in_the_termin
     assert names[0].endswith("> r34") and names[3].endswith("> r18")
 
 
+def test_whether_assistants_paid_is_no_question_for_a_student_that_has_none():
+    """r50 comes right after the teacher."""
+    found = summary(board(students=("r50", "r34")), students=("r50", "r34"))
+    said = verdict(found)
+    assert said[1].startswith("The best way from r101 to r34 ") and said[2].startswith("Did the assistants pay?")
+
+
+def test_a_students_latency_is_the_median_of_its_trainings_as_all_are_one_model():
+    filled = board(students=BOTH)
+    own = [row for row in filled.rows.values() if row.path.models[-1] == "r18"]
+    for row, ms in zip(own, (5.0, 90.0, 4.0, 6.0, 7.0), strict=True):
+        row.usage = {"latency_ms": ms}
+    assert {outcome["latency_ms"] for outcome in ways(summary(filled, students=BOTH)["answers"][1:])} == {6.0}
+
+
 def test_the_leader_names_the_best_path_to_each_student():
     filled = board(students=BOTH)
     said, found = leader(filled), summary(filled, students=BOTH)

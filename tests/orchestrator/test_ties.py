@@ -144,8 +144,9 @@ def test_the_verdict_names_gains_over_all_three_and_ties():
         "+0.050 over r101 > r18 directly, +0.097 over r18 alone with the same compute.",
         "Did the assistants pay? Yes: r101 > r50 > r18 is ahead of r18 alone, r101 > r18 directly and "
         "r18 alone with the same compute beyond the noise.",
-        "Means over 3 seeds, compared seed by seed. A tie: r101 > r34 > r18 cannot be told from r101 > r50 > r18; "
+        "A tie: r101 > r34 > r18 cannot be told from r101 > r50 > r18; "
         "r101 > r34 > r18 is the cheapest of them, and recommended.",
+        "Means over 3 seeds, compared seed by seed.",
     ]
 
 
