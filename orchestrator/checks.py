@@ -36,7 +36,8 @@ def pairs(prepared: Prepared) -> None:
     """Build every loss for every student and each that may guide it. Raises `Invalid` that names the pair."""
     taught(prepared, prepared.study.distill, ("distill",))
     batch = prepared.sweep.knobs.get(".".join(BATCH)) if prepared.sweep else None
-    if batch and batch.kind != "choice" and (shares := prepared.study.resources.workers) > 1:
+    shares = max(one.resources.workers for one in prepared.study.models.values())
+    if batch and batch.kind != "choice" and shares > 1:
         message = f"not every batch of a range can be shared by {shares} workers; list some that can"
         raise Invalid(message, ("sweep", ".".join(BATCH)))
     for one in variants(prepared.sweep, prepared.study.distill) if prepared.sweep else ():
@@ -78,7 +79,7 @@ def taught(
 def fits(prepared: Prepared, name: str, recipe: Recipe) -> None:
     """Raise `Invalid` for a recipe that a model cannot train with here."""
     build.check_recipe(prepared.shapes[name], recipe)
-    batch, shares = recipe.batch, prepared.study.resources.workers
+    batch, shares = recipe.batch, prepared.study.models[name].resources.workers
     if batch % shares:
         raise Invalid(f"a batch of {batch} cannot be shared by {shares} workers", BATCH)
 

@@ -21,10 +21,10 @@ from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.stopper import Stopper
 
-from orchestrator.resources import Resources
+from orchestrator.resources import Placement
+from orchestrator.room import Node
 from orchestrator.searcher import DriverOnly, StageSearcher, Starts
 from orchestrator.trial import Trial
-from trainers.call import Invalid
 from trainers.spec import Stage
 
 DRIVER = {"memory": 1.0}  # of a stage with several workers: any part of a CPU could keep its own workers out for ever
@@ -42,38 +42,18 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def needs(resources: Resources) -> dict[str, float]:
-    """What one worker asks of its node."""
-    return {"CPU": float(resources.cpus), **({"GPU": float(resources.gpus)} if resources.gpus else {})}
+def nodes() -> list[Node]:
+    """The nodes that are alive."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    return [Node(node["NodeID"], node["Resources"], node.get("Labels") or {}) for node in alive]
 
 
-def fits(resources: Resources, node: dict[str, float]) -> int:
-    """How many workers a node has room for."""
-    return min(int((node.get(kind, 0.0) + 1e-9) // amount) for kind, amount in needs(resources).items() if amount)
-
-
-def slots(resources: Resources) -> int:
-    """How many stages run at once. Raises `Invalid` when not even one can ever be placed."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(fits(resources, node) for node in nodes)
-    if room < resources.workers:
-        wanted = ", ".join(f"{amount:g} {kind}" for kind, amount in needs(resources).items())
-        have = ", ".join(f"{ray.cluster_resources().get(kind, 0):g} {kind}" for kind in needs(resources))
-        raise Invalid(
-            f"a stage needs {resources.workers} worker(s) with {wanted} each, but the cluster has {have} on "
-            f"{len(nodes)} node(s), room for {room} worker(s); ask for less or add nodes",
-            ("resources",),
-        )
-    return min(room // resources.workers, resources.stages_at_once or room)
-
-
-def shortage(resources: Resources) -> str:
+def shortage(wanted: Placement) -> str:
     """What a stage needs, and what is free of it now."""
     free, total = ray.available_resources(), ray.cluster_resources()
-    wanted = {kind: amount * resources.workers for kind, amount in needs(resources).items()}
     return "; ".join(
-        f"needs {amount:g} {kind}, free are {free.get(kind, 0):g} of {total.get(kind, 0):g}"
-        for kind, amount in wanted.items()
+        f"needs {amount * wanted.workers:g} {kind}, free are {free.get(kind, 0):g} of {total.get(kind, 0):g}"
+        for kind, amount in wanted.demand.items()
     )
 
 
@@ -90,22 +70,25 @@ class Interrupted(DriverOnly, Stopper):
         return bool(self.stopping.is_set())
 
 
-def tune_all(run: Any, order: Callable[[Stage], str], resources: Resources, *, folder: str) -> None:
+def bundles(config: dict[str, Any]) -> PlacementGroupFactory:
+    """What Tune is to find for a trial's process: the only worker itself, or who watches over several."""
+    wanted = Placement.model_validate_json(config["placement"])
+    if wanted.workers > 1:
+        return PlacementGroupFactory([DRIVER])
+    labels = {"bundle_label_selector": [wanted.labels]} if wanted.labels else {}
+    return PlacementGroupFactory([wanted.demand], **labels)
+
+
+def tune_all(run: Any, order: Callable[[Stage], str], placement: Callable[[Stage], Placement], *, folder: str) -> None:
     """Let Tune run trials until the run is over. The searcher has a trial process that dies replaced."""
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists trials that died, replaced or not
 
     def configure(stage: Stage) -> dict[str, Any]:
-        return {
-            "order": order(stage),
-            "workers": resources.workers,
-            "cpus": resources.cpus,
-            "gpus": resources.gpus,
-        }
+        return {"order": order(stage), "placement": placement(stage).model_dump_json()}
 
     searcher = StageSearcher(run, configure)
-    demand = needs(resources) if resources.workers == 1 else DRIVER
     Tuner(
-        tune.with_resources(Trial, PlacementGroupFactory([demand])),
+        tune.with_resources(Trial, bundles),
         tune_config=TuneConfig(
             search_alg=searcher,
             num_samples=-1,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from orchestrator.costs import Costs, Measured, identity, per_image
 from orchestrator.inputs import Inputs
-from orchestrator.resources import Resources
+from orchestrator.resources import Placement
 from trainers import build
 from trainers.call import Invalid
 from trainers.finished import results
@@ -18,14 +18,16 @@ NEWEST = 1000  # results that are looked at
 CPU = "cpu"
 
 
-def costs(store: Store, resources: Resources, inputs: Inputs, flops: Mapping[str, int]) -> Costs:
-    """The costs of stages on these resources. `flops` of a forward pass of the study's own models, by identity."""
+def costs(store: Store, placed: Callable[[Model], Placement], inputs: Inputs, flops: Mapping[str, int]) -> Costs:
+    """The costs of stages whose models are `placed` so. `flops` of a forward pass of the study's own models, by
+    identity."""
     found = [] if inputs.provisional else list(results(store.root, most=NEWEST))
-    device = device_of(found, resources)
+    gpu = next((result.device for result in found if result.device != CPU), "")
     mine = [
         result
         for result in found
-        if result.stage.data.fingerprint == inputs.contents.fingerprint and like(result, resources, device)
+        if result.stage.data.fingerprint == inputs.contents.fingerprint
+        and like(result, placed(result.stage.model), gpu)
     ]
     forward = dict[str, int | None](flops)
 
@@ -54,21 +56,16 @@ def figures(result: Result) -> dict[str, float]:
     return {name: float(value) for name, value in named.items() if value is not None}
 
 
-def device_of(found: Iterable[Result], resources: Resources) -> str:
-    """Where stages will run: on the CPU, or on the GPU that the newest result is from; empty if there is none."""
-    if not resources.gpus:
-        return CPU
-    return next((result.device for result in found if result.device != CPU), "")
-
-
-def like(result: Result, resources: Resources, device: str) -> bool:
-    """Whether a result is of such a device, and of as many workers and threads as far as that was noted."""
+def like(result: Result, placement: Placement, gpu: str) -> bool:
+    """Whether a result is of such a device, and of as many workers and threads as far as that was noted. `gpu`: what a
+    stage with one will run on, which is what the newest result is from; empty if there is none."""
+    device = gpu if placement.gpus else CPU
     if result.device != device:
         return False
     if result.usage is None:
         return True
-    as_many = result.usage.workers == (1 if result.stage.published else resources.workers)
-    return as_many and (device != CPU or result.usage.threads == max(1, int(resources.cpus)))
+    as_many = result.usage.workers == (1 if result.stage.published else placement.workers)
+    return as_many and (device != CPU or result.usage.threads == max(1, int(placement.cpus)))
 
 
 def _flops(stage: Stage, inputs: Inputs) -> int | None:

@@ -12,23 +12,24 @@ from typing import Any
 from orchestrator.board import Board, Row
 from orchestrator.costs import Costs
 from orchestrator.frontier import Frontier
-from orchestrator.makespan import Listed, Pretended, Schedule, play
+from orchestrator.makespan import Listed, Places, Pretended, Schedule, Slots, play
 from orchestrator.prepared import Prepared
+from orchestrator.room import Room
 from orchestrator.verdict import clock
 from trainers.spec import Stage
 
 SEVERAL = (1, 2, 4, 8)  # slots of which a plan speaks where the study does not say how many stages train at once
 
 
-def forecast(prepared: Prepared, slots: int | None = None) -> dict[str, Any]:
-    """What is still to be trained, as if every model scored alike, in all and on so many slots.
+def forecast(prepared: Prepared, room: Room | None = None) -> dict[str, Any]:
+    """What is still to be trained, as if every model scored alike, in all and on a cluster.
 
-    None: as many as stages may run at once by the study, and if it does not say, one and several.
+    None: on as many slots as stages may run at once by the study, and if it does not say, on one and on several.
     In seconds, or where nobody knows them as parts of the whole: `unit` says which. `stages` has the whole cost of each
     by key, and on what it is based; of those that were begun only the rest is in `total` and the makespans.
     """
-    at_once = slots or prepared.study.resources.stages_at_once
-    numbers = (at_once,) if at_once else SEVERAL
+    at_once = prepared.study.resources.stages_at_once
+    numbers = (room.most(),) if room else (at_once,) if at_once else SEVERAL
     known: dict[str, float | None] = {}
 
     def done(stage: Stage) -> float | None:
@@ -42,14 +43,17 @@ def forecast(prepared: Prepared, slots: int | None = None) -> dict[str, Any]:
     later = "alone_same_compute" in (prepared.study.controls or ())  # is wanted once the best path is known
     waiting = first.waiting if settled(prepared, first) and not later else None
 
-    def played_on(number: int) -> Schedule:
+    def played_on(places: Places) -> Schedule:
         so_far = Pretended(prepared.paused)
         fresh, relative = waiting is None, prepared.costs.relative
-        frontier = prepared.frontier(done, paused=so_far.paused) if fresh else Listed(waiting or {}, relative)
-        return play(frontier, prepared.left, num_slots=number, reached=so_far.reached)
+        frontier = (
+            prepared.frontier(done, paused=so_far.paused) if fresh else Listed(waiting or {}, relative, first.model)
+        )
+        return play(frontier, prepared.left, on=places, reached=so_far.reached)
 
     # On one slot it takes the whole, in any order.
-    played = [played_on(number) for number in sorted({*numbers} - {1}) or [1]]
+    counts = sorted({*numbers} - {1}) or [1]
+    played = [played_on(room.emptied() if room else Slots(number)) for number in counts]
     stages = {slot.stage.key: slot.stage for schedule in played for slot in schedule.stages}
     predictions = {key: prepared.costs.predict(stage) for key, stage in stages.items()}
     in_seconds = all(prediction.seconds is not None for prediction in predictions.values())
@@ -62,7 +66,7 @@ def forecast(prepared: Prepared, slots: int | None = None) -> dict[str, Any]:
         "bases": dict(Counter(prediction.basis for prediction in predictions.values())),
         "slots": [
             *([{"slots": 1, "makespan": total, "lower_bound": total}] if 1 in numbers else ()),
-            *(_on(schedule, whole) for schedule in played if schedule.num_slots > 1),
+            *(_on(number, schedule, whole) for number, schedule in zip(counts, played, strict=True) if number > 1),
         ],
         "stages": {
             key: {"cost": prepared.costs.relative(stage) / whole, "basis": predictions[key].basis}
@@ -76,9 +80,9 @@ def settled(prepared: Prepared, frontier: Frontier) -> bool:
     return frontier.over or (prepared.study.search.name == "exhaustive" and prepared.sweep is None)
 
 
-def _on(schedule: Schedule, whole: float) -> dict[str, Any]:
+def _on(number: int, schedule: Schedule, whole: float) -> dict[str, Any]:
     return {
-        "slots": schedule.num_slots,
+        "slots": number,
         "makespan": schedule.makespan / whole,
         "lower_bound": schedule.lower_bound / whole,
     }

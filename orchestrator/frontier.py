@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from math import inf
 from statistics import fmean
 
 from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.turns import Turn, Turns
 from trainers.spec import Stage
 
 Strategy = Callable[[Lattice, Scores], Iterable[Path]]
@@ -69,7 +69,7 @@ class Frontier:
         self._students: dict[str, dict[str, None]] = defaultdict(dict)
         self._chain: dict[str, float] = {}  # the costliest chain from a key on, itself included
         self._order: dict[str, int] = {}
-        self._ready: list[tuple[float, int, str]] = []  # a heap, longest chain first; may hold what is ready no more
+        self._turns = Turns()
         self._ask()
 
     @property
@@ -94,6 +94,10 @@ class Frontier:
         """The paths whose last model this stage trains."""
         return list(self._paths[key]) if key in self._paths else []
 
+    def model(self, key: str) -> str:
+        """The name of the model that a stage trains; the first of several for equal ones."""
+        return next(iter(self._paths[key])).models[-1]
+
     def goal(self, key: str) -> int | None:
         """The epoch after which an open stage is to pause; None: never."""
         stage = self._open.get(key)
@@ -102,14 +106,16 @@ class Frontier:
         ends = [path.until for path in self._wanted_as(key) if self._value(path, stage) is None]
         return None if None in ends else max(end for end in ends if end is not None)
 
-    def next(self) -> Stage | None:
-        """The stage to start now, if there is one; it counts as running from here on."""
-        while self._ready:
-            chain, _, key = heappop(self._ready)
-            if self._may_start(key) and -chain == self._chain[key]:
-                self.running[key] = self._open[key]
-                return self.running[key]
-        return None
+    def next(self, may: Callable[[str], bool] = lambda model: True) -> Stage | None:
+        """The stage to start now, if there is one; it counts as running from here on.
+
+        `may` is asked of models, that of the longest chain first, whether one of their stages may start now.
+        """
+        key = self._turns.take(lambda turn: self._may_start(turn.key) and -turn.chain == self._chain[turn.key], may)
+        if key is None:
+            return None
+        self.running[key] = self._open[key]
+        return self.running[key]
 
     def finish(self, key: str, score: float) -> None:
         """A running stage is trained."""
@@ -167,7 +173,7 @@ class Frontier:
 
     def _plan(self) -> None:
         """Work out from all that is asked what is open, what it waits for and whose turn it is."""
-        self._nodes, self._open, self._chain, self._order, self._ready = {}, {}, {}, {}, []
+        self._nodes, self._open, self._chain, self._order, self._turns = {}, {}, {}, {}, Turns()
         self._students = defaultdict(dict)
         self._extend(list(self._asked))
 
@@ -272,7 +278,7 @@ class Frontier:
 
     def _queue(self, key: str) -> None:
         if self._may_start(key):
-            heappush(self._ready, (-self._chain[key], self._order[key], key))
+            self._turns.put(self.model(key), Turn(-self._chain[key], self._order[key], key))
 
     def _rate(self, path: Path) -> None:
         """Note a path's score as soon as it is known."""

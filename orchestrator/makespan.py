@@ -7,44 +7,84 @@ schedule takes less than twice its lower bound, and it may take longer with a sl
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import inf
 from typing import NamedTuple, Protocol
 
+from orchestrator.turns import Turn, Turns
 from trainers.spec import Stage
 
 
 class Handing(Protocol):
     """A frontier, as far as it is played with."""
 
-    def next(self) -> Stage | None: ...
+    def next(self, may: Callable[[str], bool]) -> Stage | None: ...
+    def model(self, key: str) -> str: ...
     def goal(self, key: str) -> int | None: ...
     def finish(self, key: str, score: float) -> None: ...
     def pause(self, key: str) -> None: ...
 
 
+class Places(Protocol):
+    """What stages run on, as `Room` has it."""
+
+    def chooser(self) -> Callable[[str], bool]: ...
+    def take(self, key: str, model: str) -> None: ...
+    def give(self, key: str) -> None: ...
+    def least(self, costs: Iterable[tuple[str, float]]) -> float: ...
+
+
+class Slots:
+    """So many stages at once, whatever they are."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.taken = number, set[str]()
+
+    def chooser(self) -> Callable[[str], bool]:
+        return lambda model: len(self.taken) < self.number
+
+    def take(self, key: str, model: str) -> None:
+        self.taken.add(key)
+
+    def give(self, key: str) -> None:
+        self.taken.discard(key)
+
+    def least(self, costs: Iterable[tuple[str, float]]) -> float:
+        """How long stages that cost so much occupy all slots."""
+        return sum(cost for _, cost in costs) / self.number
+
+
 class Listed:
     """A frontier of stages that are all known, by key, a teacher before its students: longest remaining chain first,
-    then in their order, as the real one has it."""
+    then in their order, as the real one has it. `model`: what a stage trains, by its key."""
 
-    def __init__(self, stages: Mapping[str, Stage], cost: Callable[[Stage], float]) -> None:
-        self.stages = dict(stages)
+    def __init__(
+        self,
+        stages: Mapping[str, Stage],
+        cost: Callable[[Stage], float],
+        model: Callable[[str], str] = lambda key: "",
+    ) -> None:
+        self.stages, self.model = dict(stages), model
         self.students = defaultdict[str, list[str]](list)
-        self.turns: dict[str, tuple[float, int, str]] = {}  # smallest first
+        self.turns: dict[str, Turn] = {}
         longest = defaultdict[str, float](float)  # the costliest chain below a key
         for order, (key, stage) in reversed(list(enumerate(self.stages.items()))):  # students before teachers
             chain = cost(stage) + longest[key]
-            self.turns[key] = (-chain, order, key)
+            self.turns[key] = Turn(-chain, order, key)
             if stage.teacher and stage.teacher.key in self.stages:
                 longest[stage.teacher.key] = max(longest[stage.teacher.key], chain)
                 self.students[stage.teacher.key].append(key)
         taught = {key for students in self.students.values() for key in students}
-        self.ready = sorted(turn for key, turn in self.turns.items() if key not in taught)
+        self.ready = Turns()
+        for key, turn in self.turns.items():
+            if key not in taught:
+                self.ready.put(model(key), turn)
 
-    def next(self) -> Stage | None:
-        return self.stages[heappop(self.ready)[-1]] if self.ready else None
+    def next(self, may: Callable[[str], bool]) -> Stage | None:
+        key = self.ready.take(lambda turn: True, may)
+        return None if key is None else self.stages[key]
 
     def goal(self, key: str) -> int | None:
         """None: none of them pauses."""
@@ -55,7 +95,7 @@ class Listed:
 
     def finish(self, key: str, score: float) -> None:
         for student in self.students[key]:
-            heappush(self.ready, self.turns[student])
+            self.ready.put(self.model(student), self.turns[student])
 
 
 class Pretended:
@@ -86,8 +126,8 @@ class Slot(NamedTuple):
 class Schedule:
     """Which stage runs when, in the order of their starts."""
 
-    num_slots: int
     stages: tuple[Slot, ...]
+    least: float  # how long all of them occupy what they run on, at least
 
     @property
     def makespan(self) -> float:
@@ -110,36 +150,40 @@ class Schedule:
 
     @property
     def lower_bound(self) -> float:
-        """No order takes less: every chain is trained one by one, and every slot trains one stage at a time."""
-        return max(self.longest_chain, self.total / self.num_slots)
+        """No order takes less: every chain is trained one by one, and nothing serves two stages at a time."""
+        return max(self.longest_chain, self.least)
 
 
 def play(
     frontier: Handing,
     cost: Callable[[Stage], float],
     *,
-    num_slots: int,
+    on: Places,
     score: float = 0.0,
     reached: Callable[[str, int | None], None] = lambda key, goal: None,
 ) -> Schedule:
     """Train nothing, but take the frontier through to its end, as if every stage scored alike and took its cost.
 
-    A free slot takes what the frontier hands out at once; stages that would end together end in the order of their
-    starts. A stage that is to pause takes its part of the cost, and the rest when it goes on; `reached` is told how far
-    it is by then, as `Pretended` has it. `frontier` is used up.
+    What there is room for is taken as soon as the frontier hands it out; stages that would end together end in the
+    order of their starts. A stage that is to pause takes its part of the cost, and the rest when it goes on; `reached`
+    is told how far it is by then, as `Pretended` has it. `frontier` is used up.
     """
     now, played, part = 0.0, list[Slot](), dict[str, float]()
+    costs: list[tuple[str, float]] = []
     running: list[tuple[float, int, str, int | None]] = []  # a heap: when a stage ends, its number, its key, its goal
     while True:
-        while len(running) < num_slots and (stage := frontier.next()) is not None:
+        while (stage := frontier.next(on.chooser())) is not None:
+            on.take(stage.key, frontier.model(stage.key))
             goal, before = frontier.goal(stage.key), part.get(stage.key, 0.0)
             part[stage.key] = 1.0 if goal is None else max(before, goal / stage.recipe.epochs)
             end = now + cost(stage) * (part[stage.key] - before)
             heappush(running, (end, len(played), stage.key, goal))
             played.append(Slot(stage, now, end))
+            costs.append((frontier.model(stage.key), end - now))
         if not running:
-            return Schedule(num_slots, tuple(played))
+            return Schedule(tuple(played), on.least(costs))
         now, _, key, goal = heappop(running)
+        on.give(key)
         reached(key, goal)
         if goal is None:
             frontier.finish(key, score)

@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator import controls, expectations, forecast
 from orchestrator.costs import relative
 from orchestrator.frontier import Frontier
-from orchestrator.makespan import Pretended, play
+from orchestrator.makespan import Pretended, Slots, play
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.study import Study
 
@@ -100,7 +100,7 @@ def pretend(prepared: Prepared) -> Frontier:
     """The end of the study if every unknown score is the same."""
     so_far = Pretended(prepared.paused)
     frontier = prepared.frontier(prepared.stored, paused=so_far.paused)
-    play(frontier, lambda stage: 0.0, num_slots=1, reached=so_far.reached)
+    play(frontier, lambda stage: 0.0, on=Slots(1), reached=so_far.reached)
     return frontier
 
 

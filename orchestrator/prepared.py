@@ -14,13 +14,14 @@ from orchestrator.costs import Costs, identity, relative
 from orchestrator.frontier import Frontier
 from orchestrator.inputs import Inputs, read, unread
 from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.resources import Placement
 from orchestrator.strategies.waves import PAUSING, calls
 from orchestrator.study import Study
 from orchestrator.sweeping import Sweeping
 from trainers import build
 from trainers.call import Invalid
 from trainers.outputs import Network
-from trainers.spec import Stage
+from trainers.spec import Model, Stage
 from trainers.store import Result, Store
 
 
@@ -138,7 +139,16 @@ class Prepared:
     @cached_property
     def costs(self) -> Costs:
         """By what the store has when they are first asked for."""
-        return experience.costs(self.store, self.study.resources, self.inputs, self.flops)
+        return experience.costs(self.store, self.placed, self.inputs, self.flops)
+
+    def placed(self, model: Model) -> Placement:
+        """What a model runs on; one that is not of the study as the study says for all."""
+        return self._placements.get(identity(model), self.study.resources)
+
+    @cached_property
+    def _placements(self) -> dict[str, Placement]:
+        models = self.lattice.models
+        return {identity(models[name].model): one.resources for name, one in self.study.models.items()}
 
     def left(self, stage: Stage) -> float:
         """What is left of a stage's relative cost, if it was begun."""
@@ -147,11 +157,15 @@ class Prepared:
 
     def know_hours(self) -> None:
         """Have the lattice say what stages cost in GPU hours. Raises `Invalid` if nothing like them was measured."""
-        costs, shares = self.costs, self.study.resources.workers
+        costs = self.costs
         if costs.predict(self.lattice.stage(Path(self.lattice.students[-1:]), 0)).seconds is None:
             message = "how many GPU hours a stage takes is not known yet: no like stage was trained on this data"
             raise Invalid(f"{message}; give a limit in stages, or train one stage first", ("search",))
-        self.lattice.cost, self.lattice.in_hours = (lambda stage: costs.relative(stage) * shares / 3600), True
+
+        def hours(stage: Stage) -> float:
+            return costs.relative(stage) * self.placed(stage.model).workers / 3600
+
+        self.lattice.cost, self.lattice.in_hours = hours, True
 
     @property
     def pausing(self) -> bool:

@@ -3,26 +3,59 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+import re
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from trainers.call import Count, Index, NonNegative, Positive, Spec
 
+UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
-class Resources(Spec):
-    """Where and how a study runs. Nothing here changes what is learned, nor the key of a stage."""
+
+def _bytes(written: Any) -> Any:
+    """8 GiB -> 8589934592; a number as it is."""
+    if not isinstance(written, str):
+        return written
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT]?i?B|KiB)?", written.strip())
+    if found is None or (found[2] or "") not in UNITS:
+        raise ValueError(f"write bytes, or a number and one of {', '.join(filter(None, UNITS))}, as in 8 GiB")
+    return round(float(found[1]) * UNITS[found[2] or ""])
+
+
+Word = Annotated[str, Field(min_length=1)]
+
+
+class Placement(Spec):
+    """What the stages of a model run on. A worker is one process on one node, with its share of that node."""
 
     workers: Count = 1  # of a stage
     cpus: Positive = 1  # of a worker
     gpus: NonNegative = 0  # of a worker
+    memory: Annotated[Count, BeforeValidator(_bytes)] | None = None  # of a worker, in bytes; None: not looked at
+    accelerator: Word | None = None  # the type of GPU, by Ray's name for it, such as A100 or H100
+    custom: dict[Word, Positive] = Field(default_factory=dict)  # of a worker, of what nodes were started with
+    labels: dict[Word, str] = Field(default_factory=dict)  # that the node of each worker has
     stages_at_once: Count | None = None  # None: as many as there is room for
     loader_workers: Index = 0  # processes that load data, of a worker
+
+    @property
+    def demand(self) -> dict[str, float]:
+        """What one worker asks of its node, under Ray's names."""
+        wanted: dict[str, float] = {"CPU": float(self.cpus), "GPU": float(self.gpus), "memory": float(self.memory or 0)}
+        if self.accelerator:
+            wanted[f"accelerator_type:{self.accelerator}"] = 0.001  # nodes have 1 of it, whatever they have of GPUs
+        return {kind: amount for kind, amount in {**wanted, **self.custom}.items() if amount}
+
+
+class Resources(Placement):
+    """Where and how a study runs, its models unless they say otherwise."""
+
     evaluate_every: Count = 1  # epochs, unless the recipe keeps the best, or trainings may pause
     bad_images: Index = 10  # how many training images a worker of a stage may find unreadable, and replace
-    store: Annotated[str, Field(min_length=1)] = "store"
-    runs: Annotated[str, Field(min_length=1)] = "runs"
-    tracking: Annotated[str, Field(min_length=1)] | None = None  # None: where MLflow's own variable says, or here
+    store: Word = "store"
+    runs: Word = "runs"
+    tracking: Word | None = None  # None: where MLflow's own variable says, or here
 
     @property
     def tracking_uri(self) -> str:

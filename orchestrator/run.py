@@ -14,6 +14,8 @@ from typing import Any
 
 from orchestrator.board import Board, Row
 from orchestrator.prepared import Prepared
+from orchestrator.resources import Placement
+from orchestrator.room import Room
 from trainers.spec import Stage
 
 PATIENCE = 60.0  # seconds that a stage may wait for resources before it is said what it waits for
@@ -28,7 +30,7 @@ class Run:
         self.board = Board(prepared.study.name)
         self.changed: Callable[[Row], None] = lambda row: None  # told of every change of a stage
         self.say: Callable[[str], None] = lambda text: None
-        self.slots = 1
+        self.room: Room | None = None  # of the cluster, once there is one
         self.shown = 0  # the frontier's `revision` when the board was brought up to it
         self.tracebacks: dict[str, str] = {}
         self.handed: dict[str, float] = {}  # stages that nobody trains yet, and since when they wait for that
@@ -62,17 +64,17 @@ class Run:
                 self.changed(row)
 
     def next(self) -> Stage | None:
-        if len(self.frontier.running) >= self.slots:
-            return None
-        stage = self.frontier.next()
+        stage = self.frontier.next(self.room.chooser()) if self.room else self.frontier.next()
         if stage is not None:
+            if self.room:
+                self.room.take(stage.key, self.frontier.model(stage.key))
             self.goals[stage.key] = self.frontier.goal(stage.key)
             self.handed[stage.key] = time.monotonic()
         return stage
 
     def started(self, key: str) -> None:
         """A process has taken the stage up; several workers must be found first, and send an epoch 0 then."""
-        if self.prepared.study.resources.workers == 1:
+        if self.placement(self.board.rows[key].stage).workers == 1:
             self.handed.pop(key, None)
         row = self.board.rows[key]
         if row.state == "running":
@@ -101,14 +103,14 @@ class Run:
             self.failed(key, f"its result is not in the store {self.prepared.store.root}", "")
             return
         self.prepared.fill(row, result, "done")
-        self.handed.pop(key, None)
+        self._left(key)
         self.frontier.finish(key, self.prepared.score(result))
         self.changed(row)
         self.refresh()
 
     def paused(self, key: str) -> None:
         row = self.board.rows[key]
-        self.handed.pop(key, None)
+        self._left(key)
         goal = self.goals.get(key)
         if goal is not None and self.prepared.paused(row.stage, goal) is None:
             self.failed(key, f"it paused, and the store {self.prepared.store.root} does not say what it had", "")
@@ -120,7 +122,7 @@ class Run:
 
     def failed(self, key: str, reason: str, traceback: str) -> None:
         row = self.board.rows[key]
-        self.handed.pop(key, None)
+        self._left(key)
         if self.stopping.is_set():
             self.frontier.retry(key)
             row.state = "waiting"
@@ -131,6 +133,12 @@ class Run:
         self.changed(row)
         self.refresh()
 
+    def _left(self, key: str) -> None:
+        """A stage occupies nothing any more."""
+        self.handed.pop(key, None)
+        if self.room:
+            self.room.give(key)
+
     @contextmanager
     def on_ray(self, address: str | None) -> Iterator[None]:
         """Ray at an address, or started here. Raises `Invalid` when no stage could ever be placed there."""
@@ -138,19 +146,28 @@ class Run:
 
         # The handler is put twice: Ray's start puts a SIGTERM handler of its own.
         with handling(self._break), cluster.connected(address), handling(self._break):
-            self.slots = cluster.slots(self.prepared.study.resources)
+            models = self.prepared.study.models
+            self.room = Room(
+                cluster.nodes(),
+                {name: one.resources for name, one in models.items() if name not in self.prepared.lattice.isolated()},
+                stages_at_once=self.prepared.study.resources.stages_at_once,
+            )
+            self.room.check()
             yield
 
     def train(self) -> None:
         """Let Ray Tune train what is wanted and missing, until nothing is left or somebody interrupts."""
         from orchestrator import cluster
 
-        resources = self.prepared.study.resources
         with handling(self._interrupt):
-            watch = threading.Thread(target=self._watch, args=(cluster.shortage, resources), daemon=True)
+            watch = threading.Thread(target=self._watch, args=(cluster.shortage,), daemon=True)
             watch.start()
             with tempfile.TemporaryDirectory(prefix="tapath-", ignore_cleanup_errors=True) as folder:
-                cluster.tune_all(self, self._order, resources, folder=folder)
+                cluster.tune_all(self, self._order, self.placement, folder=folder)
+
+    def placement(self, stage: Stage) -> Placement:
+        """What a stage runs on."""
+        return self.prepared.study.models[self.frontier.model(stage.key)].resources
 
     def _order(self, stage: Stage) -> str:
         from trainers.worker import Order
@@ -160,19 +177,20 @@ class Run:
             stage=stage,
             data=study.data,
             store=str(self.prepared.store.root.resolve()),
-            loader_workers=study.resources.loader_workers,
+            loader_workers=self.placement(stage).loader_workers,
             # Whoever may pause is compared with whoever goes on, after as many epochs.
             evaluate_every=1 if self.prepared.pausing else study.resources.evaluate_every,
             bad_images=study.resources.bad_images,
             until=self.goals[stage.key],
         ).model_dump_json()
 
-    def _watch(self, shortage: Callable[[Any], str], resources: Any) -> None:
+    def _watch(self, shortage: Callable[[Placement], str]) -> None:
         """Say once a minute which stages wait for resources, and for which."""
         while not self.stopping.wait(PATIENCE / 4) and not self.frontier.over:
             late = [key for key, since in dict(self.handed).items() if time.monotonic() - since > PATIENCE]
             for key in late:
-                self.say(f"{self.board.rows[key].path} waits: {shortage(resources)}")
+                row = self.board.rows[key]
+                self.say(f"{row.path} waits: {shortage(self.placement(row.stage))}")
                 self.handed[key] = time.monotonic()
 
     def _interrupt(self, number: int, frame: object) -> None:

@@ -88,7 +88,7 @@ def _train(run: Run, tracking: Tracking, *, quiet: bool) -> tuple[dict[str, Any]
 
         run.changed, run.say = changed, progress.say
         run.refresh()
-        made = forecast.forecast(run.prepared, run.slots)
+        made = forecast.forecast(run.prepared, run.room)
         for line in forecast.text(made):
             run.say(line)
         started = time.monotonic()

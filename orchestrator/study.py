@@ -19,7 +19,7 @@ from orchestrator.knobs import checked
 from orchestrator.lattice import Entry, Lattice
 from orchestrator.mistakes import found, unknown
 from orchestrator.overrides import assign
-from orchestrator.resources import Resources
+from orchestrator.resources import Placement, Resources
 from orchestrator.sweep import Sweep, sweep
 from orchestrator.yamlfile import parse, read
 from trainers import backbones, detectors, distill, optim, schedules
@@ -70,12 +70,13 @@ def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Listed(Spec):
-    """A model as a study lists it. In a `Study` the recipe is whole, in YAML it holds what differs."""
+    """A model as a study lists it. In a `Study` recipe and resources are whole, in YAML they hold what differs."""
 
     detector: Call
     backbone: Call
     weights: Source | None = None
     recipe: Recipe = Recipe()
+    resources: Placement = Placement()
 
     @property
     def model(self) -> Model:
@@ -190,6 +191,8 @@ def _known(where: Where) -> Iterable[str]:
             return Listed.model_fields
         case ("models", _, "weights"):
             return Source.model_fields
+        case ("models", _, "resources"):
+            return Placement.model_fields
         case (*_, "guides"):
             return Guides.model_fields
         case (*_, "resize"):
@@ -221,14 +224,17 @@ def _complete(study: Study, document: Document) -> Study:
     def listed(name: str, written: Listed) -> Listed:
         own = recipe(written.recipe, "models", name, "recipe")
         differs = {key: getattr(own, key) for key in written.recipe.model_fields_set}
+        places = {key: getattr(written.resources, key) for key in written.resources.model_fields_set}
         return Listed(
             detector=call(written.detector, detectors, "models", name, "detector"),
             backbone=call(written.backbone, backbones, "models", name, "backbone"),
             weights=written.weights,
             recipe=base.model_copy(update=differs),
+            resources=Placement(**{**placed, **places}),
         )
 
     base = recipe(study.recipe, "recipe")
+    placed = {key: getattr(study.resources, key) for key in Placement.model_fields}
     complete = {
         "data": call(study.data, datasets, "data"),
         "models": {name: listed(name, written) for name, written in study.models.items()},

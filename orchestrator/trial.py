@@ -17,6 +17,7 @@ import ray
 import torch
 from ray import tune
 
+from orchestrator.resources import Placement
 from trainers.loop import Paused, Stopped
 from trainers.stage import Post, StageFailed, run_here, run_on_workers
 from trainers.worker import Entry, Order
@@ -45,8 +46,10 @@ class Trial(tune.Trainable):
         self.stages += 1
         self.stopping = threading.Event()
         self.post: Any = None
-        target = self._train_on_workers if config["workers"] > 1 else self._train_here
-        self.thread = threading.Thread(target=self._guard, args=(target, config), daemon=True)
+        order = Order.model_validate_json(config["order"])
+        placement = Placement.model_validate_json(config["placement"])
+        target = self._train_on_workers if placement.workers > 1 else self._train_here
+        self.thread = threading.Thread(target=self._guard, args=(target, order, placement), daemon=True)
         self.thread.start()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -82,9 +85,9 @@ class Trial(tune.Trainable):
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing, for the same reason."""
 
-    def _guard(self, train: Any, config: dict[str, Any]) -> None:
+    def _guard(self, train: Any, order: Order, placement: Placement) -> None:
         try:
-            self.news.put(Finished(score=train(Order.model_validate_json(config["order"]), config)))
+            self.news.put(Finished(score=train(order, placement)))
         except Paused:
             self.news.put(Finished(paused=True))
         except Stopped:
@@ -94,11 +97,11 @@ class Trial(tune.Trainable):
         except Exception as error:
             self.news.put(Finished(failed=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()))
 
-    def _train_here(self, order: Order, config: dict[str, Any]) -> float:
+    def _train_here(self, order: Order, placement: Placement) -> float:
         put = self.news.put
-        return run_here(order, cpus=config["cpus"], report=put, stop=self.stopping.is_set, say=put).score
+        return run_here(order, cpus=placement.cpus, report=put, stop=self.stopping.is_set, say=put).score
 
-    def _train_on_workers(self, order: Order, config: dict[str, Any]) -> float:
+    def _train_on_workers(self, order: Order, placement: Placement) -> float:
         self.post = post = Post.remote()
         over = threading.Event()
 
@@ -112,9 +115,10 @@ class Trial(tune.Trainable):
         try:
             result = run_on_workers(
                 order,
-                num_workers=1 if order.stage.published else config["workers"],
-                cpus=config["cpus"],
-                gpus=config["gpus"],
+                num_workers=1 if order.stage.published else placement.workers,
+                threads=max(1, int(placement.cpus)),
+                demand=placement.demand,
+                labels=placement.labels,
                 post=post,
             )
         finally:

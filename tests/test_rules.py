@@ -54,6 +54,7 @@ PURE = {
         "strategies.races",
         "strategies.waves",
         "strategies.whole",
+        "turns",
         "frontier",
         "costs",
         "makespan",

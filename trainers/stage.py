@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -88,17 +88,28 @@ class StageFailed(RuntimeError):
     """A worker of the stage failed in a way that trying again does not mend."""
 
 
-def run_on_workers(order: Order, *, num_workers: int, cpus: float, gpus: float, post: Any, tries: int = 3) -> Result:
-    """Train a stage with data-parallel workers. A worker that dies is replaced and the stage goes on from its last
-    epoch, at most `tries` times; an error in the training itself is final and raised as `StageFailed`."""
+def run_on_workers(
+    order: Order,
+    *,
+    num_workers: int,
+    threads: int,
+    demand: Mapping[str, float],
+    labels: Mapping[str, str],
+    post: Any,
+    tries: int = 3,
+) -> Result:
+    """Train a stage with data-parallel workers, each of so many threads. A worker that dies is replaced and the stage
+    goes on from its last epoch, at most `tries` times; an error in the training itself is final and raised as
+    `StageFailed`. `demand`: what a worker asks of its node, under Ray's names; `labels`: what the node must have."""
     with tempfile.TemporaryDirectory(prefix="tapath-") as folder:
         trainer = TorchTrainer(
             _worker,
-            train_loop_config={"order": order.model_dump_json(), "post": post, "threads": max(1, int(cpus))},
+            train_loop_config={"order": order.model_dump_json(), "post": post, "threads": threads},
             scaling_config=ScalingConfig(
                 num_workers=num_workers,
-                use_gpu=gpus > 0,
-                resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
+                use_gpu="GPU" in demand,
+                resources_per_worker=dict(demand),
+                label_selector=dict(labels) or None,
             ),
             torch_config=TorchConfig(timeout_s=PATIENCE),
             run_config=RunConfig(

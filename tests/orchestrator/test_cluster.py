@@ -12,6 +12,7 @@ import pytest
 from ray import tune
 
 from orchestrator import cluster
+from orchestrator.resources import Placement
 from orchestrator.searcher import RETRIES
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -93,14 +94,13 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     folder = tmp_path_factory.mktemp("fragile")
     orders = {"whole": "never|0", "between": "between|1", "training": "training|2", "hopeless": "training|99"}
     run = Told(list(orders))
-    resources = SimpleNamespace(workers=1, cpus=1, gpus=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster, "Trial", fragile())
         with cluster.connected("local"):
             cluster.tune_all(
                 run,
                 lambda stage: f"{folder}|{stage.key}|{orders[stage.key]}",
-                resources,
+                lambda stage: Placement(),
                 folder=str(folder / "tune"),
             )
     return run

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.frontier import Frontier
-from orchestrator.makespan import Listed, Pretended, Schedule, play
+from orchestrator.makespan import Listed, Pretended, Schedule, Slots, play
 from orchestrator.strategies import exhaustive
 from tests.orchestrator.test_frontier_invariants import lattices, studies
 from trainers.call import Call
@@ -34,7 +34,7 @@ def through(build: Callable[..., Frontier], cost: Cost, num_slots: int) -> Sched
     """A study played through, whose stages pause where they are to."""
     so_far = Pretended()
     frontier = build(done=lambda stage: None, paused=so_far.paused, cost=cost)
-    return play(frontier, cost, num_slots=num_slots, reached=so_far.reached)
+    return play(frontier, cost, on=Slots(num_slots), reached=so_far.reached)
 
 
 def at_once(schedule: Schedule) -> int:
@@ -65,7 +65,7 @@ class Jobs:
         def cost(stage: Stage) -> float:
             return self.seconds[stage.key]
 
-        return play(Listed({s.key: s for s in self.stages.values()}, cost), cost, num_slots=num_slots)
+        return play(Listed({s.key: s for s in self.stages.values()}, cost), cost, on=Slots(num_slots))
 
 
 def times(schedule: Schedule) -> dict[str, tuple[float, float]]:
@@ -119,7 +119,7 @@ def test_no_schedule_is_shorter_than_its_bound_or_longer_than_the_total(build, s
 @given(lattices(), st.integers(0, 2**32), st.integers(1, 6))
 def test_what_is_all_known_takes_less_than_twice_its_bound(ours, seed, num_slots):
     cost = costs(seed)
-    played = play(Frontier(ours, exhaustive, seeds=(0,), done=lambda s: None, cost=cost), cost, num_slots=num_slots)
+    played = play(Frontier(ours, exhaustive, seeds=(0,), done=lambda s: None, cost=cost), cost, on=Slots(num_slots))
     assert played.makespan <= (2 - 1 / num_slots) * played.lower_bound
 
 
@@ -151,8 +151,8 @@ def test_with_a_slot_for_every_stage_only_the_chains_count_where_all_is_known(bu
     cost = costs(seed)
     every = partial(build, done=lambda stage: None, cost=cost)
     stages = every().waiting
-    assert play(Listed(stages, cost), cost, num_slots=len(stages)).makespan == pytest.approx(
-        play(Listed(stages, cost), cost, num_slots=1).longest_chain
+    assert play(Listed(stages, cost), cost, on=Slots(len(stages))).makespan == pytest.approx(
+        play(Listed(stages, cost), cost, on=Slots(1)).longest_chain
     )
 
 
@@ -160,7 +160,7 @@ def test_with_a_slot_for_every_stage_only_the_chains_count_where_all_is_known(bu
 def test_stages_that_are_all_known_are_played_as_the_frontier_would(ours, seeds, seed, num_slots):
     cost = costs(seed)
     frontier = Frontier(ours, exhaustive, seeds=seeds, done=lambda stage: None, cost=cost)
-    assert play(Listed(frontier.waiting, cost), cost, num_slots=num_slots) == play(frontier, cost, num_slots=num_slots)
+    assert play(Listed(frontier.waiting, cost), cost, on=Slots(num_slots)) == play(frontier, cost, on=Slots(num_slots))
 
 
 # What pauses
@@ -171,7 +171,7 @@ def test_a_stage_that_pauses_takes_its_part_and_what_is_given_up_takes_no_more()
     root = job("root")
     few = [job(name, root) for name in "abc"]
     ours = Pausing(root, few)
-    schedule = play(ours, lambda stage: 12.0, num_slots=1, reached=ours.note)
+    schedule = play(ours, lambda stage: 12.0, on=Slots(1), reached=ours.note)
     assert schedule.total == schedule.makespan == 12 + 3 * 3 + 9
     assert schedule.longest_chain == 12 + 3 + 9
 
@@ -182,7 +182,12 @@ class Pausing:
     def __init__(self, root: Stage, few: list[Stage]) -> None:
         self.ready, self.few, self.paused, self.noted = [root], few, list[str](), list[tuple[str, int | None]]()
 
-    def next(self) -> Stage | None:
+    def model(self, key: str) -> str:
+        return ""
+
+    def next(self, may: Callable[[str], bool]) -> Stage | None:
+        if not may(""):
+            return None
         return self.ready.pop(0) if self.ready else None
 
     def goal(self, key: str) -> int | None:

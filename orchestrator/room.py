@@ -1,0 +1,160 @@
+"""What fits on a cluster beside what runs there: which stages may start, so that none waits for what others hold."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.resources import Placement
+from trainers.call import Invalid
+
+SLACK = 1e-9  # amounts are sums of decimals
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster, and how much of each kind it has."""
+
+    name: str
+    has: Mapping[str, float]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def suits(self, wanted: Placement) -> bool:
+        """Whether it has the labels that are asked for."""
+        return all(self.labels.get(name) == value for name, value in wanted.labels.items())
+
+
+class Room:
+    """The nodes, and which workers are on them. Ray places the workers; this only counts, so that a stage is handed out
+    when it fits. Two stages that each wait for the rest of what the other has cannot come about."""
+
+    def __init__(
+        self, nodes: Iterable[Node], placements: Mapping[str, Placement], *, stages_at_once: int | None = None
+    ) -> None:
+        self.nodes = {node.name: node for node in nodes}
+        self.placements = dict(placements)  # by model
+        self.stages_at_once = stages_at_once
+        self.taken: dict[str, tuple[str, list[str]]] = {}  # by the key of a stage its model and its workers' nodes
+
+    def change(self, nodes: Iterable[Node]) -> None:
+        """Nodes have come or gone."""
+        self.nodes = {node.name: node for node in nodes}
+
+    def check(self) -> None:
+        """Raise `Invalid` at ("resources",) for a model whose stages fit nowhere, even if nothing runs."""
+        for name, wanted in self.placements.items():
+            if self._place({node.name: node.has for node in self.nodes.values()}, wanted) is None:
+                raise Invalid(f"a stage of {name} needs {self._missing(wanted)}", ("resources",))
+
+    def slots(self, model: str) -> int:
+        """How many stages of a model fit at once if nothing else runs."""
+        wanted, empty = self.placements[model], {node.name: dict(node.has) for node in self.nodes.values()}
+        most = min(one for one in (wanted.stages_at_once, self.stages_at_once, 2**31) if one)
+        count = 0
+        while count < most and (places := self._place(empty, wanted)) is not None:
+            _subtract(empty, places, wanted)
+            count += 1
+        return count
+
+    def most(self) -> int:
+        """How many stages run at once at the most: those of the model of which most fit."""
+        return max(self.slots(model) for model in self.placements)
+
+    def emptied(self) -> Room:
+        """The same room, with nothing in it."""
+        return Room(self.nodes.values(), self.placements, stages_at_once=self.stages_at_once)
+
+    def least(self, costs: Iterable[tuple[str, float]]) -> float:
+        """How long stages, each with its model and its length, occupy all that there is of some kind."""
+        work, has = defaultdict[str, float](float), defaultdict[str, float](float)
+        for model, cost in costs:
+            wanted = self.placements[model]
+            for kind, amount in wanted.demand.items():
+                work[kind] += cost * amount * wanted.workers
+        for node in self.nodes.values():
+            for kind, amount in node.has.items():
+                has[kind] += amount
+        times = [amount / has[kind] for kind, amount in work.items()]
+        return max(times, default=0.0)
+
+    def chooser(self) -> Callable[[str], bool]:
+        """Whether a stage of a model may start now; to be asked of models from the most urgent on.
+
+        For one that does not fit the room is kept that it will have: those after it take only what it does not need, so
+        that many small stages cannot keep a large one waiting for ever.
+        """
+        free = self._free()
+        models = Counter(model for model, _ in self.taken.values())
+
+        def may(model: str) -> bool:
+            wanted = self.placements[model]
+            if self.stages_at_once and len(self.taken) >= self.stages_at_once:
+                return False
+            if wanted.stages_at_once and models[model] >= wanted.stages_at_once:
+                return False
+            places = self._place(free, wanted)
+            if places is None:
+                _subtract(free, self._reserved(free, wanted), wanted)
+            return places is not None
+
+        return may
+
+    def take(self, key: str, model: str) -> None:
+        """A stage of a model starts; there is room for it."""
+        places = self._place(self._free(), self.placements[model])
+        assert places is not None, "the chooser has said that it fits"
+        self.taken[key] = model, places
+
+    def give(self, key: str) -> None:
+        """A stage has ended."""
+        self.taken.pop(key, None)
+
+    def _free(self) -> dict[str, dict[str, float]]:
+        """What is left of each node."""
+        free = {node.name: dict(node.has) for node in self.nodes.values()}
+        for model, places in self.taken.values():
+            _subtract(free, [name for name in places if name in free], self.placements[model])
+        return free
+
+    def _place(self, free: Mapping[str, Mapping[str, float]], wanted: Placement) -> list[str] | None:
+        """The nodes of the workers of a stage, on as few as may be; None if they do not all fit."""
+        room = {name: fits(wanted, has) for name, has in free.items() if self.nodes[name].suits(wanted)}
+        places: list[str] = []
+        for name in sorted(room, key=lambda name: (-room[name], name)):
+            places += [name] * min(room[name], wanted.workers - len(places))
+        return places if len(places) == wanted.workers else None
+
+    def _reserved(self, free: Mapping[str, Mapping[str, float]], wanted: Placement) -> list[str]:
+        """Where a stage that does not fit now will be first: on nodes that are large enough, the freest."""
+        empty = {node.name: node.has for node in self.nodes.values() if node.suits(wanted)}
+        room = {name: fits(wanted, has) for name, has in empty.items()}
+        now = {name: fits(wanted, free[name]) for name in room}
+        places: list[str] = []
+        for name in sorted(room, key=lambda name: (-now[name], -room[name], name)):
+            places += [name] * min(room[name], wanted.workers - len(places))
+        return places
+
+    def _missing(self, wanted: Placement) -> str:
+        """What a stage needs that the cluster has not got."""
+        worker = ", ".join(f"{amount:g} {kind}" for kind, amount in wanted.demand.items())
+        labels = "".join(f", {name}={value}" for name, value in wanted.labels.items())
+        suited = [node for node in self.nodes.values() if node.suits(wanted)]
+        have = ", ".join(f"{sum(node.has.get(kind, 0) for node in suited):g} {kind}" for kind in wanted.demand)
+        with_labels = f" of which {len(suited)} have these labels" if labels else ""
+        count = sum(fits(wanted, node.has) for node in suited)
+        return (
+            f"{wanted.workers} worker(s) with {worker}{labels} each, but the cluster has {have} on "
+            f"{len(self.nodes)} node(s){with_labels}, room for {count} worker(s); ask for less or add nodes"
+        )
+
+
+def fits(wanted: Placement, has: Mapping[str, float]) -> int:
+    """How many workers there is room for on a node with so much."""
+    return max(0, min(int((has.get(kind, 0.0) + SLACK) // amount) for kind, amount in wanted.demand.items()))
+
+
+def _subtract(free: dict[str, dict[str, float]], places: Iterable[str], wanted: Placement) -> None:
+    for name in places:
+        for kind, amount in wanted.demand.items():
+            free[name][kind] = free[name].get(kind, 0.0) - amount
