@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # importing MLflow takes seconds, and most studies do not ask
     from orchestrator.ranking import Experiment
 
 SHORTENED = re.compile(r" @[\d.e+-]+$")  # a path of another budget, as MLflow has it
+OURS = {"key", "setting", "teacher_key", "path"}  # tags of our checkpoints
 NOBODY = Model(detector=Call(name="nothing"), backbone=Call(name="nothing"))
 NO_DATA = Data(fingerprint="", classes=())
 
@@ -57,6 +59,11 @@ class Training:
     metric: str  # the figure that the score is
     score: float
 
+    @cached_property
+    def edge(self) -> tuple[dict[str, str], dict[str, str]]:
+        """The calls of the teacher and of the student."""
+        return _network(self.teacher), _network(self.says)
+
 
 def trainings(experiments: Iterable[Experiment], metric: str) -> list[Training]:
     """The taught ones among the checkpoints that are whole, and whose teachers are there too; each once.
@@ -70,7 +77,7 @@ def trainings(experiments: Iterable[Experiment], metric: str) -> list[Training]:
         (one, model)
         for one in experiments
         for model in one.models
-        if model.status == "READY" and "setting" in model.tags
+        if model.status == "READY" and model.tags.keys() >= OURS  # others may use the same server
     ]
     ready = {model.tags["key"]: model for _, model in reversed(listed)}  # of equal ones that of the first experiment
     found = []
@@ -88,7 +95,7 @@ def trainings(experiments: Iterable[Experiment], metric: str) -> list[Training]:
 def alike(found: Iterable[Training], *, teachers: Iterable[Model], student: Model) -> list[Training]:
     """Those on an edge from a model like one of the teachers to one like the student."""
     above, below = [_network(_said(model)) for model in teachers], _network(_said(student))
-    return [one for one in found if _network(one.says) == below and _network(one.teacher) in above]
+    return [one for one in found if one.edge[1] == below and one.edge[0] in above]
 
 
 def earlier(

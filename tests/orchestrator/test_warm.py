@@ -18,7 +18,7 @@ from orchestrator import plan as planning
 from orchestrator.board import Row
 from orchestrator.lattice import Path
 from orchestrator.prepared import Prepared, prepare
-from orchestrator.session import session, summary_of
+from orchestrator.session import rewrite, session, summary_of
 from orchestrator.settings import values
 from orchestrator.study import Study, load
 from orchestrator.warm import lines
@@ -301,7 +301,9 @@ def test_run_refuses_to_begin_without_knowing_and_writes_nothing(tmp_path: File)
     assert not list((tmp_path / "store").glob("*")) and not (tmp_path / "runs").exists()
 
 
-def test_plan_status_and_why_go_on_without_and_say_so(tmp_path: File) -> None:
+def test_plan_status_why_and_report_go_on_without_and_say_so(
+    tmp_path: File, capsys: pytest.CaptureFixture[str]
+) -> None:
     away = dead()
     asked = study(tmp_path, away)
     made = planning.plan(asked)
@@ -311,6 +313,7 @@ def test_plan_status_and_why_go_on_without_and_say_so(tmp_path: File) -> None:
     assert said in planning.text(made)
     assert said in planning.status_text(planning.status(asked)) and said in why.text(why.why(asked))
     assert made["trainings"] == planning.plan(study(tmp_path, "sqlite:///none.db"))["trainings"]
+    assert rewrite(asked).is_file() and capsys.readouterr().err.startswith(f"warning: {said}")
 
 
 def test_a_plan_without_the_data_looks_at_neither_store_nor_mlflow(uri: str, tmp_path: File) -> None:
@@ -364,3 +367,12 @@ def test_a_trial_and_its_point_in_the_report_name_where_their_setting_comes_from
     assert len(edge["points"]) == 8
     told = {point["values"]["LD.temperature"]: point["warm"] for point in edge["points"]}
     assert told.pop(4.0) == "experiment direct, AP 0.2" and set(told.values()) == {None}
+
+
+def test_checkpoints_that_others_logged_on_the_same_server_are_passed_over(uri: str, tmp_path: File) -> None:
+    record(uri, "direct", {4.0: 0.2})
+    client = begin(uri, "theirs").client
+    theirs = client.get_experiment_by_name("theirs")
+    model = client.create_logged_model(theirs.experiment_id, name="forest", tags={"setting": "default"})
+    client.finalize_logged_model(model.model_id, "READY")
+    assert starts(prepare(study(tmp_path, uri))) == {DIRECT: [4.0]}
