@@ -113,13 +113,14 @@ def earlier(
     that what was found by the same figure; the best first. Of several other data sets each has its turn.
     recipe: of the student. Left out: a setting that the sweep could not have, or one with a score that is not finite.
     """
+    reader = Reader(knobs, recipe, losses)
     groups: dict[tuple[bool, bool, str, str], dict[str, list[Training]]] = defaultdict(lambda: defaultdict(list))
     for one in found:
         data = one.says.get("data.fingerprint", "")
         groups[data != fingerprint, one.metric != metric, data, one.metric][one.setting].append(one)
     turns: list[tuple[tuple[bool, bool, int, str, str], Setting, Earlier]] = []
     for (other_data, other_metric, data, name), by_setting in groups.items():
-        for place, (own, (score, experiment)) in enumerate(_best_first(by_setting.values(), knobs, recipe, losses)):
+        for place, (own, (score, experiment)) in enumerate(_best_first(by_setting.values(), reader)):
             said = Earlier(values=values(own), experiment=experiment, metric=name, score=score, other_data=other_data)
             turns.append(((other_data, other_metric, place, data, name), own, said))
     once: dict[Setting, Earlier] = {}
@@ -128,14 +129,12 @@ def earlier(
     return list(once.values())
 
 
-def _best_first(
-    groups: Iterable[list[Training]], knobs: Mapping[str, Space], recipe: Recipe, losses: tuple[Term, ...]
-) -> list[tuple[Setting, tuple[float, str]]]:
+def _best_first(groups: Iterable[list[Training]], reader: Reader) -> list[tuple[Setting, tuple[float, str]]]:
     """The settings of trainings that can be compared, those over all seeds together; with score and experiment."""
     best: dict[Setting, tuple[float, str]] = {}
     for seeds in groups:
         score, experiment = fmean(one.score for one in seeds), min(one.experiment for one in seeds)
-        own = setting_of(seeds[0].says, knobs, recipe, losses)
+        own = reader.setting(seeds[0].says)
         if own is not None and isfinite(score) and (own not in best or (-score, experiment) < _order(best[own])):
             best[own] = (score, experiment)
     return sorted(best.items(), key=lambda item: (-item[1][0], item[0]))
@@ -145,44 +144,53 @@ def _order(found: tuple[float, str]) -> tuple[float, str]:
     return -found[0], found[1]
 
 
-def setting_of(
-    says: Mapping[str, str], knobs: Mapping[str, Space], recipe: Recipe, losses: tuple[Term, ...]
-) -> Setting | None:
-    """The setting that a training with these parameters had; None if it lacks a value, or one is not in its space."""
-    for chosen in knobs[LOSSES].options if LOSSES in knobs else (None,):
-        terms = losses if chosen is None else tuple(map(Term.model_validate, chosen))
-        given = {} if chosen is None else {LOSSES: chosen}
-        there = [name for name, _ in setting({**dict.fromkeys(knobs), **given}, losses) if name != LOSSES]
-        try:
-            given |= {name: _value(says, name, knobs[name], recipe, terms) for name in there}
-        except (LookupError, ValueError):  # a word is no number
-            continue
-        if chosen is None or _losses(says) == _losses(_said(NOBODY, given, recipe, losses)):
-            return setting(given, losses)
-    return None
+class Reader:
+    """Reads from what MLflow was told of trainings which settings of a sweep they had.
 
+    recipe: of the student. losses: of the study, where the sweep does not choose them.
+    """
 
-def _value(says: Mapping[str, str], name: str, space: Space, recipe: Recipe, terms: tuple[Term, ...]) -> Any:
-    """The value that a training had of a knob. Raises `LookupError` if it had none that is in the space."""
-    place = name
-    default: Any = None
-    if not name.startswith(RECIPE):
-        loss, _, knob = name.partition(".")
-        names = says.get(LOSSES, "").split(" + ")
-        if names.count(loss) != 1 or len(set(names)) < len(names):
-            raise LookupError(f"{loss} is not there, or nobody knows which is meant")
-        place = f"{LOSSES}.{name}"
-        default = Term.beside()[knob].default if knob in Term.beside() else None  # is not written where it holds
-    own = _under(place, says)
-    if space.kind == "choice":
-        for option in space.options:
-            if own == _under(place, _said(NOBODY, {name: option}, recipe, terms)):
-                return option
-        raise LookupError(f"{name} had none of the values of its choice")
-    number: Any = json.loads(own[place]) if place in own else default
-    if not space.holds(number):
-        raise LookupError(f"{name} was not within its space")
-    return space.rounded(number) if space.whole or space.step else float(number)
+    def __init__(self, knobs: Mapping[str, Space], recipe: Recipe, losses: tuple[Term, ...]) -> None:
+        self.knobs, self.recipe, self.losses = knobs, recipe, losses
+        self._options: dict[str, list[dict[str, str]]] = {}  # what MLflow is told of each value of a choice, by knob
+
+    def setting(self, says: Mapping[str, str]) -> Setting | None:
+        """That of a training with these parameters; None if it lacks a value, or one is not in its space."""
+        for chosen in self.knobs[LOSSES].options if LOSSES in self.knobs else (None,):
+            given = {} if chosen is None else {LOSSES: chosen}
+            whole = setting({**dict.fromkeys(self.knobs), **given}, self.losses)
+            terms = self.losses if chosen is None else tuple(map(Term.model_validate, chosen))
+            if chosen is not None and sorted(term.name for term in terms) != _names(says):
+                continue
+            try:
+                given |= {name: self._value(says, name, terms) for name, _ in whole if name != LOSSES}
+            except (LookupError, ValueError):  # a word is no number
+                continue
+            if chosen is None or _losses(says) == _losses(_said(NOBODY, given, self.recipe, self.losses)):
+                return setting(given, self.losses)
+        return None
+
+    def _value(self, says: Mapping[str, str], name: str, terms: tuple[Term, ...]) -> Any:
+        """The value that a training had of a knob. Raises `LookupError` if it had none that is in the space."""
+        place, space = name, self.knobs[name]
+        default: Any = None
+        if not name.startswith(RECIPE):
+            loss, _, knob = name.partition(".")
+            names = _names(says)
+            if loss not in names or len(set(names)) < len(names):
+                raise LookupError(f"{loss} is not there, or nobody knows which is meant")
+            place = f"{LOSSES}.{name}"
+            default = Term.beside()[knob].default if knob in Term.beside() else None  # is not written where it holds
+        own = _under(place, says)
+        if space.kind == "choice":
+            if name not in self._options:
+                told = (_said(NOBODY, {name: option}, self.recipe, terms) for option in space.options)
+                self._options[name] = [_under(place, one) for one in told]
+            return space.options[self._options[name].index(own)]
+        number: Any = json.loads(own[place]) if place in own else default
+        if not space.holds(number):
+            raise LookupError(f"{name} was not within its space")
+        return space.rounded(number) if space.whole or space.step else float(number)
 
 
 def _said(
@@ -204,7 +212,11 @@ def _network(says: Mapping[str, str]) -> dict[str, str]:
 
 def _losses(says: Mapping[str, str]) -> dict[str, Any]:
     """All losses with their arguments; in which order they are added makes no difference."""
-    return {**_under(LOSSES, says), LOSSES: sorted(says.get(LOSSES, "").split(" + "))}
+    return {**_under(LOSSES, says), LOSSES: _names(says)}
+
+
+def _names(says: Mapping[str, str]) -> list[str]:
+    return sorted(says.get(LOSSES, "").split(" + "))
 
 
 def _under(place: str, says: Mapping[str, str]) -> dict[str, str]:

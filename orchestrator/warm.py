@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.alike import Earlier, alike, earlier, trainings
+from orchestrator.document import printable
 from orchestrator.lattice import Lattice, Path
 from orchestrator.settings import LOSSES, Setting, setting, text
 from orchestrator.sweep import Sweep
@@ -30,7 +31,7 @@ from trainers.store import Store
 WHERE = ("sweep", "warm_start")
 FOLDER = "warm"
 SHOWN_SWEEPS, SHOWN_SETTINGS = 8, 3  # in a text
-UNREAD = "it is not known what earlier studies found, so all is planned as if it were nothing"
+UNREAD = "it is not known what earlier studies found, so this is planned without"
 
 Place = tuple[str, ...]  # the teacher and student of a sweep's edge; empty: one sweep's settings hold along every path
 
@@ -134,7 +135,7 @@ def _line(made: Mapping[str, Any]) -> str:
     shown = [f"{one['text']} ({one['origin']})" for one in found[:SHOWN_SETTINGS]]
     shown += [f"and {len(found) - SHOWN_SETTINGS} more"] if len(found) > SHOWN_SETTINGS else []
     number = f"{len(found)} setting{'' if len(found) == 1 else 's'}"
-    return f"{whose} from {number} that earlier studies found: {', '.join(shown)}"
+    return printable(f"{whose} from {number} that earlier studies found: {', '.join(shown)}")
 
 
 def _fill(written: str, file: File) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import facts
-from orchestrator.alike import Earlier, Training, alike, earlier, setting_of
+from orchestrator.alike import Earlier, Reader, Training, alike, earlier
 from orchestrator.knobs import checked
 from orchestrator.settings import setting, values
 from orchestrator.spaces import Space
@@ -66,7 +66,7 @@ def knobs(terms: tuple[Term, ...] = LD, **written: Any) -> dict[str, Space]:
 
 def read(one: Stage, terms: tuple[Term, ...] = LD, **written: Any) -> dict[str, Any] | None:
     """The values that a training had of these knobs."""
-    found = setting_of(facts.parameters(one), knobs(terms, **written), RECIPE, terms)
+    found = Reader(knobs(terms, **written), RECIPE, terms).setting(facts.parameters(one))
     return None if found is None else values(found)
 
 
@@ -226,7 +226,7 @@ def test_a_setting_that_was_read_makes_the_losses_and_the_recipe_that_it_was_rea
     can = "LD" in names and 0.1 <= weight <= 5 and 2 <= temperature <= 20 and lr != 0.005
     assert (found is not None) == can
     if found is not None:
-        assert setting(found, LD) == setting_of(facts.parameters(one), knobs(**written), RECIPE, LD)
+        assert setting(found, LD) == Reader(knobs(**written), RECIPE, LD).setting(facts.parameters(one))
         assert (found["LD.weight"], found["LD.temperature"], found["recipe.lr"]) == (weight, temperature, lr)
 
 

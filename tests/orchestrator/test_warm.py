@@ -309,7 +309,7 @@ def test_plan_status_why_and_report_go_on_without_and_say_so(
     made = planning.plan(asked)
     assert made["warm_start"] == {"known": False, "reason": made["warm_start"]["reason"], "sweeps": []}
     assert away in made["warm_start"]["reason"] and len(json.dumps(made))
-    said = "it is not known what earlier studies found, so all is planned as if it were nothing: MLflow at"
+    said = "it is not known what earlier studies found, so this is planned without: MLflow at"
     assert said in planning.text(made)
     assert said in planning.status_text(planning.status(asked)) and said in why.text(why.why(asked))
     assert made["trainings"] == planning.plan(study(tmp_path, "sqlite:///none.db"))["trainings"]
@@ -352,6 +352,8 @@ def test_many_settings_and_sweeps_are_said_in_few_lines() -> None:
     assert len(said) == 9 and said[-1] == "... and 3 more sweeps start from some"
     assert said[0].endswith("LD.weight 2 (experiment x, AP 0.5), and 2 more")
     assert said[1].startswith("the sweep of a > b1 starts from 1 setting that")
+    evil = [{"text": "LD.weight 1", "origin": "experiment \x1b[2J, AP 0.5"}]
+    assert "\x1b" not in lines({"known": True, "sweeps": [{"edge": None, "settings": evil}]})[0]
 
 
 def test_a_trial_and_its_point_in_the_report_name_where_their_setting_comes_from(uri: str, tmp_path: File) -> None:
