@@ -88,6 +88,7 @@ def tags(row: Row) -> dict[str, str]:
         "model": row.path.models[-1],
         "device": row.device,  # empty until it is done
         "reused": str(row.state == "reused").lower(),
+        **({"warm_start": public(row.warm)} if row.warm else {}),
         **choice(row),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from orchestrator import controls, expectations, forecast
+from orchestrator import controls, expectations, forecast, warm
 from orchestrator.costs import relative
 from orchestrator.frontier import Frontier
 from orchestrator.makespan import Pretended, Slots, play
@@ -61,6 +61,7 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
         "expected": expectations.compared(study.expected, prepared.lattice, board, study.seeds),
         "source": study.source,
         "cost": forecast.forecast(prepared),
+        "warm_start": prepared.warm.as_json(),
         **_counted(prepared, frontier),
     }
 
@@ -132,7 +133,7 @@ def status(study: Study) -> dict[str, Any]:
         )
     names = ("done", "begun", "missing", *(["pruned"] if any(s["state"] == "pruned" for s in stages) else []))
     counts = {name: sum(s["state"] == name for s in stages) for name in names}
-    return {"study": study.name, "counts": counts, "stages": stages}
+    return {"study": study.name, "counts": counts, "stages": stages, "warm_start": prepared.warm.as_json()}
 
 
 def text(made: dict[str, Any]) -> str:
@@ -162,7 +163,7 @@ def text(made: dict[str, Any]) -> str:
     stored = f"{trainings['stored']} in the store, {trainings['missing']} to do"
     if made["provisional"]:
         stored = "planned without the data: keys and what the store has are known only with it"
-    lines += ["", *controls_text(made["controls"]), *forecast.text(made["cost"])]
+    lines += ["", *warm.lines(made["warm_start"]), *controls_text(made["controls"]), *forecast.text(made["cost"])]
     lines.append(f"{about}{trainings['needed']} trainings ({naive}), {stored}")
     return "\n".join(lines)
 
@@ -183,6 +184,7 @@ SHOWN = 64  # stages in the text; more is for a machine to read
 def status_text(made: dict[str, Any]) -> str:
     """The status for people."""
     lines = [f"{made['study']}: " + ", ".join(f"{n} {name}" for name, n in made["counts"].items())]
+    lines += warm.unknown(made["warm_start"])
     for stage in made["stages"]:
         score = f"{stage['score']:.4f}" if stage["score"] is not None else "      "
         progress = f"{stage['epoch'] or 0}/{stage['epochs']}"

@@ -11,13 +11,14 @@ from orchestrator import controls, experience, strategies
 from orchestrator.board import Board, Row
 from orchestrator.checks import BATCH, check, fits
 from orchestrator.costs import Costs, identity, relative
-from orchestrator.frontier import Frontier
+from orchestrator.frontier import Frontier, Strategy
 from orchestrator.inputs import Inputs, read, unread
 from orchestrator.lattice import Lattice, Path, Scores
 from orchestrator.resources import Placement
 from orchestrator.strategies.waves import PAUSING, calls
 from orchestrator.study import Study
 from orchestrator.sweeping import Sweeping
+from orchestrator.warm import warm
 from trainers import build
 from trainers.call import Invalid
 from trainers.outputs import Network
@@ -53,10 +54,26 @@ class Prepared:
         self.lattice.cost = relative(self.flops)
         check(self)
         self.results: dict[str, Result] = {}
+        self.warm = warm(
+            self.sweep,
+            self.lattice,
+            store,
+            uri=study.resources.tracking_uri,
+            metric=self.score_name,
+            provisional=inputs.provisional,
+        )
+
+    def certain(self) -> None:
+        """Raise `Invalid` if it is not known what the sweeps start from."""
+        try:
+            self.warm.certain()
+        except Invalid as mistake:
+            raise self.study.refusal(mistake) from mistake
 
     def keep(self) -> None:
-        """Put the published weights into the store. Raises `Invalid` if it is full."""
+        """Put into the store the published weights, and what the sweeps start from. Raises `Invalid` if it is full."""
         self.inputs.keep(self.store)
+        self.warm.keep()
 
     def _shapes(self) -> dict[str, Network]:
         """Build every model without numbers. Raises `Invalid` at ("models", name)."""
@@ -110,7 +127,7 @@ class Prepared:
             return all((done(one) if ends is None else there(one, ends)) is not None for one in stages)
 
         # The controls are swept, too: direct distillation by one setting would be no match for the others.
-        sweeping = Sweeping(both, self.sweep, self.lattice, reached=reached) if self.sweep else None
+        sweeping = self._sweeping(both, reached=reached) if self.sweep else None
         return Frontier(
             self.lattice,
             sweeping or self.strategy,
@@ -123,8 +140,12 @@ class Prepared:
 
     def searched(self, scores: Scores) -> Iterable[Path]:
         """The paths, or trials of a sweep, that the study's search wants at these scores, without its controls."""
-        search = Sweeping(self.strategy, self.sweep, self.lattice) if self.sweep else self.strategy
+        search = self._sweeping(self.strategy) if self.sweep else self.strategy
         return search(self.lattice, scores)
+
+    def _sweeping(self, strategy: Strategy, **facts: Any) -> Sweeping:
+        assert self.sweep is not None, "something is swept"
+        return Sweeping(strategy, self.sweep, self.lattice, first=self.warm.settings, **facts)
 
     def strategy(self, lattice: Lattice, scores: Scores) -> Iterable[Path]:
         """The paths that the study's search wants at these scores."""
@@ -220,7 +241,7 @@ class Prepared:
                 if path not in row.paths:
                     row.others.append(path)
                 continue
-            row = Row(node.stage, path, node.seed, self.lattice.role(node.path))
+            row = Row(node.stage, path, node.seed, self.lattice.role(node.path), warm=self.warm.origin(path))
             if key in self.results:
                 self.fill(row, self.results[key], "reused")
             elif self.pausing and (history := self.store.paused(key)):

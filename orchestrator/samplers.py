@@ -11,8 +11,9 @@ import itertools
 import random as randoms
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from math import inf, prod
 from typing import Any, cast
 
@@ -34,25 +35,26 @@ def grid(knobs: Knobs, make: Make) -> list[Setting]:
     return _distinct(make(dict(zip(knobs, point, strict=True))) for point in itertools.product(*options))
 
 
-def random(knobs: Knobs, make: Make, *, samples: int, seed: str) -> list[Setting]:
-    """So many settings drawn independently."""
-    if every := _few(knobs, make, samples):
+def random(knobs: Knobs, make: Make, *, samples: int, seed: str, first: Sequence[Setting] = ()) -> list[Setting]:
+    """So many settings: the `first`, and others drawn independently."""
+    if every := _few(knobs, make, samples, first):
         return every
     draw = randoms.Random(seed)
     points = ([draw.random() for _ in knobs] for _ in range(samples * TRIES))
-    return _distinct((_at(knobs, make, point) for point in points), samples)
+    return _distinct(chain(first, (_at(knobs, make, point) for point in points)), samples)
 
 
-def sobol(knobs: Knobs, make: Make, *, samples: int) -> list[Setting]:
-    """So many settings that fill the space evenly: a scrambled Sobol sequence, the same for every edge.
+def sobol(knobs: Knobs, make: Make, *, samples: int, first: Sequence[Setting] = ()) -> list[Setting]:
+    """So many settings: the `first`, and others that fill the space evenly: a scrambled Sobol sequence, the same for
+    every edge.
 
     Sobol, "On the distribution of points in a cube and the approximate evaluation of integrals", 1967,
     https://doi.org/10.1016/0041-5553(67)90144-9; Owen's scrambling as torch has it.
     """
-    if every := _few(knobs, make, samples):
+    if every := _few(knobs, make, samples, first):
         return every
     points = (point for count in (samples, samples * TRIES) for point in _evenly(len(knobs), count))
-    return _distinct((_at(knobs, make, point) for point in points), samples)
+    return _distinct(chain(first, (_at(knobs, make, point) for point in points)), samples)
 
 
 @lru_cache(maxsize=16)
@@ -66,17 +68,27 @@ def _evenly(dimensions: int, count: int) -> list[list[float]]:
 
 
 def tpe(
-    knobs: Knobs, make: Make, known: Known, asked: Sequence[Setting] = (), *, samples: int, seed: str
+    knobs: Knobs,
+    make: Make,
+    known: Known,
+    asked: Sequence[Setting] = (),
+    *,
+    samples: int,
+    seed: str,
+    first: Sequence[Setting] = (),
 ) -> list[Setting]:
-    """A quarter of the settings, at least four, by `sobol`; then by the Tree-structured Parzen Estimator, four by four.
+    """The `first`, and by `sobol` a quarter of the settings, at least four; then by the Tree-structured Parzen
+    Estimator, four by four.
 
     Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011, by optuna's TPESampler, multivariate.
     Where some are given up, all count by their scores before that, so that it makes no difference when each was. What
     failed counts for nothing. `asked`: what this has answered before, to save time: without it the answer is the same.
     """
-    if every := _few(knobs, make, samples):
+    if every := _few(knobs, make, samples, first):
         return every
-    asked = list(asked) or sobol(knobs, make, samples=min(samples, max(TOGETHER, samples // 4)))
+    # Not in the place of the quarter: what was best elsewhere may all lie in one corner.
+    begin = min(samples, len(first) + max(TOGETHER, samples // 4))
+    asked = list(asked) or sobol(knobs, make, samples=begin, first=first)
     while len(asked) < samples and all(one in known for one in asked):
         more = _estimated(knobs, make, asked, known, count=min(TOGETHER, samples - len(asked)), seed=seed)
         if not more:
@@ -147,16 +159,16 @@ def _at(knobs: Knobs, make: Make, point: list[float]) -> Setting:
     return make({name: space.at(part) for (name, space), part in zip(knobs.items(), point, strict=True)})
 
 
-def _few(knobs: Knobs, make: Make, samples: int) -> list[Setting]:
-    """All settings if there are no more than so many, and otherwise none."""
+def _few(knobs: Knobs, make: Make, samples: int, first: Sequence[Setting]) -> list[Setting]:
+    """All settings if there are no more than so many, those to begin with first; and otherwise none."""
     every = [space.every() for space in knobs.values()]
     if prod(map(len, every)) > ENUMERABLE or not all(every):
         return []
     found = grid({name: Space(kind="choice", options=values) for name, values in zip(knobs, every, strict=True)}, make)
-    return found if len(found) <= samples else []
+    return _distinct(chain(first, found)) if len(found) <= samples else []
 
 
-def _distinct(points: Iterator[Setting], count: int | None = None) -> list[Setting]:
+def _distinct(points: Iterable[Setting], count: int | None = None) -> list[Setting]:
     """The first so many that differ, or all of them; fewer if there are no more."""
     found: dict[Setting, None] = {}
     for point in points:

@@ -23,6 +23,7 @@ from orchestrator.summary import summarize
 from orchestrator.swept import swept
 from orchestrator.tracking import Tracking
 from orchestrator.verdict import arrow, beside, verdict
+from orchestrator.warm import unknown
 from trainers.call import Invalid
 
 MANY = 1000  # trainings that nobody starts by mistake
@@ -33,6 +34,7 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False, ye
     """Train what a study wants and lacks, then report; -> the exit code."""
     prepared = prepare(study)
     prepared.store.writable()
+    prepared.certain()
     for name in prepared.lattice.isolated():
         click.echo(f"warning: {name} lies on no path from teacher to student and is never trained", err=True)
     run = Run(prepared)
@@ -89,7 +91,7 @@ def _train(run: Run, tracking: Tracking, *, quiet: bool) -> tuple[dict[str, Any]
         run.changed, run.say = changed, progress.say
         run.refresh()
         made = forecast.forecast(run.prepared, run.room)
-        for line in forecast.text(made):
+        for line in (*run.prepared.warm.lines(), *forecast.text(made)):
             run.say(line)
         started = time.monotonic()
         if not run.over:
@@ -148,6 +150,8 @@ def _register(run: Run, summary: dict[str, Any], tracking: Tracking) -> None:
 def rewrite(study: Study) -> File:
     """The report of what the store has now; -> the page."""
     prepared = prepare(study)
+    for line in unknown(prepared.warm.as_json()):
+        click.echo(f"warning: {line}", err=True)
     board = prepared.board(prepared.frontier(prepared.stored))
     folder = folder_of(study)
     cost = forecast.compared(board, earlier=forecast.earlier(folder))

@@ -80,6 +80,15 @@ class Space(Spec):
         value = float(f"{round(value / self.step) * self.step:.12g}" if self.step else f"{value:.{self._digits}g}")
         return min(max(value, self.low), self.high)
 
+    def holds(self, value: Any) -> bool:
+        """Whether this may be its value: one of a choice; between the ends of a range and on its steps, however many
+        digits it has."""
+        if self.kind == "choice":
+            return value in self.options
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        return self.rounded(value) == value if self.whole or self.step else True
+
     @property
     def _digits(self) -> int:
         """Enough to tell the values of a narrow range, such as 1000 to 1001, apart."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_serializer
@@ -12,7 +12,7 @@ from orchestrator.settings import LOSSES, Setting, setting, text
 from orchestrator.spaces import Space, space
 from trainers.call import Count, Invalid, Spec, Term, alternatives
 
-WORDS = ("sampler", "samples", "scope", "stop")  # of a sweep that name no knob
+WORDS = ("sampler", "samples", "scope", "stop", "warm_start")  # of a sweep that name no knob
 
 
 class Stop(Spec):
@@ -46,6 +46,7 @@ class Sweep(Spec):
 
     scope: `edge`, every edge has its own sweep, and its winner teaches; or `path`, a setting holds along a whole path.
     samples: settings of an edge, or of a path; a grid takes all.
+    warm_start: whether those come first that earlier studies found on like edges.
     """
 
     knobs: dict[str, Space]
@@ -53,10 +54,11 @@ class Sweep(Spec):
     samples: Count | None = None
     scope: Literal["edge", "path"] = "edge"
     stop: Stop | None = None
+    warm_start: bool = False
 
     @model_serializer
     def _write(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in WORDS}
+        own = {name: getattr(self, name) for name in WORDS} | {"warm_start": self.warm_start or None}
         return {
             **{name: knob.model_dump() for name, knob in self.knobs.items()},
             **{
@@ -71,8 +73,21 @@ class Sweep(Spec):
         losses = tuple(losses)
         return [text(one) for one in samplers.grid(self.knobs, lambda values: setting(values, losses))]
 
-    def more(self, asked: list[Setting], known: samplers.Known, losses: Iterable[Term], *, seed: str) -> list[Setting]:
-        """All the settings that are wanted by now; those asked for so far come first."""
+    @property
+    def num_warm(self) -> int:
+        """How many settings of an edge earlier studies may fill: a quarter, at least one."""
+        return max(1, (self.samples or 0) // 4) if self.warm_start else 0
+
+    def more(
+        self,
+        asked: list[Setting],
+        known: samplers.Known,
+        losses: Iterable[Term],
+        *,
+        seed: str,
+        first: Sequence[Setting] = (),
+    ) -> list[Setting]:
+        """All the settings that are wanted by now; those asked for so far come first, at the start the `first`."""
 
         def make(values: Mapping[str, Any]) -> Setting:
             return setting(values, losses)
@@ -81,10 +96,10 @@ class Sweep(Spec):
             return asked or samplers.grid(self.knobs, make)
         assert self.samples is not None, "the study has checked it"
         if self.sampler == "tpe":
-            return samplers.tpe(self.knobs, make, known, asked, samples=self.samples, seed=seed)
+            return samplers.tpe(self.knobs, make, known, asked, samples=self.samples, seed=seed, first=first)
         if self.sampler == "sobol":
-            return asked or samplers.sobol(self.knobs, make, samples=self.samples)
-        return asked or samplers.random(self.knobs, make, samples=self.samples, seed=seed)
+            return asked or samplers.sobol(self.knobs, make, samples=self.samples, first=first)
+        return asked or samplers.random(self.knobs, make, samples=self.samples, seed=seed, first=first)
 
 
 def sweep(written: Any) -> Sweep:
@@ -121,7 +136,14 @@ def sweep(written: Any) -> Sweep:
     scope = given.get("scope", "edge")
     if scope not in ("edge", "path"):
         raise Invalid("write edge or path", ("scope",))
-    return Sweep(knobs=knobs, sampler=sampler, samples=samples, scope=scope, stop=_stop(given.get("stop")))
+    warm_start = given.get("warm_start", False)
+    if not isinstance(warm_start, bool):
+        raise Invalid(f"write true or false (got {warm_start!r:.40})", ("warm_start",))
+    if warm_start and sampler == "grid":
+        message = "a grid takes all its points, whatever earlier studies found; remove warm_start, or give samples"
+        raise Invalid(message, ("warm_start",))
+    stop = _stop(given.get("stop"))
+    return Sweep(knobs=knobs, sampler=sampler, samples=samples, scope=scope, stop=stop, warm_start=warm_start)
 
 
 def _stop(written: Any) -> Stop | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -38,7 +38,8 @@ class Sweeping:
 
     To the strategy a path has the score of its best setting, once its sweep is over. Like a strategy this is a pure
     function of its arguments; what it remembers only saves it from working the same out again. `reached` says which
-    trials were trained before this began: with asha, whoever went on then does so again.
+    trials were trained before this began: with asha, whoever went on then does so again. `first` are the settings that
+    the sweep of a path begins with, the same at every call.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class Sweeping:
         lattice: Lattice,
         *,
         reached: Callable[[Path], bool] = lambda trial: False,
+        first: Callable[[Path], Sequence[Setting]] = lambda path: (),
     ) -> None:
         self.strategy, self.sweep, self.lattice = strategy, sweep, lattice
+        self._first = first
         self._reached = lru_cache(maxsize=None)(reached)
         self._forget()
 
@@ -168,7 +171,7 @@ class Sweeping:
     def _more(self, path: Path, edge: Edge, known: Known) -> list[Setting]:
         # On a path all edges have one setting, and prefixes are shared if all paths have the same settings.
         seed = str(path) if self.sweep.scope == "edge" else ""
-        return self.sweep.more(edge.asked, known, self.lattice.distill, seed=seed)
+        return self.sweep.more(edge.asked, known, self.lattice.distill, seed=seed, first=self._first(path))
 
     def _edge(self, path: Path) -> Edge | None:
         """The sweep of a path's last edge; None until it is known who teaches, or if nobody can."""

@@ -23,8 +23,8 @@ def swept(board: Board, sweep: Sweep, seeds: Collection[int], metric: str) -> li
 
     Of each edge: its `path`; `axes`, the knobs, each with its `ticks`, (place, text); `points`, each with its `values`,
     their `places` (0..1, or None where a knob plays no part), `score` (a mean over the seeds, None until all are
-    there), `epochs`, `state` and whether it `won`; and the `importance` of each knob, by the `metric` that all had
-    after as many epochs.
+    there), `epochs`, `state`, `warm`, where an earlier study found it (or None), and whether it `won`; and the
+    `importance` of each knob, by the `metric` that all had after as many epochs.
     """
     edges: dict[tuple[str, ...], dict[tuple[Setting, ...], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in board.rows.values():
@@ -71,6 +71,7 @@ def _point(settings: tuple[Setting, ...], rows: list[Row], sweep: Sweep, seeds: 
         "places": {name: _along(space, given[name]) if name in given else None for name, space in sweep.knobs.items()},
         "score": fmean(scores) if len(scores) == seeds else None,
         "epochs": min(row.epoch for row in rows),
+        "warm": next((row.warm for row in rows if row.warm), None),
         "state": next(
             (state for state in ("failed", "lost", "running", "waiting", "paused", "pruned") if state in states), "done"
         ),

@@ -14,6 +14,7 @@ from orchestrator.frontier import Frontier
 from orchestrator.nearest import Finished
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.study import Study
+from orchestrator.warm import unknown
 from trainers.call import Invalid, alternatives
 
 SHOWN = 64  # stages in the text, and names in a message
@@ -48,7 +49,8 @@ def why(study: Study, name: str | None = None) -> dict[str, Any]:
                 stage["reason"] = _differs(near) if near else "nothing is stored yet"
     states = [stage["state"] for stage in stages]
     counts = {state: states.count(state) for state in dict.fromkeys(["reused", "begun", "will train", *states])}
-    return {"study": study.name, "store": str(prepared.store.root), "counts": counts, "stages": stages}
+    facts = {"store": str(prepared.store.root), "warm_start": prepared.warm.as_json()}
+    return {"study": study.name, **facts, "counts": counts, "stages": stages}
 
 
 def named(name: str, rows: Sequence[Row], frontier: Frontier) -> list[Row]:
@@ -182,6 +184,7 @@ def _titled(stage: Any) -> str:
 def text(made: dict[str, Any]) -> str:
     """The reasons for people."""
     said = [f"{made['study']}: " + ", ".join(f"{count} {state}" for state, count in made["counts"].items())]
+    said += unknown(made["warm_start"])
     for stage in made["stages"][:SHOWN]:
         said += ["", f"  {stage['name']} (seed {stage['seed']}, {stage['role']})  {stage['key']}"]
         near = stage.get("nearest")

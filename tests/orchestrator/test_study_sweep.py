@@ -28,7 +28,8 @@ distill: {choice: [[{LD: {}}], [{LD: {}}, {KD: {}}], [{LD: {}}, {PKD: {}}]]}
 sampler: tpe
 samples: 16
 scope: path
-stop: {asha: {grace: 1, factor: 2}}"""
+stop: {asha: {grace: 1, factor: 2}}
+warm_start: true"""
 
 
 def with_sweep(written: str, text: str = TEXT) -> str:
@@ -102,6 +103,8 @@ def test_set_changes_a_sweep():
         ("LD.weight: [1, 2]\nstop: median", "2: sweep.stop: ", "write asha or halving"),
         ("LD.weight: [1, 2]\nscope: model", "2: sweep.scope: ", "write edge or path"),
         ("LD.weight: [1, 2]\nsampler: grid\nsamples: 2", "3: sweep.samples: ", "a grid takes all its points"),
+        ("LD.weight: [1, 2]\nwarm_start: true", "2: sweep.warm_start: ", "a grid takes all its points"),
+        ("LD.weight: [1, 2]\nsamples: 2\nwarm_start: 1", "3: sweep.warm_start: ", "write true or false"),
         ("recipe.optimizer: [SGD]\nrecipe.optimizer.SGD.momentum: [0]", "2: sweep.recipe.optimizer.SGD", "as a whole"),
     ],
 )

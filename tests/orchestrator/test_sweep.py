@@ -25,6 +25,8 @@ def written(draw: st.DrawFn) -> dict:
         made |= draw(st.sampled_from([{}, {"sampler": "random"}, {"sampler": "sobol"}, {"sampler": "tpe"}]))
     else:
         made |= draw(st.sampled_from([{}, {"sampler": "grid"}]))
+    if "samples" in made:
+        made |= draw(st.sampled_from([{}, {"warm_start": True}, {"warm_start": False}]))
     made |= draw(st.sampled_from([{}, {"scope": "edge"}, {"scope": "path"}]))
     stops = [
         {},
@@ -47,6 +49,17 @@ def test_every_edge_has_its_own_sweep_and_nothing_is_given_up_unless_it_is_said(
     assert (made.scope, made.stop, made.samples) == ("edge", None, None)
     assert sweep({"LD.weight": [1], "stop": "asha"}).stop == Stop(how="asha", grace=1, factor=3)
     assert sweep({"LD.weight": [1], "stop": {"halving": None}}).stop == Stop(how="halving", grace=1, factor=3)
+
+
+def test_a_sweep_starts_from_nothing_unless_it_is_said_and_then_is_written_out_as_it_was():
+    cold, warm = ({**RANGE, "samples": 8, **more} for more in ({"warm_start": False}, {"warm_start": True}))
+    assert "warm_start" not in sweep(cold).model_dump() and sweep(cold).num_warm == 0
+    assert sweep(warm).model_dump()["warm_start"] is True
+
+
+@pytest.mark.parametrize(("samples", "number"), [(1, 1), (4, 1), (7, 1), (8, 2), (16, 4), (30, 7)])
+def test_earlier_studies_fill_at_most_a_quarter_of_the_settings_and_at_least_one(samples, number):
+    assert sweep({**RANGE, "samples": samples, "warm_start": True}).num_warm == number
 
 
 @given(written())
