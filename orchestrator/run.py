@@ -182,6 +182,7 @@ class Run:
             evaluate_every=1 if self.prepared.pausing else study.resources.evaluate_every,
             bad_images=study.resources.bad_images,
             until=self.goals[stage.key],
+            lease=study.resources.lease,
         ).model_dump_json()
 
     def _watch(self, shortage: Callable[[Placement], str]) -> None:

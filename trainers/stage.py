@@ -16,6 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
 from trainers import workers
+from trainers.lease import Lost
 from trainers.loop import Paused, Stopped
 from trainers.store import Result, Store
 from trainers.worker import Entry, Order, work
@@ -164,6 +165,8 @@ def _worker(config: dict[str, Any]) -> None:
         ray.get(post.pause.remote())
     except Stopped:
         return
+    except Lost:
+        raise  # another run has it; all workers begin again, and wait for that
     except Exception as error:
         ray.get(post.fail.remote(f"{type(error).__name__}: {error}"))
         raise

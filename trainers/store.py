@@ -22,16 +22,17 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainers.atomic import beside, flush, write
 from trainers.call import Invalid, Spec
 from trainers.footprint import Footprint
+from trainers.records import Header, Known, Measurement, Pause
 from trainers.spec import Stage
 from trainers.usage import Usage
 
@@ -70,12 +71,6 @@ class Result(Spec):
         return self.metrics[f"val/{name}"]
 
 
-class Header(BaseModel):
-    """What results of all formats say."""
-
-    format: int
-
-
 class Damaged(RuntimeError):
     """A stored file is not what was written; it was set aside."""
 
@@ -83,8 +78,9 @@ class Damaged(RuntimeError):
 class Store:
     """Results and half-trained states under one folder."""
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | Path, *, guard: Callable[[], None] = lambda: None) -> None:
+        """`guard` is called before anything of a stage is written for good; it raises if that is not ours to do."""
+        self.root, self.guard = Path(root), guard
 
     def get(self, stage: Stage) -> Result | None:
         """The stage's result if it is stored whole: readable, of this very stage, its weights of the recorded size."""
@@ -132,10 +128,12 @@ class Store:
         `check` gets the result while its weights can be read and before anybody else can see it; if it raises,
         there is no result.
         """
+        self.guard()
         file = self.weights_file(stage.key)
         write(file, lambda path: save_file(weights, path))
         result = Result(stage=stage, sha256=digest(file), size=file.stat().st_size, **facts)
         check(result)
+        self.guard()
         write(self.result_file(stage.key), lambda path: path.write_text(result.model_dump_json(indent=1)))
         return result
 
@@ -195,6 +193,7 @@ class Store:
 
     def save_state(self, key: str, epoch: int, state: dict[str, Any]) -> None:
         """Keep where a stage is after an epoch, and drop where it was before."""
+        self.guard()
         folder = self.root / key
         older = set(folder.glob(STATES))
         with beside(folder / "state.pt") as aside:
@@ -221,6 +220,7 @@ class Store:
 
     def save_pause(self, key: str, history: Sequence[dict[str, float]]) -> None:
         """Note what a stage that is not done had in its epochs so far, where nobody has to load its weights for it."""
+        self.guard()
         text = Pause(history=tuple(history)).model_dump_json()
         write(self.root / key / PAUSE, lambda aside: aside.write_text(text))
 
@@ -241,12 +241,12 @@ class Store:
         """Whether these very weights were read back once and had this very score."""
         file = self.root / result.key / "measured.json"
         try:
-            return Measurement.model_validate_json(file.read_bytes()) == measurement(result)
+            return Measurement.model_validate_json(file.read_bytes()) == _measurement(result)
         except (FileNotFoundError, ValidationError):
             return False
 
     def mark_measured(self, result: Result) -> None:
-        text = measurement(result).model_dump_json()
+        text = _measurement(result).model_dump_json()
         write(self.root / result.key / "measured.json", lambda path: path.write_text(text))
 
     def writable(self) -> None:
@@ -261,26 +261,7 @@ class Store:
             ) from None
 
 
-class Pause(Spec):
-    """The epochs of a stage that paused."""
-
-    history: tuple[dict[str, float], ...]
-
-
-class Known(Spec):
-    """What a source of published weights held."""
-
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-class Measurement(Spec):
-    """The score that the weights with this digest had when they were read back."""
-
-    sha256: str
-    score: float
-
-
-def measurement(result: Result) -> Measurement:
+def _measurement(result: Result) -> Measurement:
     return Measurement(sha256=result.sha256, score=result.score)
 
 

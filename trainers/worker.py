@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from trainers import build, teacher, workers
 from trainers.balance import balanced
-from trainers.call import Call, Count, Index, Invalid, Spec
+from trainers.call import Call, Count, Index, Invalid, Positive, Spec
 from trainers.course import Course, Entry
 from trainers.data.batches import Batches
 from trainers.evaluate import measure
 from trainers.footprint import footprint
-from trainers.loop import Paused, Training
+from trainers.lease import EXPIRY, Lease, Lost
+from trainers.loop import Paused, Stopped, Training
 from trainers.outputs import Network
 from trainers.selection import Selection, kept
 from trainers.spec import Stage
@@ -39,6 +40,7 @@ class Order(Spec):
     evaluate_every: Count = 1  # epochs, unless the recipe keeps the best
     bad_images: Index = 10
     until: Count | None = None  # the epoch after which it pauses; None: never
+    lease: Positive = EXPIRY  # seconds after which a stage whose process is silent may be trained by another
 
 
 def work(
@@ -58,10 +60,39 @@ def work(
     last; the store then has what the stage has reached.
     """
     store, stage = Store(order.store), order.stage
-    result = store.get(stage)
-    if result is not None:  # another driver, or this one before it was killed
-        store.drop_state(stage.key)
-        return result
+    while True:
+        result = store.get(stage)
+        if result is not None:  # another driver, or this one before it was killed
+            store.drop_state(stage.key)
+            return result
+        lease = Lease(store.root / stage.key, expiry=order.lease)
+        try:
+            ours = workers.rank() == 0 and lease.wait(done=lambda: store.check(stage), stop=stop, say=say)
+            if workers.told(ours):
+                guard = lease.check if ours else lambda: None
+                return _work(order, device=device, report=report, stop=stop, wrap=wrap, say=say, guard=guard)
+            if stop():
+                raise Stopped
+        except Lost as lost:
+            if workers.count() > 1:
+                raise  # all of them begin again
+            say(str(lost))
+        finally:
+            lease.release()
+
+
+def _work(
+    order: Order,
+    *,
+    device: torch.device,
+    report: Callable[[Entry], None],
+    stop: Callable[[], bool],
+    wrap: Callable[[nn.Module], nn.Module],
+    say: Callable[[str], None],
+    guard: Callable[[], None],
+) -> Result:
+    """Train a stage that nobody else trains, of which `guard` makes sure whenever something is written."""
+    store, stage = Store(order.store, guard=guard), order.stage
     data, watch = _data(order), Watch(device)
     torch.manual_seed(stage.seed)
     given = stage.model.weights

@@ -45,7 +45,7 @@ def undisturbed(folder: File, finished: File) -> None:
     mine, theirs = studies.report(folder), studies.report(finished)
     assert the_answer(mine)["best"]["path"] == the_answer(theirs)["best"]["path"]
     for name in ("best", "baseline", "direct"):
-        assert mine[name]["score"] == theirs[name]["score"]
+        assert the_answer(mine)[name]["score"] == the_answer(theirs)[name]["score"]
     assert not begun(folder), "no state of a half-trained stage is left"
 
 

@@ -1,0 +1,112 @@
+"""Two runs on one store: what both want is trained by one of them, and a process that was frozen comes too late."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path as File
+
+import pytest
+
+from tests.orchestrator import studies
+from tests.orchestrator.studies import Ran, Underway, tapath, underway, without, write
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+RUN = ("run", "tiny.yaml", "--set", "recipe.epochs=16")
+TWO = without("mid", "low")
+WAITS = "another run trains this stage; waiting for it"
+
+
+def holders(folder: File) -> dict[str, int]:
+    """By the key of a stage the process that trains it."""
+    found = {}
+    for file in (folder / "store").glob("*/lease-*"):
+        try:
+            found[file.parent.name] = json.loads(file.read_text())["pid"]
+        except (OSError, ValueError):
+            continue  # released, or renewed, at this moment
+    return found
+
+
+def epochs(folder: File) -> int:
+    """Of half-trained stages."""
+    return len(list((folder / "store").glob("*/state-*.pt")))
+
+
+def elsewhere(folder: File, *words: str) -> tuple[File, tuple[str, ...]]:
+    """A folder of its own for a second run, and the words that have it use the store of the first."""
+    other = folder / "other"
+    write(other, TWO)
+    return other, (*RUN, "--store", str(folder / "store"), *words)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> File:
+    """What one run makes that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("alone")
+    write(folder, TWO)
+    ran = tapath(folder, *RUN)
+    assert ran.code == 0, ran.err
+    return folder
+
+
+def test_what_two_runs_want_is_trained_once_and_both_finish(alone: File, tmp_path: File) -> None:
+    write(tmp_path, TWO)
+    other, words = elsewhere(tmp_path)
+    with underway(tmp_path, *RUN) as first:
+        first.until(lambda: holders(tmp_path))
+        second: Ran = tapath(other, *words)
+        assert first.end() == 0, first.text
+    assert second.code == 0, second.err
+    assert studies.stored(tmp_path) == studies.stored(alone)
+    assert not holders(tmp_path) and not epochs(tmp_path)
+    for folder in (tmp_path, other):
+        assert {stage["state"] for stage in studies.report(folder)["stages"]} <= {"done", "reused"}
+    assert WAITS in first.text + second.err, "they have not met"
+
+
+def frozen(command: Underway, folder: File) -> int:
+    """Stop the process that trains a stage in its middle; -> its id."""
+    command.until(lambda: epochs(folder) and holders(folder))
+    (pid,) = holders(folder).values()
+    os.kill(pid, signal.SIGSTOP)
+    return pid
+
+
+def test_a_frozen_process_whose_stage_was_trained_by_another_writes_nothing(alone: File, tmp_path: File) -> None:
+    lease = ("--set", "resources.lease=3")
+    write(tmp_path, TWO)
+    other, words = elsewhere(tmp_path, *lease)
+    with underway(tmp_path, *RUN, *lease) as first:
+        pid = frozen(first, tmp_path)
+        try:
+            second = tapath(other, *words)
+            assert second.code == 0, second.err
+            before = studies.written(tmp_path)
+            assert len(before) == 3, "all of it is trained by now"
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert first.end() == 0, first.text
+    assert WAITS in second.err
+    assert studies.written(tmp_path) == before, "what was there was not written again"
+    assert not epochs(tmp_path) and not holders(tmp_path)
+    one, two = studies.report(tmp_path), studies.report(other)
+    assert {stage["key"]: stage["score"] for stage in one["stages"]} == {s["key"]: s["score"] for s in two["stages"]}
+
+
+def test_a_run_that_was_killed_leaves_no_lease_that_anybody_waits_for(tmp_path: File) -> None:
+    write(tmp_path, TWO)
+    with underway(tmp_path, *RUN) as first:
+        first.until(lambda: epochs(tmp_path) and holders(tmp_path))
+        (pid,) = holders(tmp_path).values()
+        first.look()
+        for one in (pid, first.popen.pid):
+            os.kill(one, signal.SIGKILL)
+        first.popen.wait()
+    started = time.monotonic()
+    again = tapath(tmp_path, *RUN)
+    assert again.code == 0 and time.monotonic() - started < 60, "a lease lasts a minute"
+    assert WAITS not in again.err

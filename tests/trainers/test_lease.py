@@ -1,0 +1,229 @@
+"""One process of all trains a stage, and one that was thought dead writes nothing when it comes back."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trainers import lease as leases
+from trainers.lease import Holder, Lease, Lost
+
+ROOT = Path(__file__).parents[2]
+EXPIRY = 0.6
+
+PROCESS = """
+import sys, time
+from pathlib import Path
+from trainers.lease import Lease, Lost
+lease = Lease(Path(sys.argv[1]), expiry=float(sys.argv[2]))
+print(lease.take(), flush=True)
+for line in sys.stdin:
+    try:
+        lease.check()
+        print("ours", flush=True)
+    except Lost:
+        print("lost", flush=True)
+"""
+
+
+class Other:
+    """Another process that holds the lease."""
+
+    def __init__(self, folder: Path, expiry: float = EXPIRY) -> None:
+        words = [sys.executable, "-c", PROCESS, str(folder), str(expiry)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, **pipes)
+        assert self.said() == "True"
+
+    def said(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def asked(self) -> str:
+        """Whether it thinks that the stage is its own."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("?\n")
+        self.process.stdin.flush()
+        return self.said()
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Other]:
+    one = Other(tmp_path)
+    yield one
+    one.process.send_signal(signal.SIGCONT)
+    one.process.kill()
+    one.process.communicate()
+
+
+def until(condition: object, seconds: float = 20.0) -> float:
+    """Wait for it; -> how long that took."""
+    assert callable(condition)
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+def test_of_many_that_want_a_stage_at_once_one_gets_it(tmp_path: Path) -> None:
+    for attempt in range(20):
+        folder, gate = tmp_path / str(attempt), threading.Barrier(8)
+        found: list[bool] = []
+
+        def want(folder: Path = folder, gate: threading.Barrier = gate, found: list[bool] = found) -> None:
+            one = Lease(folder)
+            gate.wait()
+            found.append(one.take())
+
+        threads = [threading.Thread(target=want) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(found) == [False] * 7 + [True]
+
+
+def test_a_stage_that_is_released_is_the_next_ones_at_once(tmp_path: Path) -> None:
+    first, second = Lease(tmp_path), Lease(tmp_path)
+    assert first.take() and not second.take()
+    first.release()
+    assert second.take()
+    first.release()  # again: nothing of the other's is removed
+    second.check()
+    second.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_holder_that_lives_is_left_alone_however_long_it_takes(tmp_path: Path, other: Other) -> None:
+    mine, started = Lease(tmp_path, expiry=EXPIRY), time.monotonic()
+    while time.monotonic() - started < 3 * EXPIRY:
+        assert not mine.take()
+        time.sleep(0.05)
+    assert other.asked() == "ours"
+
+
+def test_a_process_of_this_machine_that_died_is_known_to_be_dead(tmp_path: Path) -> None:
+    dead = Other(tmp_path, expiry=1000)
+    dead.process.kill()
+    mine = Lease(tmp_path, expiry=1000)
+    assert until(mine.take) < 5  # not waited for by the parent yet, it is dead all the same
+    dead.process.communicate()
+    mine.release()
+
+
+def test_a_number_that_another_process_has_by_now_is_not_the_holder(tmp_path: Path) -> None:
+    now = Lease(tmp_path).me
+    assert not now.is_dead
+    assert now.model_copy(update={"started": "1"}).is_dead and now.model_copy(update={"pid": 2**22 + 1}).is_dead
+    assert not now.model_copy(update={"machine": "another", "pid": 2**22 + 1}).is_dead, "nobody can know"
+
+
+def test_a_frozen_process_loses_its_stage_and_notices_when_it_comes_back(tmp_path: Path, other: Other) -> None:
+    mine = Lease(tmp_path)
+    assert not mine.take()
+    os.kill(other.process.pid, signal.SIGSTOP)
+    assert until(mine.take) >= EXPIRY / 2
+    os.kill(other.process.pid, signal.SIGCONT)
+    assert other.asked() == "lost"
+    time.sleep(EXPIRY)
+    mine.check()
+    assert [file.name for file in tmp_path.iterdir()] == ["lease-000002"], "it has not come back"
+    mine.release()
+
+
+def test_a_frozen_process_whose_stage_nobody_took_goes_on(tmp_path: Path, other: Other) -> None:
+    os.kill(other.process.pid, signal.SIGSTOP)
+    time.sleep(1.5 * EXPIRY)
+    os.kill(other.process.pid, signal.SIGCONT)
+    assert other.asked() == "ours"
+
+
+def test_a_lease_of_another_machine_is_waited_for_by_this_ones_clock(tmp_path: Path) -> None:
+    held = Holder(name="x", machine="another", pid=1, started="1", expiry=EXPIRY)
+    (tmp_path / "lease-000007").write_text(held.model_dump_json())
+    os.utime(tmp_path / "lease-000007", (0, 0))  # whatever its clock says
+    mine = Lease(tmp_path, expiry=1000)  # what its holder promised counts
+    assert not mine.take()
+    for beat in range(1, 8):
+        (tmp_path / "lease-000007").write_text(held.model_copy(update={"beat": beat}).model_dump_json())
+        assert not mine.take()
+        time.sleep(EXPIRY / 4)
+    assert until(mine.take) > EXPIRY / 2 and mine.number == 8
+    mine.release()
+
+
+def test_a_lease_that_cannot_be_read_counts_as_held_until_it_expires(tmp_path: Path) -> None:
+    (tmp_path / "lease-000001").write_text("{")
+    mine = Lease(tmp_path, expiry=EXPIRY)
+    assert not mine.take() and until(mine.take) > EXPIRY / 2
+    mine.release()
+
+
+@pytest.mark.parametrize("how", ["done", "stopped"])
+def test_waiting_ends_when_the_stage_is_done_or_somebody_stops(tmp_path: Path, other: Other, how: str) -> None:
+    said: list[str] = []
+    started = time.monotonic()
+
+    def later() -> bool:
+        return time.monotonic() - started > 0.5
+
+    def never() -> bool:
+        return False
+
+    done, stop = (later, never) if how == "done" else (never, later)
+    assert not Lease(tmp_path, expiry=60).wait(done=done, stop=stop, say=said.append)
+    assert said == ["another run trains this stage; waiting for it"]
+
+
+def test_what_was_done_in_the_moment_between_is_not_done_again(tmp_path: Path) -> None:
+    answers = iter([False, True])
+    mine = Lease(tmp_path)
+    assert not mine.wait(done=lambda: next(answers), stop=lambda: False, say=print)
+    assert mine.number == 0 and list(tmp_path.iterdir()) == []
+
+
+def test_where_there_are_no_hard_links_one_alone_gets_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*names: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(leases.os, "link", refused)
+    first, second = Lease(tmp_path), Lease(tmp_path)
+    assert first.take() and not second.take()
+    first.release()
+    assert second.take()
+    second.release()
+
+
+def test_a_disk_that_refuses_for_a_while_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = Lease(tmp_path, expiry=EXPIRY)
+    assert mine.take()
+    with monkeypatch.context() as patch:
+
+        def full(*args: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(leases, "write", full)
+        time.sleep(EXPIRY)
+    until(lambda: time.monotonic() - mine._renewed < EXPIRY / 3)
+    mine.check()
+    mine.release()
+
+
+def test_a_late_process_that_checks_after_it_lost_writes_nothing(tmp_path: Path) -> None:
+    late, mine = Lease(tmp_path, expiry=1000), Lease(tmp_path)
+    assert late.take()
+    late.me = late.me.model_copy(update={"expiry": 0.0})
+    late._renew()
+    assert mine.take()
+    with pytest.raises(Lost, match="another run has taken over"):
+        late.check()
+    late.release()
+    mine.check()
+    mine.release()

@@ -1,0 +1,172 @@
+"""Who trains a stage now: one process of all that share a store, whichever run and machine they belong to.
+
+A lease is a numbered file in the stage's folder, and the highest number holds. Whoever holds it writes to it again and
+again; if that stops, another takes the next number, which the file system gives to one alone. So a process that was
+frozen finds a higher number when it comes back, and writes nothing. No two machines' clocks are compared: everybody
+waits by their own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from trainers.atomic import beside, write
+from trainers.call import Spec
+
+EXPIRY = 60.0  # seconds after which a lease that nobody renews is another's
+RENEWALS = 6  # in that time
+LOOK = 0.5  # seconds between two looks at somebody else's lease
+
+
+class Lost(RuntimeError):
+    """Another process has taken the stage over."""
+
+
+class Holder(Spec):
+    """What a lease says of its holder."""
+
+    name: str  # of this lease and no other
+    machine: str  # with its processes' namespace: only there do process numbers say something
+    pid: int
+    started: str  # when the process began, by the machine's own count
+    expiry: float  # seconds in which it renews the lease, or loses it
+    beat: int = 0
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its process is known to be gone. Elsewhere nobody can know."""
+        return self.machine == _machine() and _started(self.pid) != self.started
+
+
+class Lease:
+    """The lease of one stage, as one process sees it."""
+
+    def __init__(self, folder: Path, *, expiry: float = EXPIRY) -> None:
+        self.folder, self.expiry = folder, expiry
+        here = {"machine": _machine(), "pid": os.getpid(), "started": _started(os.getpid())}
+        self.me = Holder(name=uuid4().hex, expiry=expiry, **here)
+        self.number = 0  # 0: not held
+        self._seen: tuple[int, Holder | None] = (0, None)
+        self._since = time.monotonic()  # when what was seen last was new
+        self._renewed = 0.0
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+
+    def take(self) -> bool:
+        """Take the stage if nobody holds it; -> whether it is ours now."""
+        number, holder = self._highest()
+        if (number, holder) != self._seen:
+            self._seen, self._since = (number, holder), time.monotonic()
+        free = number == 0 or (holder is not None and holder.is_dead)
+        if not free and time.monotonic() - self._since < (holder or self.me).expiry:
+            return False
+        if not self._create(number + 1):
+            return False
+        self.number, self._renewed = number + 1, time.monotonic()
+        for older in self._numbers():
+            if older < self.number:
+                self._file(older).unlink(missing_ok=True)
+        threading.Thread(target=self._renew_until_over, daemon=True).start()
+        return True
+
+    def wait(self, *, done: Callable[[], bool], stop: Callable[[], bool], say: Callable[[str], None]) -> bool:
+        """Wait until the stage is ours; -> whether it is: not if it is `done` by another, or somebody wants a stop."""
+        said = False
+        while not (done() or stop()):
+            if self.take():
+                if not done():  # in the moment between
+                    return True
+                self.release()
+                return False
+            if not said:
+                say("another run trains this stage; waiting for it")
+                said = True
+            time.sleep(min(LOOK, self.expiry / RENEWALS))
+        return False
+
+    def check(self) -> None:
+        """Raise `Lost` if the stage is another's by now; to be called before anything of it is written."""
+        if self._numbers()[-1:] != [self.number]:
+            raise Lost(f"another run has taken over {self.folder.name}, as this one was not heard of for a while")
+        if time.monotonic() - self._renewed > self.expiry / 2:
+            self._renew()
+
+    def release(self) -> None:
+        """Nobody holds it any more, if it was ours."""
+        with self._lock:
+            self._over.set()
+            if self.number:
+                self._file(self.number).unlink(missing_ok=True)
+            self.number = 0
+
+    def _renew_until_over(self) -> None:
+        while not self._over.wait(self.expiry / RENEWALS):
+            with suppress(OSError):  # a disk that is full or slow for a while; who finds it expired takes it
+                self._renew()
+
+    def _renew(self) -> None:
+        with self._lock:
+            # A file that is gone was another's to remove: it is not made again.
+            if self.number and self._file(self.number).exists():
+                self.me = self.me.model_copy(update={"beat": self.me.beat + 1})
+                text = self.me.model_dump_json()
+                write(self._file(self.number), lambda aside: aside.write_text(text))
+                self._renewed = time.monotonic()
+
+    def _create(self, number: int) -> bool:
+        """Make the file of a number; one process alone succeeds."""
+        with beside(self._file(number)) as aside:
+            aside.write_text(self.me.model_dump_json())
+            try:
+                os.link(aside, self._file(number))
+            except FileExistsError:
+                return False
+            except OSError:  # no hard links here: empty for a moment, then whole
+                try:
+                    os.close(os.open(self._file(number), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                except FileExistsError:
+                    return False
+                aside.rename(self._file(number))
+        return True
+
+    def _highest(self) -> tuple[int, Holder | None]:
+        """The lease that holds, and whose it is; 0 if there is none. None: it cannot be read now."""
+        numbers = self._numbers()
+        if not numbers:
+            return 0, None
+        try:
+            return numbers[-1], Holder.model_validate_json(self._file(numbers[-1]).read_bytes())
+        except (OSError, ValidationError):
+            return numbers[-1], None
+
+    def _numbers(self) -> list[int]:
+        return sorted(int(file.name.split("-")[1]) for file in self.folder.glob("lease-[0-9]*"))
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"lease-{number:06d}"
+
+
+def _machine() -> str:
+    """This machine since its start, and who is counted among its processes; empty where it does not say."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    return uuid4().hex
+
+
+def _started(pid: int) -> str:
+    """When a process of this machine began; empty if there is none, or it has ended and nobody has taken note."""
+    try:
+        # The name may have spaces and brackets: what counts comes after the last bracket.
+        state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if state in "ZX" else others[18]
