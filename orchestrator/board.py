@@ -34,6 +34,7 @@ class Row:
     device: str = ""  # that it was trained on, once it is done
     usage: dict[str, float] = field(default_factory=dict)  # what it took beside seconds, as far as that was noted
     others: list[Path] = field(default_factory=list)  # more paths that want it: of equal models under other names
+    place: int = 0  # how many became wanted before it
 
     @property
     def key(self) -> str:

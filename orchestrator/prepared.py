@@ -206,7 +206,7 @@ class Prepared:
                 if path not in row.paths:
                     row.others.append(path)
                 continue
-            row = Row(node.stage, path, node.seed, self.lattice.role(node.path))
+            row = Row(node.stage, path, node.seed, self.lattice.role(node.path), place=len(board.rows))
             if key in self.results:
                 self.fill(row, self.results[key], "reused")
             elif self.pausing and (history := self.store.paused(key)):
