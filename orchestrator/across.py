@@ -15,7 +15,7 @@ from orchestrator.resources import Resources
 from orchestrator.summary import summarize
 from orchestrator.sweep import sweep
 from orchestrator.swept import swept
-from trainers.call import Invalid
+from trainers.call import Invalid, canonical
 
 # Of stages that several experiments have, the one that is further.
 FURTHEST: tuple[State, ...] = ("done", "reused", "running", "paused", "pruned", "failed", "lost", "waiting")
@@ -63,10 +63,10 @@ def together(found: Sequence[Remembered]) -> Remembered:
     if len(found) == 1:
         return found[0]
     described = [one.described for one in found]
-    _same(found, "the data", [one["data"]["fingerprint"] for one in described])
-    _same(found, "the metric", [one["metric"] for one in described])
+    _same(found, "data", [one["data"]["fingerprint"] for one in described])
+    _same(found, "metric", [one["metric"] for one in described])
     models = _models(found)
-    _same(found, "the losses", [", ".join(map(str, one.lattice.distill)) for one in found])
+    _same(found, "losses", [canonical([term.model_dump(mode="json") for term in one.lattice.distill]) for one in found])
     sweeps = [one["sweep"] for one in described if one["sweep"]]
     if any(one != sweeps[0] for one in sweeps):
         raise Invalid(f"{_listed(found)} do not go into one report: they sweep other knobs, or in another way")
@@ -108,20 +108,20 @@ def _models(found: Sequence[Remembered]) -> dict[str, Entry]:
             known = entries.setdefault(name, entry)
             for what, of in ATTRIBUTES.items():
                 if of(known) != of(entry):
-                    raise Invalid(f"{_listed(found)} do not go into one report: {what} of {name} differs")
+                    raise Invalid(f"{_listed(found)} do not go into one report: not the same {what} of {name}")
             if name not in order:
                 order.insert(place, name)
             elif order.index(name) < place:
                 raise Invalid(f"{_listed(found)} do not go into one report: their models come in another order")
             place = order.index(name) + 1
-    _same(found, "the student", [one.lattice.student for one in found])
+    _same(found, "student", [one.lattice.student for one in found])
     return {name: entries[name] for name in order}
 
 
 ATTRIBUTES: Mapping[str, Callable[[Entry], Any]] = {
-    "the model": lambda entry: entry.model,
-    "the recipe": lambda entry: entry.recipe,
-    "the masks": lambda entry: entry.masks,
+    "model": lambda entry: entry.model,
+    "recipe": lambda entry: entry.recipe,
+    "masks": lambda entry: entry.masks,
 }
 
 
@@ -143,7 +143,7 @@ def _same(found: Sequence[Remembered], what: str, values: Sequence[Any]) -> None
     """Raise `Invalid` unless all have the same."""
     if any(value != values[0] for value in values):
         differ = "; ".join(f"{one.name}: {value}" for one, value in zip(found, values, strict=True))
-        raise Invalid(f"{_listed(found)} do not go into one report: {what} differs ({differ})")
+        raise Invalid(f"{_listed(found)} do not go into one report: not the same {what} ({differ})")
 
 
 def _listed(found: Sequence[Remembered]) -> str:

@@ -1,5 +1,4 @@
-"""What MLflow remembers of an experiment's study and stages, as the board that its run had: without study file, store
-or data."""
+"""What MLflow remembers of an experiment: its study and its board, without study file, store or data."""
 
 from __future__ import annotations
 
