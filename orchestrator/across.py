@@ -12,6 +12,7 @@ from orchestrator.board import Board, Row, State
 from orchestrator.lattice import Entry, Lattice
 from orchestrator.remembered import Remembered
 from orchestrator.resources import Resources
+from orchestrator.rungs import rungs
 from orchestrator.summary import summarize
 from orchestrator.sweep import sweep
 from orchestrator.swept import swept
@@ -51,6 +52,7 @@ def summary_of(one: Remembered, *, earlier: Mapping[str, Any] | None = None) -> 
         expected=expectations.compared(described["expected"], one.lattice, board, seeds),
         source=described["source"],
         sweeps=swept(board, knobs, seeds, name) if knobs else (),
+        rungs=rungs(board, stop=knobs.stop if knobs else None, seeds=seeds, metric=name, student=one.lattice.student),
         cost=forecast.compared(board, earlier=earlier),
     )
 

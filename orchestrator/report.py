@@ -71,6 +71,7 @@ def drawing(summary: Mapping[str, Any]) -> dict[str, Any]:
         "seeds": _seeds(summary) if len(summary["seeds"]) > 1 else [],
         "stages": [_curves(stage) for stage in summary["stages"]],
         "sweeps": summary["sweeps"],
+        "rungs": [_race(race) for race in summary["rungs"]],
     }
 
 
@@ -152,6 +153,12 @@ def _curves(stage: Mapping[str, Any]) -> dict[str, Any]:
         "epoch": [epoch["epoch"] for epoch in history],
         "curves": {n: [_short(epoch.get(n)) for epoch in history] for n in series},
     }
+
+
+def _race(race: Mapping[str, Any]) -> dict[str, Any]:
+    """Who was given up when, its curves rounded."""
+    lines = [line | {"points": [(epoch, _short(score)) for epoch, score in line["points"]]} for line in race["lines"]]
+    return {**race, "lines": lines}
 
 
 def _short(value: float | None) -> float | None:

@@ -18,6 +18,7 @@ from orchestrator.facts import without_secrets
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.progress import Progress
 from orchestrator.run import Run
+from orchestrator.rungs import rungs
 from orchestrator.study import Study
 from orchestrator.summary import summarize
 from orchestrator.swept import swept
@@ -136,6 +137,13 @@ def summary_of(prepared: Prepared, board: Board, cost: Mapping[str, Any]) -> dic
         expected=expectations.compared(study.expected, prepared.lattice, board, study.seeds),
         source=study.source,
         sweeps=swept(board, prepared.sweep, study.seeds, prepared.score_name) if prepared.sweep else (),
+        rungs=rungs(
+            board,
+            stop=prepared.sweep.stop if prepared.sweep else None,
+            seeds=study.seeds,
+            metric=prepared.score_name,
+            student=prepared.lattice.student,
+        ),
         cost=cost,
     )
 

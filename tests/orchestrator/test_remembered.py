@@ -11,6 +11,7 @@ from orchestrator import notes, remembered
 from orchestrator.board import Board, Row
 from orchestrator.connection import connect
 from orchestrator.lattice import Lattice, Path
+from orchestrator.rungs import rungs
 from orchestrator.summary import summarize
 from orchestrator.sweep import sweep
 from orchestrator.swept import swept
@@ -128,7 +129,13 @@ def test_published_weights_that_were_only_measured_have_their_figures(uri: str) 
     assert {name: row.metrics[name] for name in measured.metrics} == measured.metrics
 
 
-KNOBS = {"LD.weight": [0.1, 0.5], "LD.temperature": {"uniform": [1, 10]}, "sampler": "random", "samples": 3}
+KNOBS = {
+    "LD.weight": [0.1, 0.5],
+    "LD.temperature": {"uniform": [1, 10]},
+    "sampler": "random",
+    "samples": 3,
+    "stop": "asha",
+}
 
 
 def swept_board() -> tuple[Board, Lattice]:
@@ -152,9 +159,14 @@ def test_a_sweep_has_its_settings_its_winners_and_what_mattered(uri: str) -> Non
     (filled, own), knobs = swept_board(), sweep(KNOBS)
     track(uri, filled, own, text=TEXT, sweep=knobs)
     made = report(uri, filled.name)
-    before = said(filled, own, sweeps=swept(filled, knobs, own.seeds, "AP"))
+    found = rungs(filled, stop=knobs.stop, seeds=own.seeds, metric="AP", student="r18")
+    before = said(filled, own, sweeps=swept(filled, knobs, own.seeds, "AP"), rungs=found)
     assert plain(made, "cost") == plain(before, "cost")
-    assert len(made["sweeps"]) == 3 and sum(p["won"] for edge in made["sweeps"] for p in edge["points"]) == 3
+    assert (
+        len(made["sweeps"]) == 3
+        and len(found) == 3
+        and sum(p["won"] for edge in made["sweeps"] for p in edge["points"]) == 3
+    )
 
 
 def test_a_stage_that_two_names_want_is_there_under_both(uri: str) -> None:
