@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from orchestrator.board import Row
@@ -17,7 +17,7 @@ from orchestrator.sweep import Sweep
 from trainers.call import Term, canonical
 from trainers.spec import Data, Model, Recipe, Stage
 
-DESCRIPTION, TEXT = "description", "study.yaml"  # of a study
+DESCRIPTION, TEXT, UNBEGUN = "description", "study.yaml", "unbegun"  # of a study
 SPEC, PATHS, PLACE, FIGURES, VERSION = "spec", "paths", "place", "figures", "study_version"  # of a stage
 
 
@@ -112,14 +112,42 @@ def version(text: str) -> str:
 def of_stage(row: Row, study: str, there: Mapping[str, str]) -> dict[str, str]:
     """The tags of a stage that a study of this version wants, beside those by which it is searched."""
     names = sorted({name for entry in row.history for name in entry} | {n for n in row.metrics if metric(n) != n})
-    places = [[list(path.models), path.budget, path.settings] for path in row.paths]
     return {
         **pieces(SPEC, spec(row.stage), there),
-        **pieces(PATHS, json.dumps(places), there),
+        **pieces(PATHS, _places(row), there),
         **pieces(FIGURES, json.dumps(names), there),
         PLACE: str(row.place),
         VERSION: study,
     }
+
+
+def _places(row: Row) -> str:
+    return json.dumps([[list(path.models), path.budget, path.settings] for path in row.paths], separators=(",", ":"))
+
+
+def unbegun(rows: Iterable[Row]) -> str:
+    """The stages that wait or are lost: they have no run."""
+    return json.dumps(
+        [
+            [_places(row), row.seed, row.role, row.place, row.state, row.reason]
+            for row in rows
+            if row.state in ("waiting", "lost")
+        ],
+        separators=(",", ":"),
+    )
+
+
+def rows_of(text: str, lattice: Lattice) -> list[Row]:
+    """Them again, as far as this lattice has their paths."""
+    found = []
+    for places, seed, role, place, state, reason in json.loads(text or "[]"):
+        path, *others = paths_of(places)
+        try:
+            stage = lattice.stage(path, seed)
+        except (KeyError, ValueError):
+            continue
+        found.append(Row(stage, path, seed, role, state=state, reason=reason, others=others, place=place))
+    return found
 
 
 def spec(stage: Stage) -> str:

@@ -101,6 +101,9 @@ def _experiment(client: MlflowClient, name: str, identifier: str) -> Remembered:
     models = {m.tags["key"]: m for m in every(partial(client.search_logged_models, [identifier])) if "key" in m.tags}
     written = [Written(run, models.get(run.data.tags["key"]), _paths(run)) for run in _once(own)]
     rows, cautions = _rows(client, written, lattice)
+    known = {row.key for row in rows}
+    noted = notes.rows_of(notes.joined(notes.UNBEGUN, run.data.tags), lattice)
+    rows = sorted([*rows, *(row for row in noted if row.key not in known)], key=lambda row: row.place)
     if left := len({run.data.tags["key"] for run in stages} - {one.key for one in written}):
         were = "stage is" if left == 1 else "stages are"
         cautions.insert(0, f"{left} {were} left out, which the study of {name} does not want as it was run last.")

@@ -50,6 +50,7 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False, ye
             made, makespan = _train(run, tracking, quiet=quiet)
             for row in run.board.rows.values():  # other paths may have come to want a stage since it was written
                 tracking.update(row)
+            tracking.unbegun(run.board.rows.values())
             ending = INTERRUPTED if run.interrupted else SOME_FAILED if run.frontier.failed else DONE
             past, costs = forecast.earlier(folder_of(study)), prepared.costs
             cost = forecast.compared(run.board, costs=costs, made=made, makespan=makespan, earlier=past)

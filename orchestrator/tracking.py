@@ -91,10 +91,14 @@ class Tracking:
             self.logged = recorded(self.client, self.experiment_id)
 
     def update(self, row: Row) -> None:
-        """Note what is known of a stage now; returns at once. Stages that wait or are lost have no run."""
+        """Note what is known of a stage now; returns at once. Those that wait or are lost have no run."""
         if row.state in STATUS:
             copy = replace(row, history=list(row.history))
             self._background.put(row.key, partial(self._write, copy))
+
+    def unbegun(self, rows: Iterable[Row]) -> None:
+        """Note which of the stages have no run, in the end."""
+        self._background.put(notes.UNBEGUN, partial(self._note_unbegun, notes.unbegun(rows)))
 
     def register(self, name: str, row: Row, weights: Path, *, patience: float = 60.0) -> str | None:
         """Have a finished student in the registry as `models:/NAME@best`, loadable by `mlflow.pyfunc`.
@@ -222,6 +226,10 @@ class Tracking:
         if news := differing(self._notes(row, have), have.tags):
             self._log(have.run, tags=news)
             have.tags = {**have.tags, **news}
+
+    def _note_unbegun(self, text: str) -> None:
+        there = self.client.get_run(self.parent).data.tags
+        self._log(self.parent, tags=differing(notes.pieces(notes.UNBEGUN, text, there), there))
 
     def _create_model(self, row: Row, have: Logged) -> LoggedModel:
         external = {"mlflow.model.isExternal": "true"}  # MLflow's word for weights that lie elsewhere

@@ -34,6 +34,7 @@ def track(uri: str, filled: Board, lattice: Lattice, *, text: str = "", close: b
     )
     for row in filled.rows.values():
         opened.update(copy.copy(row))
+    opened.unbegun(filled.rows.values())
     assert opened._background.wait(120)
     if close:
         opened.close("FINISHED")

@@ -59,20 +59,42 @@ def test_a_finished_study_has_the_same_report_field_by_field(uri: str) -> None:
     assert remember(uri, filled.name).cautions == [] and OWN == ("created", "seconds")
 
 
-def test_what_failed_or_was_given_up_or_is_under_way_is_shown_as_such(uri: str) -> None:
+def test_what_failed_or_was_given_up_or_is_under_way_or_never_began_is_shown_as_such(uri: str) -> None:
     filled, own = board(NAMES), lattice(NAMES)
     fail(filled, Path(("r101", "r34")), "the loss is NaN")
-    pruned, under_way, waits = of(filled, "r101", "r18"), of(filled, "r18"), of(filled, "r101", "r34", "r18")
+    pruned, under_way, lost = of(filled, "r101", "r18"), of(filled, "r18"), of(filled, "r101", "r34", "r18")
     for each, epochs in ((pruned, 3), (under_way, 5)):
         each.history, each.score = [], None
         train(each, NAMES, epochs=epochs)
     pruned.state, pruned.reason, pruned.started = "pruned", "given up after 3 of 12 epochs", 1.0
-    assert waits.state == "lost"
+    assert lost.state == "lost"
     track(uri, filled, own, text=TEXT, close=False)._background.stop()
-    del filled.rows[waits.key]  # it was never begun, so MLflow has not heard of it
     made = report(uri, filled.name)
     assert plain(made, "cost") == plain(said(filled, own), "cost")
-    assert {stage["state"] for stage in made["stages"]} == {"done", "failed", "pruned", "running"}
+    assert {stage["state"] for stage in made["stages"]} == {"done", "failed", "pruned", "running", "lost"}
+
+
+def test_a_stage_that_waited_when_a_run_ended_and_was_begun_since_is_there_once(uri: str) -> None:
+    filled, own = board(NAMES), lattice(NAMES)
+    later = of(filled, "r101", "r34", "r18")
+    history, later.history, later.state = later.history, [], "waiting"
+    track(uri, filled, own)
+    assert report(uri, filled.name)["counts"]["waiting"] == 1
+    later.history, later.state = history[:2], "running"
+    tracking = begin(uri, filled.name)
+    tracking.version = notes.version(notes.joined(notes.DESCRIPTION, study_tags(uri, filled.name)))
+    settle(tracking, later)
+    tracking._background.stop()  # killed: what waits now nobody has noted
+    counts = report(uri, filled.name)["counts"]
+    assert (counts["waiting"], counts["running"], counts["done"]) == (0, 1, 4)
+
+
+def study_tags(uri: str, name: str) -> dict[str, str]:
+    client = connect(uri)
+    experiment = client.get_experiment_by_name(name).experiment_id
+    (run,) = client.search_runs([experiment], "tags.role = 'study'")
+    tags: dict[str, str] = run.data.tags
+    return tags
 
 
 def test_what_was_interrupted_is_trained_in_part(uri: str) -> None:
