@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import notes, remembered
+from orchestrator import expectations, notes, remembered
 from orchestrator.board import Board, Row
 from orchestrator.connection import connect
 from orchestrator.lattice import Lattice, Path
@@ -149,6 +149,19 @@ def test_published_weights_that_were_only_measured_have_their_figures(uri: str) 
     (row,) = (row for row in remember(uri, filled.name).rows if row.key == measured.key)
     assert row.history == [] and row.score == 0.7
     assert {name: row.metrics[name] for name in measured.metrics} == measured.metrics
+
+
+def test_what_was_published_stands_beside_what_was_measured(uri: str) -> None:
+    filled, own = board(NAMES, seeds=(0, 1)), seeded(0, 1)
+    published = {"r101 > r18": {"AP": 36.5, "AP50": 50.0}, "r18": {"AP": 35.8}, "r101 > r34": {"AP75": 40.0}}
+    for each in filled.rows.values():
+        each.metrics = {name: value for name, value in each.history[-1].items() if name.startswith("val/")}
+    track(uri, filled, own, text=TEXT, expected=published, source="https://me:secret@example.org/paper")
+    made = report(uri, filled.name)
+    found = expectations.compared(published, own, filled, own.seeds)
+    before = said(filled, own, expected=found, source="https://example.org/paper")
+    assert plain(made, "cost") == plain(before, "cost")
+    assert [row["measured"] is None for row in made["expected"]] == [False, False, False, True]
 
 
 KNOBS = {
