@@ -35,6 +35,7 @@ class Row:
     usage: dict[str, float] = field(default_factory=dict)  # what it took beside seconds, as far as that was noted
     warm: str = ""  # where the setting of its edge comes from, if an earlier study found it
     others: list[Path] = field(default_factory=list)  # more paths that want it: of equal models under other names
+    place: int = 0  # how many became wanted before it
 
     @property
     def key(self) -> str:

@@ -50,12 +50,16 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change the study: recipe.epochs=2")
     @wraps(command)
     def wrapped(study: File, store: str | None, sets: tuple[str, ...], **options: Any) -> Any:
-        from orchestrator.study import load
-
-        extra = (f"resources.store={json.dumps(store)}",) if store else ()
-        return command(load(study, (*sets, *extra)), **options)
+        return command(_loaded(study, store, sets), **options)
 
     return wrapped
+
+
+def _loaded(study: File, store: str | None, sets: tuple[str, ...]) -> Any:
+    from orchestrator.study import load
+
+    extra = (f"resources.store={json.dumps(store)}",) if store else ()
+    return load(study, (*sets, *extra))
 
 
 @main.command()
@@ -143,12 +147,40 @@ def best(
 
 
 @main.command()
-@study_options
-def report(study: Any) -> None:
-    """Write the report again, from what the store has."""
-    from orchestrator.session import rewrite
+@click.argument("study", required=False, type=click.Path(path_type=File))
+@click.option("--store", help="Where results and weights lie, instead of resources.store.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change the study: resources.runs=elsewhere")
+@click.option(
+    "--experiment", "experiments", multiple=True, help="An MLflow experiment, instead of a study; or several."
+)
+@click.option("--tracking", help="MLflow's address, with --experiment.")
+@click.option("--out", type=click.Path(path_type=File, file_okay=False), metavar="DIR", help="Write it there.")
+def report(
+    study: File | None,
+    store: str | None,
+    sets: tuple[str, ...],
+    experiments: tuple[str, ...],
+    tracking: str | None,
+    out: File | None,
+) -> None:
+    """Write the report again, from what the store has; or of experiments, from MLflow alone."""
+    if (study is not None) + bool(experiments) != 1:
+        raise Invalid("name a study file, or experiments with --experiment NAME")
+    if study is not None:
+        if tracking:
+            raise Invalid("a study's report is made from its store; --tracking goes with --experiment", ("--tracking",))
+        from orchestrator.session import rewrite
 
-    click.echo(rewrite(study))
+        click.echo(rewrite(_loaded(study, store, sets), out))
+        return
+    if store or sets:
+        raise Invalid("--store and --set change a study; there is none with --experiment")
+    from orchestrator import across
+
+    page, warnings = across.rewrite(experiments, tracking, out)
+    for line in warnings:
+        click.echo(f"warning: {line}", err=True)
+    click.echo(page)
 
 
 @main.command()

@@ -6,7 +6,9 @@ import fcntl
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Metric, Param, Run, RunTag
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.utils.rest_utils import http_request
 
 from orchestrator.facts import public
 from trainers.call import Invalid
@@ -38,6 +41,7 @@ __all__ = [
     "RunTag",
     "connect",
     "every",
+    "histories",
     "open_experiment",
     "talking",
 ]
@@ -47,6 +51,10 @@ log = logging.getLogger(__name__)
 WHERE = ("resources", "tracking")
 SERVERS = ("http", "https", "databricks")
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # with the ports that they have by default
+AT_ONCE = 8  # requests to a server
+SEVERAL = 100  # runs of which values are asked for at once; a server takes no more
+ALL = 10**9  # values, where a query must say how many it wants
+BULK, MOST = "/ajax-api/2.0/mlflow/metrics/get-history-bulk", 25_000  # values that a server tells at once
 INSTEAD = "write sqlite:///runs/mlflow.db, or the http:// address of an MLflow server"
 
 
@@ -125,3 +133,37 @@ def every(search: Callable[..., Any]) -> Iterator[Any]:
         token = page.token
         if not token:
             return
+
+
+def histories(client: MlflowClient, runs: Sequence[str], name: str) -> dict[str, list[Metric]]:
+    """All values of a metric by run, in the order in which they were logged.
+
+    Of many runs at once, as MLflow's own pages ask for them: of thousands one by one it would take minutes. That is no
+    part of the client's public face, so whoever does not offer it is asked for each run.
+    """
+    store: Any = getattr(getattr(client, "_tracking_client", None), "store", None)
+    found: dict[str, list[Metric]] = defaultdict(list)
+    for i in range(0, len(runs), SEVERAL):
+        some = runs[i : i + SEVERAL]
+        if hasattr(store, "get_metric_history_bulk"):
+            for one in store.get_metric_history_bulk(some, name, ALL):
+                found[one.run_id].append(one)
+        elif (there := _served(store, some, name)) is not None:
+            for one in there:
+                found[one["run_id"]].append(Metric(one["key"], one["value"], one["timestamp"], one["step"]))
+        else:
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                each = pool.map(lambda run: client.get_metric_history(run, name), some)
+                found.update(zip(some, each, strict=True))
+    return found
+
+
+def _served(store: Any, runs: Sequence[str], name: str) -> list[dict[str, Any]] | None:
+    """The values of a metric as a server tells its own pages; None if it does not, or not all of them."""
+    asked = [("metric_key", name), *(("run_id", run) for run in runs)]
+    try:
+        answer = http_request(store.get_host_creds(), BULK, "GET", params=asked)
+        values: list[dict[str, Any]] = answer.json()["metrics"] if answer.status_code == 200 else []
+    except Exception:  # whatever it is, asking run by run will tell
+        return None
+    return values if 0 < len(values) < MOST else None

@@ -241,7 +241,8 @@ class Prepared:
                 if path not in row.paths:
                     row.others.append(path)
                 continue
-            row = Row(node.stage, path, node.seed, self.lattice.role(node.path), warm=self.warm.origin(path))
+            role, origin = self.lattice.role(node.path), self.warm.origin(path)
+            row = Row(node.stage, path, node.seed, role, place=len(board.rows), warm=origin)
             if key in self.results:
                 self.fill(row, self.results[key], "reused")
             elif self.pausing and (history := self.store.paused(key)):

@@ -77,6 +77,7 @@ def drawing(summary: Mapping[str, Any]) -> dict[str, Any]:
         "seeds": [row for answer in summary["answers"] for row in _seeds(answer)] if len(summary["seeds"]) > 1 else [],
         "stages": [_curves(stage) for stage in summary["stages"]],
         "sweeps": summary["sweeps"],
+        "rungs": [_race(race) for race in summary["rungs"]],
     }
 
 
@@ -172,6 +173,12 @@ def _curves(stage: Mapping[str, Any]) -> dict[str, Any]:
         "epoch": [epoch["epoch"] for epoch in history],
         "curves": {n: [_short(epoch.get(n)) for epoch in history] for n in series},
     }
+
+
+def _race(race: Mapping[str, Any]) -> dict[str, Any]:
+    """Who was given up when, its curves rounded."""
+    lines = [line | {"points": [(epoch, _short(score)) for epoch, score in line["points"]]} for line in race["lines"]]
+    return {**race, "lines": lines}
 
 
 def _short(value: float | None) -> float | None:

@@ -12,12 +12,13 @@ from typing import Any
 
 import click
 
-from orchestrator import expectations, forecast, report
+from orchestrator import expectations, forecast, notes, report
 from orchestrator.board import Board, Row
 from orchestrator.facts import without_secrets
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.progress import Progress
 from orchestrator.run import Run
+from orchestrator.rungs import rungs
 from orchestrator.study import Study
 from orchestrator.summary import summarize
 from orchestrator.swept import swept
@@ -45,9 +46,13 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False, ye
     with nullcontext() if run.over else run.on_ray(address):
         # Whatever can be refused was refused by now; from here on things are written.
         tracking = Tracking(study.resources.tracking_uri, study.name)
-        tracking.start(facts(study, prepared), {"study": study.name, "metric": prepared.score_name})
+        known = {"study": study.name, "metric": prepared.score_name}
+        tracking.start(facts(study, prepared), known, description=described(prepared), text=study.text)
         try:
             made, makespan = _train(run, tracking, quiet=quiet)
+            for row in run.board.rows.values():  # other paths may have come to want a stage since it was written
+                tracking.update(row)
+            tracking.unbegun(run.board.rows.values())
             ending = INTERRUPTED if run.interrupted else SOME_FAILED if run.frontier.failed else DONE
             past, costs = forecast.earlier(folder_of(study)), prepared.costs
             cost = forecast.compared(run.board, costs=costs, made=made, makespan=makespan, earlier=past)
@@ -77,6 +82,21 @@ def facts(study: Study, prepared: Prepared) -> dict[str, object]:
         "seeds": list(study.seeds),
         "controls": ", ".join(study.controls or ()),
     }
+
+
+def described(prepared: Prepared) -> str:
+    """What MLflow keeps of the study so that a report can be made from it alone."""
+    study = prepared.study
+    return notes.description(
+        prepared.lattice,
+        metric=prepared.score_name,
+        search=str(study.search),
+        parameters={name: size.parameters for name, size in prepared.sizes.items()},
+        sweep=prepared.sweep,
+        controls=study.controls or (),
+        expected=study.expected,
+        source=study.source,
+    )
 
 
 def _train(run: Run, tracking: Tracking, *, quiet: bool) -> tuple[dict[str, Any], float]:
@@ -121,6 +141,13 @@ def summary_of(prepared: Prepared, board: Board, cost: Mapping[str, Any]) -> dic
         expected=expectations.compared(study.expected, prepared.lattice, board, study.seeds),
         source=study.source,
         sweeps=swept(board, prepared.sweep, study.seeds, prepared.score_name) if prepared.sweep else (),
+        rungs=rungs(
+            board,
+            stop=prepared.sweep.stop if prepared.sweep else None,
+            seeds=study.seeds,
+            metric=prepared.score_name,
+            students=prepared.lattice.students,
+        ),
         cost=cost,
     )
 
@@ -147,12 +174,12 @@ def _register(run: Run, summary: dict[str, Any], tracking: Tracking) -> None:
         tracking.register(name, row, File(row.weights))
 
 
-def rewrite(study: Study) -> File:
-    """The report of what the store has now; -> the page."""
+def rewrite(study: Study, out: File | None = None) -> File:
+    """The report of what the store has now, in its own folder or another; -> the page."""
     prepared = prepare(study)
     for line in unknown(prepared.warm.as_json()):
         click.echo(f"warning: {line}", err=True)
     board = prepared.board(prepared.frontier(prepared.stored))
-    folder = folder_of(study)
+    folder = out or folder_of(study)
     cost = forecast.compared(board, earlier=forecast.earlier(folder))
     return report.write(summary_of(prepared, board, cost), folder)

@@ -31,11 +31,12 @@ def summarize(
     expected: Sequence[Mapping[str, Any]] = (),
     source: str = "",
     sweeps: Sequence[Mapping[str, Any]] = (),
+    rungs: Sequence[Mapping[str, Any]] = (),
     cost: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The models go from the root teacher on; `students` are the last if none are named; `text` is the study's YAML,
     `parameters` counts weights; `expected` is what `expectations.compared` says, published by `source`; `sweeps` what
-    `swept.swept` says, `cost` what `forecast.compared` says.
+    `swept.swept` says, `rungs` what `rungs.rungs` says, `cost` what `forecast.compared` says.
 
     What is not known is None; NaN and infinity never appear. A path's `score` is the mean over the seeds, known
     once every seed is trained; `spread` is the standard deviation over the seeds (n - 1; None for one seed),
@@ -71,6 +72,7 @@ def summarize(
         "expected": list(expected),
         "source": source,
         "sweeps": list(sweeps),
+        "rungs": list(rungs),
         "cost": dict(cost) if cost else None,
         "stages": [_stage(row) for row in board.rows.values()],
         "counts": {state: board.count(state) for state in get_args(State)},

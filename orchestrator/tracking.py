@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from orchestrator import facts
+from orchestrator import facts, notes
 from orchestrator.background import Background
 from orchestrator.board import Row
 from orchestrator.connection import (
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 STATUS = {"running": "RUNNING", "paused": "RUNNING", "done": "FINISHED", "reused": "FINISHED"}
 STATUS |= {"pruned": "KILLED", "failed": "FAILED"}
-METRICS, PARAMS = 900, 90  # of one request; MLflow takes 100 parameters, and 1000 things in all
+METRICS, PARAMS = 900, 90  # of one request; MLflow takes 100 parameters or tags, and 1000 things in all
 
 
 class Tracking:
@@ -53,17 +53,21 @@ class Tracking:
         with talking(uri):
             self.experiment_id = open_experiment(self.client, uri, experiment)
         self.parent = ""  # the id of the study's run
+        self.version = ""  # of the study
         self.logged: dict[str, Logged] = {}
         self._doubtful: set[str] = set()  # keys that could not be written: part of it may be there
         self._background = Background(f"MLflow at {facts.public(uri)}", explain=facts.public)
 
-    def start(self, parameters: Mapping[str, object], tags: Mapping[str, str]) -> None:
+    def start(
+        self, parameters: Mapping[str, object], tags: Mapping[str, str], *, description: str = "", text: str = ""
+    ) -> None:
         """Open the study's run, named by the tag `study` or else as the experiment, and read what is there.
 
         MLflow never changes a parameter: one with another value than at the first start becomes a tag,
-        `now.<name>`.
+        `now.<name>`. `description` is what `notes.description` says, `text` the study's file.
         """
-        name = tags.get("study", self.experiment)
+        name, self.version = tags.get("study", self.experiment), notes.version(description)
+        texts = {notes.DESCRIPTION: description, notes.TEXT: facts.without_secrets(text)}
         with talking(self.uri):
             studies = every(partial(self.client.search_runs, [self.experiment_id], "tags.role = 'study'"))
             run: Run | None = next((run for run in studies if run.info.run_name == name), None)
@@ -77,6 +81,8 @@ class Tracking:
             changed = {f"now.{key}": value for key, value in wanted.items() if value != there.get(key, value)}
             # Back at its first value: what was noted in between holds no more.
             changed |= {f"now.{key}": value for key, value in wanted.items() if f"now.{key}" in run.data.tags}
+            for key, whole in texts.items():
+                changed |= notes.pieces(key, whole, run.data.tags) if whole else {}
             self._log(
                 self.parent,
                 params={key: value for key, value in wanted.items() if key not in there},
@@ -85,10 +91,14 @@ class Tracking:
             self.logged = recorded(self.client, self.experiment_id)
 
     def update(self, row: Row) -> None:
-        """Note what is known of a stage now; returns at once. Stages that wait or are lost have no run."""
+        """Note what is known of a stage now; returns at once. Those that wait or are lost have no run."""
         if row.state in STATUS:
             copy = replace(row, history=list(row.history))
             self._background.put(row.key, partial(self._write, copy))
+
+    def unbegun(self, rows: Iterable[Row]) -> None:
+        """Note which of the stages have no run, in the end."""
+        self._background.put(notes.UNBEGUN, partial(self._note_unbegun, notes.unbegun(rows)))
 
     def register(self, name: str, row: Row, weights: Path, *, patience: float = 60.0) -> str | None:
         """Have a finished student in the registry as `models:/NAME@best`, loadable by `mlflow.pyfunc`.
@@ -144,8 +154,10 @@ class Tracking:
                 have = self.logged[row.key] = self._create(row)
             if not have.whole:
                 self._bring(row, have)
-            elif row.score is not None and math.isfinite(row.score) and row.score != have.score:
-                self._rank(row, have)
+            else:
+                if row.score is not None and math.isfinite(row.score) and row.score != have.score:
+                    self._rank(row, have)
+                self._note(row, have)
         except Exception:
             self._doubtful.add(row.key)
             raise
@@ -180,7 +192,7 @@ class Tracking:
             have.epoch = int(part[-1]["epoch"])
         if done and have.model is None:
             have.model = self._create_model(row, have)
-        news = {name: value for name, value in outcome(row).items() if value != have.tags.get(name, "")}
+        news = differing(outcome(row) | self._notes(row, have), have.tags)
         final = facts.final(row) if done else {}
         if done:
             have.seconds = row.seconds
@@ -206,6 +218,19 @@ class Tracking:
         self._log(have.run, metrics=[Metric("score", row.score, now, step, model_id=have.model.model_id)])
         have.score = row.score
 
+    def _notes(self, row: Row, have: Logged) -> dict[str, str]:
+        return notes.of_stage(row, self.version, have.tags) if self.version else {}
+
+    def _note(self, row: Row, have: Logged) -> None:
+        """Bring what is kept for reports to what the study wants now; older versions kept nothing."""
+        if news := differing(self._notes(row, have), have.tags):
+            self._log(have.run, tags=news)
+            have.tags = {**have.tags, **news}
+
+    def _note_unbegun(self, text: str) -> None:
+        there = self.client.get_run(self.parent).data.tags
+        self._log(self.parent, tags=differing(notes.pieces(notes.UNBEGUN, text, there), there))
+
     def _create_model(self, row: Row, have: Logged) -> LoggedModel:
         external = {"mlflow.model.isExternal": "true"}  # MLflow's word for weights that lie elsewhere
         return self.client.create_logged_model(
@@ -230,8 +255,17 @@ class Tracking:
         while len(pairs) > PARAMS or len(metrics) > METRICS:
             self.client.log_batch(run, metrics[:METRICS], pairs[:PARAMS])
             metrics, pairs = metrics[METRICS:], pairs[PARAMS:]
-        if metrics or pairs or tags:
-            self.client.log_batch(run, metrics, pairs, [RunTag(name, value) for name, value in (tags or {}).items()])
+        named = [RunTag(name, value) for name, value in (tags or {}).items()]
+        while len(named) > PARAMS:
+            self.client.log_batch(run, tags=named[:PARAMS])
+            named = named[PARAMS:]
+        if metrics or pairs or named:
+            self.client.log_batch(run, metrics, pairs, named)
+
+
+def differing(tags: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]:
+    """Those that MLflow has not got like that; one that is not there counts as empty."""
+    return {name: value for name, value in tags.items() if value != there.get(name, "")}
 
 
 def outcome(row: Row) -> dict[str, str]:

@@ -6,16 +6,17 @@ import json
 import os
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path as File
 
 import pytest
 
 from tests.orchestrator import studies
-from tests.orchestrator.studies import Ran, Underway, tapath, underway, without, write
+from tests.orchestrator.studies import Underway, tapath, underway, without, write
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-RUN = ("run", "tiny.yaml", "--set", "recipe.epochs=16")
+RUN = ("run", "tiny.yaml")
 TWO = without("mid", "low")
 WAITS = "another run trains this stage; waiting for it"
 
@@ -34,6 +35,14 @@ def holders(folder: File) -> dict[str, int]:
 def epochs(folder: File) -> int:
     """Of half-trained stages."""
     return len(list((folder / "store").glob("*/state-*.pt")))
+
+
+def frozen(command: Underway, folder: File) -> int:
+    """Stop the process that trains a stage in its middle; -> its id."""
+    command.until(lambda: epochs(folder) and holders(folder))
+    (pid,) = holders(folder).values()
+    os.kill(pid, signal.SIGSTOP)
+    return pid
 
 
 def elsewhere(folder: File, *words: str) -> tuple[File, tuple[str, ...]]:
@@ -56,28 +65,24 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> File:
 def test_what_two_runs_want_is_trained_once_and_both_finish(alone: File, tmp_path: File) -> None:
     write(tmp_path, TWO)
     other, words = elsewhere(tmp_path)
-    with underway(tmp_path, *RUN) as first:
-        first.until(lambda: holders(tmp_path))
-        second: Ran = tapath(other, *words)
+    with ExitStack() as stack:
+        first = stack.enter_context(underway(tmp_path, *RUN))
+        pid = frozen(first, tmp_path)  # so that they surely meet; a lease lasts for longer than that
+        try:
+            second = stack.enter_context(underway(other, *words))
+            second.until(lambda: WAITS in second.text)
+        finally:
+            os.kill(pid, signal.SIGCONT)
         assert first.end() == 0, first.text
-    assert second.code == 0, second.err
+        assert second.end() == 0, second.text
     assert studies.stored(tmp_path) == studies.stored(alone)
     assert not holders(tmp_path) and not epochs(tmp_path)
     for folder in (tmp_path, other):
         assert {stage["state"] for stage in studies.report(folder)["stages"]} <= {"done", "reused"}
-    assert WAITS in first.text + second.err, "they have not met"
-
-
-def frozen(command: Underway, folder: File) -> int:
-    """Stop the process that trains a stage in its middle; -> its id."""
-    command.until(lambda: epochs(folder) and holders(folder))
-    (pid,) = holders(folder).values()
-    os.kill(pid, signal.SIGSTOP)
-    return pid
 
 
 def test_a_frozen_process_whose_stage_was_trained_by_another_writes_nothing(alone: File, tmp_path: File) -> None:
-    lease = ("--set", "resources.lease=3")
+    lease = ("--set", "resources.lease=3", "--set", "recipe.epochs=6")
     write(tmp_path, TWO)
     other, words = elsewhere(tmp_path, *lease)
     with underway(tmp_path, *RUN, *lease) as first:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path as File
 from typing import Any
@@ -103,6 +104,24 @@ def test_what_was_given_up_keeps_its_last_checkpoint(swept: tuple[File, Ran]) ->
     pruned = {s["key"] for s in studies.report(swept[0])["stages"] if s["state"] == "pruned"}
     assert {file.parent.name for file in (swept[0] / "store").glob("*/state-*.pt")} == pruned
     assert {file.parent.name for file in (swept[0] / "store").glob("*/paused.json")} == pruned
+
+
+def test_the_report_from_mlflow_alone_has_the_same_settings_winners_and_rungs(
+    swept: tuple[File, Ran], tmp_path: File
+) -> None:
+    shutil.copy(swept[0] / "mlflow.db", tmp_path)
+    ended = tapath(tmp_path, "report", "--experiment", "tiny")
+    assert ended.code == 0 and ended.err == "", ended.err
+    mine, theirs = studies.report(tmp_path), studies.report(swept[0])
+    own = ("created", "seconds", "cost")
+    assert {name: mine[name] for name in mine if name not in own} == {
+        name: theirs[name] for name in theirs if name not in own
+    }
+    counted = {
+        tuple(race["path"]): [(rung["epoch"], rung["reached"], rung["went_on"]) for rung in race["rungs"]]
+        for race in mine["rungs"]
+    }
+    assert counted == {edge: [(1, 6, 2), (3, 2, None)] for edge in EDGES}
 
 
 def test_best_asks_mlflow_for_the_winners_path(swept: tuple[File, Ran]) -> None:
