@@ -21,7 +21,7 @@ from trainers.call import Invalid, alternatives
 from trainers.spec import Stage
 
 STATES: dict[str, State] = {"RUNNING": "running", "FAILED": "failed", "FINISHED": "done", "SCHEDULED": "waiting"}
-USAGE = ("images_per_second", "peak_memory_bytes", "measuring_seconds", "workers")
+USAGE = ("images_per_second", "peak_memory_bytes", "measuring_seconds", "workers", "parameters", "latency_ms")
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ def rungs(
 ) -> list[dict[str, Any]]:
     """The races of a study as JSON has them, that of whole paths first; none where nothing is given up.
 
-    Of each: its `name`; the `path` of the edge on which settings race, None for whole paths; `rungs`, the epochs after which was
-    chosen, the end of training as the last, each with how many `reached` it, how many of these `went_on` (None at the
-    end) and the `best` score there; and `lines`, who raced: `name`, `points` of (epoch, mean score over the seeds),
-    `state`, and whether it `won`.
+    Of each: its `name`; the `path` of the edge on which settings race, None for whole paths; `rungs`, the epochs after
+    which was chosen, the end of training as the last, each with how many `reached` it, how many of these `went_on`
+    (None at the end) and the `best` score there; and `lines`, who raced: `name`, `points` of (epoch, mean score over
+    the seeds), `state`, and whether it `won`.
     """
     found = []
     for student in students:

@@ -45,17 +45,15 @@ def summarize(
     of its last model. Gains are paired by seeds, over the student alone (`baseline`), the `direct` path and the student
     alone with the compute of the best path (`same_compute`), each with the interval of the paired difference.
 
-    There is one answer for each student. Its `tied` are the ways to the student, alone included, that cannot be told
-    from the best of them, which is the first; with one seed that is the best by itself, and nothing is known of ties.
-    `recommended` is the cheapest of them. `front` of a path: by what it lies on Pareto's front of all students' paths.
+    There is one answer for each student. Its `tied` are the ways to it, alone included, that cannot be told from the
+    best, which is the first; with one seed nothing is known of ties. `recommended` is the cheapest of them. `front` of
+    a path: by what it lies on Pareto's front of all students' paths.
     """
-    edges, root = [(teacher, taught) for teacher, taught in edges], next(iter(models))
-    found = []
-    for student in students or list(models)[-1:]:
-        known = outcomes(board, seeds=seeds, student=student, edges=edges, metric=metric)
-        longer = trained_longer(board, seeds=seeds, student=student)
-        _take((*known.values(), longer), (parameters or {}).get(student), _latency(board, student))
-        found.append(answer(known, longer, root=root, student=student))
+    edges, names = [(teacher, taught) for teacher, taught in edges], list(models)
+    found = [
+        _answer(board, seeds, student, edges, metric, root=names[0], parameters=(parameters or {}).get(student))
+        for student in students or names[-1:]
+    ]
     mark_fronts(found)
     return {
         "study": name,
@@ -78,6 +76,25 @@ def summarize(
         "counts": {state: board.count(state) for state in get_args(State)},
         "study_yaml": text,
     }
+
+
+def _answer(
+    board: Board,
+    seeds: Sequence[int],
+    student: str,
+    edges: Collection[tuple[str, str]],
+    metric: str,
+    *,
+    root: str,
+    parameters: int | None,
+) -> dict[str, Any]:
+    """What the board answers for one student, with what using it takes."""
+    known = outcomes(board, seeds=seeds, student=student, edges=edges, metric=metric)
+    longer = trained_longer(board, seeds=seeds, student=student)
+    latency = _latency(board, student)
+    for outcome in filter(None, (*known.values(), longer)):
+        outcome.update(parameters=parameters, latency_ms=latency)
+    return answer(known, longer, root=root, student=student)
 
 
 def outcomes(
@@ -166,12 +183,6 @@ def _students(board: Board, *, student: str, edges: Collection[tuple[str, str]])
 def _trained_here(row: Row) -> bool:
     """Whether this run trained a stage. One that paused may have done so in an earlier run."""
     return row.state != "reused" and (row.state not in ("paused", "pruned") or row.started > 0)
-
-
-def _take(outcomes: Iterable[dict[str, Any] | None], parameters: int | None, latency: float | None) -> None:
-    """Add what using a student takes to the outcomes of its paths."""
-    for outcome in filter(None, outcomes):
-        outcome.update(parameters=parameters, latency_ms=latency)
 
 
 def _latency(board: Board, student: str) -> float | None:
