@@ -18,6 +18,7 @@ from orchestrator.facts import without_secrets
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.progress import Progress
 from orchestrator.run import Run
+from orchestrator.strategies.waves import judges
 from orchestrator.study import Study
 from orchestrator.summary import summarize
 from orchestrator.swept import swept
@@ -105,6 +106,7 @@ def folder_of(study: Study) -> File:
 def summary_of(prepared: Prepared, board: Board, cost: Mapping[str, Any]) -> dict[str, Any]:
     """report.json."""
     study = prepared.study
+    judging = judges(study.search, study.seeds) or study.seeds
     return summarize(
         name=study.name,
         text=without_secrets(study.text),
@@ -117,7 +119,7 @@ def summary_of(prepared: Prepared, board: Board, cost: Mapping[str, Any]) -> dic
         parameters={name: size.parameters for name, size in prepared.sizes.items()},
         expected=expectations.compared(study.expected, prepared.lattice, board, study.seeds),
         source=study.source,
-        sweeps=swept(board, prepared.sweep, study.seeds, prepared.score_name) if prepared.sweep else (),
+        sweeps=swept(board, prepared.sweep, judging, prepared.score_name) if prepared.sweep else (),
         cost=cost,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 from math import inf
 from typing import NamedTuple
 
@@ -154,7 +155,10 @@ class Edge:
         ongoing = [one for group in rounds for one in group if level < len(ends[one]) - 1]
         end = ends[ongoing[0]][level] if ongoing else None
         if stop is None or end is None or end not in stop.rungs(end + 1):
-            return [[one for one in ongoing if there.get(one, -inf) > -inf]]
+            # With halving all wait here for those of their round, who would count at the next rung.
+            halving = stop is not None and stop.how == "halving"
+            past = takewhile(lambda group: not halving or all(one in there for one in group), rounds)
+            return [[one for one in group if one in ongoing and there.get(one, -inf) > -inf] for group in past]
 
         def failed(one: Setting) -> bool:
             return any(scores.get(self._trial(one, later)) == -inf for later in ends[one][level + 1 :])

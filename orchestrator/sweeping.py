@@ -88,6 +88,10 @@ class Sweeping:
         """Whether the sweep of a path is over, won or not."""
         return path in self._edges and self._edges[path].over
 
+    def first(self, path: Path) -> list[Setting]:
+        """The settings that are tried first on a path's last edge."""
+        return self._more(path, Edge(path, self.sweep, self.lattice, seeds=self.seeds, reached=self._reached), {})
+
     def trial(self, path: Path) -> Path | None:
         """What stands for a path that was asked for; None: that is not known yet, or all its settings have failed."""
         edge = self._edges[path.plain]
