@@ -1,4 +1,4 @@
-"""Every strategy with every sweep, as invariants: any lattice, order, restart and failure, under a limit and without."""
+"""Every strategy with every sweep, as invariants: any lattice, order, restart and failure, with a limit or none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.lattice import Lattice, best
 from orchestrator.searching import frontier, searching
 from orchestrator.sweep import Sweep
 from tests.orchestrator.sweeps import STOPS, lattices, sweeps
-from tests.orchestrator.test_sweep_invariants import SETTLED, Curved, ending, valid
+from tests.orchestrator.test_sweep_invariants import SETTLED, Curved, valid
 from trainers.call import Call
 from trainers.spec import Stage
 
@@ -71,14 +71,22 @@ def studies(
 FAILING = st.sampled_from([0.0, 0.15, 0.5])
 
 
-@settings(max_examples=150)
+def ending(world: Curved, frontier: Frontier) -> tuple[object, ...]:
+    """What must be the same however the study came to its end."""
+    # Whether a teacher that nobody asked for with all seeds has a score of them may depend on the order.
+    scores = {path: score for path, score in frontier.scores.items() if path in frontier._asked}
+    answer = best(scores, frontier.lattice)
+    return world.store, world.reached, scores, frontier.failed, frontier.lost, answer
+
+
+@settings(max_examples=120)
 @given(studies(stops=SETTLED), st.integers(0, 2**32), st.integers(1, 4), FAILING)
 def test_any_order_of_completion_ends_in_the_same_scores_failures_and_answer(study, seed, at_once, failing):
     one, other = (Curved(study, seed=s, failing=failing) for s in (seed, seed + 1))
     assert ending(one, one.run(at_once=at_once)) == ending(other, other.run(at_once=1))
 
 
-@settings(max_examples=150)
+@settings(max_examples=120)
 @given(studies(stops=SETTLED), st.integers(0, 2**32), st.sampled_from([0.05, 0.5, 1.0]), FAILING)
 def test_a_driver_that_dies_again_and_again_trains_nothing_twice_and_finds_the_same(study, seed, restarts, failing):
     steady, shaky = Curved(study, seed=seed, failing=failing), Curved(study, seed=seed + 1, failing=failing)
@@ -93,13 +101,13 @@ def test_the_answer_is_valid_whatever_fails(study, seed, restarts, failing):
 
 
 @settings(max_examples=60)
-@given(studies(), st.integers(0, 2**32))
+@given(studies(stops=SETTLED), st.integers(0, 2**32))
 def test_where_nothing_fails_there_is_an_answer_and_running_again_trains_nothing(study, seed):
     world = Curved(study, seed=seed)
     first = world.run()
     assert best(first.scores, first.lattice) is not None
     again = world.frontier()
-    assert again.over and again.scores == first.scores
+    assert again.over and best(again.scores, again.lattice) == best(first.scores, first.lattice)
 
 
 @settings(max_examples=100)
