@@ -32,6 +32,8 @@ def budget(
     All that the search consists of counts, whoever trained it and when, so that one that was interrupted ends the same.
     Of `stages`, a training that pauses or has fewer epochs counts by its part, and one that is only measured not at
     all. Trainings that are no part of the search, as the student alone, come on top.
+
+    This is for paths that are not swept; of a sweep orchestrator/buying.py buys the settings.
     """
     filled = purse(lattice, stages=stages, gpu_hours=gpu_hours)
     strategy = inner(of, outer="budget")
