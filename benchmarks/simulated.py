@@ -45,12 +45,12 @@ class World:
     def _draw(self, what: str, deviation: float) -> float:
         return random.Random(f"{self.number} {what}").gauss(0, deviation)
 
-    def _taught(self, name: str, teacher: str, score: float) -> float:
-        """What a model comes to, noise apart, with a teacher of this score."""
+    def _taught(self, name: str, teacher: str, score: float, *, part: float = 1.0) -> float:
+        """What a model comes to, noise apart, with a teacher of this score, if it learns this part of what it could."""
         alone = 0.45 + 0.4 * self.capacity[name]
         gap = self.capacity[teacher] - self.capacity[name]
         worth = 0.5 * exp(-((gap / 0.35) ** 2))
-        return alone + worth * max(0.0, score - alone) + self._draw(f"{teacher} {name}", PARTICULAR)
+        return alone + part * worth * max(0.0, score - alone) + self._draw(f"{teacher} {name}", PARTICULAR)
 
     def _truth(self, models: tuple[str, ...]) -> float:
         """What a path would come to if no training had noise."""

@@ -39,6 +39,7 @@ def summary_of(one: Remembered, *, earlier: Mapping[str, Any] | None = None) -> 
     board.rows = {row.key: row for row in one.rows}
     knobs = sweep(described["sweep"]) if described["sweep"] else None
     seeds, name = one.lattice.seeds, described["metric"]
+    judging = described["judging"] or seeds
     return summarize(
         name=one.study,
         text=one.text,
@@ -52,8 +53,15 @@ def summary_of(one: Remembered, *, earlier: Mapping[str, Any] | None = None) -> 
         parameters={name: model["parameters"] for name, model in described["models"].items()},
         expected=expectations.compared(described["expected"], one.lattice, board, seeds),
         source=described["source"],
-        sweeps=swept(board, knobs, seeds, name) if knobs else (),
-        rungs=rungs(board, stop=knobs.stop if knobs else None, seeds=seeds, metric=name, students=one.lattice.students),
+        sweeps=swept(board, knobs, judging, name) if knobs else (),
+        rungs=rungs(
+            board,
+            stop=knobs.stop if knobs else None,
+            seeds=seeds,
+            metric=name,
+            students=one.lattice.students,
+            judging=judging,
+        ),
         cost=forecast.compared(board, earlier=earlier),
     )
 
@@ -92,6 +100,9 @@ def together(found: Sequence[Remembered]) -> Remembered:
             "search": " + ".join(_first_of_all([one["search"]] for one in described)),
             "models": {name: model for one in reversed(described) for name, model in one["models"].items()},
             "sweep": sweeps[0] if sweeps else None,
+            "judging": described[0]["judging"]
+            if all(one["judging"] == described[0]["judging"] for one in described)
+            else (),
             "expected": {path: figures for one in reversed(described) for path, figures in one["expected"].items()},
             "source": "; ".join(_first_of_all([one["source"]] for one in described if one["source"])),
         },

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from orchestrator import strategies
 from orchestrator.expectations import check_figures
 from orchestrator.knobs import variants
 from orchestrator.lattice import Path
 from orchestrator.settings import applied, text
-from orchestrator.strategies.waves import UNSWEPT, calls
+from orchestrator.strategies.waves import calls
 from trainers import build
 from trainers.call import Invalid, Term
 from trainers.spec import Recipe
@@ -108,7 +107,7 @@ def expected(prepared: Prepared) -> None:
 
 
 def search(prepared: Prepared) -> None:
-    """Refuse a search for which there are too many paths, hours that nobody knows, or a sweep that it cannot have.
+    """Refuse a search for which there are too many paths, hours that nobody knows, or a limit that cannot be kept.
 
     Raises `Invalid` at ("search",) or ("search", name).
     """
@@ -122,9 +121,10 @@ def search(prepared: Prepared) -> None:
             )
         if call.args.get("gpu_hours") is not None:
             prepared.know_hours()
-        if prepared.sweep and call.name in UNSWEPT:
-            raise Invalid(f"{call.name} cannot be had with a sweep: {UNSWEPT[call.name]}", ("search",))
+        if prepared.sweep and call.name == "budget" and call is not prepared.study.search:
+            message = "with a sweep a budget counts settings, which a search that it is part of does not know"
+            raise Invalid(f"{message}; let budget come first", ("search",))
     try:
-        prepared.study.search.of(strategies, prepared.lattice, {})
+        prepared.searched({})
     except Invalid as mistake:
         raise mistake.under("search") from None

@@ -68,7 +68,8 @@ def compared(expected: Expected, lattice: Lattice, board: Board, seeds: Sequence
             rows = [row for row in swept if settings.text(row.path.setting) == setting]
         elif swept:  # the best setting stands for the path
             tried = [[row for row in swept if row.path.settings == one] for one in {r.path.settings for r in swept}]
-            whole = [rows for rows in tried if all(row.state in TRAINED for row in rows)]
+            # In a race only the winner is trained with all the seeds.
+            whole = [rows for rows in tried if len(rows) == len(seeds) and all(row.state in TRAINED for row in rows)]
             rows = max(whole, key=lambda rows: fmean(row.score or 0.0 for row in rows), default=[])
         done = [row.metrics for row in rows if row.state in TRAINED]
         for figure, published in figures.items():

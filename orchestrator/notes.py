@@ -53,10 +53,12 @@ def description(
     parameters: Mapping[str, int],
     sweep: Sweep | None = None,
     controls: tuple[str, ...] = (),
+    judging: tuple[int, ...] = (),
     expected: Mapping[str, Any] | None = None,
     source: str = "",
 ) -> str:
-    """A study as JSON, complete: who may teach whom, with which recipe and losses, and what is asked of them."""
+    """A study as JSON, complete: who may teach whom, with which recipe and losses, and what is asked of them.
+    `judging`: the seeds by which settings are compared; empty for all."""
     models = {
         name: {
             "model": entry.model.model_dump(mode="json"),
@@ -79,6 +81,7 @@ def description(
             "seeds": list(lattice.seeds),
             "sweep": sweep.model_dump(mode="json") if sweep else None,
             "controls": list(controls),
+            "judging": list(judging),
             "expected": {path: dict(figures) for path, figures in (expected or {}).items()},
             "source": without_secrets(source),
         },

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cached_property, partial
-from itertools import chain
+from functools import cached_property
 from typing import Any
 
-from orchestrator import controls, experience, strategies
+from orchestrator import experience, searching
 from orchestrator.board import Board, Row
 from orchestrator.checks import BATCH, check, fits
 from orchestrator.costs import Costs, identity, relative
-from orchestrator.frontier import Frontier, Strategy
+from orchestrator.frontier import Frontier
 from orchestrator.inputs import Inputs, read, unread
 from orchestrator.lattice import Lattice, Path, Scores
 from orchestrator.resources import Placement
 from orchestrator.strategies.waves import PAUSING, calls
 from orchestrator.study import Study
-from orchestrator.sweeping import Sweeping
 from orchestrator.warm import warm
 from trainers import build
 from trainers.call import Invalid
@@ -110,47 +108,22 @@ class Prepared:
         paused: Callable[[Stage, int], float | None] | None = None,
     ) -> Frontier:
         """What the study wants, its controls too."""
-        # By FLOPs: what a control trains must not change with what was measured.
-        names, flops = self.study.controls or (), relative(self.flops)
-        beside = partial(controls.paths, names=names, strategy=self.strategy, cost=flops)
-
-        def both(lattice: Lattice, scores: Scores) -> Iterable[Path]:
-            return chain(self.strategy(lattice, scores), beside(lattice, scores, trial=won))
-
-        def won(path: Path) -> Path:
-            return (sweeping.winner(path) if sweeping else None) or path
-
-        there = paused or self.paused
-
-        def reached(trial: Path) -> bool:
-            stages, ends = (self.lattice.stage(trial, seed) for seed in self.study.seeds), trial.until
-            return all((done(one) if ends is None else there(one, ends)) is not None for one in stages)
-
-        # The controls are swept, too: direct distillation by one setting would be no match for the others.
-        sweeping = self._sweeping(both, reached=reached) if self.sweep else None
-        return Frontier(
+        return searching.frontier(
+            self.study.search,
             self.lattice,
-            sweeping or self.strategy,
-            seeds=self.study.seeds,
-            done=done,
-            paused=there,
-            controls=(lambda lattice, scores: ()) if sweeping else beside,
+            self.sweep,
+            first=self.warm.settings,
+            names=self.study.controls or (),
+            compute=relative(self.flops),
             cost=self.costs.relative,
+            done=done,
+            paused=paused or self.paused,
         )
 
     def searched(self, scores: Scores) -> Iterable[Path]:
         """The paths, or trials of a sweep, that the study's search wants at these scores, without its controls."""
-        search = self._sweeping(self.strategy) if self.sweep else self.strategy
+        search = searching.searching(self.study.search, self.lattice, self.sweep, first=self.warm.settings)
         return search(self.lattice, scores)
-
-    def _sweeping(self, strategy: Strategy, **facts: Any) -> Sweeping:
-        assert self.sweep is not None, "something is swept"
-        return Sweeping(strategy, self.sweep, self.lattice, first=self.warm.settings, **facts)
-
-    def strategy(self, lattice: Lattice, scores: Scores) -> Iterable[Path]:
-        """The paths that the study's search wants at these scores."""
-        found: Iterable[Path] = self.study.search.of(strategies, lattice, scores)
-        return found
 
     @property
     def flops(self) -> dict[str, int]:

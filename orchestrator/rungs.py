@@ -20,16 +20,22 @@ Curve = list[list[float]]  # [epoch, score]
 
 
 def rungs(
-    board: Board, *, stop: Stop | None, seeds: Collection[int], metric: str, students: Sequence[str]
+    board: Board,
+    *,
+    stop: Stop | None,
+    seeds: Collection[int],
+    metric: str,
+    students: Sequence[str],
+    judging: Collection[int] | None = None,
 ) -> list[dict[str, Any]]:
     """The races of a study as JSON has them, that of whole paths first; none where nothing is given up.
 
     Of each: its `name`; the `path` of the edge on which settings race, None for whole paths; `rungs`, the epochs after
     which was chosen, the end of training as the last, each with how many `reached` it, how many of these `went_on`
     (None at the end) and the `best` score there; and `lines`, who raced: `name`, `points` of (epoch, mean score over
-    the seeds), `state`, and whether it `won`.
+    the seeds), `state`, and whether it `won`. `judging`: the seeds by which settings are compared; None: all.
     """
-    found = []
+    judging, found = judging or seeds, []
     for student in students:
         if race := _of_paths(board, len(seeds), student):
             found.append({"name": "whole paths" + (f" to {student}" if len(students) > 1 else ""), **race})
@@ -37,10 +43,10 @@ def rungs(
         edges: dict[tuple[str, ...], dict[tuple[Setting, ...], list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in board.rows.values():
             for path in row.paths:
-                if path.settings and path.budget == 1:
+                if path.settings and path.budget == 1 and row.seed in judging:
                     edges[path.models][path.settings].append(row)
         for edge in sorted(edges, key=lambda edge: (len(edge), edge)):
-            race = _of_settings(edge, edges[edge], stop, len(seeds), f"val/{metric}")
+            race = _of_settings(edge, edges[edge], stop, len(judging), f"val/{metric}")
             found.append({"name": " > ".join(edge), **race})
     return found
 

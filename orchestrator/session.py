@@ -19,6 +19,7 @@ from orchestrator.prepared import Prepared, prepare
 from orchestrator.progress import Progress
 from orchestrator.run import Run
 from orchestrator.rungs import rungs
+from orchestrator.strategies.waves import judges
 from orchestrator.study import Study
 from orchestrator.summary import summarize
 from orchestrator.swept import swept
@@ -94,6 +95,7 @@ def described(prepared: Prepared) -> str:
         parameters={name: size.parameters for name, size in prepared.sizes.items()},
         sweep=prepared.sweep,
         controls=study.controls or (),
+        judging=judges(study.search, study.seeds) or (),
         expected=study.expected,
         source=study.source,
     )
@@ -127,6 +129,7 @@ def folder_of(study: Study) -> File:
 def summary_of(prepared: Prepared, board: Board, cost: Mapping[str, Any]) -> dict[str, Any]:
     """report.json."""
     study = prepared.study
+    judging = judges(study.search, study.seeds) or study.seeds
     return summarize(
         name=study.name,
         text=without_secrets(study.text),
@@ -140,11 +143,12 @@ def summary_of(prepared: Prepared, board: Board, cost: Mapping[str, Any]) -> dic
         parameters={name: size.parameters for name, size in prepared.sizes.items()},
         expected=expectations.compared(study.expected, prepared.lattice, board, study.seeds),
         source=study.source,
-        sweeps=swept(board, prepared.sweep, study.seeds, prepared.score_name) if prepared.sweep else (),
+        sweeps=swept(board, prepared.sweep, judging, prepared.score_name) if prepared.sweep else (),
         rungs=rungs(
             board,
             stop=prepared.sweep.stop if prepared.sweep else None,
             seeds=study.seeds,
+            judging=judging,
             metric=prepared.score_name,
             students=prepared.lattice.students,
         ),

@@ -4,42 +4,36 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from math import inf
-from typing import NamedTuple
 
 from orchestrator.lattice import Lattice, Path, Scores
 from orchestrator.samplers import Known
 from orchestrator.settings import Setting
+from orchestrator.siblings import Edge
 from orchestrator.sweep import Sweep
-
-
-class Standing(NamedTuple):
-    """How the settings of one edge do."""
-
-    wanted: list[Path]  # trials, and how far each is to be trained
-    first: Known  # the scores at the first rung, or of whole trainings where none is given up
-    settled: bool  # whether nothing can change it but more settings
-    whole: dict[Path, float]  # scores of those that were trained to the end
-
-
-@dataclass
-class Edge:
-    """The sweep of a path's last edge."""
-
-    above: tuple[Setting, ...]  # settings of the edges before it, where each edge has its own
-    asked: list[Setting] = field(default_factory=list)
 
 
 class Sweeping:
     """(lattice, scores of trials) -> trials wanted: those of each path that a strategy wants.
 
-    To the strategy a path has the score of its best setting, once its sweep is over. Like a strategy this is a pure
-    function of its arguments; what it remembers only saves it from working the same out again. `reached` says which
-    trials were trained before this began: with asha, whoever went on then does so again. `first` are the settings that
-    the sweep of a path begins with, the same at every call.
+    To the strategy a path has the score of its best setting, once its sweep is over. A setting is chosen once, and kept
+    for whatever else a strategy wants of the same models:
+
+    - With `seeds` only these judge the settings; where a path is wanted with others, or with all, its winner is trained
+      with them. None: all seeds judge.
+    - A path that is wanted up to an epoch is swept up to there, and scores as the best of its settings does there. If
+      it is wanted whole the same settings go on, and whole trainings decide.
+    - A path that is wanted with a higher budget takes the setting over that won with the one below, unless it was
+      wanted before that.
+
+    Like a strategy this is a pure function of its arguments; what it remembers only saves it from working the same out
+    again. The strategy is shown no score before it has asked for the path, so that one who is told all scores at once
+    goes the same way as one who saw them come. `reached` says which trials were trained before this began: with asha,
+    whoever went on then does so again. `first` are the settings that the sweep of a path begins with, the same at every
+    call.
     """
 
     def __init__(
@@ -48,229 +42,208 @@ class Sweeping:
         sweep: Sweep,
         lattice: Lattice,
         *,
+        seeds: tuple[int, ...] | None = None,
         reached: Callable[[Path], bool] = lambda trial: False,
         first: Callable[[Path], Sequence[Setting]] = lambda path: (),
     ) -> None:
-        self.strategy, self.sweep, self.lattice = strategy, sweep, lattice
+        self.strategy, self.sweep, self.lattice, self.seeds = strategy, sweep, lattice, seeds
         self._first = first
         self._reached = lru_cache(maxsize=None)(reached)
-        self._forget()
+        self._forget({})
 
-    def _forget(self) -> None:
-        self._scores: Scores = {}
+    def _forget(self, scores: Scores) -> None:
+        self._scores = scores
         self._seen = 0  # scores that were looked at
         self._edges: dict[Path, Edge] = {}
-        self._winners: dict[Path, Path | None] = {}  # None: all its trials failed
-        self._wanted: dict[Path, list[Path]] = {}  # trials of an edge; kept up to date by `_news`
-        self._relist({})
-
-    def _relist(self, asked: dict[Path, None]) -> None:
-        """Begin a new answer."""
+        self._budgets: dict[tuple[str, ...], list[Path]] = defaultdict(list)  # the edges of the same models
         self._asked: dict[Path, None] = {}  # by the strategy
-        self._listed: set[Path] = set()  # these and the paths to their teachers
-        self._waiting: dict[Path, list[Path]] = defaultdict(list)  # those whose teacher's sweep is not over, by it
+        self._relist()
+
+    def _relist(self) -> None:
+        """Begin a new answer."""
         self._answer: list[Path] = []
-        self._list(asked)
+        self._in: set[Path] = set()  # the answer
+        self._listed: set[Path] = set()  # the edges of which it has all that is wanted
+        self._derived: dict[Path, list[Path]] = defaultdict(list)  # what else is asked for, by edge
+        self._stale = False
+        for path in self._asked:
+            self._take(path)
 
     def __call__(self, lattice: Lattice, scores: Scores) -> list[Path]:
         """The same list as before if nothing was taken out of it; there may be more in it."""
-        changed: dict[Path, list[Path]] = {}
-        if scores is not self._scores or len(scores) < self._seen:
-            self._forget()
-            self._scores = scores
-        else:
-            changed = self._news()
-            if not changed:
-                return self._answer
-        self._seen = len(scores)
-        asked = dict.fromkeys(path.plain for path in self.strategy(lattice, Won(self)))
-        dropped = not self._asked.keys() <= asked.keys()
-        if dropped or any(set(before) - set(self._wanted[path]) for path, before in changed.items()):
-            self._relist(asked)
-            return self._answer
-        for path, before in changed.items():
-            self._answer += [trial for trial in self._wanted[path] if trial not in before]
-            for student in self._waiting.pop(path, ()) if path in self._winners else ():
-                self._admit(student)
-        self._list(asked)
+        fresh = scores is not self._scores or len(scores) < self._seen
+        if fresh:
+            self._forget(scores)
+        told = self._news() or fresh
+        while told:
+            told = self._ask(lattice)
+        if self._stale:
+            self._relist()
         return self._answer
 
     def winner(self, path: Path) -> Path | None:
-        """The trial of a path that won its sweep; None: it is not over, or all have failed."""
-        if path not in self._winners and path not in self._wanted:
-            self._decide(path)
-        return self._winners.get(path)
+        """The trial of a path that won its sweep, with all seeds; None: it is not over, or all have failed."""
+        edge = self._edges.get(path)
+        trial = edge.winners.get(None) if edge else None
+        return trial.training if trial else None
 
     def over(self, path: Path) -> bool:
         """Whether the sweep of a path is over, won or not."""
-        return self.winner(path) is not None or path in self._winners
+        return path in self._edges and self._edges[path].over
 
-    def _news(self) -> dict[Path, list[Path]]:
-        """What was wanted before of the edges of which that changes with the scores that came since the last time."""
-        changed = {}
-        for path in {trial.plain for trial in islice(self._scores, self._seen, None)} & self._wanted.keys():
-            before, over = self._wanted[path], path in self._winners
-            if not over:
-                self._decide(path)
-            if path in self._listed and (over != (path in self._winners) or before != self._wanted[path]):
-                changed[path] = before
+    def first(self, path: Path) -> list[Setting]:
+        """The settings that are tried first on a path's last edge."""
+        return self._more(path, Edge(path, self.sweep, self.lattice, seeds=self.seeds, reached=self._reached), {})
+
+    def trial(self, path: Path) -> Path | None:
+        """What stands for a path that was asked for; None: that is not known yet, or all its settings have failed."""
+        edge = self._edges[path.plain]
+        goal = path.until if path.until in edge.pauses else None
+        trial = edge.winners.get(goal)
+        if trial is None or (path.seeds == self.seeds and path.until == goal):
+            return trial
+        until = trial.until if path.until == goal else path.until
+        if until is not None and until >= self.lattice.epochs(trial):
+            until = None
+        return replace(trial, seeds=path.seeds, until=until)
+
+    def known(self, path: Path) -> float | None:
+        """The score that the strategy sees; None: it has not asked for the path, or it is not known yet."""
+        if len(path.models) == 1:
+            return self._scores.get(path)
+        if path not in self._asked:
+            return None
+        edge = self._edges[path.plain]
+        trial = self.trial(path)
+        if trial is not None:
+            return self._scores.get(trial)
+        goal = path.until if path.until in edge.pauses else None
+        return -inf if goal in edge.winners else None
+
+    def _news(self) -> bool:
+        """Take the scores that came since the last time; -> whether the strategy might want to know."""
+        new = list(islice(self._scores, self._seen, None))
         self._seen = len(self._scores)
-        return changed
+        told = any(trial in self._asked for trial in new)
+        for path in dict.fromkeys(trial.plain for trial in new):
+            if edge := self._edges.get(path):
+                over = edge.over  # then it was a score of something that is derived
+                told |= self._update(edge) or over
+        return told
 
-    def _list(self, asked: dict[Path, None]) -> None:
-        """Take paths into the answer."""
+    def _ask(self, lattice: Lattice) -> bool:
+        """Ask the strategy what it wants; -> whether something of that is new to it and known already."""
+        asked = dict.fromkeys(self.strategy(lattice, Won(self)))
+        new = [path for path in asked if path not in self._asked]
+        self._stale |= not self._asked.keys() <= asked.keys()
         self._asked = asked
-        for path in asked:
+        for path in sorted(new, key=lambda path: path.budget):  # stable
+            self._register(path)
+        for path in new:
             self._take(path)
+        return any(self.known(path) is not None for path in new)
+
+    def _register(self, path: Path) -> None:
+        """Note what is to be decided for a path, before anything new is."""
+        if len(path.models) == 1:
+            return
+        edge = self._edge(path.plain)
+        if path.until is None or edge.asked:
+            edge.whole = True
+        elif path.until not in edge.pauses:
+            edge.pauses = sorted({*edge.pauses, path.until})
+
+    def _edge(self, path: Path) -> Edge:
+        """The edge at the end of a path, with those above it."""
+        if path not in self._edges:
+            edge = self._edges[path] = Edge(path, self.sweep, self.lattice, seeds=self.seeds, reached=self._reached)
+            if path.teacher and self.sweep.scope == "edge":
+                self._edge(path.teacher).whole = True
+                edge.teacher = path.teacher
+            cheaper = [other for other in self._budgets[path.models] if other.budget < path.budget]
+            edge.cheaper = max(cheaper, key=lambda other: other.budget, default=None)
+            self._budgets[path.models].append(path)
+            for above in edge.waits:
+                self._edges[above].students.append(path)
+        return self._edges[path]
 
     def _take(self, path: Path) -> None:
-        """Take a path; where each edge has its own sweep, first that to its teacher."""
-        if path in self._listed:
-            return
-        if self.sweep.scope == "edge" and path.teacher:
-            self._take(path.teacher)
-        self._listed.add(path)
-        self._admit(path)
-
-    def _admit(self, path: Path) -> None:
-        """Ask for the trials of a path, if it is known who teaches; otherwise once it is."""
-        if self.sweep.scope == "edge" and path.teacher and not self.over(path.teacher):
-            self._waiting[path.teacher].append(path)
-            return
-        if path not in self._wanted:
-            self._decide(path)
-        self._answer += self._wanted[path]
-        if path in self._winners:
-            for student in self._waiting.pop(path, ()):
-                self._admit(student)
-
-    def _decide(self, path: Path) -> None:
-        """Note what is wanted of a path now, and its winner if it has one."""
-        scores = self._scores
+        """Have what the strategy asked for in the answer."""
         if len(path.models) == 1:
-            self._wanted[path] = [path]
-            if path in scores:
-                self._winners[path] = path if scores[path] > -inf else None
+            self._put([path])
             return
-        edge = self._edge(path)
-        if edge is None:
+        edge = self._edges[path.plain]
+        if path.seeds != self.seeds or path.until not in edge.goals:
+            self._derived[path.plain].append(path)
+        self._list(edge)
+
+    def _list(self, edge: Edge) -> None:
+        """Have all that is wanted of an edge in the answer, and of those that it waits for."""
+        if edge.path not in self._listed:
+            for path in edge.waits:
+                self._list(self._edges[path])
+            self._listed.add(edge.path)
+        self._show(edge)
+        self._update(edge)
+
+    def _update(self, edge: Edge) -> bool:
+        """Decide on an edge, if it is known who teaches; -> whether there is a winner where there was none."""
+        if edge.over or edge.path not in self._listed:
+            return False
+        above = [self._edges[path].winners for path in edge.waits]
+        if not all(None in winners for winners in above):
+            return False
+        before, known = edge.wanted, len(edge.winners)
+        self._decide(edge)
+        self._stale |= not set(edge.wanted).issuperset(before)
+        self._show(edge)
+        if None in edge.winners:
+            for student in edge.students:
+                self._update(self._edges[student])
+        return len(edge.winners) > known
+
+    def _decide(self, edge: Edge) -> None:
+        teacher = self._edges[edge.teacher].winners[None] if edge.teacher else None
+        if edge.teacher and teacher is None:
+            edge.lose()
             return
-        standing = self._standing(path, edge)
-        while len(standing.first) == len(edge.asked):
-            more = self._more(path, edge, standing.first)
-            if len(more) == len(edge.asked):
-                break
-            edge.asked = more
-            standing = self._standing(path, edge)
-        self._wanted[path] = standing.wanted
-        if standing.settled:
-            # Of equals the first that was asked for.
-            best = max(standing.whole, key=standing.whole.__getitem__, default=None)
-            self._winners[path] = best if best and standing.whole[best] > -inf else None
+        edge.above = teacher.settings if teacher else ()
+        cheaper = self._edges[edge.cheaper].winners[None] if edge.cheaper else None
+        if cheaper:
+            edge.decide(self._scores, lambda known: [cheaper.setting])
+        else:
+            edge.decide(self._scores, lambda known: self._more(edge.path, edge, known))
 
     def _more(self, path: Path, edge: Edge, known: Known) -> list[Setting]:
         # On a path all edges have one setting, and prefixes are shared if all paths have the same settings.
         seed = str(path) if self.sweep.scope == "edge" else ""
         return self.sweep.more(edge.asked, known, self.lattice.distill, seed=seed, first=self._first(path))
 
-    def _edge(self, path: Path) -> Edge | None:
-        """The sweep of a path's last edge; None until it is known who teaches, or if nobody can."""
-        if path not in self._edges:
-            above: tuple[Setting, ...] = ()
-            if self.sweep.scope == "edge":
-                assert path.teacher is not None
-                teacher = self.winner(path.teacher)
-                if teacher is None:
-                    if path.teacher in self._winners:
-                        self._winners[path], self._wanted[path] = None, []
-                    return None
-                above = teacher.settings
-            self._edges[path] = Edge(above)
-        return self._edges[path]
+    def _show(self, edge: Edge) -> None:
+        self._put(edge.wanted)
+        self._put(trial for path in self._derived.get(edge.path, ()) if (trial := self.trial(path)))
 
-    def _trial(self, path: Path, edge: Edge, one: Setting, until: int | None = None) -> Path:
-        whole = (*edge.above, one) if self.sweep.scope == "edge" else (one,) * (len(path.models) - 1)
-        return Path(path.models, path.budget, whole, until=until)
-
-    def _standing(self, path: Path, edge: Edge) -> Standing:
-        """What is wanted of the settings asked for so far, rung by rung, and what is known of them."""
-        scores = self._scores
-        trials = {one: self._trial(path, edge, one) for one in edge.asked}
-        if self.sweep.stop is None:
-            known = {one: scores[trial] for one, trial in trials.items() if trial in scores}
-            whole = {trial: scores[trial] for trial in trials.values() if trial in scores}
-            return Standing(list(trials.values()), known, len(known) == len(trials), whole)
-        rungs = {one: self._rungs(trial) for one, trial in trials.items()}
-        first: Known = {}
-        wanted: list[Path] = []
-        settled, members = True, list(trials)
-        for level in range(max(map(len, rungs.values()), default=0) + 1):
-            if not members:
-                break
-            ends = {one: rungs[one][level] if level < len(rungs[one]) else None for one in members}
-            at = {one: self._trial(path, edge, one, until=end) for one, end in ends.items()}
-            wanted += at.values()
-            there = {one: scores[trial] for one, trial in at.items() if trial in scores}
-            first = first if level else there
-            settled &= len(there) == len(members)
-            members = self._promoted(path, edge, rungs, there, level=level, all_there=len(there) == len(members))
-        whole = {trial: scores[trial] for trial in trials.values() if trial in scores}
-        return Standing(wanted, first, settled, whole)
-
-    def _promoted(
-        self,
-        path: Path,
-        edge: Edge,
-        rungs: Mapping[Setting, list[int]],
-        there: Mapping[Setting, float],
-        *,
-        level: int,
-        all_there: bool,
-    ) -> list[Setting]:
-        """Those that go on after a rung, given the scores of those that are there."""
-        stop = self.sweep.stop
-        assert stop is not None
-        going = [one for one, score in there.items() if level < len(rungs[one]) and score > -inf]
-
-        def failed(one: Setting) -> bool:
-            later = (*rungs[one][level + 1 :], None)
-            return any(self._scores.get(self._trial(path, edge, one, until=end)) == -inf for end in later)
-
-        def went_on(one: Setting) -> bool:
-            until = rungs[one][level + 1] if level + 1 < len(rungs[one]) else None
-            trial = self._trial(path, edge, one, until=until)
-            return trial in self._scores or (stop.how == "asha" and self._reached(trial))
-
-        ranked = sorted(going, key=there.__getitem__, reverse=True)
-        count = len(there) // stop.factor if all_there or stop.how == "asha" else 0
-        count = max(count, 1) if all_there else count
-        # Whoever has gone on stays, though better ones may have come.
-        chosen = [one for one in going if one in ranked[:count] or went_on(one)]
-        if all_there and all(map(failed, chosen)):  # then the best of those that were given up goes in their place
-            chosen += [one for one in ranked if one not in chosen][:1]
-        return chosen
-
-    def _rungs(self, trial: Path) -> list[int]:
-        assert self.sweep.stop is not None
-        return self.sweep.stop.rungs(self.lattice.epochs(trial))
+    def _put(self, trials: Iterable[Path]) -> None:
+        for trial in trials:
+            if trial not in self._in:
+                self._in.add(trial)
+                self._answer.append(trial)
 
 
 class Won(Mapping[Path, float]):
-    """The scores that a strategy sees: of each path whose sweep is over, that of its winner."""
+    """The scores that a strategy sees: of each path that it asked for and whose sweep is over, that of its winner."""
 
     def __init__(self, sweeping: Sweeping) -> None:
         self.sweeping = sweeping
 
     def __getitem__(self, path: Path) -> float:
-        trial = self.sweeping.winner(path)
-        if trial is not None:
-            return self.sweeping._scores[trial]
-        if self.sweeping.over(path):
-            return -inf
-        raise KeyError(path)
+        score = self.sweeping.known(path)
+        if score is None:
+            raise KeyError(path)
+        return score
 
     def __iter__(self) -> Iterator[Path]:
-        return iter(list(self.sweeping._winners))
+        return (path for path in list(self.sweeping._asked) if self.sweeping.known(path) is not None)
 
     def __len__(self) -> int:
-        return len(self.sweeping._winners)
+        return sum(1 for _ in self)

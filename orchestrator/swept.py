@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from statistics import fmean
 from typing import Any
 
@@ -14,6 +14,7 @@ from orchestrator.settings import Setting, shown, values
 from orchestrator.spaces import Space
 from orchestrator.sweep import Sweep
 
+Tried = dict[tuple[Setting, ...], list[Row]]  # the trainings of each trial
 TRAINED = ("done", "reused")
 UNFINISHED = ("failed", "lost", "running", "waiting", "paused", "pruned")
 
@@ -24,20 +25,20 @@ def swept(board: Board, sweep: Sweep, seeds: Collection[int], metric: str) -> li
     Of each edge: its `path`; `axes`, the knobs, each with its `ticks`, (place, text); `points`, each with its `values`,
     their `places` (0..1, or None where a knob plays no part), `score` (a mean over the seeds, None until all are
     there), `epochs`, `state`, `warm`, where an earlier study found it (or None), and whether it `won`; and the
-    `importance` of each knob, by the `metric` that all had after as many epochs.
+    `importance` of each knob, by the `metric` that all had after as many epochs. `seeds`: those that judged the
+    settings. Where a path was trained with several budgets, that with which most settings were tried is shown.
     """
-    edges: dict[tuple[str, ...], dict[tuple[Setting, ...], list[Row]]] = defaultdict(lambda: defaultdict(list))
+    edges: dict[tuple[str, ...], dict[float, Tried]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for row in board.rows.values():
         for path in row.paths:
-            if path.settings and path.budget == 1:
-                edges[path.models][path.settings].append(row)
+            if path.settings and row.seed in seeds:
+                edges[path.models][path.budget][path.settings].append(row)
     shortest_first = sorted(edges, key=lambda path: (len(path), path))
-    return [_edge(path, edges[path], sweep, len(seeds), f"val/{metric}") for path in shortest_first]
+    most = {path: max(edges[path].items(), key=lambda one: (len(one[1]), one[0]))[1] for path in edges}
+    return [_edge(path, most[path], sweep, len(seeds), f"val/{metric}") for path in shortest_first]
 
 
-def _edge(
-    path: tuple[str, ...], tried: Mapping[tuple[Setting, ...], list[Row]], sweep: Sweep, seeds: int, metric: str
-) -> dict[str, Any]:
+def _edge(path: tuple[str, ...], tried: Tried, sweep: Sweep, seeds: int, metric: str) -> dict[str, Any]:
     points = [_point(settings, rows, sweep, seeds) for settings, rows in tried.items()]
     ended = [point for point in points if point["state"] == "done" and point["score"] is not None]
     best = max(ended, key=lambda point: point["score"], default=None)

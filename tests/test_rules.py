@@ -51,6 +51,7 @@ PURE = {
         "strategies.budgets",
         "strategies.probing",
         "strategies.promises",
+        "strategies.purses",
         "strategies.races",
         "strategies.waves",
         "strategies.whole",

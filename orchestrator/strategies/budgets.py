@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from heapq import heapify, heappop, heappush
+from collections.abc import Iterator
 from math import inf
 from statistics import fmean
 
 from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.strategies.purses import Purse, check, purse
 from orchestrator.strategies.waves import EXHAUSTIVE, Strategy, inner, waves
-from trainers.call import Call, Invalid, Positive
-from trainers.spec import Stage
-
-ROUNDING = 1e-9
+from trainers.call import Call, Positive
 
 
 def budget(
@@ -35,25 +32,19 @@ def budget(
     All that the search consists of counts, whoever trained it and when, so that one that was interrupted ends the same.
     Of `stages`, a training that pauses or has fewer epochs counts by its part, and one that is only measured not at
     all. Trainings that are no part of the search, as the student alone, come on top.
+
+    This is for paths that are not swept; of a sweep orchestrator/buying.py buys the settings.
     """
-    if (stages is None) == (gpu_hours is None):
-        raise Invalid("say how much: either stages or gpu_hours, as in {of: exhaustive, stages: 30}", ("budget",))
+    filled = purse(lattice, stages=stages, gpu_hours=gpu_hours)
     strategy = inner(of, outer="budget")
     strategy(lattice, {})  # refuses its arguments now, not at the first path
-    limit, price = (gpu_hours, "gpu_hours") if stages is None else (stages, "stages")
-    assert limit is not None
-    purse = Purse(lattice, limit, in_trainings(lattice) if stages is not None else in_hours(lattice))
-    known = stages is not None or lattice.in_hours
-    first = [lattice.shortest(student) for student in lattice.students]
-    if known and len(purse.copy().buy(first)) < len(first):
-        names, least = " and ".join(map(str, first)), f"{purse.missing(*first):.4g}"
-        need = f"paths, {names}, which need {least}" if first[1:] else f"path, {names}, which needs {least}"
-        message = f"{limit:g} is not enough for the shortest {need}"
-        raise Invalid(message, ("budget", price))
-    return waves(_after_the_shortest(strategy), lattice, _Spending(purse, scores).settle)
+    check(filled, [lattice.shortest(student) for student in lattice.students], stages=stages)
+    return waves(after_the_shortest(strategy), lattice, _Spending(filled, scores).settle)
 
 
-def _after_the_shortest(strategy: Strategy) -> Strategy:
+def after_the_shortest(strategy: Strategy) -> Strategy:
+    """A strategy that wants the shortest path to each student before anything else."""
+
     def both(lattice: Lattice, known: Scores) -> Iterator[Path]:
         first = [lattice.shortest(student) for student in lattice.students]
         yield from first
@@ -97,90 +88,3 @@ class _Spending:
         chances = {path: fmean(self.tried[path]) if self.tried[path] else -inf for path in paths}
         ranked = sorted(paths, key=lambda path: (-chances[path], self.purse.missing(path)))
         return [path for path in ranked if self.purse.buy([path])]
-
-
-Cost = Callable[[Stage, str], float]  # of a whole training of the model with this name
-
-
-def in_trainings(lattice: Lattice) -> Cost:
-    """1 for as many epochs as the model's recipe has."""
-
-    def cost(stage: Stage, name: str) -> float:
-        return 0.0 if stage.published else stage.recipe.epochs / lattice.models[name].recipe.epochs
-
-    return cost
-
-
-def in_hours(lattice: Lattice) -> Cost:
-    """What the lattice says, if that is hours."""
-    return lambda stage, name: lattice.cost(stage)
-
-
-class Purse:
-    """What is left of a limit, and how far each stage is paid for."""
-
-    def __init__(self, lattice: Lattice, limit: float, cost: Cost) -> None:
-        self.lattice, self.left, self.cost = lattice, limit, cost
-        self.paid: dict[str, float] = defaultdict(float)  # the part of a training, by key
-
-    def copy(self) -> Purse:
-        """Another with the same in it."""
-        other = Purse(self.lattice, self.left, self.cost)
-        other.paid |= self.paid
-        return other
-
-    def affords(self, path: Path) -> bool:
-        """Whether there is enough left for a path."""
-        return self.missing(path) <= self.left + ROUNDING
-
-    def buy(self, paths: list[Path]) -> list[Path]:
-        """Those that are affordable, each time the cheapest; in the order in which they were bought."""
-        needs = {path: self._needs(path) for path in paths}
-        through: dict[str, list[int]] = defaultdict(list)  # paths by the keys of their stages
-        for i, path in enumerate(paths):
-            for key in needs[path]:
-                through[key].append(i)
-        prices = [self._missing(needs[path]) for path in paths]
-        heap = [(price, i) for i, price in enumerate(prices)]
-        heapify(heap)
-        bought: list[Path] = []
-        over: set[int] = set()
-        while heap:
-            price, i = heappop(heap)
-            if i in over or price != prices[i]:
-                continue  # it has become cheaper since
-            if price > self.left + ROUNDING:
-                break
-            over.add(i)
-            bought.append(paths[i])
-            self.left -= price
-            new = {key: part for key, (part, _) in needs[paths[i]].items() if part > self.paid[key]}
-            self.paid |= new
-            for j in {j for key in new for j in through[key]} - over:
-                prices[j] = self._missing(needs[paths[j]])
-                heappush(heap, (prices[j], j))
-        return bought
-
-    def missing(self, *paths: Path) -> float:
-        """What paths cost together beside what is paid for."""
-        needs: dict[str, tuple[float, float]] = {}
-        for path in paths:
-            for key, need in self._needs(path).items():
-                needs[key] = max(need, needs.get(key, need))
-        return self._missing(needs)
-
-    def _missing(self, needs: dict[str, tuple[float, float]]) -> float:
-        return sum(max(0.0, part - self.paid[key]) * cost for key, (part, cost) in needs.items())
-
-    def _needs(self, path: Path) -> dict[str, tuple[float, float]]:
-        """By the keys of a path's stages: which part of them it needs, and what the whole costs."""
-        found: dict[str, tuple[float, float]] = {}
-        for seed in self.lattice.seeds if path.seeds is None else path.seeds:
-            above: Path | None = path
-            while above is not None:
-                stage = self.lattice.stage(above, seed)
-                part = 1.0 if above.until is None else min(1.0, above.until / stage.recipe.epochs)
-                part = max(part, found.get(stage.key, (0.0, 0.0))[0])
-                found[stage.key] = (part, self.cost(stage, above.models[-1]))
-                above = above.teacher
-        return found

@@ -15,13 +15,6 @@ Strategy = Callable[[Lattice, Scores], Iterable[Path]]
 # The paths that are new in a wave -> what is asked for, and their scores; none while they are not settled.
 Settle = Callable[[list[Path]], tuple[list[Path], Mapping[Path, float]]]
 
-# Why a search cannot be had with a sweep.
-UNSWEPT = {
-    "budget": "a setting is not left out for its cost; sweep fewer samples instead",
-    "racing": "a setting would be chosen for each seed; sweep with one seed, then race with what was found",
-    "probe": "settings cannot be compared after a part of a training here; stop: does that within a sweep",
-    "promising": "settings cannot be compared after a part of a training here; stop: does that within a sweep",
-}
 WHOLE = ("exhaustive", "best_predecessor", "greedy", "successive_halving")  # with all seeds, and to the end
 EXHAUSTIVE = Call(name="exhaustive")
 PAUSING = ("probe", "promising")  # these let a training pause, to see whether it is worth its end
@@ -50,6 +43,11 @@ def calls(search: Call) -> Iterator[Call]:
     yield search
     if "of" in search.args:
         yield from calls(Call.model_validate(search.args["of"]))
+
+
+def judges(search: Call, seeds: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The seeds by which the settings of a sweep are compared in a search; None: all. A race asks for one at a time."""
+    return seeds[:1] if any(call.name == "racing" for call in calls(search)) else None
 
 
 def waves(strategy: Strategy, lattice: Lattice, settle: Settle) -> Iterator[Path]:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 from math import inf
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
@@ -28,6 +29,7 @@ KNOBS: tuple[dict[str, Any], ...] = (
     {WEIGHT: {"uniform": [0, 1]}, "recipe.lr": {"loguniform": [0.001, 1]}, "samples": 5, "sampler": "sobol"},
     {WEIGHT: {"uniform": [0, 1]}, "recipe.lr": [0.1, 0.2], "samples": 9, "sampler": "tpe"},
     {WEIGHT: [5.0]},
+    {WEIGHT: [1.0, 2.0], "recipe.epochs": [2, 5]},
 )
 STOPS: tuple[dict[str, Any], ...] = (
     {},
@@ -97,8 +99,11 @@ class Curves:
         return reached * (1 - 0.5**epoch) + noise[-1]
 
     def known(self, lattice: Lattice, trial: Path) -> float:
-        """The score of a trial where it ends; -inf if it, or one that teaches on its way, fails before."""
-        stage = lattice.stage(trial, 0)
+        """The score of a trial where it ends, a mean over its seeds; -inf if one fails before, or a teacher does."""
+        return fmean(self._of(lattice, trial, seed) for seed in trial.seeds or lattice.seeds)
+
+    def _of(self, lattice: Lattice, trial: Path, seed: int) -> float:
+        stage = lattice.stage(trial, seed)
         end = trial.until or stage.recipe.epochs
         above = list(stage.lineage)[:-1]
         failed = self.fails(stage)

@@ -241,8 +241,12 @@ def test_twelve_models_are_2048_stages_and_the_student_planned_in_seconds(tmp_pa
 @pytest.mark.parametrize(
     ("sets", "said"),
     [
-        (["search=probe", "sweep={LD.weight: [0.1, 0.5]}"], "probe cannot be had with a sweep"),
-        (["search={budget: {of: racing, stages: 40}}", "seeds=[0, 1]", "sweep={LD.weight: [1, 2]}"], "with a sweep"),
+        (
+            ["search={budget: {of: {budget: {stages: 9}}, stages: 8}}", "sweep={LD.weight: [1, 2]}"],
+            "let budget come first",
+        ),
+        (["search={budget: {stages: 1.5}}", "sweep={LD.weight: [1, 2]}"], "path, big > wee, which needs 2"),
+        (["search={budget: {of: racing, stages: 9}}", "sweep={LD.weight: [1, 2]}"], "list several"),
         (["search={budget: {gpu_hours: 2}}"], "GPU hours a stage takes is not known"),
     ],
 )
@@ -261,3 +265,29 @@ def test_what_a_search_that_trains_in_part_would_train_is_counted(tmp_path: File
     sets = (f"search={search}", f"resources.store={tmp_path / 'store'}")
     made = planning.plan(load(write(tmp_path), (*sets, "seeds=[0, 1]") if "racing" in search else sets))
     assert 4 <= made["trainings"]["needed"] <= most
+
+
+@pytest.mark.parametrize(
+    ("search", "trainings"),
+    [
+        # The student alone, the teacher, and on each of the seven edges of four models two settings.
+        ("exhaustive", 2 + 14),
+        ("{budget: {stages: 100}}", 2 + 14),
+        ("{budget: {stages: 6}}", 1 + 6),
+        ("{budget: {stages: 2}}", 1 + 2),
+        # With the first of two seeds two settings of each edge, and the better one of each with the second.
+        ("racing", 2 * 2 + 7 * 3),
+        # Two probes, of which one is kept; the direct path, and the two assistants.
+        ("probe", 2 + 2 * 5),
+        # All that pauses goes on where all score alike.
+        ("promising", 2 + 14),
+        # The edges keep their settings.
+        ("successive_halving", 2 + 14 + 3),
+    ],
+)
+def test_what_a_search_would_sweep_is_counted(tmp_path: File, search: str, trainings: int) -> None:
+    sets = (f"search={search}", "sweep={LD.weight: [0.1, 0.5]}", "controls=[alone]")
+    sets += ("seeds=[0, 1]",) if search == "racing" else ()
+    made = planning.plan(load(write(tmp_path), (*sets, f"resources.store={tmp_path / 'store'}")))
+    assert made["trainings"]["needed"] == trainings
+    assert made["cost"]["trainings"] == trainings

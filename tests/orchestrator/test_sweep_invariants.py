@@ -112,10 +112,7 @@ def valid(world: Curved, frontier: Frontier) -> None:
     students = {
         path: score
         for path, score in frontier.scores.items()
-        if len(path.models) > 1
-        and path.models[-1] == frontier.lattice.students[0]
-        and path.budget == 1
-        and not path.until
+        if path == path.training and frontier.lattice.role(path) == "student" and path.budget == 1
     }
     whole = {
         path: score

@@ -99,6 +99,36 @@ def test_a_strategy_sees_of_each_path_the_score_of_its_winner_once_its_sweep_is_
     assert {ROOT: 0.9} in seen and all(Path(("big", "small")) not in one for one in seen[:-1])
 
 
+def test_a_strategy_is_shown_no_score_of_a_path_before_it_asks_for_it():
+    """The edge to mid is decided, as it teaches; but whoever begins with all scores must not know that before."""
+    mid, through, seen = Path(("big", "mid")), Path(("big", "mid", "small")), []
+
+    def spying(lattice, scores):
+        seen.append(mid in scores)
+        return [through, mid] if through in scores else [through]
+
+    ask, scores = swept({WEIGHT: [1.0]}, THREE, spying)
+    ask()
+    scores[trial("big", "mid", w=(1.0,))] = 0.5
+    ask()
+    scores[trial("big", "mid", "small", w=(1.0, 1.0))] = 0.5
+    assert seen == [False, False] and not ask() - scores.keys()
+    assert seen == [False, False, False, True]
+
+
+def test_a_pause_that_is_wanted_once_a_path_was_swept_is_one_of_its_winner_if_that_trains_so_long():
+    def later(lattice, scores):
+        whole = Path(("big", "small"))
+        yield whole
+        yield from (Path(whole.models, until=end) for end in (1, 4) if whole in scores)
+
+    for epochs, paused in (("2", {1, None}), ("5", {1, 4, None})):
+        ask, scores = swept({"recipe.epochs": [2, 5]}, TWO, later)
+        scores |= {path: float(path.setting == (("recipe.epochs", epochs),)) for path in ask()}
+        assert {path.until for path in ask() if path.setting == (("recipe.epochs", epochs),)} == paused
+        assert len(ask()) == len(paused) + 1
+
+
 # Where a path has one setting
 
 

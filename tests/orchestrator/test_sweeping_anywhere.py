@@ -15,8 +15,8 @@ from orchestrator.lattice import Lattice, Path
 from orchestrator.strategies import exhaustive
 from orchestrator.sweep import Sweep, sweep
 from orchestrator.sweeping import Sweeping
-from tests.orchestrator.sweeps import STOPS, WEIGHT, Curves, lattices, sweeps
-from tests.orchestrator.test_sweeping import EVERY, THREE, TWO, direct
+from tests.orchestrator.sweeps import STOPS, WEIGHT, Curves, lattices, sweeps, weight
+from tests.orchestrator.test_sweeping import EVERY, THREE, TWO
 
 
 def driven(
@@ -145,9 +145,12 @@ def test_asked_again_without_news_it_gives_the_same_list(strategy, ours, world, 
 def test_one_edge_and_no_assistants_is_one_sweep(strategy, scope):
     made = sweep({WEIGHT: [1.0, 2.0, 3.0], "scope": scope})
     sweeping, scores, _ = driven(strategy, made, TWO, Curves(0), random.Random(0))
-    whole = {path for path in scores if path.budget == 1 and len(path.models) == 2}
-    assert whole == {direct(w) for w in (1.0, 2.0, 3.0)}
-    assert sweeping.winner(Path(("big", "small"))) == max(whole, key=scores.__getitem__)
+    least = min(path.budget for path in scores if len(path.models) == 2)
+    tried = {path for path in scores if path.budget == least and len(path.models) == 2}
+    assert {path.setting for path in tried} == {weight(w) for w in (1.0, 2.0, 3.0)}
+    best = max(tried, key=scores.__getitem__)
+    assert sweeping.winner(Path(("big", "small"))) == Path(best.models, settings=best.settings)
+    assert len(scores) == (3 if least == 1 else 4) + (scope == "edge")
 
 
 def test_built_afresh_from_all_scores_tpe_wants_all_that_it_asked_for_group_by_group():

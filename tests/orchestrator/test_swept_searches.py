@@ -1,0 +1,129 @@
+"""Every strategy with every sweep, as invariants: any lattice, order, restart and failure, with a limit or none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator import strategies
+from orchestrator.controls import chosen
+from orchestrator.frontier import Frontier
+from orchestrator.lattice import Lattice, best
+from orchestrator.searching import frontier, searching
+from orchestrator.sweep import Sweep
+from tests.orchestrator.sweeps import STOPS, lattices, sweeps
+from tests.orchestrator.test_sweep_invariants import SETTLED, Curved, valid
+from trainers.call import Call
+from trainers.spec import Stage
+
+WHOLE = ("exhaustive", "best_predecessor", "greedy", "successive_halving")
+IN_PART: tuple[tuple[str, dict[str, Any]], ...] = (
+    *(("racing", {"of": of, "level": level}) for of in WHOLE for level in (0.05, 0.4)),
+    *(("promising", {"of": of, "at": at}) for of in WHOLE for at in (0.3, 0.6)),
+    ("probe", {"part": 0.3}),
+    ("probe", {"part": 0.6, "keep": 1.0}),
+)
+ALL = (*((name, {}) for name in WHOLE), *IN_PART)
+
+
+class Swept:
+    """A study that sweeps: builds its frontier from what a world has."""
+
+    def __init__(self, ours: Lattice, search: Call, sweep: Sweep, names: tuple[Any, ...]) -> None:
+        self.lattice, self.search, self.sweep, self.names = ours, search, sweep, names
+
+    def __repr__(self) -> str:
+        edges = sorted(self.lattice.edges)
+        return f"{self.search} of {edges}, seeds {self.lattice.seeds}, {self.sweep.model_dump()}, {self.names}"
+
+    def __call__(self, **facts: Any) -> Frontier:
+        return frontier(
+            self.search, self.lattice, self.sweep, names=self.names, compute=epochs, cost=lambda stage: 1.0, **facts
+        )
+
+
+def epochs(stage: Stage) -> float:
+    return float(stage.recipe.epochs)
+
+
+@st.composite
+def studies(
+    draw: st.DrawFn,
+    *,
+    stops: tuple[dict[str, Any], ...] = STOPS,
+    searches: tuple[tuple[str, dict[str, Any]], ...] = ALL,
+    limited: bool | None = None,
+    controlled: bool = True,
+) -> Swept:
+    name, args = draw(st.sampled_from(searches))
+    ours = draw(lattices(seeds=((0, 1), (0, 1, 2)) if name == "racing" else ((0,), (0, 1))))
+    sweep = draw(sweeps(stops=stops))
+    if draw(st.booleans()) if limited is None else limited:
+        # From a little more than the least on to more than enough.
+        least = len(ours.seeds) * len(ours.shortest().models) + (3 if "recipe.epochs" in sweep.knobs else 0)
+        name, args = "budget", {"of": {name: args}, "stages": least + draw(st.floats(0, 60))}
+    names = draw(st.sampled_from([(), chosen(None, ours)])) if controlled else ()
+    return Swept(ours, Call(name=name, args=args).complete(strategies), sweep, names)
+
+
+FAILING = st.sampled_from([0.0, 0.15, 0.5])
+
+
+def ending(world: Curved, frontier: Frontier) -> tuple[object, ...]:
+    """What must be the same however the study came to its end."""
+    # Whether a teacher that nobody asked for with all seeds has a score of them may depend on the order.
+    scores = {path: score for path, score in frontier.scores.items() if path in frontier._asked}
+    answer = best(scores, frontier.lattice)
+    return world.store, world.reached, scores, frontier.failed, frontier.lost, answer
+
+
+@settings(max_examples=120)
+@given(studies(stops=SETTLED), st.integers(0, 2**32), st.integers(1, 4), FAILING)
+def test_any_order_of_completion_ends_in_the_same_scores_failures_and_answer(study, seed, at_once, failing):
+    one, other = (Curved(study, seed=s, failing=failing) for s in (seed, seed + 1))
+    assert ending(one, one.run(at_once=at_once)) == ending(other, other.run(at_once=1))
+
+
+@settings(max_examples=120)
+@given(studies(stops=SETTLED), st.integers(0, 2**32), st.sampled_from([0.05, 0.5, 1.0]), FAILING)
+def test_a_driver_that_dies_again_and_again_trains_nothing_twice_and_finds_the_same(study, seed, restarts, failing):
+    steady, shaky = Curved(study, seed=seed, failing=failing), Curved(study, seed=seed + 1, failing=failing)
+    assert ending(steady, steady.run()) == ending(shaky, shaky.run(restarts=restarts))
+
+
+@settings(max_examples=100)
+@given(studies(), st.integers(0, 2**32), st.sampled_from([0.0, 0.3]), st.sampled_from([0.0, 0.3, 1.0]))
+def test_the_answer_is_valid_whatever_fails(study, seed, restarts, failing):
+    world = Curved(study, seed=seed, failing=failing)
+    valid(world, world.run(restarts=restarts))
+
+
+@settings(max_examples=60)
+@given(studies(stops=SETTLED), st.integers(0, 2**32))
+def test_where_nothing_fails_there_is_an_answer_and_running_again_trains_nothing(study, seed):
+    world = Curved(study, seed=seed)
+    first = world.run()
+    assert best(first.scores, first.lattice) is not None
+    again = world.frontier()
+    assert again.over and best(again.scores, again.lattice) == best(first.scores, first.lattice)
+
+
+@settings(max_examples=100)
+@given(studies(limited=True, controlled=False), st.integers(0, 2**32), st.sampled_from([0.0, 0.3]), FAILING)
+def test_a_budget_is_kept_at_every_moment(study, seed, restarts, failing):
+    world = Curved(study, seed=seed, failing=failing)
+    world.run(restarts=restarts)
+    whole = study.lattice.models[study.lattice.student].recipe.epochs  # as all of them have
+    spent = sum(map(len, world.trained.values())) / whole
+    assert spent <= study.search.args["stages"] + 1e-6
+
+
+@settings(max_examples=60)
+@given(studies(stops=SETTLED), st.integers(0, 2**32), FAILING)
+def test_from_all_scores_at_once_is_wanted_what_was_wanted_in_the_end(study, seed, failing):
+    world = Curved(Swept(study.lattice, study.search, study.sweep, ()), seed=seed, failing=failing)
+    front = world.run()
+    asked = searching(study.search, study.lattice, study.sweep)(study.lattice, dict(front.scores))
+    assert set(asked) == set(front._asked)
