@@ -50,8 +50,6 @@ class Prepared:
         self.checked: set[tuple[tuple[str, ...], str, str]] = set()
         self.sizes = self._sizes()
         self.lattice.cost = relative(self.flops)
-        check(self)
-        self.results: dict[str, Result] = {}
         self.warm = warm(
             self.sweep,
             self.lattice,
@@ -60,6 +58,8 @@ class Prepared:
             metric=self.score_name,
             provisional=inputs.provisional,
         )
+        check(self)
+        self.results: dict[str, Result] = {}
 
     def certain(self) -> None:
         """Raise `Invalid` if it is not known what the sweeps start from."""
