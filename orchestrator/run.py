@@ -15,9 +15,10 @@ from typing import Any
 from orchestrator.board import Board, Row
 from orchestrator.prepared import Prepared
 from orchestrator.resources import Placement
-from orchestrator.room import Room
+from orchestrator.room import Node, Room
 from trainers.spec import Stage
 
+LOOK = 2.0  # seconds after which the cluster is asked again which nodes it has
 PATIENCE = 60.0  # seconds that a stage may wait for resources before it is said what it waits for
 
 
@@ -31,6 +32,8 @@ class Run:
         self.changed: Callable[[Row], None] = lambda row: None  # told of every change of a stage
         self.say: Callable[[str], None] = lambda text: None
         self.room: Room | None = None  # of the cluster, once there is one
+        self.nodes: Callable[[], list[Node]] = list  # of the cluster now
+        self.looked = 0.0  # when they were last asked for
         self.shown = 0  # the frontier's `revision` when the board was brought up to it
         self.tracebacks: dict[str, str] = {}
         self.handed: dict[str, float] = {}  # stages that nobody trains yet, and since when they wait for that
@@ -64,6 +67,9 @@ class Run:
                 self.changed(row)
 
     def next(self) -> Stage | None:
+        if self.room and time.monotonic() - self.looked > LOOK:
+            self.room.change(self.nodes())
+            self.looked = time.monotonic()
         stage = self.frontier.next(self.room.chooser()) if self.room else self.frontier.next()
         if stage is not None:
             if self.room:
@@ -146,9 +152,9 @@ class Run:
 
         # The handler is put twice: Ray's start puts a SIGTERM handler of its own.
         with handling(self._break), cluster.connected(address), handling(self._break):
-            models = self.prepared.study.models
+            models, self.nodes = self.prepared.study.models, cluster.nodes
             self.room = Room(
-                cluster.nodes(),
+                self.nodes(),
                 {name: one.resources for name, one in models.items() if name not in self.prepared.lattice.isolated()},
                 stages_at_once=self.prepared.study.resources.stages_at_once,
             )

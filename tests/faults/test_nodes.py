@@ -1,0 +1,73 @@
+"""Nodes that come and go while a study runs: a real cluster of several raylets on one machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path as File
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.orchestrator import studies
+from tests.orchestrator.studies import tapath, underway, without, write
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+TEXT = without("mid")
+RUN = ("run", "tiny.yaml", "--set", "recipe.epochs=4")
+
+
+@pytest.fixture
+def nodes() -> Iterator[Cluster]:
+    """A head on which nothing is trained; the test adds nodes."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> File:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write(folder, TEXT)
+    ran = tapath(folder, *RUN)
+    assert ran.code == 0, ran.err
+    return folder
+
+
+def begun(folder: File) -> Callable[[], bool]:
+    return lambda: bool(list((folder / "store").glob("*/state-*.pt")))
+
+
+def test_a_node_that_dies_takes_nothing_with_it_that_was_finished(
+    nodes: Cluster, undisturbed: File, tmp_path: File
+) -> None:
+    write(tmp_path, TEXT)
+    nodes.add_node(num_cpus=1)
+    second = nodes.add_node(num_cpus=1)
+    nodes.wait_for_nodes()
+    with underway(tmp_path, *RUN, "--address", nodes.address) as command:
+        command.until(lambda: len(studies.stored(tmp_path)) > 0 and begun(tmp_path)())
+        before = studies.written(tmp_path)
+        nodes.remove_node(second, allow_graceful=False)
+        assert command.end(240) == 0, command.text
+    assert studies.stored(tmp_path) == studies.stored(undisturbed)
+    after = studies.written(tmp_path)
+    assert {key: after[key] for key in before} == before, "nothing finished was trained again"
+
+
+def test_a_node_that_comes_is_used(nodes: Cluster, tmp_path: File) -> None:
+    write(tmp_path, TEXT)
+    nodes.add_node(num_cpus=1)
+    nodes.wait_for_nodes()
+    with underway(tmp_path, *RUN, "--set", "recipe.epochs=40", "--address", nodes.address) as command:
+        command.until(begun(tmp_path))
+        nodes.add_node(num_cpus=1)
+        most, started = 0, time.monotonic()
+        while command.popen.poll() is None and time.monotonic() - started < 240:
+            most = max(most, len({file.parent for file in (tmp_path / "store").glob("*/lease-*")}))
+            time.sleep(0.05)
+        assert command.end() == 0, command.text
+    assert most == 2, "two stages were never trained at once"
