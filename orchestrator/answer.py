@@ -15,12 +15,14 @@ from trainers.call import Invalid
 def ranked(asked: Asked, *, top: int | None, as_json: bool, **filters: Any) -> tuple[str, list[str]]:
     """The best path, that to each of several students, or the first `top`; and what to warn of. Raises `Invalid`."""
     found = asked.paths(**filters)
+    warnings = [f"the scores do not compare: {reason}; --data keeps one" for reason in unlike(found)]
     best = found[: top or 1]
-    each = top is None and len(asked.students) > 1
+    each = top is None and len(asked.students) > 1 and filters.get("student") is None
     if each:
         first = {one.student: one for one in reversed(found)}
         best = [first[student] for student in asked.students if student in first]
-    warnings = [f"the scores do not compare: {reason}; --data keeps one" for reason in unlike(found)]
+        missing = [student for student in asked.students if student not in first]
+        warnings += [f"no path to {student} is among them" for student in missing]
     rows = [expectations.of(asked.expected or {}, one.path, one.figures) for one in best]
     listed = list(zip(best, rows, strict=True))
     if as_json:

@@ -38,7 +38,9 @@ class Asked:
             where = f"the MLflow experiment{'s' * (len(self.experiments) > 1)} {', '.join(self.experiments)}"
         found = [f for f in paths(self.uri, self.experiments, keys=self.keys, by=self.by) if math.isfinite(f.score)]
         first(found, where)
-        found = [f for f in found if len(f.scores) >= self.seeds or not f.stages] or found
+        whole = [f for f in found if len(f.scores) >= self.seeds or not f.stages]
+        students = {f.student for f in whole}
+        found = [f for f in found if f in whole or f.student not in students]
         return choose(found, **filters)
 
 

@@ -49,9 +49,7 @@ class Buying:
         self._onward = onward(lattice)
         self._least: dict[Path, Setting] = {}  # the cheapest settings
         self._forget({})
-        shortest = [lattice.shortest(student).models[1:] for student in lattice.students]
-        self._shortest = [self._along(Path((lattice.root,)), names) for names in shortest]
-        check(self._full, self._shortest, stages=stages)
+        check(self._full, [self._towards(student) for student in lattice.students], stages=stages)
 
     def _forget(self, scores: Scores) -> None:
         self._scores = scores
@@ -63,6 +61,7 @@ class Buying:
         self._wave: list[Path] = []  # bought last
         self._left: list[Path] = []  # of these, those that may have no score
         self._tried: dict[Path, list[float]] = defaultdict(list)  # scores of a trial's parts
+        self._unserved = list(self.lattice.students)  # to whom nothing whole is bought
 
     def __call__(self, lattice: Lattice, scores: Scores) -> list[Path]:
         """All that was bought; the same list as before, and there may be more in it."""
@@ -80,6 +79,8 @@ class Buying:
             self._wave = self._purse.buy(new, leading=self._leading, chance=self._chance)
             self._left = self._wave[::-1]
             self._answer += self._wave
+            served = {trial.models[-1] for trial in self._wave if trial == trial.training}
+            self._unserved = [student for student in self._unserved if student not in served]
             self._known |= dict.fromkeys(set(new).difference(self._wave), -inf)
         return self._answer
 
@@ -90,13 +91,28 @@ class Buying:
         return not self._left
 
     def _chance(self, trial: Path) -> float:
-        """How good a trial to the student looks; those to assistants are no match for them, nor known to be."""
+        """How good a trial to a student looks, beside the best to that student: students do not compare with each
+        other. Trials to assistants are no match for them, nor known to be."""
         tried = self._tried.get(trial.training)
-        return fmean(tried) if tried and self.lattice.role(trial) == "student" else -inf
+        if not tried or self.lattice.role(trial) != "student":
+            return -inf
+        last = trial.models[-1]
+        return fmean(tried) - max(fmean(own) for other, own in self._tried.items() if other.models[-1] == last)
 
     def _leading(self, trial: Path) -> list[Path]:
-        """What must be affordable beside a trial: from its end on to a student, and the shortest path to each."""
-        return [self._along(trial, self._onward.get(trial.models[-1], ())), *self._shortest]
+        """What must be affordable with a trial: from its end on to a student, and a path to each of the others that
+        has none yet."""
+        own = self._along(trial, self._onward.get(trial.models[-1], ()))
+        return [own, *(self._towards(student) for student in self._unserved if student != own.models[-1])]
+
+    def _towards(self, student: str) -> Path:
+        """The shortest path to a student by the settings that won so far, and by the cheapest where none did."""
+        shortest, found = self.lattice.shortest(student), Path((self.lattice.root,))
+        if self.sweep.scope == "path":
+            return self._sweeping.winner(shortest) or self._along(found, shortest.models[1:])
+        for name in shortest.models[1:]:
+            found = self._sweeping.winner(found.plain + name) or self._along(found, (name,))
+        return found
 
     def _along(self, trial: Path, names: Iterable[str]) -> Path:
         """The cheapest trial from the end of this one on by these models, whole and with all seeds."""

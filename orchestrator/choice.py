@@ -15,7 +15,7 @@ COSTS: dict[str, Callable[[Found], float]] = {
     "stages": lambda one: one.stages,
 }
 # What using the student takes, where it was trained; one image at a time.
-TAKES: dict[str, Callable[[Found], float]] = {
+TAKES: dict[str, Callable[[Found], float | None]] = {
     "parameters": lambda one: one.parameters,
     "latency_ms": lambda one: one.latency_ms,
 }
@@ -54,7 +54,8 @@ def choose(
 
 def _figure(one: Found, name: str) -> float:
     if name in TAKES:
-        return TAKES[name](one)
+        takes = TAKES[name](one)
+        return math.nan if takes is None else takes
     return COSTS[name](one) if one.whole else math.nan
 
 

@@ -34,7 +34,7 @@ def lines(found: Found, *, detail: bool = False) -> list[str]:
 def _detail(found: Found) -> str:
     spread = "" if found.spread is None else f" +- {found.spread:.4f}"
     seeds = f" over {len(found.scores)} seed{'s' * (len(found.scores) != 1)}"
-    takes = f", {found.latency_ms:.3g} ms an image" if math.isfinite(found.latency_ms) else ""
+    takes = "" if found.latency_ms is None else f", {found.latency_ms:.3g} ms an image"
     return f"{spread}{seeds}, {cost(found)}{takes}, {', '.join(found.experiments)}"
 
 

@@ -34,8 +34,8 @@ class Found:
     metric: str = ""  # the figure that the score is; empty if the study never said
     stages: int = 1  # that the path trains; published weights are no training
     worker_seconds: float = math.nan  # seconds times the workers of each stage; mean over the seeds
-    parameters: float = math.nan  # of the student
-    latency_ms: float = math.nan  # of the student, where it was trained; mean over the seeds
+    parameters: float | None = None  # of the student; None: not known
+    latency_ms: float | None = None  # of the student, where it was trained; mean over the seeds
     whole: bool = True  # whether MLflow has all its teachers; else `seconds` and the like lack some
 
     @property
@@ -79,7 +79,8 @@ def paths(
             if model.status == "READY" and "setting" in model.tags:
                 key = model.tags["key"]
                 ready[key] = model
-                if model.tags["role"] in ("student", "alone") and (keys is None or key in keys):
+                # Who is a student may have changed since it was logged: a study names its own.
+                if key in keys if keys is not None else model.tags["role"] in ("student", "alone"):
                     group = (model.tags["setting"], model.tags["path"], one.metric)
                     groups[group][key] = model
                     places[group] += [] if one.name in places[group] else [one.name]
@@ -149,7 +150,7 @@ def _found(
     data = (models[0].params or {}).get("data.fingerprint", "")
     return Found(
         path=models[0].tags["path"],
-        role=models[0].tags["role"],
+        role="student" if " > " in models[0].tags["path"] else "alone",
         score=fmean(scores.values()),
         scores=scores,
         seconds=fmean(sum(figure(one, "seconds") for one in line) for line in lines),
@@ -164,10 +165,14 @@ def _found(
         metric=by.removeprefix("val/") if by != "score" else metric,
         stages=sum(figure(one, "epoch") > 0 for one in lines[0]),
         worker_seconds=fmean(sum(figure(one, "seconds") * _workers(one) for one in line) for line in lines),
-        parameters=figure(models[0], "parameters"),
-        latency_ms=fmean(figure(model, "latency_ms") for model in models),
+        parameters=_known(figure(models[0], "parameters")),
+        latency_ms=_known(fmean(figure(model, "latency_ms") for model in models)),
         whole=not any(line[-1].tags["teacher_key"] for line in lines),
     )
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _figures(models: list[LoggedModel]) -> dict[str, float]:

@@ -143,7 +143,7 @@ def _rows(client: MlflowClient, written: Sequence[Written], lattice: Lattice) ->
         cautions.append(f"{unread} {were} left out: another version trained what this one has no words for.")
     kept = sorted((one for one in written if one.key in stages), key=lambda one: int(one.tags.get(notes.PLACE) or 0))
     curves = _histories(client, kept)
-    return [_row(one, stages[one.key], curves[one.run.info.run_id]) for one in kept], cautions
+    return [_row(one, stages[one.key], curves[one.run.info.run_id], lattice) for one in kept], cautions
 
 
 def _stage(one: Written, lattice: Lattice, above: Mapping[str, Stage]) -> Stage | None:
@@ -163,7 +163,7 @@ def _stage(one: Written, lattice: Lattice, above: Mapping[str, Stage]) -> Stage 
         return None
 
 
-def _row(one: Written, stage: Stage, history: list[dict[str, float]]) -> Row:
+def _row(one: Written, stage: Stage, history: list[dict[str, float]], lattice: Lattice) -> Row:
     run, tags, model = one.run, one.tags, one.model if one.run.info.status == "FINISHED" else None
     names = {metric(name): name for name in _names(one)}
     last = {name: _number(value) for name, value in run.data.metrics.items()}
@@ -175,7 +175,7 @@ def _row(one: Written, stage: Stage, history: list[dict[str, float]]) -> Row:
         stage,
         path,
         int(tags["seed"]),
-        tags["role"],
+        lattice.role(path),  # who is a student may have changed since it was logged
         state=_state(run, history),
         score=last.get("score"),
         history=history,
@@ -190,6 +190,7 @@ def _row(one: Written, stage: Stage, history: list[dict[str, float]]) -> Row:
         usage={name: last[name] for name in USAGE if name in last},
         others=others,
         place=int(tags.get(notes.PLACE) or 0),
+        warm=tags.get("warm_start", ""),
     )
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from trainers.call import Count, Index, NonNegative, Positive, Spec
 
@@ -23,6 +23,13 @@ def _bytes(written: Any) -> Any:
     return round(float(found[1]) * UNITS[found[2] or ""])
 
 
+def _custom(amounts: dict[str, float]) -> dict[str, float]:
+    for name, field in (("CPU", "cpus"), ("GPU", "gpus"), ("memory", "memory"), ("accelerator_type", "accelerator")):
+        if any(one == name or one.startswith(f"{name}:") for one in amounts):
+            raise ValueError(f"{name} is asked for by {field}")
+    return amounts
+
+
 Word = Annotated[str, Field(min_length=1)]
 
 
@@ -34,7 +41,9 @@ class Placement(Spec):
     gpus: NonNegative = 0  # of a worker
     memory: Annotated[Count, BeforeValidator(_bytes)] | None = None  # of a worker, in bytes; None: not looked at
     accelerator: Word | None = None  # the type of GPU, by Ray's name for it, such as A100 or H100
-    custom: dict[Word, Positive] = Field(default_factory=dict)  # of a worker, of what nodes were started with
+    custom: Annotated[dict[Word, Positive], AfterValidator(_custom)] = Field(
+        default_factory=dict
+    )  # of a worker, of what nodes were started with
     labels: dict[Word, str] = Field(default_factory=dict)  # that the node of each worker has
     stages_at_once: Count | None = None  # None: as many as there is room for
     loader_workers: Index = 0  # processes that load data, of a worker

@@ -36,6 +36,7 @@ class Room:
         self.placements = dict(placements)  # by model
         self.stages_at_once = stages_at_once
         self.taken: dict[str, tuple[str, list[str]]] = {}  # by the key of a stage its model and its workers' nodes
+        self._found: dict[str, list[str]] = {}  # by model, where the last chooser has found room
 
     def change(self, nodes: Iterable[Node]) -> None:
         """Nodes have come or gone."""
@@ -84,7 +85,7 @@ class Room:
         For one that does not fit the room is kept that it will have: those after it take only what it does not need, so
         that many small stages cannot keep a large one waiting for ever.
         """
-        free = self._free()
+        free, self._found = self._free(), {}
         models = Counter(model for model, _ in self.taken.values())
 
         def may(model: str) -> bool:
@@ -96,15 +97,15 @@ class Room:
             places = self._place(free, wanted)
             if places is None:
                 _subtract(free, self._reserved(free, wanted), wanted)
-            return places is not None
+                return False
+            self._found[model] = places
+            return True
 
         return may
 
     def take(self, key: str, model: str) -> None:
-        """A stage of a model starts; there is room for it."""
-        places = self._place(self._free(), self.placements[model])
-        assert places is not None, "the chooser has said that it fits"
-        self.taken[key] = model, places
+        """A stage of a model starts, for which the last chooser has found room."""
+        self.taken[key] = model, self._found.pop(model)
 
     def give(self, key: str) -> None:
         """A stage has ended."""
@@ -151,7 +152,14 @@ class Room:
 
 def fits(wanted: Placement, has: Mapping[str, float]) -> int:
     """How many workers there is room for on a node with so much."""
-    return max(0, min(int((has.get(kind, 0.0) + SLACK) // amount) for kind, amount in wanted.demand.items()))
+    return max(0, min(_times(has.get(kind, 0.0), kind, amount) for kind, amount in wanted.demand.items()))
+
+
+def _times(has: float, kind: str, amount: float) -> int:
+    """How often there is an amount of a kind. A part of a GPU is a part of one: .6 and .4 of two others are no 1."""
+    if kind == "GPU" and amount < 1:
+        return int(has + SLACK) * int((1 + SLACK) // amount) + int((has % 1 + SLACK) // amount)
+    return int((has + SLACK) // amount)
 
 
 def _subtract(free: dict[str, dict[str, float]], places: Iterable[str], wanted: Placement) -> None:

@@ -70,6 +70,8 @@ class Run:
         if self.room and time.monotonic() - self.looked > LOOK:
             self.room.change(self.nodes())
             self.looked = time.monotonic()
+        if any(self.placement(self.board.rows[key].stage).workers > 1 for key in list(self.handed)):
+            return None  # until Ray has placed them all: it would give single workers what they are to have
         stage = self.frontier.next(self.room.chooser()) if self.room else self.frontier.next()
         if stage is not None:
             if self.room:
@@ -198,7 +200,8 @@ class Run:
             for key in late:
                 row = self.board.rows[key]
                 self.say(f"{row.path} waits: {shortage(self.placement(row.stage))}")
-                self.handed[key] = time.monotonic()
+                if key in self.handed:  # and has not started just now
+                    self.handed[key] = time.monotonic()
 
     def _interrupt(self, number: int, frame: object) -> None:
         """Ctrl-C or SIGTERM once: stop at the next step, all finished epochs are kept. Twice: end now."""

@@ -90,7 +90,8 @@ def _answer(
 ) -> dict[str, Any]:
     """What the board answers for one student, with what using it takes."""
     known = outcomes(board, seeds=seeds, student=student, edges=edges, metric=metric)
-    longer = trained_longer(board, seeds=seeds, student=student)
+    best = max((known[path] for path in known if len(path) > 1), key=lambda one: one["score"], default=None)
+    longer = trained_longer(board, seeds=seeds, student=student, seconds=best["seconds"] if best else None)
     latency = _latency(board, student)
     for outcome in filter(None, (*known.values(), longer)):
         outcome.update(parameters=parameters, latency_ms=latency)
@@ -123,16 +124,18 @@ def outcomes(
     return best
 
 
-def trained_longer(board: Board, *, seeds: Sequence[int], student: str) -> dict[str, Any] | None:
-    """The student alone with the compute of the best path, trained with all the seeds; and for how many `epochs`."""
-    found: dict[int, dict[int, Row]] = {}
+def trained_longer(
+    board: Board, *, seeds: Sequence[int], student: str, seconds: float | None = None
+) -> dict[str, Any] | None:
+    """The student alone with the compute of the best path, trained with all the seeds; and for how many `epochs`. Of
+    several, as in a report of several experiments, that which took most nearly as many `seconds` as the best path."""
+    rows: dict[int, dict[int, Row]] = {}
     for row in list(board.rows.values()):
-        if row.path.models == (student,) and row.path.budget > 1:
-            found.setdefault(row.epochs, {})[row.seed] = row
-    for epochs, rows in found.items():
-        if outcome := _outcome((student,), (), rows, seeds=seeds, board=board):
-            return outcome | {"epochs": epochs}
-    return None
+        if any(path.models == (student,) and path.budget > 1 for path in row.paths):
+            rows.setdefault(row.epochs, {})[row.seed] = row
+    outcomes = {epochs: _outcome((student,), (), own, seeds=seeds, board=board) for epochs, own in rows.items()}
+    found = [outcome | {"epochs": epochs} for epochs, outcome in outcomes.items() if outcome]
+    return min(found, key=lambda one: abs((one["seconds"] or 0.0) - (seconds or 0.0)), default=None)
 
 
 def _outcome(
@@ -187,10 +190,13 @@ def _trained_here(row: Row) -> bool:
 
 def _latency(board: Board, student: str) -> float | None:
     """What a student takes for an image: the median of its trainings, as all are the same model, and each was measured
-    beside whatever else ran there."""
-    own = [row.usage for row in list(board.rows.values()) if row.path.models[-1] == student]
-    known = [usage["latency_ms"] for usage in own if "latency_ms" in usage]
-    return median(known) if known else None
+    beside whatever else ran there; on the device on which most were."""
+    known: dict[str, list[float]] = {}
+    for row in list(board.rows.values()):
+        if "latency_ms" in row.usage and any(path.models[-1] == student for path in row.paths):
+            known.setdefault(row.device, []).append(row.usage["latency_ms"])
+    most = max(known, key=lambda device: len(known[device]), default=None)
+    return None if most is None else median(known[most])
 
 
 def _cost(stage: Stage, board: Board) -> float | None:

@@ -16,11 +16,13 @@ LINKLESS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOT
 UNFLUSHABLE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # folders of some network file systems
 
 
-def write(file: Path, fill: Callable[[Path], object]) -> None:
-    """Fill a file beside its place, flush it to the disk, and rename it: it is there whole or not at all."""
+def write(file: Path, fill: Callable[[Path], object], *, guard: Callable[[], object] = bool) -> None:
+    """Fill a file beside its place, flush it to the disk, and rename it: it is there whole or not at all. `guard` is
+    called before it is renamed; if that raises, the file is as it was."""
     with beside(file) as aside:
         fill(aside)
         flush(aside)
+        guard()
         aside.rename(file)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from itertools import islice
 from statistics import median
@@ -16,6 +17,8 @@ from trainers.data.split import Split
 from trainers.evaluate import precision
 from trainers.outputs import Network
 from trainers.spec import Recipe
+
+log = logging.getLogger(__name__)
 
 IMAGES = 4  # that are looked at in turn: how many objects there are makes a difference
 LEAST, MOST, ENOUGH = 3, 50, 1.0  # passes, and the seconds after which they suffice
@@ -37,19 +40,32 @@ def footprint(detector: Network, split: Split, recipe: Recipe, *, device: torch.
     prepared = in_order(split, batch=1, resize=recipe.resize, divisor=build.divisor(detector))
     images = [(images.to(device), truth.sizes) for images, truth in islice(prepared, IMAGES)]
     times: list[float] = []
-    with precision(recipe, device):
-        for i in range(len(images)):
-            _pass(detector, *images[i], device)  # the first of a size may choose algorithms
-        while len(times) < LEAST or (len(times) < MOST and sum(times) < ENOUGH):
-            times.append(_pass(detector, *images[len(times) % len(images)], device))
+    for one in images:
+        _pass(detector, *one, recipe, device)  # the first of a size may choose algorithms
+    while len(times) < LEAST or (len(times) < MOST and sum(times) < ENOUGH):
+        times.append(_pass(detector, *images[len(times) % len(images)], recipe, device))
     return Footprint(parameters=build.parameters(detector), latency_ms=1000 * median(times))
 
 
-def _pass(detector: Network, images: Tensor, sizes: list[tuple[int, int]], device: torch.device) -> float:
+def takes(detector: Network, split: Split, recipe: Recipe, *, device: torch.device) -> Footprint | None:
+    """The same; None if it cannot be measured now, as on a device that others have filled: a training is not lost for
+    that."""
+    try:
+        return footprint(detector, split, recipe, device=device)
+    except RuntimeError as error:
+        log.warning("how long the model takes for an image is not known: %s", error)
+        return None
+
+
+def _pass(
+    detector: Network, images: Tensor, sizes: list[tuple[int, int]], recipe: Recipe, device: torch.device
+) -> float:
     """Seconds from an image to what is found in it."""
     _wait(device)
     started = time.perf_counter()
-    detector.detect(detector(images), sizes)
+    with precision(recipe, device):
+        outputs = detector(images)
+    detector.detect(outputs, sizes)
     _wait(device)
     return time.perf_counter() - started
 

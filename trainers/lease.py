@@ -23,6 +23,7 @@ from trainers.call import Spec
 
 EXPIRY = 60.0  # seconds after which a lease that nobody renews is another's
 RENEWALS = 6  # in that time
+HIDDEN = "hidden"  # a process that lives, though nobody here may know since when
 LOOK = 0.5  # seconds between two looks at somebody else's lease
 
 
@@ -43,7 +44,7 @@ class Holder(Spec):
     @property
     def is_dead(self) -> bool:
         """Whether its process is known to be gone. Elsewhere nobody can know."""
-        return self.machine == _machine() and _started(self.pid) != self.started
+        return self.machine == _machine() and _started(self.pid) not in (self.started, HIDDEN)
 
 
 class Lease:
@@ -73,7 +74,8 @@ class Lease:
         self.number, self._renewed = number + 1, time.monotonic()
         for older in self._numbers():
             if older < self.number:
-                self._file(older).unlink(missing_ok=True)
+                with suppress(OSError):  # of no more use, and in nobody's way
+                    self._file(older).unlink(missing_ok=True)
         threading.Thread(target=self._renew_until_over, daemon=True).start()
         return True
 
@@ -94,7 +96,9 @@ class Lease:
 
     def check(self) -> None:
         """Raise `Lost` if the stage is another's by now; to be called before anything of it is written."""
-        if self._numbers()[-1:] != [self.number]:
+        number, holder = self._highest()
+        # By its name, as numbers begin anew once nobody holds the stage.
+        if number != self.number or (holder is not None and holder.name != self.me.name):
             raise Lost(f"another run has taken over {self.folder.name}, as this one was not heard of for a while")
         if time.monotonic() - self._renewed > self.expiry / 2:
             self._renew()
@@ -103,8 +107,9 @@ class Lease:
         """Nobody holds it any more, if it was ours."""
         with self._lock:
             self._over.set()
-            if self.number:
-                self._file(self.number).unlink(missing_ok=True)
+            if self._is_ours():
+                with suppress(OSError):  # it is renewed no more, and expires
+                    self._file(self.number).unlink(missing_ok=True)
             self.number = 0
 
     def _renew_until_over(self) -> None:
@@ -114,12 +119,20 @@ class Lease:
 
     def _renew(self) -> None:
         with self._lock:
-            # A file that is gone was another's to remove: it is not made again.
-            if self.number and self._file(self.number).exists():
+            # A file that is gone, or another's by now, is not made again.
+            if self._is_ours():
                 self.me = self.me.model_copy(update={"beat": self.me.beat + 1})
                 text = self.me.model_dump_json()
                 write(self._file(self.number), lambda aside: aside.write_text(text))
                 self._renewed = time.monotonic()
+
+    def _is_ours(self) -> bool:
+        if not self.number:
+            return False
+        try:
+            return Holder.model_validate_json(self._file(self.number).read_bytes()).name == self.me.name
+        except (OSError, ValidationError):
+            return False
 
     def _create(self, number: int) -> bool:
         """Make the file of a number; one process alone succeeds."""
@@ -168,5 +181,16 @@ def _started(pid: int) -> str:
         # The name may have spaces and brackets: what counts comes after the last bracket.
         state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return ""
+        return "" if _is_gone(pid) else HIDDEN
     return "" if state in "ZX" else others[18]
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether there is no such process here; another user's may be out of sight."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -128,13 +128,12 @@ class Store:
         `check` gets the result while its weights can be read and before anybody else can see it; if it raises,
         there is no result.
         """
-        self.guard()
         file = self.weights_file(stage.key)
-        write(file, lambda path: save_file(weights, path))
+        write(file, lambda path: save_file(weights, path), guard=self.guard)
         result = Result(stage=stage, sha256=digest(file), size=file.stat().st_size, **facts)
         check(result)
-        self.guard()
-        write(self.result_file(stage.key), lambda path: path.write_text(result.model_dump_json(indent=1)))
+        text = result.model_dump_json(indent=1)
+        write(self.result_file(stage.key), lambda path: path.write_text(text), guard=self.guard)
         return result
 
     def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -193,13 +192,14 @@ class Store:
 
     def save_state(self, key: str, epoch: int, state: dict[str, Any]) -> None:
         """Keep where a stage is after an epoch, and drop where it was before."""
-        self.guard()
         folder = self.root / key
         older = set(folder.glob(STATES))
         with beside(folder / "state.pt") as aside:
             torch.save(state, aside)
             flush(aside)
-            file = aside.rename(folder / f"state-{epoch:06d}-{digest(aside)}.pt")
+            place = folder / f"state-{epoch:06d}-{digest(aside)}.pt"
+            self.guard()
+            file = aside.rename(place)
         for one in older - {file}:
             one.unlink(missing_ok=True)
 
@@ -220,9 +220,8 @@ class Store:
 
     def save_pause(self, key: str, history: Sequence[dict[str, float]]) -> None:
         """Note what a stage that is not done had in its epochs so far, where nobody has to load its weights for it."""
-        self.guard()
         text = Pause(history=tuple(history)).model_dump_json()
-        write(self.root / key / PAUSE, lambda aside: aside.write_text(text))
+        write(self.root / key / PAUSE, lambda aside: aside.write_text(text), guard=self.guard)
 
     def paused(self, key: str) -> Sequence[dict[str, float]]:
         """The epochs of a stage that paused; none if it did not, or its state is gone."""

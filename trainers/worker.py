@@ -16,7 +16,7 @@ from trainers.call import Call, Count, Index, Invalid, Positive, Spec
 from trainers.course import Course, Entry
 from trainers.data.batches import Batches
 from trainers.evaluate import measure
-from trainers.footprint import footprint
+from trainers.footprint import takes
 from trainers.lease import EXPIRY, Lease, Lost
 from trainers.loop import Paused, Stopped, Training
 from trainers.outputs import Network
@@ -61,13 +61,14 @@ def work(
     """
     store, stage = Store(order.store), order.stage
     while True:
-        result = store.get(stage)
-        if result is not None:  # another driver, or this one before it was killed
-            store.drop_state(stage.key)
-            return result
         lease = Lease(store.root / stage.key, expiry=order.lease)
         try:
             ours = workers.rank() == 0 and lease.wait(done=lambda: store.check(stage), stop=stop, say=say)
+            # Of several workers the first decides for all: what others see of the store may be older.
+            result: Result | None = workers.told(None if ours or workers.rank() else store.get(stage))
+            if result is not None:  # another driver, or this one before it was killed
+                store.drop_state(stage.key)
+                return result
             if workers.told(ours):
                 guard = lease.check if ours else lambda: None
                 return _work(order, device=device, report=report, stop=stop, wrap=wrap, say=say, guard=guard)
@@ -291,7 +292,7 @@ def _put(
         check=check,
         score=metrics[f"val/{build.metric(data).score}"],
         metrics=metrics,
-        footprint=footprint(product, data.val, order.stage.recipe, device=device),
+        footprint=takes(product, data.val, order.stage.recipe, device=device),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         **facts,
     )

@@ -84,7 +84,11 @@ class _Spending:
         return path != path.training and path.models[-1] in self.purse.lattice.students
 
     def _finished(self, paths: list[Path]) -> list[Path]:
-        """Buy paths whole, the most promising first."""
+        """Buy paths whole, the most promising to each student first."""
         chances = {path: fmean(self.tried[path]) if self.tried[path] else -inf for path in paths}
-        ranked = sorted(paths, key=lambda path: (-chances[path], self.purse.missing(path)))
+        best: dict[str, float] = defaultdict(lambda: -inf)  # by student: they do not compare with each other
+        for path in paths:
+            best[path.models[-1]] = max(best[path.models[-1]], chances[path])
+        lacks = {path: best[path.models[-1]] - chances[path] if chances[path] > -inf else inf for path in paths}
+        ranked = sorted(paths, key=lambda path: (lacks[path], self.purse.missing(path)))
         return [path for path in ranked if self.purse.buy([path])]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from orchestrator.lattice import Entry, Lattice, Path
 from orchestrator.settings import Setting
 from orchestrator.sweep import Sweep, sweep
+from tests.orchestrator.test_strategies import students as some_students
 from trainers.call import Call, Invalid, Term
 from trainers.spec import Data, Model, Recipe, Stage
 
@@ -46,22 +47,26 @@ def lattice(
     epochs: int = EPOCHS,
     backbones: Mapping[str, str] = MappingProxyType({}),
     seeds: tuple[int, ...] = (0,),
+    students: Iterable[str] = (),
 ) -> Lattice:
     models = {n: Model(detector=Call(name="GFL"), backbone=Call(name=backbones.get(n, n))) for n in names}
     entries = {name: Entry(model, Recipe(epochs=epochs)) for name, model in models.items()}
     terms = [Term(name="LD", args={"weight": 1.0})]
-    return Lattice(entries, Data(fingerprint="digits", classes=("3",)), terms, edges=edges, seeds=seeds)
+    return Lattice(
+        entries, Data(fingerprint="digits", classes=("3",)), terms, edges=edges, seeds=seeds, students=students
+    )
 
 
 @st.composite
-def lattices(draw: st.DrawFn, *, seeds: tuple[tuple[int, ...], ...] = ((0,),)) -> Lattice:
-    """Any edges from which the student can be reached, of two models or more, of which some may be equal."""
+def lattices(draw: st.DrawFn, *, seeds: tuple[tuple[int, ...], ...] = ((0,),), several: bool = False) -> Lattice:
+    """Any edges from which the student, or several, can be reached, of two models or more; some may be equal."""
     names = [f"m{i}" for i in range(draw(st.integers(2, 4)))]
     edges = draw(st.none() | st.lists(st.sampled_from(list(combinations(names, 2))), unique=True))
     backbones = draw(st.sampled_from([{}, {"m1": "m2", "m3": "m2"}]))
     epochs, seed = draw(st.integers(3, 8)), draw(st.sampled_from(seeds))
     try:
-        return lattice(names, edges, epochs=epochs, backbones=backbones, seeds=seed)
+        students = draw(some_students(names)) if several else ()
+        return lattice(names, edges, epochs=epochs, backbones=backbones, seeds=seed, students=students)
     except Invalid:
         assume(False)
         raise

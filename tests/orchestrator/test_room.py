@@ -75,8 +75,8 @@ def test_as_many_workers_fit_on_a_node_as_the_scarcest_of_its_resources_allows()
 
 def test_a_stage_may_be_spread_over_nodes_and_takes_the_roomiest_first():
     room = Room([Node("a", {"CPU": 2}), Node("b", {"CPU": 5})], {"m": Placement(workers=6)})
-    room.take("key", "m")
-    assert Counter(room.taken["key"][1]) == {"b": 5, "a": 1}
+    assert started(room, "m") == ["m"]
+    assert Counter(room.taken["m0"][1]) == {"b": 5, "a": 1}
 
 
 def test_labels_and_types_of_gpus_choose_the_nodes():
@@ -85,8 +85,35 @@ def test_labels_and_types_of_gpus_choose_the_nodes():
     room = Room(nodes, placements)
     assert (room.slots("ssd"), room.slots("a100")) == (8, 2)
     for model, node in (("ssd", "a"), ("a100", "b")):
-        room.take(model, model)
-        assert room.taken[model][1] == [node]
+        assert started(room, model) == [model]
+        assert list(room.taken.values())[-1] == (model, [node])
+
+
+def test_a_part_of_a_gpu_is_a_part_of_one():
+    assert (
+        fits(Placement(gpus=0.6), {"CPU": 8, "GPU": 2}) == 2 and fits(Placement(gpus=0.25), {"CPU": 8, "GPU": 2}) == 8
+    )
+    assert fits(Placement(gpus=0.5), {"CPU": 8, "GPU": 1.5}) == 3
+
+
+@pytest.mark.parametrize("name", ["CPU", "GPU", "memory", "accelerator_type:A100"])
+def test_what_has_a_field_of_its_own_is_no_custom_resource(name):
+    with pytest.raises(ValueError, match="is asked for by"):
+        Placement(custom={name: 1})
+
+
+def test_a_large_stage_starts_though_small_ones_come_without_end():
+    room = Room([Node("x", {"CPU": 4}), Node("y", {"CPU": 4})], {"large": Placement(cpus=4), "small": SMALL})
+    assert started(room, *["small"] * 8) == ["small"] * 8
+    for turn in range(20):
+        # They end in turn on one node and on the other.
+        place = "xy"[turn % 2]
+        ended = next((key for key, (_, places) in room.taken.items() if places == [place]), None)
+        if ended:
+            room.give(ended)
+        if started(room, "large", *["small"] * 3)[:1] == ["large"]:
+            return
+    raise AssertionError("it waits for ever")
 
 
 def test_what_fits_nowhere_is_refused_with_what_is_needed_and_what_there_is():

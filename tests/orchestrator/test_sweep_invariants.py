@@ -108,20 +108,17 @@ def ending(world: Curved, frontier: Frontier) -> tuple[object, ...]:
 
 def valid(world: Curved, frontier: Frontier) -> None:
     """The answer is the best of what was trained whole, and there is one if any path to the student was."""
-    answer = best(frontier.scores, frontier.lattice, frontier.lattice.students[0])
-    students = {
-        path: score
-        for path, score in frontier.scores.items()
-        if path == path.training and frontier.lattice.role(path) == "student" and path.budget == 1
-    }
-    whole = {
-        path: score
-        for path, score in students.items()
-        if all(frontier.lattice.stage(path, seed).key in world.store for seed in frontier.seeds)
-    }
-    assert (answer is None) == (not whole)
-    if answer is not None:
-        assert frontier.scores[answer] == max(whole.values())
+    for student in frontier.lattice.students:
+        answer = best(frontier.scores, frontier.lattice, student)
+        whole = {
+            path: score
+            for path, score in frontier.scores.items()
+            if path == path.training and len(path.models) > 1 and path.models[-1] == student and path.budget == 1
+            if all(frontier.lattice.stage(path, seed).key in world.store for seed in frontier.seeds)
+        }
+        assert (answer is None) == (not whole)
+        if answer is not None:
+            assert frontier.scores[answer] == max(whole.values())
     for node in frontier.wanted():
         assert node.path.until is not None or node.stage.key in {*world.store, *frontier.failed, *frontier.lost}
 

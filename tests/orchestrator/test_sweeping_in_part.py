@@ -168,7 +168,7 @@ def test_a_limit_buys_as_many_settings_as_it_has_trainings_left(stages, weights)
     ours = lattice(("big", "small"))
     scores = played(call("budget", stages=stages), THREE, ours, by_weight)
     assert scores.keys() == {ROOT, *(trial("big", "small", w=(w,)) for w in weights)}
-    assert best(scores, ours) == trial("big", "small", w=(weights[-1],))
+    assert best(scores, ours, ours.students[0]) == trial("big", "small", w=(weights[-1],))
 
 
 def test_a_limit_below_one_setting_of_each_edge_of_the_shortest_path_is_refused():
@@ -205,10 +205,12 @@ def test_siblings_that_are_given_up_cost_what_they_were_trained_for():
     """Three settings for one of six epochs, one of them for all: 8 of 6 epochs, beside the root."""
     ours = lattice(("big", "small"))
     scores = played(call("budget", stages=1 + 8 / 6), THREE | HALVING, ours, by_weight)
-    assert trainings(ours, scores) == pytest.approx(1 + 8 / 6) and best(scores, ours) == trial("big", "small", w=(3.0,))
+    assert trainings(ours, scores) == pytest.approx(1 + 8 / 6) and best(scores, ours, ours.students[0]) == trial(
+        "big", "small", w=(3.0,)
+    )
     less = played(call("budget", stages=1 + 7 / 6), THREE | HALVING, ours, by_weight)
     assert {path.setting for path in less if path.settings} == {weight(1.0), weight(2.0)}
-    assert best(less, ours) == trial("big", "small", w=(2.0,)), "who was bought can be finished"
+    assert best(less, ours, ours.students[0]) == trial("big", "small", w=(2.0,)), "who was bought can be finished"
 
 
 def test_under_a_limit_the_path_that_looks_best_races_on():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from orchestrator import strategies
 from orchestrator.controls import chosen
 from orchestrator.frontier import Frontier
-from orchestrator.lattice import Lattice, best
+from orchestrator.lattice import Lattice, Path, Scores, best
 from orchestrator.searching import frontier, searching
 from orchestrator.sweep import Sweep
 from tests.orchestrator.sweeps import STOPS, lattices, sweeps
@@ -58,11 +58,12 @@ def studies(
     controlled: bool = True,
 ) -> Swept:
     name, args = draw(st.sampled_from(searches))
-    ours = draw(lattices(seeds=((0, 1), (0, 1, 2)) if name == "racing" else ((0,), (0, 1))))
+    ours = draw(lattices(seeds=((0, 1), (0, 1, 2)) if name == "racing" else ((0,), (0, 1)), several=True))
     sweep = draw(sweeps(stops=stops))
     if draw(st.booleans()) if limited is None else limited:
         # From a little more than the least on to more than enough.
-        least = len(ours.seeds) * len(ours.shortest().models) + (3 if "recipe.epochs" in sweep.knobs else 0)
+        models = sum(len(ours.shortest(student).models) for student in ours.students)
+        least = len(ours.seeds) * models + (3 * len(ours.students) if "recipe.epochs" in sweep.knobs else 0)
         name, args = "budget", {"of": {name: args}, "stages": least + draw(st.floats(0, 60))}
     names = draw(st.sampled_from([(), chosen(None, ours)])) if controlled else ()
     return Swept(ours, Call(name=name, args=args).complete(strategies), sweep, names)
@@ -71,11 +72,16 @@ def studies(
 FAILING = st.sampled_from([0.0, 0.15, 0.5])
 
 
+def bests(scores: Scores, lattice: Lattice) -> dict[str, Path | None]:
+    """The best path to each student."""
+    return {student: best(scores, lattice, student) for student in lattice.students}
+
+
 def ending(world: Curved, frontier: Frontier) -> tuple[object, ...]:
     """What must be the same however the study came to its end."""
     # Whether a teacher that nobody asked for with all seeds has a score of them may depend on the order.
     scores = {path: score for path, score in frontier.scores.items() if path in frontier._asked}
-    answer = best(scores, frontier.lattice)
+    answer = bests(scores, frontier.lattice)
     return world.store, world.reached, scores, frontier.failed, frontier.lost, answer
 
 
@@ -105,9 +111,9 @@ def test_the_answer_is_valid_whatever_fails(study, seed, restarts, failing):
 def test_where_nothing_fails_there_is_an_answer_and_running_again_trains_nothing(study, seed):
     world = Curved(study, seed=seed)
     first = world.run()
-    assert best(first.scores, first.lattice) is not None
+    assert None not in bests(first.scores, first.lattice).values()
     again = world.frontier()
-    assert again.over and best(again.scores, again.lattice) == best(first.scores, first.lattice)
+    assert again.over and bests(again.scores, again.lattice) == bests(first.scores, first.lattice)
 
 
 @settings(max_examples=100)
@@ -115,7 +121,7 @@ def test_where_nothing_fails_there_is_an_answer_and_running_again_trains_nothing
 def test_a_budget_is_kept_at_every_moment(study, seed, restarts, failing):
     world = Curved(study, seed=seed, failing=failing)
     world.run(restarts=restarts)
-    whole = study.lattice.models[study.lattice.student].recipe.epochs  # as all of them have
+    whole = study.lattice.models[study.lattice.root].recipe.epochs  # as all of them have
     spent = sum(map(len, world.trained.values())) / whole
     assert spent <= study.search.args["stages"] + 1e-6
 

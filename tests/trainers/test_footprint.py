@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.trainers.stages import CPU, DIGITS, stage
-from tests.trainers.works import TAUGHT
+from tests.trainers.works import TAUGHT, run
 from trainers import backbones, build, detectors, footprint
 from trainers.call import Call
 from trainers.footprint import ENOUGH, IMAGES, MOST
@@ -88,3 +88,14 @@ def test_measuring_leaves_the_random_numbers_and_the_weights_alone() -> None:
     footprint.footprint(detector, build.dataset(DIGITS).val, Recipe(), device=CPU)
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(before[name], tensor) for name, tensor in detector.state_dict().items())
+
+
+def test_a_training_is_not_lost_because_its_model_cannot_be_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **more: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(footprint, "footprint", full)
+    result = run(stage(epochs=1), tmp_path)
+    assert result.footprint is None and result.score >= 0

@@ -227,3 +227,48 @@ def test_a_late_process_that_checks_after_it_lost_writes_nothing(tmp_path: Path)
     late.release()
     mine.check()
     mine.release()
+
+
+def test_a_number_that_was_given_anew_is_not_the_old_holders(tmp_path: Path) -> None:
+    """The first is frozen, the second takes over and releases, the third begins anew; then the first comes back."""
+    first, second, third = Lease(tmp_path), Lease(tmp_path), Lease(tmp_path)
+    assert first.take()
+    first.me = first.me.model_copy(update={"expiry": 0.0})
+    first._renew()
+    assert second.take()
+    second.release()
+    assert third.take() and third.number == first.number == 1
+    first._renew()
+    with pytest.raises(Lost):
+        first.check()
+    first.release()
+    third.check()
+    third.release()
+
+
+def test_an_error_on_releasing_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = Lease(tmp_path)
+    assert mine.take()
+
+    def stale(*args: object, **more: object) -> None:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(Path, "unlink", stale)
+    mine.release()
+    assert mine.number == 0
+
+
+def test_a_process_that_nobody_may_look_at_lives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = Lease(tmp_path).me.model_copy(update={"pid": 1, "started": "5"})
+
+    def hidden(*args: object, **more: object) -> str:
+        raise FileNotFoundError
+
+    def refused(pid: int, number: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(leases.os, "kill", refused)
+    here = leases._machine()
+    monkeypatch.setattr(leases, "_machine", lambda: here)
+    monkeypatch.setattr(Path, "read_text", hidden)
+    assert not other.is_dead
