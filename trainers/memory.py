@@ -69,11 +69,11 @@ def sparing(training: Training, learn: Callable[[], T], *, images: int, where: s
 
 def advice(training: Training) -> str:
     """What somebody could do about it."""
-    batch = training.recipe.batch // workers.count()
-    share = f"; it began with {batch}" if batch > 1 else ""
+    share = training.recipe.batch // workers.count()
     return (
-        "fewer at once there cannot be" + share + ". What helps is a device with more memory, more workers, precision "
-        "bf16, smaller images (resize, crop), or a smaller batch: losses are computed for the whole batch of a worker"
+        f"fewer there cannot be; of a batch a worker has {share}, and its losses are computed for all of them. "
+        "What helps is a device with more memory, more workers, precision bf16, smaller images (resize, crop) or a "
+        "smaller batch"
     )
 
 

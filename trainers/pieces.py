@@ -83,8 +83,10 @@ class Pieces:
             self.order = [self.firsts.index(self.places[id(x)]) for x in every]
             wanted = [every[number].requires_grad for number in self.firsts]
             found.append([every[number].detach() for number in self.firsts])
+            one = rebuilt(outputs, (x.detach() for x in every))  # else its graph would be there with the next part's
+            del outputs, every
         self.said = [x.requires_grad_(w) for x, w in zip(whole(found), wanted, strict=True)]
-        return rebuilt(outputs, iter([self.said[number] for number in self.order]))
+        return rebuilt(one, iter([self.said[number] for number in self.order]))
 
     @contextmanager
     def _again(self, number: int) -> Iterator[list[Tensor]]:
@@ -145,15 +147,16 @@ def said(outputs: Outputs) -> Iterator[Tensor]:
 
 def rebuilt(like: Outputs, by: Iterator[Tensor]) -> Outputs:
     """Outputs like these, of other tensors in the order of `said`."""
+    return replace(like, **{name: _nested(getattr(like, name), by) for name in SAID})
 
-    def walk(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return next(by)
-        if isinstance(value, dict):
-            return {key: walk(one) for key, one in value.items()}
-        return type(value)(walk(one) for one in value)
 
-    return replace(like, **{name: walk(getattr(like, name)) for name in SAID})
+def _nested(value: Any, by: Iterator[Tensor]) -> Any:
+    """The same lists and dictionaries of other tensors. No inner function, whose cycle would keep them for a while."""
+    if isinstance(value, Tensor):
+        return next(by)
+    if isinstance(value, dict):
+        return {key: _nested(one, by) for key, one in value.items()}
+    return type(value)(_nested(one, by) for one in value)
 
 
 def whole(parts: list[list[Tensor]]) -> list[Tensor]:

@@ -65,16 +65,10 @@ class Normalised(torch.autograd.Function):
 
 
 def share_statistics(module: nn.Module) -> None:
-    """Have all batch norms in a module, in place, share their statistics when they are live."""
-    for name, child in list(module.named_children()):
-        if type(child) is nn.BatchNorm2d:
-            setattr(module, name, shared(child))
-        else:
-            share_statistics(child)
+    """Have all batch norms in a module, in place, share their statistics when they are live.
 
-
-def shared(norm: nn.BatchNorm2d) -> SharedBatchNorm:
-    """The same batch norm, with the same parameters and buffers, but shared."""
-    made = SharedBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-    made.__dict__.update(norm.__dict__)
-    return made
+    They stay the objects that they are: others may hold them, as a backbone does that keeps some still.
+    """
+    for norm in module.modules():
+        if type(norm) is nn.BatchNorm2d:
+            norm.__class__ = SharedBatchNorm

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.trainers.detectors.scenes import noise
 from tests.trainers.test_every_detector import EVERY as EVERY_DETECTOR
 from tests.trainers.test_every_detector import make, part_of
 from tests.trainers.test_every_loss import EVERY, Kind, Pair
@@ -97,3 +98,45 @@ def test_guides_say_the_same_of_pieces_as_of_the_whole(name: str, on: Kind) -> N
 
 def test_every_tensor_of_outputs_is_among_what_is_said() -> None:
     assert {field.name for field in fields(Outputs)} == {*pieces.SAID, "anchors", "by"}
+
+
+class Saved:
+    """How many bytes of tensors a graph keeps for its way back, and the most at once."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def hooks(self) -> torch.autograd.graph.saved_tensors_hooks:
+        def pack(x: Tensor) -> "Kept":
+            return Kept(x, self)
+
+        def unpack(kept: "Kept") -> Tensor:
+            return kept.x
+
+        return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
+
+
+class Kept:
+    """A tensor that a graph keeps; it is counted for as long as the graph is there."""
+
+    def __init__(self, x: Tensor, saved: Saved) -> None:
+        self.x, self.saved = x.detach(), saved  # with its own graph it would keep itself
+        saved.now += x.nbytes
+        saved.most = max(saved.most, saved.now)
+
+    def __del__(self) -> None:
+        self.saved.now -= self.x.nbytes
+
+
+def most(task: Task, learn: Learn, images: Tensor, truth: Truth) -> int:
+    saved = Saved()
+    with saved.hooks():
+        learn(task, images, truth, None).backward(OFF)
+    return saved.most
+
+
+def test_pieces_keep_far_fewer_bytes_at_once() -> None:
+    task = Task(make("GFL", {"reg_max": 8}, width=32), {}).train()
+    images, truth = noise(*[(128, 128)] * 8)
+    whole, *parts = (most(task, learn, images, truth) for learn in (Whole, in_pieces(4), in_pieces(1)))
+    assert parts[0] < 0.6 * whole and parts[1] < 0.3 * whole, (whole, parts)
