@@ -1,4 +1,4 @@
-"""What a step costs whose batch is looked at in pieces: seconds and memory, as parts of those of the batch in one piece.
+"""What a step costs whose batch is looked at in pieces: seconds and memory, compared with those of one piece.
 
 Each size has a process of its own, because a process keeps the memory that it had once; the sizes take turns.
 """

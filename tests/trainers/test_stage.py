@@ -54,9 +54,7 @@ def test_all_workers_begin_again_with_half_as_many_images_where_one_has_no_memor
     two = order(PLAIN, tmp_path / "two")
     result = run_on_workers(two, num_workers=2, threads=1, demand=demand, labels={}, post=post)
     (said,) = (news for news in ray.get(post.take.remote()) if isinstance(news, str))
-    assert said.startswith(
-        "out of memory in epoch 1, step 1 with 4 images at once; from now on 2 at once for each worker"
-    )
+    assert said.startswith("out of memory in epoch 1, step 1 with 4 images at once; from now on 2 at once for each")
     assert result.usage is not None and result.usage.workers == 2
     assert result.score == pytest.approx(whole.score, abs=0.003)
     ours, theirs = (Store(tmp_path / name).weights(one) for name, one in (("one", whole), ("two", result)))
