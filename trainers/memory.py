@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -99,7 +100,7 @@ class Before:
             buffer.copy_(value)
         self.chance.put_back()
         training.unchecked = dict(self.unchecked)
-        training.balance.restore(self.balance)
+        training.balance.restore(copy.deepcopy(self.balance))  # its lists grow, and this may be needed again
         training.optimizer.zero_grad(set_to_none=True)
         if training.device.type == "cuda":
             torch.cuda.empty_cache()

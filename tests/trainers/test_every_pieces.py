@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from dataclasses import fields
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -73,6 +74,29 @@ def test_a_loss_teaches_the_same_in_pieces(name: str, on: Kind) -> None:
             return Lesson([pair.teacher(images)], detection=0.0)
 
     check_alike(task, lesson)
+
+
+@EVERY
+def test_a_loss_that_is_only_looked_at_has_the_same_gradient_at_pyramid_and_maps(name: str, on: Kind) -> None:
+    pair = Pair(name, on)
+    task = Task(pair.student, {"it": pair.loss}).train()
+    images, truth = part_of(IMAGES, BOXES)
+    with torch.no_grad():
+        lesson = Lesson([pair.teacher(images)], looked_at=frozenset({"it"}))
+
+    def squares(learn: Learn) -> list[float]:
+        torch.manual_seed(1)
+        batch = learn(task, images, truth, lesson)
+        looks = batch.losses.looks
+        assert looks is not None
+        pairs = [(loss, at) for loss in (looks.losses["it"], looks.detection) for at in (looks.features, looks.maps)]
+        return [sum(g.square().sum().item() for g in batch.gradients(loss, at, OFF)) for loss, at in pairs]
+
+    whole = squares(Whole)
+    assert max(whole[:2]) > 0 and min(whole[2:]) > 0
+    for size in (2, 1):
+        assert squares(in_pieces(size)) == pytest.approx(whole, rel=1e-3)
+    assert not any(p.grad is not None for p in task.parameters())
 
 
 @EVERY
