@@ -240,3 +240,16 @@ def test_what_was_found_outlives_a_crash_in_the_store(tmp_path: Path, asked: Cal
     seen.clear()
     result = run(of, tmp_path, say=said.append)
     assert not said and max(seen) == 4 and len(result.history) == 3
+
+
+def test_a_stage_takes_what_its_order_says(tmp_path: Path, asked: Callable[[int], list[int]]) -> None:
+    """One worker alone shares its statistics with nobody."""
+    of = stage(epochs=1)
+    seen = asked(8)
+    whole = run(of, tmp_path / "whole")
+    assert seen == [8] * STEPS
+    assert run(of, tmp_path / "shared", sync_batch_norm=True).sha256 == whole.sha256
+    seen.clear()
+    said = list[str]()
+    run(of, tmp_path / "pieces", micro_batch=3, say=said.append)
+    assert seen == [3, 3, 2] * 2 * STEPS and ["batch norms learn from 3 of" in line for line in said] == [True]

@@ -16,6 +16,8 @@ from trainers.backbones import TinyResNet
 from trainers.stage import Post, run_on_workers
 from trainers.store import Store
 
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
 PLAIN = stage(epochs=2, fixed_norm=True)
 
 

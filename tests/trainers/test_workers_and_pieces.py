@@ -22,6 +22,8 @@ from trainers.sync_norm import SharedBatchNorm, share_statistics
 from trainers.task import Task
 from trainers.teaching import no_lesson
 
+pytestmark = pytest.mark.slow
+
 WORLDS = (1, 2, 4)
 DIGITS = Call(name="Digits", args={"classes": 2, "train": 64, "val": 32, "size": 32}).complete(data)
 Wrap = Callable[[nn.Module], nn.Module]
