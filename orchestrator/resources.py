@@ -47,6 +47,9 @@ class Placement(Spec):
     labels: dict[Word, str] = Field(default_factory=dict)  # that the node of each worker has
     stages_at_once: Count | None = None  # None: as many as there is room for
     loader_workers: Index = 0  # processes that load data, of a worker
+    micro_batch: Count | None = None  # images of its share of a batch that a worker looks at once; None: all
+    # Live batch norms take the statistics of all workers: those of one worker with the whole batch.
+    sync_batch_norm: bool = False
 
     @property
     def demand(self) -> dict[str, float]:

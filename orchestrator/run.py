@@ -180,12 +180,14 @@ class Run:
     def _order(self, stage: Stage) -> str:
         from trainers.worker import Order
 
-        study = self.prepared.study
+        study, placement = self.prepared.study, self.placement(stage)
         return Order(
             stage=stage,
             data=study.data,
             store=str(self.prepared.store.root.resolve()),
-            loader_workers=self.placement(stage).loader_workers,
+            loader_workers=placement.loader_workers,
+            micro_batch=placement.micro_batch,
+            sync_batch_norm=placement.sync_batch_norm,
             # Whoever may pause is compared with whoever goes on, after as many epochs.
             evaluate_every=1 if self.prepared.pausing else study.resources.evaluate_every,
             bad_images=study.resources.bad_images,

@@ -9,7 +9,7 @@ Multitask Networks", ICML 2018, https://arxiv.org/abs/1711.02257, done once: the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -23,6 +23,9 @@ from trainers.teaching import time_of
 
 LOOKS = 10  # batches in which a loss is measured,
 PART = 10  # but no more than one in so many of those in which it is to count
+
+
+Gradients = Callable[[Tensor, Sequence[Tensor], torch.amp.grad_scaler.GradScaler], list[Tensor]]
 
 
 class Balance:
@@ -49,8 +52,10 @@ class Balance:
         open_ones = frozenset(self.ratios.keys() - self.alphas.keys())
         return lesson._replace(strength={**said, **known}, looked_at=open_ones)
 
-    def look(self, losses: Losses, scaler: torch.amp.grad_scaler.GradScaler) -> None:
-        """Measure what the task was asked to look at; all workers do so together.
+    def look(
+        self, losses: Losses, scaler: torch.amp.grad_scaler.GradScaler, gradients_of: Gradients | None = None
+    ) -> None:
+        """Measure what the task was asked to look at, by `gradients_of` or `gradients`; all workers do so together.
 
         Where: at the pyramid that the student's head reads, all levels together, or at the backbone's maps for a loss
         that reads nothing later. A batch without objects says nothing, nor does one in which a gradient is zero, or is
@@ -59,13 +64,14 @@ class Balance:
         looks = losses.looks
         if looks is None:
             return
-        early = [gradients(loss, looks.features, scaler) for loss in looks.losses.values()]
+        measure = gradients_of or gradients
+        early = [measure(loss, looks.features, scaler) for loss in looks.losses.values()]
         # Some worker's part of the batch may have nothing for a loss, but all measure it at the same place.
         depend = workers.mean(looks.detection.new_tensor([float(len(one)) for one in early])).tolist()
         squares = [losses.positives.to(looks.detection.device, torch.float64)]
         for loss, own, depends in zip(looks.losses.values(), early, depend, strict=True):
             at = looks.features if depends else looks.maps
-            both = gradients(looks.detection, at, scaler), own if depends else gradients(loss, at, scaler)
+            both = measure(looks.detection, at, scaler), own if depends else measure(loss, at, scaler)
             squares += [sum((g.double().square().sum() for g in one), 0 * squares[0]) for one in both]
         # Scaled as in training, since without it float16 may have none; the scale may change from batch to batch.
         positives, *found = (workers.mean(torch.stack(squares)) / scaler.get_scale() ** 2).tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -12,22 +13,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainers import optim, workers
+from trainers import optim, pieces, workers
 from trainers.balance import Balance
 from trainers.data.batches import Batches
 from trainers.evaluate import precision
+from trainers.memory import sparing
+from trainers.norm import live
 from trainers.outputs import Truth
+from trainers.pieces import Pieces, Whole
+from trainers.reach import check
 from trainers.spec import Recipe
-from trainers.task import Losses, Task
+from trainers.task import Task
 from trainers.teaching import Lessons
+
+log = logging.getLogger(__name__)
 
 
 class NonFinite(ArithmeticError):
     """A loss became NaN or infinite."""
-
-
-class Unreachable(ArithmeticError):
-    """A distillation loss gives the student no gradient, or one that is not finite."""
 
 
 class Stopped(BaseException):
@@ -51,10 +54,22 @@ class Epoch:
 
 
 class Training:
-    """A task on its way through a recipe. `balance` has the losses whose alphas are to be found."""
+    """A task on its way through a recipe. `balance` has the losses whose alphas are to be found.
+
+    `micro_batch`: how many images of its part of a batch a worker looks at once, all of them if None. It is halved when
+    memory runs out, of which `say` is told.
+    """
 
     def __init__(
-        self, task: Task, recipe: Recipe, batches: Batches, *, device: torch.device, balance: Balance | None = None
+        self,
+        task: Task,
+        recipe: Recipe,
+        batches: Batches,
+        *,
+        device: torch.device,
+        balance: Balance | None = None,
+        micro_batch: int | None = None,
+        say: Callable[[str], None] = log.warning,
     ) -> None:
         self.task = task
         self.recipe = recipe
@@ -70,6 +85,8 @@ class Training:
         # The distillation losses of which nobody knows yet whether they teach, and in how many batches each did not.
         self.unchecked = dict.fromkeys(task.distill, 0)
         self.balance = balance or Balance({}, {})
+        self.micro_batch, self.say = micro_batch, say
+        self.warned = False  # that batch norms make pieces of a batch another training
 
     @property
     def product(self) -> nn.Module:
@@ -86,6 +103,7 @@ class Training:
             "average": self.average.model.state_dict() if self.average else None,
             "unchecked": dict(self.unchecked),
             "balance": self.balance.state(),
+            "micro_batch": self.micro_batch,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -100,6 +118,9 @@ class Training:
         self.unchecked = dict(state["unchecked"])
         if self.balance.ratios:
             self.balance.restore(state["balance"])
+        found = state.get("micro_batch")  # what memory was enough for
+        if found is not None:
+            self.micro_batch = min(found, self.micro_batch or found)
 
     def epochs(self, lessons: Lessons, *, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
         """Train epoch by epoch, from wherever this training stands.
@@ -132,14 +153,8 @@ class Training:
     def _step(self, images: Tensor, truth: Truth, lessons: Lessons, step: int) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
-        with precision(self.recipe, self.device):
-            losses: Losses = self.wrapped(images, truth, self.balance.applied(lessons(images, step)))
-            total = losses.total
-        if self.unchecked:
-            check(self.task, losses, self.unchecked, self.scaler)
-        self.balance.look(losses, self.scaler)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(total).backward()
+        where = f"epoch {self.epoch + 1}, step {step - self.epoch * self.batches.steps + 1}"
+        losses = sparing(self, lambda: self._learn(images, truth, lessons, step), images=len(images), where=where)
         if self.recipe.clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.learning, self.recipe.clip)
@@ -147,51 +162,44 @@ class Training:
         self.scaler.update()
         if self.average:
             self.average.update(self.task.student)
+        return losses
+
+    def _learn(self, images: Tensor, truth: Truth, lessons: Lessons, step: int) -> dict[str, Tensor]:
+        """Have the gradients of a batch where the optimizer finds them; -> its losses."""
+        batch = self._look(images, truth, lessons, step)
+        if self.unchecked:
+            check(self.task, batch.losses, self.unchecked, self.scaler, said=batch.said)
+        self.balance.look(batch.losses, self.scaler, batch.gradients)
+        self.optimizer.zero_grad(set_to_none=True)
+        batch.backward(self.scaler)
         return {
-            "loss": total.detach(),
-            **{f"loss_{name}": loss.detach() for name, loss in losses.by_name.items()},
+            "loss": batch.total.detach(),
+            **{f"loss_{name}": loss.detach() for name, loss in batch.losses.by_name.items()},
         }
+
+    def _look(self, images: Tensor, truth: Truth, lessons: Lessons, step: int) -> Whole | Pieces:
+        """The losses of a batch, of which as many images are looked at once as there is memory for."""
+        size = self.micro_batch
+        if size is None or size >= len(images):
+            with self.inside():
+                return Whole(self.wrapped, images, truth, self.balance.applied(lessons(images, step)))
+        if not self.warned and workers.rank() == 0 and any(live(self.task)):
+            self.say(
+                f"batch norms learn from {size} of a worker's {len(images)} images at once, which is another training"
+            )
+        self.warned = True
+        with self.inside():
+            lesson = self.balance.applied(pieces.lesson(lessons, images, step, size=size))
+        return Pieces(self.task, images, truth, lesson, size=size, inside=self.inside)
+
+    def inside(self) -> torch.autocast:
+        """Where the task computes."""
+        return precision(self.recipe, self.device)
 
 
 def chance(seed: int, epoch: int, rank: int) -> int:
     """What a worker's draws in an epoch start from: so that a training goes on as it was, and workers draw apart."""
     return random.Random(f"{seed} {epoch} {rank}").getrandbits(63)
-
-
-PATIENCE = 10  # batches with objects in which a loss may find nothing to teach: its own region may be empty
-
-
-def check(task: Task, losses: Losses, unchecked: dict[str, int], scaler: torch.amp.grad_scaler.GradScaler) -> None:
-    """Take out of `unchecked` the losses that reach the student with a finite, non-zero gradient; count for the others.
-
-    A batch without objects counts for nobody, and a loss that does not count yet is not looked at. Raises
-    `Unreachable`, which names the loss, if there is no gradient or one that is not finite, and if it is zero in several
-    batches. Gradients are scaled as in training: without it float16 may have none, and at first they may be too large.
-    """
-    names = sorted(losses.counting & unchecked.keys())
-    if not names or not int(losses.positives):
-        return
-    parameters = [p for p in task.student.parameters() if p.requires_grad]
-    for name in names:
-        loss = losses.computed(name)
-        if not loss.requires_grad:
-            raise Unreachable(f"the distillation loss {name} gives the student no gradient at all")
-        grads = torch.autograd.grad(
-            scaler.scale(loss), parameters, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        norm = torch.stack([g.float().norm() for g in grads]).norm()
-        if not torch.isfinite(norm):
-            if scaler.is_enabled() and torch.isfinite(loss):
-                continue
-            raise Unreachable(f"the distillation loss {name} gives the student a gradient of norm {norm.item()}")
-        if norm and loss:
-            del unchecked[name]
-            continue
-        unchecked[name] += 1
-        # A student that is its own teacher has a loss of 0, but rounding in its gradient.
-        if norm or unchecked[name] == PATIENCE:
-            reason = "is it the teacher, or do all parts of the loss weigh 0?"
-            raise Unreachable(f"the distillation loss {name} gives the student a gradient of zero; {reason}")
 
 
 class Meter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import torch
@@ -63,3 +63,8 @@ def still(modules: Iterable[nn.Module]) -> None:
         for norm in module.modules():
             if isinstance(norm, _BatchNorm):
                 norm.eval()
+
+
+def live(module: nn.Module) -> Iterator[_BatchNorm]:
+    """The batch norms that take their statistics from the batch, and note them."""
+    return (norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.training)

@@ -18,6 +18,7 @@ from torch import nn
 from trainers import workers
 from trainers.lease import Lost
 from trainers.loop import Paused, Stopped
+from trainers.memory import Fewer
 from trainers.store import Result, Store
 from trainers.worker import Entry, Order, work
 
@@ -52,6 +53,7 @@ class Letters:
         self.stopping = False
         self.pausing = False
         self.failure: str | None = None
+        self.micro_batch: int | None = None  # what memory was enough for
 
     def report(self, news: Entry | str) -> None:
         self.news.append(news)
@@ -71,6 +73,15 @@ class Letters:
 
     def paused(self) -> bool:
         return self.pausing
+
+    def lessen(self, micro_batch: int, text: str) -> None:
+        """Have the stage begin again with fewer images at once; several workers may say so at the same time."""
+        if self.micro_batch is None or micro_batch < self.micro_batch:
+            self.micro_batch = micro_batch
+            self.news.append(text)
+
+    def fewest(self) -> int | None:
+        return self.micro_batch
 
     def fail(self, reason: str) -> None:
         self.failure = self.failure or reason
@@ -100,8 +111,9 @@ def run_on_workers(
     tries: int = 3,
 ) -> Result:
     """Train a stage with data-parallel workers, each of so many threads. A worker that dies is replaced and the stage
-    goes on from its last epoch, at most `tries` times; an error in the training itself is final and raised as
-    `StageFailed`. `demand`: what a worker asks of its node, under Ray's names; `labels`: what the node must have."""
+    goes on from its last epoch, at most `tries` times, and so it does with half the images at once where memory runs
+    out; an error in the training itself is final and raised as `StageFailed`. `demand`: what a worker asks of its node,
+    under Ray's names; `labels`: what the node must have."""
     with tempfile.TemporaryDirectory(prefix="tapath-") as folder:
         trainer = TorchTrainer(
             _worker,
@@ -114,7 +126,9 @@ def run_on_workers(
             ),
             torch_config=TorchConfig(timeout_s=PATIENCE),
             run_config=RunConfig(
-                name=order.stage.key, storage_path=folder, failure_config=FailureConfig(max_failures=tries)
+                name=order.stage.key,
+                storage_path=folder,
+                failure_config=FailureConfig(max_failures=tries + order.stage.recipe.batch.bit_length()),
             ),
         )
         trainer.fit()
@@ -159,8 +173,15 @@ def _worker(config: dict[str, Any]) -> None:
     def say(text: str) -> None:
         ray.get(post.report.remote(text))
 
+    order = Order.model_validate_json(config["order"])
+    fewest = ray.get(post.fewest.remote())
+    if fewest is not None:
+        order = order.model_copy(update={"micro_batch": fewest})
     try:
-        work(Order.model_validate_json(config["order"]), device=device, report=report, wrap=wrap, say=say)
+        work(order, device=device, report=report, wrap=wrap, say=say)
+    except Fewer as error:
+        ray.get(post.lessen.remote(error.micro_batch, str(error)))
+        raise  # Ray ends the others, wherever they wait, and begins again with all
     except Paused:
         ray.get(post.pause.remote())
     except Stopped:

@@ -69,7 +69,10 @@ class Task(nn.Module):
 
     def forward(self, images: Tensor, truth: Truth, lesson: Lesson | None) -> Losses:
         """(B, 3, H, W), what is in the images, and what is taught about them -> the losses."""
-        outputs = self.student(images)
+        return self.judge(self.student(images), truth, lesson)
+
+    def judge(self, outputs: Outputs, truth: Truth, lesson: Lesson | None) -> Losses:
+        """The losses of what the student said of a batch."""
         targets = self.student.assign(outputs, truth)
         by_name = self.student.losses(outputs, targets)
         if lesson is not None and lesson.detection != 1:
@@ -82,14 +85,14 @@ class Task(nn.Module):
             guide = self.guides[name]
             strength = lesson.heard(name, guide) if lesson is not None else 0.0
             if not strength:
-                by_name[name] = nothing(loss, images)
+                by_name[name] = nothing(loss, outputs.features[0])
                 continue
             assert lesson is not None
             value = loss(outputs, lesson.said[guide], targets)
             counting.add(name)
             if name in lesson.looked_at:
                 looked[name] = value
-                by_name[name] = nothing(loss, images)
+                by_name[name] = nothing(loss, outputs.features[0])
                 continue
             by_name[name] = value if strength == 1 else strength * value
         looks = Looks(looked, total(detection), outputs.features, outputs.maps) if looked else None

@@ -23,6 +23,7 @@ from trainers.outputs import Network
 from trainers.selection import Selection, kept
 from trainers.spec import Stage
 from trainers.store import Result, Store
+from trainers.sync_norm import share_statistics
 from trainers.task import Task
 from trainers.teaching import Lessons, Teaching, no_lesson
 from trainers.usage import Watch
@@ -31,7 +32,11 @@ log = logging.getLogger(__name__)
 
 
 class Order(Spec):
-    """A stage, and where to train it. Nothing here but the stage changes the weights."""
+    """A stage, and where to train it.
+
+    Nothing here but the stage changes the weights, if all batch norms are fixed. The last two change on which images
+    live ones take their statistics, as the number of workers does.
+    """
 
     stage: Stage
     data: Call  # the data set as it can be found here
@@ -39,6 +44,8 @@ class Order(Spec):
     loader_workers: Index = 0
     evaluate_every: Count = 1  # epochs, unless the recipe keeps the best
     bad_images: Index = 10
+    micro_batch: Count | None = None  # images of its part of a batch that a worker looks at once; None: all
+    sync_batch_norm: bool = False  # live batch norms take the statistics of all workers
     until: Count | None = None  # the epoch after which it pauses; None: never
     lease: Positive = EXPIRY  # seconds after which a stage whose process is silent may be trained by another
 
@@ -104,7 +111,7 @@ def _work(
         teacher.verified(store, guide, data, device=device, loader_workers=order.loader_workers)
         for guide in stage.guides
     ]
-    training, lessons = _prepared(order, student, guides, batches(order, data, student, say), device=device)
+    training, lessons = _prepared(order, student, guides, batches(order, data, student, say), device=device, say=say)
     training.wrapped = wrap(training.task)
     course = Course(stage, training, Selection(stage.recipe, score=build.metric(data).score), watch)
     course.resume(store)
@@ -138,14 +145,22 @@ def _data(order: Order) -> Any:
 
 
 def _prepared(
-    order: Order, student: Network, guides: list[Network], fed: Batches, *, device: torch.device
+    order: Order,
+    student: Network,
+    guides: list[Network],
+    fed: Batches,
+    *,
+    device: torch.device,
+    say: Callable[[str], None],
 ) -> tuple[Training, Lessons]:
     """The training of a student at its beginning, and what its guides will say."""
     stage = order.stage
+    if order.sync_batch_norm:
+        share_statistics(student)
     losses = build.losses(stage.distill, student, guides)
     task = Task(student, losses.modules, losses.guides).to(device)
     balance = balanced(losses.terms, steps=fed.steps, epochs=stage.recipe.epochs)
-    training = Training(task, stage.recipe, fed, device=device, balance=balance)
+    training = Training(task, stage.recipe, fed, device=device, balance=balance, micro_batch=order.micro_batch, say=say)
     if not losses.modules:
         return training, no_lesson
     return training, Teaching(guides, losses.terms, losses.guides, stage, steps=fed.steps)

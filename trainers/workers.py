@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -25,12 +26,17 @@ def mean(x: Tensor) -> Tensor:
     DDP averages gradients, so a loss that is divided by a mean over workers has the gradient that one worker with
     the whole batch would have.
     """
+    return total(x) / count() if count() > 1 else x.detach()
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum of x over the workers, without gradient."""
     x = x.detach()
     if count() == 1:
         return x
     x = x.clone()
     dist.all_reduce(x)
-    return x / count()
+    return x
 
 
 def largest(x: Tensor) -> Tensor:
@@ -41,6 +47,27 @@ def largest(x: Tensor) -> Tensor:
     x = x.clone()
     dist.all_reduce(x, op=dist.ReduceOp.MAX)
     return x
+
+
+BUCKET = 1 << 23  # numbers that are sent at once
+
+
+def average(tensors: Sequence[Tensor]) -> None:
+    """Have every tensor be its mean over the workers, in place; all have the same ones in the same order."""
+    if count() == 1:
+        return
+    bucket: list[Tensor] = []
+    for number, tensor in enumerate(tensors):
+        bucket.append(tensor)
+        following = tensors[number + 1] if number + 1 < len(tensors) else None
+        if following is not None and following.dtype == tensor.dtype and sum(x.numel() for x in bucket) < BUCKET:
+            continue
+        flat = torch.cat([x.flatten() for x in bucket])
+        dist.all_reduce(flat)
+        flat /= count()
+        for mine, mean in zip(bucket, flat.split([x.numel() for x in bucket]), strict=True):
+            mine.copy_(mean.view_as(mine))
+        bucket = []
 
 
 def gathered(mine: Any) -> list[Any]:

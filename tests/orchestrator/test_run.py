@@ -13,6 +13,7 @@ from orchestrator.prepared import prepare
 from orchestrator.run import Run, handling
 from orchestrator.study import load
 from tests.orchestrator.studies import write
+from trainers.worker import Order
 
 
 @pytest.fixture
@@ -90,3 +91,22 @@ def test_the_board_is_brought_up_only_to_what_has_changed(run: Run, monkeypatch:
     run.frontier.revision += 1
     run.refresh()
     assert looked == [1]
+
+
+def test_a_stage_is_handed_out_with_what_its_models_resources_say(tmp_path: File) -> None:
+    sets = (
+        f"resources.store={tmp_path / 'store'}",
+        "resources.micro_batch=4",
+        "models.big.resources.micro_batch=2",
+        "models.big.resources.sync_batch_norm=true",
+    )
+    made = Run(prepare(load(write(tmp_path), sets)))
+    made.refresh()
+    orders = {}
+    for _ in range(2):
+        stage = made.next()
+        assert stage is not None
+        orders[made.board.rows[stage.key].path] = Order.model_validate_json(made._order(stage))
+    big, *others = (orders[name] for name in sorted(orders))
+    assert (big.micro_batch, big.sync_batch_norm) == (2, True)
+    assert [(one.micro_batch, one.sync_batch_norm) for one in others] == [(4, False)]

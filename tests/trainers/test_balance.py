@@ -16,8 +16,9 @@ from tests.trainers.works import ROOT, Crash, raising_at, run, untimed
 from trainers import build
 from trainers.balance import LOOKS, Balance, balanced
 from trainers.call import Term
-from trainers.loop import Training, Unreachable
+from trainers.loop import Training
 from trainers.outputs import Outputs, Targets
+from trainers.reach import Unreachable
 from trainers.spec import Stage
 from trainers.store import Result, Store
 from trainers.task import Lesson, Looks, Losses, Task, nothing
@@ -286,7 +287,7 @@ def test_a_stage_that_is_interrupted_finds_the_same(whole: tuple[Result, list[st
 
 def test_what_was_never_found_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = list[str]()
-    monkeypatch.setattr(Balance, "look", lambda self, losses, scaler: None)
+    monkeypatch.setattr(Balance, "look", lambda *_: None)
     result = run(BALANCED, folder, say=said.append)
     assert result.alphas == {} and len(said) == 1 and said[0].startswith("no alpha was found for ld, which counted for")
 

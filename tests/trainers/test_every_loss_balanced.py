@@ -10,7 +10,7 @@ from tests.trainers.test_every_loss import CASES, EVERY, WIDER, Kind, Pair
 from trainers import distill
 from trainers.balance import Balance, gradients
 from trainers.call import offers
-from trainers.loop import check
+from trainers.reach import check
 from trainers.task import Lesson, Task
 
 OFF = torch.amp.grad_scaler.GradScaler(enabled=False)

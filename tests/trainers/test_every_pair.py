@@ -17,8 +17,8 @@ from tests.trainers.test_every_loss import FASTER, GFL, ON
 from trainers import distill
 from trainers.call import Call, Invalid, offers
 from trainers.export import Raw, graph
-from trainers.loop import check
 from trainers.outputs import Network
+from trainers.reach import check
 from trainers.task import Lesson, Task
 
 LOSSES = sorted(offers(distill))

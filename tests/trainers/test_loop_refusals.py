@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from tests.trainers.stages import STEPS, stage
 from tests.trainers.trainings import BOTH, empty_lesson, guide, identical, taught, training
-from trainers.loop import PATIENCE, Meter, NonFinite, Training, Unreachable, chance, check
+from trainers.loop import Meter, NonFinite, Training, chance
 from trainers.outputs import Outputs, Targets, Truth
+from trainers.reach import PATIENCE, Unreachable, check
 from trainers.task import Lesson
 
 

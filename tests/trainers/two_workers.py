@@ -1,4 +1,4 @@
-"""Two real workers on this machine, for what must not depend on how many there are."""
+"""Two or more real workers on this machine, for what must not depend on how many there are."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,15 +10,16 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
-def together(learn: Callable[[int], Any], folder: Path) -> list[Any]:
-    """What `learn(rank)` returns in each of two processes that are one group. It has to be a module's own function."""
-    mp.spawn(work, args=(learn, str(folder)), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+def together(learn: Callable[[int], Any], folder: Path, *, world: int = 2) -> list[Any]:
+    """What `learn(rank)` returns in each of so many processes, which are one group. It has to be a module's own
+    function."""
+    mp.spawn(work, args=(learn, str(folder), world), nprocs=world)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(world)]
 
 
-def work(rank: int, learn: Callable[[int], Any], folder: str) -> None:
+def work(rank: int, learn: Callable[[int], Any], folder: str, world: int) -> None:
     torch.set_num_threads(1)
     meet = f"file://{folder}/meet"
-    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2, timeout=timedelta(minutes=2))
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=world, timeout=timedelta(minutes=2))
     torch.save(learn(rank), f"{folder}/{rank}.pt")
     dist.destroy_process_group()

@@ -1,0 +1,64 @@
+"""Real workers of Ray's, of which one runs out of memory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tests.trainers.stages import order, stage
+from tests.trainers.works import run
+from trainers.backbones import TinyResNet
+from trainers.stage import Post, run_on_workers
+from trainers.store import Store
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+PLAIN = stage(epochs=2, fixed_norm=True)
+
+
+def narrow() -> None:
+    """In each worker's process: the first worker of two has memory for two images, the others have more."""
+    real = TinyResNet.forward
+
+    def forward(self: TinyResNet, images: Tensor) -> list[Tensor]:
+        first = dist.is_initialized() and dist.get_rank() == 0
+        if self.training and first and len(images) > 2:
+            raise torch.OutOfMemoryError(f"no room for {len(images)} images")
+        return real(self, images)
+
+    TinyResNet.forward = forward  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def cluster() -> Iterator[None]:
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"worker_process_setup_hook": narrow},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_all_workers_begin_again_with_half_as_many_images_where_one_has_no_memory(tmp_path: Path) -> None:
+    whole = run(PLAIN, tmp_path / "one")
+    post: Any = Post.remote()
+    demand = {"CPU": 0.5}
+    two = order(PLAIN, tmp_path / "two")
+    result = run_on_workers(two, num_workers=2, threads=1, demand=demand, labels={}, post=post)
+    (said,) = (news for news in ray.get(post.take.remote()) if isinstance(news, str))
+    assert said.startswith("out of memory in epoch 1, step 1 with 4 images at once; from now on 2 at once for each")
+    assert result.usage is not None and result.usage.workers == 2
+    assert result.score == pytest.approx(whole.score, abs=0.003)
+    ours, theirs = (Store(tmp_path / name).weights(one) for name, one in (("one", whole), ("two", result)))
+    for name, value in ours.items():
+        torch.testing.assert_close(theirs[name], value, rtol=1e-3, atol=1e-5, msg=name)
