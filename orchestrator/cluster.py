@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -49,9 +50,10 @@ def connected(address: str | None) -> Iterator[None]:
     here: dict[str, Any] = {"num_cpus": os.cpu_count(), "include_dashboard": False} if address == "local" else {}
     with tempfile.TemporaryFile("w+") as said:
         try:
+            _knock(address)
             with diverted(said):
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **here)
-        except (ConnectionError, AuthenticationError) as error:
+        except (OSError, AuthenticationError) as error:
             said.seek(0)
             locked = isinstance(error, AuthenticationError) or "Unauthenticated" in said.read()
             reason = f"wants a token that is not here, or another one: {TOKEN}" if locked else "does not answer"
@@ -61,6 +63,14 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` if nobody listens at HOST:PORT: Ray would try for many minutes, without a word."""
+    host, found, port = address.rpartition(":")
+    if found and port.isdecimal() and "/" not in host:
+        with socket.create_connection((host, int(port)), timeout=ANSWER):
+            pass
 
 
 @contextmanager
