@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path as File
 
 import pytest
-from ray.job_submission import JobStatus
+from ray.job_submission import JobStatus, JobSubmissionClient
 
 from orchestrator import submit
 from tests.orchestrator import studies
@@ -42,6 +42,11 @@ def let_in(monkeypatch: pytest.MonkeyPatch) -> None:
 def places(folder: File) -> tuple[str, ...]:
     """A store and an MLflow that outlive a job on a cluster of this machine alone."""
     return ("--store", str(folder / "shared"), "--set", f"resources.tracking=sqlite:///{folder}/mlflow.db")
+
+
+def asking(ray_head: Head) -> JobSubmissionClient:
+    """A client of this process, which read Ray's variables long ago."""
+    return JobSubmissionClient(ray_head.jobs, headers={"Authorization": f"Bearer {TOKEN}"})
 
 
 def jobs(lines: str) -> list[str]:
@@ -137,7 +142,7 @@ def test_a_refusal_on_the_cluster_is_2_for_who_follows_and_in_the_driver_exit_co
     write(tmp_path, changed((digits, "{COCO: {root: /there/is/no/such/folder}}"), text=SMALL))
     ran = tapath(tmp_path, "submit", "tiny.yaml", "--address", ray_head.jobs, "--follow", *places(tmp_path))
     assert ran.code == 2 and "/there/is/no/such/folder" in ran.out
-    client = submit.connected(ray_head.jobs)
+    client = asking(ray_head)
     info = client.get_job_info(jobs(ran.out)[0])
     assert (info.status, info.driver_exit_code) == (JobStatus.FAILED, 2)
 
@@ -145,12 +150,11 @@ def test_a_refusal_on_the_cluster_is_2_for_who_follows_and_in_the_driver_exit_co
 def test_a_stopped_job_keeps_what_it_has_and_another_goes_on_from_there(
     ray_head: Head, tmp_path: File, let_in: None
 ) -> None:
-    write(tmp_path, changed(("epochs: 2,", "epochs: 60,"), text=SMALL))
+    write(tmp_path, changed(("epochs: 2,", "epochs: 24,"), text=SMALL))
     words = ("submit", "tiny.yaml", "--address", ray_head.jobs, "--follow", *places(tmp_path))
     with underway(tmp_path, *words) as job:
         job.until(lambda: list((tmp_path / "shared").glob("*/state-*.pt")))
-        name = jobs(job.text)[0]
-        subprocess.run([RAY, "job", "stop", "--no-wait", "--address", ray_head.jobs, name], check=True, timeout=60)
+        asking(ray_head).stop_job(jobs(job.text)[0])  # as `ray job stop` does
         assert job.end() == 130, job.text
         assert "stopping at the next step; finished epochs are kept" in job.text
         assert "the job was stopped; submit it again to go on" in job.text
@@ -158,9 +162,9 @@ def test_a_stopped_job_keeps_what_it_has_and_another_goes_on_from_there(
     begun = int(state.name.split("-")[1])
     again = tapath(tmp_path, *words)
     assert again.code == 0, again.out
-    assert 0 < begun < 60 and len(studies.stored(tmp_path, "shared")) == 3
+    assert 0 < begun < 24 and len(studies.stored(tmp_path, "shared")) == 3
     made = json.loads((tmp_path / "shared/runs/tiny/report.json").read_text())
-    assert all([epoch["epoch"] for epoch in stage["history"]] == list(range(1, 61)) for stage in made["stages"])
+    assert all([epoch["epoch"] for epoch in stage["history"]] == list(range(1, 25)) for stage in made["stages"])
 
 
 def test_who_stops_reading_leaves_the_job_alone_and_a_second_one_is_warned_of_it(
@@ -168,7 +172,7 @@ def test_who_stops_reading_leaves_the_job_alone_and_a_second_one_is_warned_of_it
 ) -> None:
     write(tmp_path, changed(("epochs: 2,", "epochs: 400,"), text=SMALL))
     words = ("submit", "tiny.yaml", "--address", ray_head.jobs, *places(tmp_path))
-    client = submit.connected(ray_head.jobs)
+    client = asking(ray_head)
     with underway(tmp_path, *words, "--follow") as job:
         job.until(lambda: " started  " in job.text)
         os.killpg(job.popen.pid, signal.SIGINT)
