@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -50,17 +51,22 @@ def head(*, dashboard: bool = True) -> Iterator[Head]:
         until_answering(started, jobs if dashboard else gcs)
         yield Head(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{jobs}")
     finally:
-        family = descendants(started.pid)
-        started.terminate()
-        late = time.monotonic() + 30
-        while any(lives(process) for process in family) and time.monotonic() < late:
-            time.sleep(0.1)
-            started.poll()
-        for process in family:
-            if lives(process):
-                os.kill(process[0], 9)
-        started.wait()
+        end(started)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def end(started: subprocess.Popen[bytes], *, patience: float = 30) -> None:
+    """Ask a process to end, and end all that is left of what it started after so many seconds."""
+    family = descendants(started.pid)
+    started.terminate()
+    late = time.monotonic() + patience
+    while any(lives(process) for process in family) and time.monotonic() < late:
+        time.sleep(0.1)
+        started.poll()
+    for process in family:
+        if lives(process):
+            os.kill(process[0], signal.SIGKILL)
+    started.wait()
 
 
 def own() -> dict[str, str]:
@@ -73,10 +79,10 @@ def own() -> dict[str, str]:
 def until_answering(started: subprocess.Popen[bytes], port: int, *, limit: float = 60) -> None:
     late = time.monotonic() + limit
     while True:
-        assert started.poll() is None, f"the head ended with {started.returncode}"
+        assert started.poll() is None, f"it ended with {started.returncode}"
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=1):
                 return
         except OSError:
-            assert time.monotonic() < late, "the head did not answer"
+            assert time.monotonic() < late, "it did not answer"
             time.sleep(0.2)

@@ -8,17 +8,19 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path as File
 
 import pytest
+import yaml
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from orchestrator import submit
 from tests.orchestrator import studies
-from tests.orchestrator.heads import RAY, TOKEN, Head, head
-from tests.orchestrator.studies import changed, tapath, underway, without, write
+from tests.orchestrator.heads import RAY, TOKEN, Head, end, head, ports, until_answering
+from tests.orchestrator.studies import changed, environment, tapath, underway, without, write
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -31,6 +33,28 @@ KEYS = {("big",), ("big", "wee"), ("wee",)}
 def ray_head() -> Iterator[Head]:
     with head() as running:
         yield running
+
+
+@pytest.fixture
+def mlflow(tmp_path: File) -> Iterator[str]:
+    """The address of a server, started as deploy/mlflow.yaml does but for its database and where models go."""
+    command = yaml.safe_load((ROOT / "deploy/mlflow.yaml").read_text())["services"]["mlflow"]["command"]
+    (port,) = ports(1)
+    program = str(File(sys.executable).with_name(command[0]))
+    changed_words = {"0.0.0.0": "127.0.0.1", "5000": str(port), "s3://mlflow": str(tmp_path / "models")}
+    words = [program, *(changed_words.get(word, word) for word in command[1:]), "--workers", "1"]
+    database = {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path / 'server.db'}"}
+    path = f"{File(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    log = tmp_path / "server.txt"
+    with log.open("w") as said:
+        server = subprocess.Popen(
+            words, env={**environment(), **database, "PATH": path}, cwd=tmp_path, stdout=said, stderr=said
+        )
+    try:
+        until_answering(server, port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        end(server)
 
 
 @pytest.fixture
@@ -150,7 +174,7 @@ def test_a_refusal_on_the_cluster_is_2_for_who_follows_and_in_the_driver_exit_co
 def test_a_stopped_job_keeps_what_it_has_and_another_goes_on_from_there(
     ray_head: Head, tmp_path: File, let_in: None
 ) -> None:
-    write(tmp_path, changed(("epochs: 2,", "epochs: 24,"), text=SMALL))
+    write(tmp_path, changed(("epochs: 2,", "epochs: 16,"), text=SMALL))
     words = ("submit", "tiny.yaml", "--address", ray_head.jobs, "--follow", *places(tmp_path))
     with underway(tmp_path, *words) as job:
         job.until(lambda: list((tmp_path / "shared").glob("*/state-*.pt")))
@@ -162,9 +186,9 @@ def test_a_stopped_job_keeps_what_it_has_and_another_goes_on_from_there(
     begun = int(state.name.split("-")[1])
     again = tapath(tmp_path, *words)
     assert again.code == 0, again.out
-    assert 0 < begun < 24 and len(studies.stored(tmp_path, "shared")) == 3
+    assert 0 < begun < 16 and len(studies.stored(tmp_path, "shared")) == 3
     made = json.loads((tmp_path / "shared/runs/tiny/report.json").read_text())
-    assert all([epoch["epoch"] for epoch in stage["history"]] == list(range(1, 25)) for stage in made["stages"])
+    assert all([epoch["epoch"] for epoch in stage["history"]] == list(range(1, 17)) for stage in made["stages"])
 
 
 def test_who_stops_reading_leaves_the_job_alone_and_a_second_one_is_warned_of_it(
@@ -189,6 +213,26 @@ def test_who_stops_reading_leaves_the_job_alone_and_a_second_one_is_warned_of_it
             client.stop_job(one)
         while submit.running(client, "tiny"):
             time.sleep(0.2)
+
+
+def test_status_and_best_are_asked_from_a_laptop_while_nobody_follows(
+    ray_head: Head, mlflow: str, tmp_path: File, let_in: None
+) -> None:
+    write(tmp_path, SMALL)
+    shared = ("--store", str(tmp_path / "shared"), "--set", f"resources.tracking={mlflow}")
+    ran = tapath(tmp_path, "submit", "tiny.yaml", "--address", ray_head.jobs, *shared)
+    (name, *_) = jobs(ran.out)
+    assert ran.code == 0 and f"stop it:    ray job stop --address {ray_head.jobs} {name}" in ran.out
+    late = time.monotonic() + 240
+    while not asking(ray_head).get_job_status(name).is_terminal() and time.monotonic() < late:
+        time.sleep(0.5)
+    laptop = tmp_path / "laptop"
+    write(laptop, SMALL)
+    status = tapath(laptop, "status", "tiny.yaml", "--store", str(tmp_path / "shared"), "--json")
+    assert json.loads(status.out)["counts"]["done"] == 3, asking(ray_head).get_job_logs(name)
+    best = tapath(laptop, "best", "tiny.yaml", "--tracking", mlflow, "--json")
+    assert best.code == 0 and json.loads(best.out)["student"] == "wee", best.err
+    assert [file.name for file in laptop.iterdir()] == ["tiny.yaml"]
 
 
 # As Ray has it.
