@@ -53,9 +53,13 @@ def connected(address: str | None) -> Iterator[None]:
             _knock(address)
             with diverted(said):
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **here)
-        except (OSError, AuthenticationError) as error:
+        except Exception as error:
             said.seek(0)
-            locked = isinstance(error, AuthenticationError) or "Unauthenticated" in said.read()
+            heard = said.read()
+            if address == "local" or not isinstance(error, OSError | AuthenticationError):
+                sys.stderr.write(heard)
+                raise
+            locked = isinstance(error, AuthenticationError) or "Unauthenticated" in heard
             reason = f"wants a token that is not here, or another one: {TOKEN}" if locked else "does not answer"
             hint = "" if locked else ": does it run, and is this its address and the port of its GCS, as in HEAD:6379?"
             raise Invalid(f"the Ray cluster at {public(address)} {reason}{hint}", ("--address",)) from error
@@ -69,15 +73,19 @@ def _knock(address: str) -> None:
     """Raise `OSError` if nobody listens at HOST:PORT: Ray would try for many minutes, without a word."""
     host, found, port = address.rpartition(":")
     if found and port.isdecimal() and "/" not in host:
-        with socket.create_connection((host, int(port)), timeout=ANSWER):
+        with socket.create_connection((host, int(port)), timeout=10):
             pass
 
 
 @contextmanager
 def diverted(file: IO[str]) -> Iterator[None]:
     """What this process writes to stderr goes to a file: Ray's C++ complains there each second, past Python."""
+    try:
+        before = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
     sys.stderr.flush()
-    before = os.dup(2)
     os.dup2(file.fileno(), 2)
     try:
         yield

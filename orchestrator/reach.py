@@ -24,15 +24,22 @@ TOKEN = (
 )
 
 
-def lasting(study: Study) -> None:
-    """Raise `Invalid` where a job would write what matters into its own working folder, and lose it."""
+def lasting(study: Study) -> Study:
+    """The study, its report moved beside its results if it would be lost with the working folder of a job.
+
+    Raises `Invalid` where a job would lose what cannot be made again.
+    """
     if not fleeting(File.cwd()):
-        return
+        return study
     resources = study.resources
     for name, place in (("store", resources.store), ("tracking", sqlite(study))):
         if place is not None and "://" not in place and fleeting(File(place).absolute()):
             instead = INSTEAD if name == "tracking" else "write a folder that all nodes share, as in /shared/store"
             raise Invalid(f"{place} lies in the working folder of this job, which is deleted: {instead}", _at(name))
+    if not fleeting(File(resources.runs).absolute()):
+        return study
+    moved = resources.model_copy(update={"runs": f"{resources.store.rstrip('/')}/runs"})
+    return study.model_copy(update={"resources": moved})
 
 
 def scattered(study: Study, nodes: int) -> None:

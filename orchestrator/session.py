@@ -32,7 +32,7 @@ DONE, SOME_FAILED, INTERRUPTED = 0, 3, 130
 
 def session(study: Study, *, address: str | None = None, quiet: bool = False, yes: bool = False) -> int:
     """Train what a study wants and lacks, then report; -> the exit code."""
-    reach.lasting(study)
+    study = reach.lasting(study)
     prepared = prepare(study)
     prepared.store.writable()
     prepared.certain()

@@ -142,6 +142,7 @@ def followed(client: JobSubmissionClient, job: str, say: Say) -> int:
                 info = client.get_job_info(job)
             late = time.monotonic() + AWAY
             if info.status.is_terminal():
+                log.end()
                 return code(info, say)
             if info.status == JobStatus.PENDING and time.monotonic() - beat > PATIENCE:
                 beat = time.monotonic()
@@ -172,6 +173,12 @@ class Log:
             *lines, self.rest = (self.rest + new).split("\n")
             for line in lines:
                 self.say(line)
+
+    def end(self) -> None:
+        """Print what never became a whole line."""
+        if self.rest:
+            self.say(self.rest)
+            self.rest = ""
 
 
 def code(info: Any, say: Say) -> int:

@@ -49,7 +49,8 @@ def test_what_matters_is_not_written_into_the_working_folder_of_a_job(
     folder: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(folder)
-    reach.lasting(load("tiny.yaml"))  # a folder like any other
+    here = load("tiny.yaml")
+    assert reach.lasting(here) is here, "this is a folder like any other"
     inside = folder / "session_1/runtime_resources/working_dir_files/_ray_pkg_1"
     inside.mkdir(parents=True)
     write(inside)
@@ -60,7 +61,8 @@ def test_what_matters_is_not_written_into_the_working_folder_of_a_job(
     with pytest.raises(Invalid, match=r"mlflow\.db lies in the working folder of this job") as refused:
         reach.lasting(study())
     assert refused.value.where == ("resources", "tracking")
-    reach.lasting(study(*SQLITE))
+    assert reach.lasting(study(*SQLITE)).resources.runs == "/shared/store/runs", "the report is not lost either"
+    assert reach.lasting(study(*SQLITE, "resources.runs=/shared/runs")).resources.runs == "/shared/runs"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     reach.lasting(study())
 
