@@ -109,6 +109,14 @@ def test_a_cluster_without_a_job_server_is_named_with_what_to_do(tmp_path: File,
     assert len(ran.err.splitlines()) == 1
 
 
+def test_an_address_at_which_nobody_listens_is_said_at_once(tmp_path: File) -> None:
+    write(tmp_path, SMALL)
+    (port,) = ports(1)
+    ran = tapath(tmp_path, "run", "tiny.yaml", "--address", f"127.0.0.1:{port}", limit=120)
+    assert ran.code == 2 and f"the Ray cluster at 127.0.0.1:{port} does not answer: does it run" in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
 # A job from start to end.
 
 
