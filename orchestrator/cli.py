@@ -1,4 +1,4 @@
-"""The command line: tapath plan | run | status | why | best | report | evaluate | data."""
+"""The command line: tapath plan | run | submit | status | why | best | report | evaluate | data."""
 
 from __future__ import annotations
 
@@ -84,6 +84,27 @@ def run(study: Any, address: str | None, quiet: bool, yes: bool) -> None:
     from orchestrator.session import session
 
     sys.exit(session(study, address=address, quiet=quiet, yes=yes))
+
+
+@main.command()
+@study_options
+@click.option("--address", help="The cluster's job server, http://HEAD:8265.")
+@click.option("--follow", is_flag=True, help="Read along until it ends, and end with its exit code.")
+@click.option("--yes", is_flag=True, help="Train more than a thousand stages.")
+@click.option("--kuberay", is_flag=True, help="Print a RayJob for Kubernetes instead.")
+@click.option("--image", default="tapath:latest", show_default=True, help="With --kuberay: an image with tapath in it.")
+@click.option("--claim", default="tapath", show_default=True, help="With --kuberay: the volume claim of the store.")
+def submit(study: Any, address: str | None, follow: bool, yes: bool, kuberay: bool, image: str, claim: str) -> None:
+    """Run the study as a job of a Ray cluster. Submit it again to go on."""
+    words = ("--yes",) if yes else ()
+    if kuberay:
+        from orchestrator.kuberay import manifest
+
+        click.echo(manifest(study, image=image, claim=claim, words=words), nl=False)
+        return
+    from orchestrator.submit import submit as start
+
+    sys.exit(start(study, address=address, follow=follow, words=words, say=click.echo))
 
 
 @main.command()

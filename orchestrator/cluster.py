@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 # Tune's own loggers and snapshots would cost more than a small stage, and nothing reads them. Set before it loads.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -18,34 +22,111 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
 import ray
 from ray import tune
+from ray.exceptions import AuthenticationError, RayError
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.stopper import Stopper
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.facts import public
+from orchestrator.reach import TOKEN
 from orchestrator.resources import Placement
 from orchestrator.room import Node
 from orchestrator.searcher import DriverOnly, StageSearcher, Starts
 from orchestrator.trial import Trial
+from trainers.call import Invalid
 from trainers.spec import Stage
 
+ANSWER = 60.0  # seconds that a node has to say whether it sees a file; whoever is slower is not held to be blind
 DRIVER = {"memory": 1.0}  # of a stage with several workers: any part of a CPU could keep its own workers out for ever
 
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Ray at an address, or of a job's own cluster, or started here for the length of the run."""
+    """Ray at an address, or of a job's own cluster, or started here for the length of the run.
+
+    Raises `Invalid` at ("--address",) when there is none, or when it does not let us in.
+    """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     here: dict[str, Any] = {"num_cpus": os.cpu_count(), "include_dashboard": False} if address == "local" else {}
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **here)
+    with tempfile.TemporaryFile("w+") as said:
+        try:
+            _knock(address)
+            with diverted(said):
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **here)
+        except Exception as error:
+            said.seek(0)
+            heard = said.read()
+            if address == "local" or not isinstance(error, OSError | AuthenticationError):
+                sys.stderr.write(heard)
+                raise
+            locked = isinstance(error, AuthenticationError) or "Unauthenticated" in heard
+            reason = f"wants a token that is not here, or another one: {TOKEN}" if locked else "does not answer"
+            hint = "" if locked else ": does it run, and is this its address and the port of its GCS, as in HEAD:6379?"
+            raise Invalid(f"the Ray cluster at {public(address)} {reason}{hint}", ("--address",)) from error
     try:
         yield
     finally:
         ray.shutdown()
 
 
+def _knock(address: str) -> None:
+    """Raise `OSError` if nobody listens at HOST:PORT: Ray would try for many minutes, without a word."""
+    host, found, port = address.rpartition(":")
+    if found and port.isdecimal() and "/" not in host:
+        with socket.create_connection((host, int(port)), timeout=10):
+            pass
+
+
+@contextmanager
+def diverted(file: IO[str]) -> Iterator[None]:
+    """What this process writes to stderr goes to a file: Ray's C++ complains there each second, past Python."""
+    try:
+        before = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    sys.stderr.flush()
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
 def nodes() -> list[Node]:
     """The nodes that are alive."""
     alive = [node for node in ray.nodes() if node["Alive"]]
     return [Node(node["NodeID"], node["Resources"], node.get("Labels") or {}) for node in alive]
+
+
+def seen(nodes: Iterable[Node], file: str) -> dict[str, str]:
+    """By node, nothing if a process there sees the file, else what is wrong; without those that do not answer."""
+    places = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
+    look = ray.remote(num_cpus=0, max_retries=0)(sees)
+    asked = {
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.name, soft=False)).remote(file): (
+            f"node {places.get(node.name, '')} ({node.name[:8]})"
+        )
+        for node in nodes
+    }
+    answers = {}
+    for answer in ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER)[0] if asked else ():
+        try:
+            answers[asked[answer]] = "" if ray.get(answer) else "it does not see it"
+        except RayError as error:  # the node is gone, or cannot load us
+            reason = str(error).strip().splitlines()[-1]
+            answers[asked[answer]] = f"tapath does not run there, install it as it is here: {public(reason)}"
+    return answers
+
+
+def sees(file: str) -> bool:
+    """Whether there is a file, looked for a few times: NFS may remember for seconds that there was none."""
+    for _ in range(10):
+        if os.path.exists(file):
+            return True
+        time.sleep(0.5)
+    return False
 
 
 def shortage(wanted: Placement) -> str:

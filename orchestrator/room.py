@@ -48,6 +48,11 @@ class Room:
             if self._place({node.name: node.has for node in self.nodes.values()}, wanted) is None:
                 raise Invalid(f"a stage of {name} needs {self._missing(wanted)}", ("resources",))
 
+    def hosts(self) -> list[Node]:
+        """The nodes on which a worker of any model could be."""
+        wanted = self.placements.values()
+        return [node for node in self.nodes.values() if any(node.suits(one) and fits(one, node.has) for one in wanted)]
+
     def slots(self, model: str) -> int:
         """How many stages of a model fit at once if nothing else runs."""
         wanted, empty = self.placements[model], {node.name: dict(node.has) for node in self.nodes.values()}

@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from orchestrator import reach
 from orchestrator.board import Board, Row
 from orchestrator.prepared import Prepared
 from orchestrator.resources import Placement
@@ -155,12 +157,16 @@ class Run:
         # The handler is put twice: Ray's start puts a SIGTERM handler of its own.
         with handling(self._break), cluster.connected(address), handling(self._break):
             models, self.nodes = self.prepared.study.models, cluster.nodes
+            nodes = self.nodes()
             self.room = Room(
-                self.nodes(),
+                nodes,
                 {name: one.resources for name, one in models.items() if name not in self.prepared.lattice.isolated()},
                 stages_at_once=self.prepared.study.resources.stages_at_once,
             )
             self.room.check()
+            reach.scattered(self.prepared.study, len(nodes))
+            if len(nodes) > 1:
+                reach.unseen(self.prepared.store.root.resolve(), partial(cluster.seen, self.room.hosts()))
             yield
 
     def train(self) -> None:

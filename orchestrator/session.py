@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from orchestrator import expectations, forecast, notes, report
+from orchestrator import expectations, forecast, notes, reach, report
 from orchestrator.board import Board, Row
 from orchestrator.facts import without_secrets
 from orchestrator.prepared import Prepared, prepare
@@ -34,6 +34,7 @@ DONE, SOME_FAILED, INTERRUPTED = 0, 3, 130
 
 def session(study: Study, *, address: str | None = None, quiet: bool = False, yes: bool = False) -> int:
     """Train what a study wants and lacks, then report; -> the exit code."""
+    study = reach.lasting(study)
     prepared = prepare(study)
     prepared.store.writable()
     prepared.certain()

@@ -24,10 +24,11 @@ DOORS = {
         "orchestrator/searcher.py",
         "orchestrator/trial.py",
         "orchestrator/cluster.py",
+        "orchestrator/submit.py",
     },
     # The client, the registered model, and the code of the model that MLflow serves.
     "mlflow": {"orchestrator/connection.py", "orchestrator/registry.py", "orchestrator/served.py"},
-    "yaml": {"orchestrator/yamlfile.py"},
+    "yaml": {"orchestrator/yamlfile.py", "orchestrator/kuberay.py"},
     "click": {"orchestrator/cli.py", "orchestrator/session.py"},
     "rich": {"orchestrator/datacheck.py", "orchestrator/live_table.py", "orchestrator/progress.py"},
     "jinja2": {"orchestrator/report.py"},
@@ -120,7 +121,9 @@ ENTRANCES = {
         "trainers.evaluate",
         "trainers.outputs",
     },
-    "orchestrator/registry.py": {"trainers"},  # shipped whole with the model
+    # Shipped whole: with a model, and with a job.
+    "orchestrator/registry.py": {"trainers"},
+    "orchestrator/parcel.py": {"trainers"},
 }
 
 # What the parts of `trainers` may import beside their own files.

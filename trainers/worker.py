@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from trainers import build, teacher, workers
 from trainers.balance import balanced
-from trainers.call import Call, Count, Index, Invalid, Positive, Spec
+from trainers.call import Invalid
 from trainers.course import Course, Entry
 from trainers.data.batches import Batches
 from trainers.evaluate import measure
 from trainers.footprint import takes
-from trainers.lease import EXPIRY, Lease, Lost
+from trainers.lease import Lease, Lost
 from trainers.loop import Paused, Stopped, Training
+from trainers.order import Order
 from trainers.outputs import Network
 from trainers.selection import Selection, kept
 from trainers.spec import Stage
@@ -29,25 +30,6 @@ from trainers.teaching import Lessons, Teaching, no_lesson
 from trainers.usage import Watch
 
 log = logging.getLogger(__name__)
-
-
-class Order(Spec):
-    """A stage, and where to train it.
-
-    Nothing here but the stage changes the weights, if all batch norms are fixed. The last two change on which images
-    live ones take their statistics, as the number of workers does.
-    """
-
-    stage: Stage
-    data: Call  # the data set as it can be found here
-    store: str
-    loader_workers: Index = 0
-    evaluate_every: Count = 1  # epochs, unless the recipe keeps the best
-    bad_images: Index = 10
-    micro_batch: Count | None = None  # images of its part of a batch that a worker looks at once; None: all
-    sync_batch_norm: bool = False  # live batch norms take the statistics of all workers
-    until: Count | None = None  # the epoch after which it pauses; None: never
-    lease: Positive = EXPIRY  # seconds after which a stage whose process is silent may be trained by another
 
 
 def work(

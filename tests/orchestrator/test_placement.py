@@ -70,6 +70,26 @@ def test_what_no_node_can_have_is_refused_before_anything_starts(address: str, t
     assert not (tmp_path / "runs").exists()
 
 
+def test_every_node_is_asked_whether_it_sees_the_store(address: str, tmp_path: File) -> None:
+    with cluster.connected(address):
+        nodes = cluster.nodes()
+        assert len(nodes) == 3
+        there, nowhere = (cluster.seen(nodes, str(place)) for place in (tmp_path, tmp_path / "nowhere"))
+        assert sorted(there.values()) == ["", "", ""] and there.keys() == nowhere.keys()
+        assert set(nowhere.values()) == {"it does not see it"}
+        assert all(any(node.name[:8] in name for name in there) for node in nodes)
+
+
+def test_sqlite_is_refused_for_a_job_on_several_nodes(
+    address: str, tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, PLACED)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    ran = tapath(tmp_path, "run", "tiny.yaml", "--address", address)
+    assert ran.code == 2 and "resources.tracking: SQLite (mlflow.db) is a file of the node" in ran.err
+    assert not (tmp_path / "mlflow.db").exists() and not (tmp_path / "runs").exists()
+
+
 def test_a_trial_is_placed_on_the_node_that_its_labels_name(address: str) -> None:
     with cluster.connected(address):
         nodes = cluster.nodes()

@@ -41,7 +41,7 @@ def test_a_study_ends_with_exit_code_0_and_every_stage_trained_once(first: tuple
 
 def test_it_ends_with_the_best_path_its_gains_and_where_the_report_is(first: tuple[File, Ran]) -> None:
     folder, ran = first
-    best = studies.report(folder)["best"]
+    best = the_answer(studies.report(folder))["best"]
     assert " > ".join(best["path"]) in ran.out
     assert f"{best['score']:.3f}" in ran.out
     assert "wee alone" in ran.out
@@ -149,7 +149,7 @@ def test_mlflow_has_a_model_for_each_checkpoint_with_score_place_and_digest(
 
 
 def test_the_best_student_is_registered_with_the_alias_best(client: MlflowClient, finished: File) -> None:
-    best = studies.report(finished)["best"]
+    best = the_answer(studies.report(finished))["best"]
     version = client.get_model_version_by_alias("tiny", "best")
     assert version.tags["key"] == studies.stages(finished)[tuple(best["path"])]["key"]
 
@@ -158,7 +158,7 @@ def test_the_best_student_is_registered_with_the_alias_best(client: MlflowClient
 
 
 def test_best_asks_mlflow_after_the_run_is_gone_by_study_and_by_experiment(finished: File) -> None:
-    best = studies.report(finished)["best"]
+    best = the_answer(studies.report(finished))["best"]
     by_study = tapath(finished, "best", "tiny.yaml", "--json")
     by_name = tapath(finished, "best", "--experiment", "tiny", "--json", program=studies.MODULE)
     assert (by_study.code, by_name.code) == (0, 0), by_study.err + by_name.err

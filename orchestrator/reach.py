@@ -1,0 +1,83 @@
+"""What a run writes must last, and be seen by all nodes on which its stages run.
+
+The driver alone talks to MLflow, so an SQLite file is safe wherever the driver always runs: with `tapath run`, on this
+machine, however many nodes train. The driver of a job runs where the cluster puts it, in a folder that goes with it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path as File
+from tempfile import NamedTemporaryFile
+
+from orchestrator.facts import public
+from orchestrator.study import Study
+from trainers.call import Invalid
+
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the driver of a job
+SHIPPED = ("runtime_resources", "working_dir_files")  # in Ray's session folder: where a job's files are unpacked
+INSTEAD = "start `mlflow server` where the cluster reaches it, and write its http:// address here"
+TOKEN = (
+    "export RAY_AUTH_MODE=token and the cluster's token as RAY_AUTH_TOKEN, or put it into ~/.ray/auth_token; whoever "
+    "started the cluster prints it with `ray get-auth-token`"
+)
+
+
+def lasting(study: Study) -> Study:
+    """The study, its report moved beside its results if it would be lost with the working folder of a job.
+
+    Raises `Invalid` where a job would lose what cannot be made again.
+    """
+    if not fleeting(File.cwd()):
+        return study
+    resources = study.resources
+    for name, place in (("store", resources.store), ("tracking", sqlite(study))):
+        if place is not None and "://" not in place and fleeting(File(place).absolute()):
+            instead = INSTEAD if name == "tracking" else "write a folder that all nodes share, as in /shared/store"
+            raise Invalid(f"{place} lies in the working folder of this job, which is deleted: {instead}", _at(name))
+    if not fleeting(File(resources.runs).absolute()):
+        return study
+    moved = resources.model_copy(update={"runs": f"{resources.store.rstrip('/')}/runs"})
+    return study.model_copy(update={"resources": moved})
+
+
+def scattered(study: Study, nodes: int) -> None:
+    """Raise `Invalid` for an SQLite file under a job's driver, on a cluster on whose nodes that may run anywhere."""
+    if JOB in os.environ and nodes > 1 and (place := sqlite(study)) is not None:
+        raise Invalid(
+            f"SQLite ({place}) is a file of the node on which this job's driver happens to run, one of {nodes}: the "
+            f"next job may not find it, and nobody else can look into it; {INSTEAD}",
+            _at("tracking"),
+        )
+
+
+def unseen(store: File, look: Callable[[str], Mapping[str, str]]) -> None:
+    """Raise `Invalid` if a node does not see what is written to the store here.
+
+    look: what nodes say of the existence of a file, by their names: nothing, or what is wrong.
+    """
+    with NamedTemporaryFile(dir=store, prefix=".seen-") as sign:
+        wrong = {node: reason for node, reason in look(sign.name).items() if reason}
+    if wrong:
+        listed = "".join(f"\n  {node}: {reason}" for node, reason in sorted(wrong.items()))
+        raise Invalid(
+            f"{store} is not seen by every node that may train:{listed}\n"
+            "Write a folder that is the same on all of them, such as one on NFS",
+            _at("store"),
+        )
+
+
+def sqlite(study: Study) -> str | None:
+    """The file in which MLflow would be kept, if it is SQLite's."""
+    uri = study.resources.tracking_uri
+    return public(uri.partition(":///")[2]) if uri.startswith("sqlite") else None
+
+
+def fleeting(folder: File) -> bool:
+    """Whether a folder is deleted with the job that it was unpacked for."""
+    return all(part in folder.parts for part in SHIPPED)
+
+
+def _at(name: str) -> tuple[str, str]:
+    return ("resources", name)

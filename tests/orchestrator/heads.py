@@ -1,0 +1,88 @@
+"""A Ray head of a test's own, as `ray start` makes it: on 127.0.0.1, with ports that nobody else has, and a token."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path as File
+
+from tests.orchestrator.studies import descendants, environment, lives
+
+RAY = str(File(sys.executable).with_name("ray"))
+TOKEN = "a-token-of-the-tests-0123456789abcdef"
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head that runs: the addresses of its GCS and of its job server."""
+
+    gcs: str
+    jobs: str
+
+
+def ports(count: int) -> list[int]:
+    """Ports that are free now, all different."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@contextmanager
+def head(*, dashboard: bool = True) -> Iterator[Head]:
+    """Start a head with two CPUs and token authentication, and end it and all that it started."""
+    gcs, jobs, agent, client = ports(4)
+    folder = tempfile.mkdtemp(prefix="tapath-", dir="/tmp")  # short, for the names of its sockets have a limit
+    words = [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={gcs}", "--num-cpus=2"]
+    words += ["--dashboard-host=127.0.0.1", f"--dashboard-port={jobs}", f"--dashboard-agent-listen-port={agent}"]
+    words += [f"--ray-client-server-port={client}", f"--include-dashboard={dashboard}", f"--temp-dir={folder}"]
+    started = subprocess.Popen(words, env=own(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until_answering(started, jobs if dashboard else gcs)
+        yield Head(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{jobs}")
+    finally:
+        end(started)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def end(started: subprocess.Popen[bytes], *, patience: float = 30) -> None:
+    """Ask a process to end, and end all that is left of what it started after so many seconds."""
+    family = descendants(started.pid)
+    started.terminate()
+    late = time.monotonic() + patience
+    while any(lives(process) for process in family) and time.monotonic() < late:
+        time.sleep(0.1)
+        started.poll()
+    for process in family:
+        if lives(process):
+            os.kill(process[0], signal.SIGKILL)
+    started.wait()
+
+
+def own() -> dict[str, str]:
+    """The environment of the head: its token, and the Python of the tests first."""
+    path = f"{File(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
+    return {**environment(), "PATH": path, **token}
+
+
+def until_answering(started: subprocess.Popen[bytes], port: int, *, limit: float = 60) -> None:
+    late = time.monotonic() + limit
+    while True:
+        assert started.poll() is None, f"it ended with {started.returncode}"
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1):
+                return
+        except OSError:
+            assert time.monotonic() < late, "it did not answer"
+            time.sleep(0.2)

@@ -1,0 +1,307 @@
+"""A study as a job of a real Ray cluster that wants a token: shipped, followed, stopped and taken up again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path as File
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from orchestrator import submit
+from tests.orchestrator import studies
+from tests.orchestrator.heads import RAY, TOKEN, Head, end, head, ports, until_answering
+from tests.orchestrator.studies import changed, environment, tapath, underway, without, write
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+ROOT = File(__file__).parents[2]
+SMALL = without("mid", "low")
+KEYS = {("big",), ("big", "wee"), ("wee",)}
+
+
+@pytest.fixture(scope="module")
+def ray_head() -> Iterator[Head]:
+    with head() as running:
+        yield running
+
+
+@pytest.fixture
+def mlflow(tmp_path: File) -> Iterator[str]:
+    """The address of a server, started as deploy/mlflow.yaml does but for its database and where models go."""
+    command = yaml.safe_load((ROOT / "deploy/mlflow.yaml").read_text())["services"]["mlflow"]["command"]
+    (port,) = ports(1)
+    program = str(File(sys.executable).with_name(command[0]))
+    changed_words = {"0.0.0.0": "127.0.0.1", "5000": str(port), "s3://mlflow": str(tmp_path / "models")}
+    words = [program, *(changed_words.get(word, word) for word in command[1:]), "--workers", "1"]
+    database = {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path / 'server.db'}"}
+    path = f"{File(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    log = tmp_path / "server.txt"
+    with log.open("w") as said:
+        server = subprocess.Popen(
+            words, env={**environment(), **database, "PATH": path}, cwd=tmp_path, stdout=said, stderr=said
+        )
+    try:
+        until_answering(server, port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        end(server)
+
+
+@pytest.fixture
+def let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+
+
+def places(folder: File) -> tuple[str, ...]:
+    """A store and an MLflow that outlive a job on a cluster of this machine alone."""
+    return ("--store", str(folder / "shared"), "--set", f"resources.tracking=sqlite:///{folder}/mlflow.db")
+
+
+def asking(ray_head: Head) -> JobSubmissionClient:
+    """A client of this process, which read Ray's variables long ago."""
+    return JobSubmissionClient(ray_head.jobs, headers={"Authorization": f"Bearer {TOKEN}"})
+
+
+def jobs(lines: str) -> list[str]:
+    return re.findall(r"tapath-tiny-[0-9a-f]{8}", lines)
+
+
+# Who may, and where.
+
+
+def test_a_cluster_that_wants_a_token_is_named_with_what_to_do(
+    ray_head: Head, tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    write(tmp_path, SMALL)
+    ran = tapath(tmp_path, "submit", "tiny.yaml", "--address", ray_head.jobs, *places(tmp_path))
+    assert ran.code == 2 and "wants a token: export RAY_AUTH_MODE=token" in ran.err
+    assert len(ran.err.splitlines()) == 1
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
+    ran = tapath(tmp_path, "submit", "tiny.yaml", "--address", ray_head.jobs, *places(tmp_path))
+    assert ran.code == 2 and "does not take this token: export" in ran.err
+    assert TOKEN not in ran.err and "another" not in ran.err
+    ran = tapath(tmp_path, "run", "tiny.yaml", "--address", ray_head.gcs)
+    assert ran.code == 2 and "wants a token that is not here, or another one: export" in ran.err
+    assert len(ran.err.splitlines()) == 1 and not (tmp_path / "runs").exists()
+
+
+def test_a_cluster_without_a_job_server_is_named_with_what_to_do(tmp_path: File, let_in: None) -> None:
+    write(tmp_path, SMALL)
+    with head(dashboard=False) as bare:
+        ran = tapath(tmp_path, "submit", "tiny.yaml", "--address", bare.jobs, *places(tmp_path))
+    assert ran.code == 2 and f"no job server answers at {bare.jobs}" in ran.err and "'ray[default]'" in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_an_address_at_which_nobody_listens_is_said_at_once(tmp_path: File) -> None:
+    write(tmp_path, SMALL)
+    (port,) = ports(1)
+    ran = tapath(tmp_path, "run", "tiny.yaml", "--address", f"127.0.0.1:{port}", limit=120)
+    assert ran.code == 2 and f"the Ray cluster at 127.0.0.1:{port} does not answer: does it run" in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+# A job from start to end.
+
+
+@pytest.fixture(scope="module")
+def followed(ray_head: Head, tmp_path_factory: pytest.TempPathFactory) -> tuple[File, studies.Ran]:
+    """The folder of somebody who submitted the study and read along."""
+    folder = tmp_path_factory.mktemp("followed")
+    write(folder, SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        patch.setenv("MLFLOW_TRACKING_URI", "http://of.this.machine:1")
+        return folder, tapath(folder, "submit", "tiny.yaml", "--address", ray_head.jobs, "--follow", *places(folder))
+
+
+def test_who_follows_reads_plain_lines_and_ends_with_the_exit_code_of_the_run(
+    followed: tuple[File, studies.Ran],
+) -> None:
+    _, ran = followed
+    assert ran.code == 0, ran.out + ran.err
+    assert ran.out.count(" started  ") == ran.out.count(" done     ") == 3
+    assert re.search(r"^ +\S+ s  end +3 done", ran.out, flags=re.MULTILINE) and "\x1b" not in ran.out
+    assert ran.err == "", "Ray counts its bytes in silence"
+
+
+def test_results_and_report_lie_in_the_store_and_nothing_but_the_study_where_it_was_submitted(
+    followed: tuple[File, studies.Ran],
+) -> None:
+    folder, ran = followed
+    assert len(studies.stored(folder, "shared")) == 3
+    made = json.loads((folder / "shared/runs/tiny/report.json").read_text())
+    assert {tuple(stage["path"]) for stage in made["stages"]} == KEYS
+    assert f"report: {folder}/shared/runs/tiny/report.html" in ran.out
+    assert {file.name for file in folder.iterdir() if "mlflow.db" not in file.name} == {
+        "tiny.yaml",
+        "shared",
+        "mlartifacts",
+    }
+
+
+def test_status_and_best_are_answered_here_as_soon_as_store_and_mlflow_are_within_reach(
+    followed: tuple[File, studies.Ran],
+) -> None:
+    folder, _ = followed
+    status = tapath(folder, "status", "tiny.yaml", "--store", str(folder / "shared"), "--json")
+    assert json.loads(status.out)["counts"] == {"done": 3, "begun": 0, "missing": 0}
+    best = tapath(folder, "best", "tiny.yaml", "--tracking", f"sqlite:///{folder}/mlflow.db", "--json")
+    made = json.loads((folder / "shared/runs/tiny/report.json").read_text())
+    scores = {" > ".join(stage["path"]): stage["score"] for stage in made["stages"] if stage["path"] != ["big"]}
+    assert best.code == 0 and json.loads(best.out)["path"] == max(scores, key=scores.__getitem__)
+
+
+def test_a_refusal_on_the_cluster_is_2_for_who_follows_and_in_the_driver_exit_code_for_others(
+    ray_head: Head, tmp_path: File, let_in: None
+) -> None:
+    digits = "{Digits: {classes: 3, train: 32, val: 16}}"
+    write(tmp_path, changed((digits, "{COCO: {root: /there/is/no/such/folder}}"), text=SMALL))
+    ran = tapath(tmp_path, "submit", "tiny.yaml", "--address", ray_head.jobs, "--follow", *places(tmp_path))
+    assert ran.code == 2 and "/there/is/no/such/folder" in ran.out
+    client = asking(ray_head)
+    info = client.get_job_info(jobs(ran.out)[0])
+    assert (info.status, info.driver_exit_code) == (JobStatus.FAILED, 2)
+
+
+def test_a_stopped_job_keeps_what_it_has_and_another_goes_on_from_there(
+    ray_head: Head, tmp_path: File, let_in: None
+) -> None:
+    write(tmp_path, changed(("epochs: 2,", "epochs: 16,"), text=SMALL))
+    words = ("submit", "tiny.yaml", "--address", ray_head.jobs, "--follow", *places(tmp_path))
+    with underway(tmp_path, *words) as job:
+        job.until(lambda: list((tmp_path / "shared").glob("*/state-*.pt")))
+        asking(ray_head).stop_job(jobs(job.text)[0])  # as `ray job stop` does
+        assert job.end() == 130, job.text
+        assert "stopping at the next step; finished epochs are kept" in job.text
+        assert "the job was stopped; submit it again to go on" in job.text
+    (state,) = (tmp_path / "shared").glob("*/state-*.pt")
+    begun = int(state.name.split("-")[1])
+    again = tapath(tmp_path, *words)
+    assert again.code == 0, again.out
+    assert 0 < begun < 16 and len(studies.stored(tmp_path, "shared")) == 3
+    made = json.loads((tmp_path / "shared/runs/tiny/report.json").read_text())
+    assert all([epoch["epoch"] for epoch in stage["history"]] == list(range(1, 17)) for stage in made["stages"])
+
+
+def test_who_stops_reading_leaves_the_job_alone_and_a_second_one_is_warned_of_it(
+    ray_head: Head, tmp_path: File, let_in: None
+) -> None:
+    write(tmp_path, changed(("epochs: 2,", "epochs: 400,"), text=SMALL))
+    words = ("submit", "tiny.yaml", "--address", ray_head.jobs, *places(tmp_path))
+    client = asking(ray_head)
+    with underway(tmp_path, *words, "--follow") as job:
+        job.until(lambda: " started  " in job.text)
+        os.killpg(job.popen.pid, signal.SIGINT)
+        assert job.end() == 130
+        (name, *_) = jobs(job.text)
+        assert f"the job goes on; read along: ray job logs --follow --address {ray_head.jobs} {name}" in job.text
+    try:
+        assert client.get_job_status(name) == JobStatus.RUNNING
+        assert submit.running(client, "tiny") == [name]
+        ran = tapath(tmp_path, *words)
+        assert ran.code == 0 and f"warning: the job {name} trains tiny already" in ran.out
+    finally:
+        for one in submit.running(client, "tiny"):
+            client.stop_job(one)
+        while submit.running(client, "tiny"):
+            time.sleep(0.2)
+
+
+def test_status_and_best_are_asked_from_a_laptop_while_nobody_follows(
+    ray_head: Head, mlflow: str, tmp_path: File, let_in: None
+) -> None:
+    write(tmp_path, SMALL)
+    shared = ("--store", str(tmp_path / "shared"), "--set", f"resources.tracking={mlflow}")
+    ran = tapath(tmp_path, "submit", "tiny.yaml", "--address", ray_head.jobs, *shared)
+    (name, *_) = jobs(ran.out)
+    assert ran.code == 0 and f"stop it:    ray job stop --address {ray_head.jobs} {name}" in ran.out
+    late = time.monotonic() + 240
+    while not asking(ray_head).get_job_status(name).is_terminal() and time.monotonic() < late:
+        time.sleep(0.5)
+    laptop = tmp_path / "laptop"
+    write(laptop, SMALL)
+    status = tapath(laptop, "status", "tiny.yaml", "--store", str(tmp_path / "shared"), "--json")
+    assert json.loads(status.out)["counts"]["done"] == 3, asking(ray_head).get_job_logs(name)
+    best = tapath(laptop, "best", "tiny.yaml", "--tracking", mlflow, "--json")
+    assert best.code == 0 and json.loads(best.out)["student"] == "wee", best.err
+    assert [file.name for file in laptop.iterdir()] == ["tiny.yaml"]
+
+
+# As Ray has it.
+
+
+def test_ray_job_submit_runs_a_study_from_a_checkout(ray_head: Head, tmp_path: File, let_in: None) -> None:
+    for name in ("orchestrator", "trainers"):
+        shutil.copytree(ROOT / name, tmp_path / "here" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    write(tmp_path / "here", SMALL)
+    run = ["python", "-m", "orchestrator", "run", "tiny.yaml"]
+    submitted = [RAY, "job", "submit", "--address", ray_head.jobs, "--working-dir", ".", "--"]
+    lost = subprocess.run([*submitted, *run], cwd=tmp_path / "here", capture_output=True, text=True, timeout=240)
+    assert lost.returncode == 1 and "resources.store: store lies in the working folder of this job" in lost.stdout
+    kept = subprocess.run(
+        [*submitted, *run, *places(tmp_path)], cwd=tmp_path / "here", capture_output=True, text=True, timeout=240
+    )
+    assert kept.returncode == 0, kept.stdout + kept.stderr
+    assert len(studies.stored(tmp_path, "shared")) == 3
+    assert (tmp_path / "shared/runs/tiny/report.html").exists()
+
+
+# Reading along, without a cluster.
+
+
+class Broken:
+    """A job server that breaks off in the middle of a line, and begins anew with the whole log."""
+
+    def __init__(self, *texts: list[str]) -> None:
+        self.texts = list(texts)
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        for text in self.texts.pop(0):
+            yield text
+
+
+def test_every_line_is_printed_once_however_often_reading_begins_anew() -> None:
+    said: list[str] = []
+    log, server = submit.Log(said.append), Broken(["one\ntw"], ["on", "e\ntwo\nth", "ree\nfour"])
+    asyncio.run(log.read(server, "job"))
+    assert said == ["one"]
+    asyncio.run(log.read(server, "job"))
+    assert said == ["one", "two", "three"]
+    log.end()
+    assert said == ["one", "two", "three", "four"]
+
+
+@pytest.mark.parametrize(
+    ("status", "driver", "code"),
+    [
+        (JobStatus.SUCCEEDED, 0, 0),
+        (JobStatus.FAILED, 3, 3),
+        (JobStatus.FAILED, 143, 143),
+        (JobStatus.FAILED, -9, 137),
+        (JobStatus.FAILED, None, 1),
+        (JobStatus.STOPPED, None, 130),
+    ],
+)
+def test_the_exit_code_is_that_of_the_run(status: JobStatus, driver: int | None, code: int) -> None:
+    info = SimpleNamespace(status=status, driver_exit_code=driver, message="see http://me:hush@head")
+    said: list[str] = []
+    assert submit.code(info, said.append) == code
+    assert "hush" not in "".join(said)

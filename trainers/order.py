@@ -1,0 +1,26 @@
+"""What a worker is told to do."""
+
+from __future__ import annotations
+
+from trainers.call import Call, Count, Index, Positive, Spec
+from trainers.lease import EXPIRY
+from trainers.spec import Stage
+
+
+class Order(Spec):
+    """A stage, and where to train it.
+
+    Nothing here but the stage changes the weights, if all batch norms are fixed. The last two change on which images
+    live ones take their statistics, as the number of workers does.
+    """
+
+    stage: Stage
+    data: Call  # the data set as it can be found here
+    store: str
+    loader_workers: Index = 0
+    evaluate_every: Count = 1  # epochs, unless the recipe keeps the best
+    bad_images: Index = 10
+    micro_batch: Count | None = None  # images of its part of a batch that a worker looks at once; None: all
+    sync_batch_norm: bool = False  # live batch norms take the statistics of all workers
+    until: Count | None = None  # the epoch after which it pauses; None: never
+    lease: Positive = EXPIRY  # seconds after which a stage whose process is silent may be trained by another
