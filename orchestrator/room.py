@@ -64,8 +64,13 @@ class Room:
         return count
 
     def most(self) -> int:
-        """How many stages run at once at the most: those of the model of which most fit."""
-        return max(self.slots(model) for model in self.placements)
+        """How many stages run at once at the most: those of the model of which most fit, or one of each where they do
+        not get in each other's way."""
+        room, count = self.emptied(), 0
+        while model := next(filter(room.chooser(), self.placements), None):
+            room.take(str(count), model)
+            count += 1
+        return max(count, *(self.slots(model) for model in self.placements))
 
     def emptied(self) -> Room:
         """The same room, with nothing in it."""

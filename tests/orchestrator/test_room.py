@@ -129,6 +129,8 @@ def test_what_fits_nowhere_is_refused_with_what_is_needed_and_what_there_is():
 def test_how_many_stages_fit_is_told_by_model_and_at_the_most():
     room = Room(TWO, {"small": SMALL, "big": BIG})
     assert (room.slots("small"), room.slots("big"), room.most()) == (16, 1, 16)
+    apart = {node.name: Placement(cpus=8, labels={"name": node.name}) for node in TWO}
+    assert Room([Node(node.name, node.has, {"name": node.name}) for node in TWO], apart).most() == 2
     assert Room(TWO, {"small": SMALL}, stages_at_once=3).slots("small") == 3
     assert Room(TWO, {"small": Placement(stages_at_once=2)}, stages_at_once=3).slots("small") == 2
 
