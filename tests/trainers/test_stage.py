@@ -8,7 +8,8 @@ import pytest
 import ray
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from tests.trainers.stages import order, stage
 from tests.trainers.works import run
@@ -18,20 +19,19 @@ from trainers.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+ROOT = Path(__file__).parents[2]
 PLAIN = stage(epochs=2, fixed_norm=True)
 
 
 def narrow() -> None:
     """In each worker's process: the first worker of two has memory for two images, the others have more."""
-    real = TinyResNet.forward
 
-    def forward(self: TinyResNet, images: Tensor) -> list[Tensor]:
+    def refuse(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         first = dist.is_initialized() and dist.get_rank() == 0
-        if self.training and first and len(images) > 2:
-            raise torch.OutOfMemoryError(f"no room for {len(images)} images")
-        return real(self, images)
+        if isinstance(module, TinyResNet) and module.training and first and len(inputs[0]) > 2:
+            raise torch.OutOfMemoryError(f"no room for {len(inputs[0])} images")
 
-    TinyResNet.forward = forward  # type: ignore[method-assign]
+    register_module_forward_pre_hook(refuse)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def cluster() -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
-        runtime_env={"worker_process_setup_hook": narrow},
+        runtime_env={"worker_process_setup_hook": narrow, "env_vars": {"PYTHONPATH": str(ROOT)}},
     )
     yield
     ray.shutdown()
