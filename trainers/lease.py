@@ -27,6 +27,9 @@ HIDDEN = "hidden"  # a process that lives, though nobody here may know since whe
 LOOK = 0.5  # seconds between two looks at somebody else's lease
 
 
+_held: set[str] = set()  # the leases of this process, by name
+
+
 class Lost(RuntimeError):
     """Another process has taken the stage over."""
 
@@ -43,7 +46,9 @@ class Holder(Spec):
 
     @property
     def is_dead(self) -> bool:
-        """Whether its process is known to be gone. Elsewhere nobody can know."""
+        """Whether it is known to be gone. Of other machines nobody can know."""
+        if (self.machine, self.pid) == (_machine(), os.getpid()):
+            return self.name not in _held  # of this process: it could not be removed when it was released
         return self.machine == _machine() and _started(self.pid) not in (self.started, HIDDEN)
 
 
@@ -72,6 +77,7 @@ class Lease:
         if not self._create(number + 1):
             return False
         self.number, self._renewed = number + 1, time.monotonic()
+        _held.add(self.me.name)
         for older in self._numbers():
             if older < self.number:
                 with suppress(OSError):  # of no more use, and in nobody's way
@@ -107,6 +113,7 @@ class Lease:
         """Nobody holds it any more, if it was ours."""
         with self._lock:
             self._over.set()
+            _held.discard(self.me.name)
             if self._is_ours():
                 with suppress(OSError):  # it is renewed no more, and expires
                     self._file(self.number).unlink(missing_ok=True)

@@ -119,7 +119,7 @@ def test_a_process_of_this_machine_that_died_is_known_to_be_dead(tmp_path: Path)
 
 
 def test_a_number_that_another_process_has_by_now_is_not_the_holder(tmp_path: Path) -> None:
-    now = Lease(tmp_path).me
+    now = Lease(tmp_path).me.model_copy(update={"pid": os.getppid(), "started": leases._started(os.getppid())})
     assert not now.is_dead
     assert now.model_copy(update={"started": "1"}).is_dead and now.model_copy(update={"pid": 2**22 + 1}).is_dead
     assert not now.model_copy(update={"machine": "another", "pid": 2**22 + 1}).is_dead, "nobody can know"
@@ -253,9 +253,13 @@ def test_an_error_on_releasing_hides_nothing(tmp_path: Path, monkeypatch: pytest
     def stale(*args: object, **more: object) -> None:
         raise OSError(116, "Stale file handle")
 
-    monkeypatch.setattr(Path, "unlink", stale)
-    mine.release()
-    assert mine.number == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", stale)
+        mine.release()
+    assert mine.number == 0 and list(tmp_path.iterdir())
+    again = Lease(tmp_path)
+    assert again.take(), "this process knows that it is held no more"
+    again.release()
 
 
 def test_a_process_that_nobody_may_look_at_lives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
