@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import shlex
+import signal
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -138,7 +140,8 @@ def followed(client: JobSubmissionClient, job: str, say: Say) -> int:
         try:
             info = client.get_job_info(job)
             if info.status != JobStatus.PENDING:
-                asyncio.run(log.read(client, job))
+                with interruptible():
+                    asyncio.run(log.read(client, job))
                 info = client.get_job_info(job)
             late = time.monotonic() + AWAY
             if info.status.is_terminal():
@@ -155,6 +158,24 @@ def followed(client: JobSubmissionClient, job: str, say: Say) -> int:
             say(f"the cluster does not answer ({type(error).__name__}); trying again, the job goes on without us")
             time.sleep(4)
         time.sleep(1)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C ends what asyncio runs. Its own way is to cancel the task, and then nobody hears of it where whoever waits
+    for the network takes that for the end of a connection."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 class Log:

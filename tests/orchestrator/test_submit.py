@@ -10,8 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path as File
 from types import SimpleNamespace
 
@@ -287,6 +289,18 @@ def test_every_line_is_printed_once_however_often_reading_begins_anew() -> None:
     assert said == ["one", "two", "three"]
     log.end()
     assert said == ["one", "two", "three", "four"]
+
+
+def test_ctrl_c_is_heard_though_whoever_waits_takes_it_for_the_end_of_a_connection() -> None:
+    async def waits() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), submit.interruptible():
+        asyncio.run(waits())
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 @pytest.mark.parametrize(
