@@ -13,6 +13,7 @@ from orchestrator.costs import Costs, identity, relative
 from orchestrator.frontier import Frontier
 from orchestrator.inputs import Inputs, read, unread
 from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.prices import Prices
 from orchestrator.resources import Placement
 from orchestrator.strategies.waves import PAUSING, calls
 from orchestrator.study import Study
@@ -50,6 +51,7 @@ class Prepared:
         self.checked: set[tuple[tuple[str, ...], str, str]] = set()
         self.sizes = self._sizes()
         self.lattice.cost = relative(self.flops)
+        self.prices: Prices | None = None  # of a budget in GPU hours
         self.warm = warm(
             self.sweep,
             self.lattice,
@@ -69,9 +71,12 @@ class Prepared:
             raise self.study.refusal(mistake) from mistake
 
     def keep(self) -> None:
-        """Put into the store the published weights, and what the sweeps start from. Raises `Invalid` if it is full."""
+        """Put into the store the published weights, and what sweeps start from and budgets reckon by. Raises `Invalid`
+        if it is full."""
         self.inputs.keep(self.store)
         self.warm.keep()
+        if self.prices is not None:
+            self.prices.keep()
 
     def _shapes(self) -> dict[str, Network]:
         """Build every model without numbers. Raises `Invalid` at ("models", name)."""
@@ -150,8 +155,10 @@ class Prepared:
         return part * self.costs.relative(stage)
 
     def know_hours(self) -> None:
-        """Have the lattice say what stages cost in GPU hours. Raises `Invalid` if nothing like them was measured."""
-        costs = self.costs
+        """Have the lattice say what stages cost in GPU hours, the same at every start. Raises `Invalid` if nothing like
+        them was measured."""
+        self.prices = Prices(self.store, self.study.search, self.lattice, self.costs.measured)
+        costs = Costs(self.costs.flops, self.prices.measured)
         if costs.predict(self.lattice.stage(Path(self.lattice.students[-1:]), 0)).seconds is None:
             message = "how many GPU hours a stage takes is not known yet: no like stage was trained on this data"
             raise Invalid(f"{message}; give a limit in stages, or train one stage first", ("search",))

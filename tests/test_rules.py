@@ -87,6 +87,7 @@ ENTRANCES = {
     "orchestrator/prepared.py": {"trainers.build", "trainers.outputs", "trainers.store"},
     "orchestrator/run.py": {"trainers.worker"},
     "orchestrator/warm.py": {"trainers.atomic", "trainers.store"},
+    "orchestrator/prices.py": {"trainers.atomic", "trainers.store"},
     "orchestrator/trial.py": {"trainers.loop", "trainers.stage", "trainers.worker"},
     # What a study may name.
     "orchestrator/knobs.py": {"trainers.distill", "trainers.optim", "trainers.schedules"},

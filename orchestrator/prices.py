@@ -1,0 +1,60 @@
+"""By which measurements a study reckons in GPU hours: those of its first run.
+
+Every training adds a measurement, and by the newest a budget would end otherwise each time that it goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from orchestrator.costs import Measured
+from orchestrator.lattice import Lattice
+from trainers.atomic import write
+from trainers.call import Call, Invalid, Spec, canonical
+from trainers.store import Store
+
+FOLDER = "prices"
+
+
+class Basis(Spec):
+    """The keys of the stages whose seconds were known."""
+
+    keys: tuple[str, ...]
+
+
+class Prices:
+    """What a search is priced by, as the store has it, or else by all that is measured now."""
+
+    def __init__(self, store: Store, search: Call, lattice: Lattice, measured: Iterable[Measured]) -> None:
+        """Raises `Invalid` for a file that cannot be read."""
+        said = {
+            "search": search.canonical,
+            "data": lattice.data.canonical,
+            "models": {name: entry.model.canonical for name, entry in lattice.models.items()},
+        }
+        self.file = store.root / FOLDER / f"{hashlib.sha256(canonical(said).encode()).hexdigest()[:16]}.json"
+        now = {one.stage.key: one for one in measured}
+        kept = _read(self.file)
+        # Of what is gone from the store since then nothing is known any more.
+        self.measured = [one for key, one in now.items() if kept is None or key in kept.keys] or list(now.values())
+        self.is_new = kept is None
+
+    def keep(self) -> None:
+        """Have the next run reckon likewise."""
+        if self.is_new and self.measured:
+            text = Basis(keys=tuple(one.stage.key for one in self.measured)).model_dump_json()
+            write(self.file, lambda aside: aside.write_text(text))
+
+
+def _read(file: Path) -> Basis | None:
+    try:
+        return Basis.model_validate_json(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValidationError):
+        message = f"by what the search was priced cannot be read from {file}"
+        raise Invalid(f"{message}; remove that file, and it is priced anew", ("search",)) from None
