@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import pairwise
 from math import isfinite
 from typing import Literal
 
+from orchestrator.edges import checked, every_edge, goals
 from orchestrator.settings import Setting, applied
-from trainers.call import Invalid, Term, alternatives
+from trainers.call import Invalid, Term
 from trainers.spec import Data, Guides, Model, Recipe, Stage
 
 Role = Literal["teacher", "assistant", "student", "alone"]
@@ -38,7 +40,7 @@ class Path:
         return int(self.__dict__["_hash"])
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name != "_hash"}  # another process has others
+        return {one.name: self.__dict__[one.name] for one in fields(self)}  # another process has other hashes
 
     def __add__(self, name: str) -> Path:
         return Path((*self.models, name), self.budget)
@@ -47,7 +49,7 @@ class Path:
         names = " > ".join(self.models)
         return names if self.budget == 1 else f"{names} @{self.budget:g}"
 
-    @property
+    @cached_property
     def teacher(self) -> Path | None:
         """The path to the model that teaches the last one. A root teacher always trains in full."""
         above = self.models[:-1]
@@ -114,8 +116,8 @@ class Lattice:
             raise Invalid("a study needs at least two models, a teacher and a student", ("models",))
         self.root = self.names[0]
         self.rank = {name: i for i, name in enumerate(self.names)}  # 0: the strongest
-        self.students = _goals(tuple(students), self.names)
-        self.edges = _every_edge(self.names) if edges is None else _checked(edges, self.rank)
+        self.students = goals(tuple(students), self.names)
+        self.edges = every_edge(self.names) if edges is None else checked(edges, self.rank)
         self._useful = self._between()
         for student in self.students:
             if student not in self._useful:
@@ -128,6 +130,7 @@ class Lattice:
         self._students = {name: self._ends(name, teachers=False) for name in self.names}
         self._paths: dict[tuple[tuple[str, ...], float], tuple[Path, ...]] = {}
         self._stages: dict[tuple[Path, int], Stage] = {}
+        self._lessons: dict[tuple[str, Setting, float, bool], tuple[Recipe, tuple[Term, ...]]] = {}
 
     def teachers(self, name: str) -> tuple[str, ...]:
         """The models that may teach this one, strongest first. Isolated ones neither teach nor are taught."""
@@ -191,15 +194,9 @@ class Lattice:
         return self.stage(path, self.seeds[0]).recipe.epochs
 
     def _stage(self, path: Path, seed: int) -> Stage:
-        entry = self.models[path.models[-1]]
-        recipe, distill = applied(path.setting, entry.recipe, self.distill)
-        if self.role(path) != "teacher":
-            epochs = max(1, round(recipe.epochs * path.budget))
-            recipe = recipe.model_copy(update={"epochs": epochs})
-            distill = tuple(term.shortened(path.budget, epochs=epochs) for term in distill)
-        teacher = path.teacher
-        if teacher is None or teacher.teacher is None:  # there is only one who could teach
-            recipe = recipe.model_copy(update={"guides": Guides()})
+        entry, teacher = self.models[path.models[-1]], path.teacher
+        budget = path.budget if self.role(path) != "teacher" else 1.0
+        recipe, distill = self._lesson(path.models[-1], path.setting, budget, one_guide=len(path.models) < 3)
         stage = Stage(
             model=entry.model,
             data=self.data.model_copy(update={"masks": entry.masks}) if entry.masks else self.data,
@@ -212,6 +209,21 @@ class Lattice:
         if stage.published:
             return stage.model_copy(update={"recipe": recipe.measuring(), "seed": 0, "data": self.data})
         return stage
+
+    def _lesson(
+        self, name: str, setting: Setting, budget: float, *, one_guide: bool
+    ) -> tuple[Recipe, tuple[Term, ...]]:
+        """The recipe and the losses of a model with a setting, in a part of its epochs, and where there is only one who
+        could guide it. Kept: thousands of stages share them, and what they are in the stages' keys."""
+        which = (name, setting, budget, one_guide)
+        if which not in self._lessons:
+            recipe, distill = applied(setting, self.models[name].recipe, self.distill)
+            epochs = max(1, round(recipe.epochs * budget))
+            if one_guide:
+                recipe = recipe.model_copy(update={"guides": Guides()})
+            shorter = tuple(term.shortened(budget, epochs=epochs) for term in distill)
+            self._lessons[which] = recipe.model_copy(update={"epochs": epochs}), shorter
+        return self._lessons[which]
 
     def _ends(self, name: str, *, teachers: bool) -> tuple[str, ...]:
         """The other ends of the edges at a name, in the order of the names."""
@@ -253,42 +265,3 @@ def best(scores: Scores, lattice: Lattice, student: str) -> Path | None:
         return -scores[path], len(path.models), [lattice.rank[name] for name in path.models]
 
     return min(taught, key=order, default=None)
-
-
-def _goals(chosen: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
-    """The students in the order of the names, if each is one of them, not the root, and there once."""
-    for i, name in enumerate(chosen):
-        if name not in names:
-            raise Invalid(alternatives(name, names), ("students", i))
-        if name == names[0]:
-            raise Invalid(f"{name} is the teacher of all; a student is a model after it", ("students", i))
-        if name in chosen[:i]:
-            raise Invalid(f"{name} is there already; remove one", ("students", i))
-    return tuple(name for name in names if name in chosen) or names[-1:]
-
-
-def _every_edge(names: tuple[str, ...]) -> frozenset[tuple[str, str]]:
-    return frozenset((teacher, name) for i, name in enumerate(names) for teacher in names[:i])
-
-
-def _checked(edges: Iterable[tuple[str, str]], rank: Mapping[str, int]) -> frozenset[tuple[str, str]]:
-    """The edges, if each joins two known names, points from the stronger to the weaker and is new."""
-    seen: dict[tuple[str, str], int] = {}
-    for i, (teacher, student) in enumerate(edges):
-        where = ("edges", i)
-        for name in (teacher, student):
-            if name not in rank:
-                raise Invalid(alternatives(name, rank), where)
-        if teacher == student:
-            raise Invalid(f"{teacher} cannot teach itself; list the model twice, under two names", where)
-        if rank[teacher] > rank[student]:
-            raise Invalid(
-                f"{teacher} cannot teach {student}: models are listed strongest first and an edge is "
-                f"[teacher, student], so write [{student}, {teacher}] or list {teacher} before {student}",
-                where,
-            )
-        if (teacher, student) in seen:
-            first = seen[teacher, student]
-            raise Invalid(f"[{teacher}, {student}] is there already, as edge {first}; remove one", where)
-        seen[teacher, student] = i
-    return frozenset(seen)

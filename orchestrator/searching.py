@@ -11,6 +11,7 @@ from orchestrator.buying import Buying
 from orchestrator.controls import Control, Cost
 from orchestrator.frontier import Frontier
 from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.patience import Patient
 from orchestrator.settings import Setting
 from orchestrator.strategies.waves import Strategy, judges
 from orchestrator.sweep import Sweep
@@ -30,10 +31,10 @@ def searching(search: Call, lattice: Lattice, sweep: Sweep | None, *, first: Fir
     Raises `Invalid`, now or when it is asked, if its arguments are wrong.
     """
     if sweep is None:
-        return partial(_paths, search)
+        return Patient(partial(_paths, search))
     if search.name == "budget":
         return Buying(search, sweep, lattice, first=first)
-    return Sweeping(partial(_paths, search), sweep, lattice, seeds=judges(search, lattice.seeds), first=first)
+    return Sweeping(Patient(partial(_paths, search)), sweep, lattice, seeds=judges(search, lattice.seeds), first=first)
 
 
 def frontier(
@@ -72,10 +73,9 @@ def frontier(
 
     # The controls are swept, too: direct distillation by one setting would be no match for the others.
     def both(lattice: Lattice, scores: Scores) -> Iterable[Path]:
-        extra = beside(lattice, scores, names=names, strategy=partial(_paths, search), trial=winner)
-        return chain(_paths(search, lattice, scores), extra)
+        return chain(paths(lattice, scores), beside(lattice, scores, names=names, strategy=paths, trial=winner))
 
-    judging = judges(search, lattice.seeds)
+    paths, judging = Patient(partial(_paths, search)), judges(search, lattice.seeds)
     sweeping = Sweeping(both, sweep, lattice, seeds=judging, reached=reached, first=first)
     return build(sweeping)
 

@@ -52,7 +52,7 @@ class Sweeping:
         self._forget({})
 
     def _forget(self, scores: Scores) -> None:
-        self._scores = scores
+        self._scores, self._won = scores, Won(self)
         self._seen = 0  # scores that were looked at
         self._edges: dict[Path, Edge] = {}
         self._budgets: dict[tuple[str, ...], list[Path]] = defaultdict(list)  # the edges of the same models
@@ -133,7 +133,7 @@ class Sweeping:
 
     def _ask(self, lattice: Lattice) -> bool:
         """Ask the strategy what it wants; -> whether something of that is new to it and known already."""
-        asked = dict.fromkeys(self.strategy(lattice, Won(self)))
+        asked = dict.fromkeys(self.strategy(lattice, self._won))
         new = [path for path in asked if path not in self._asked]
         self._stale |= not self._asked.keys() <= asked.keys()
         self._asked = asked

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -162,6 +162,9 @@ class Stage(Spec):
 
 def address(own: Mapping[str, str], *, teacher: str | None, semantics: int) -> str:
     """The key of a stage from its own fields, each as canonical JSON, and its teacher's key."""
-    whole = {**own, "semantics": str(semantics), "teacher": canonical(teacher)}
-    text = ",".join(f"{canonical(name)}:{whole[name]}" for name in sorted(whole))
+    whole = {**own, "semantics": str(semantics), "teacher": _quoted(teacher)}
+    text = ",".join(f"{_quoted(name)}:{whole[name]}" for name in sorted(whole))
     return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:16]
+
+
+_quoted = lru_cache(maxsize=1024)(canonical)  # the same few names, thousands of times

@@ -8,6 +8,7 @@ from math import inf
 from statistics import fmean
 
 from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.strategies.known import known
 from orchestrator.strategies.purses import Purse, check, purse
 from orchestrator.strategies.waves import EXHAUSTIVE, Strategy, inner, waves
 from trainers.call import Call, Positive
@@ -72,7 +73,7 @@ class _Spending:
             bought += self._finished(list(dict.fromkeys(path.plain for path in parts)))
         else:
             self.purse = after
-        if not all(path in self.scores for path in bought):
+        if not known(bought, self.scores):
             return bought, {}
         for path in bought:
             if self._is_part(path):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import inf
 
 from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.strategies.known import known
 from trainers.call import Fraction, Part
 
 
@@ -30,7 +31,7 @@ def _probe(lattice: Lattice, scores: Scores, student: str, part: float, keep: fl
     asked = {path: replace(path, until=until) if until < lattice.epochs(path) else path for path in probes}
     wanted = [first, *(brief for path, brief in asked.items() if brief != first)]
     yield from wanted
-    if not all(brief in scores for brief in asked.values()):
+    if not known(asked.values(), scores):
         return
     ranked = sorted(probes, key=lambda path: scores[asked[path]], reverse=True)  # stable: of equals the shorter
     kept = [path for path in ranked[: max(1, round(len(ranked) * keep))] if scores[asked[path]] > -inf]

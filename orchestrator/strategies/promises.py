@@ -6,8 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from math import inf
+from typing import NamedTuple
 
 from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.strategies.known import known
 from orchestrator.strategies.waves import EXHAUSTIVE, WHOLE, inner, waves
 from trainers.call import Call, NonNegative, Part
 
@@ -33,6 +35,13 @@ def promising(
     return waves(strategy, lattice, _Prospects(lattice, scores, at, margin).settle)
 
 
+class Bar(NamedTuple):
+    """What an assistant has to come up to."""
+
+    end: float  # the best at the end of shorter paths; -inf: there was none
+    gain: float  # the most that one of them gained from its pause to there
+
+
 class _Prospects:
     """Which paths go on to their end, as far as that is decided."""
 
@@ -40,6 +49,7 @@ class _Prospects:
         self.lattice, self.scores, self.at, self.margin = lattice, scores, at, margin
         self.goes: dict[Path, bool] = {}
         self.met: dict[tuple[str, float], list[Path]] = defaultdict(list)  # by last model and budget
+        self.bars: dict[tuple[str, float, int], Bar | None] = {}  # and length; of this wave
 
     def settle(self, new: list[Path]) -> tuple[list[Path], dict[Path, float]]:
         """Decide on these and on the paths to their teachers, short ones first."""
@@ -47,6 +57,7 @@ class _Prospects:
         ordered = sorted(undecided, key=_length)
         for path in ordered:
             self.met[path.models[-1], path.budget].append(path)
+        self.bars.clear()
         asked: list[Path] = []
         for path in ordered:
             goes = self._decide(path, asked)
@@ -67,16 +78,29 @@ class _Prospects:
         if path.teacher is None or path.models[-1] in self.lattice.students or brief == path:
             return True
         asked.append(brief)
-        shorter = [p for p in self.met[path.models[-1], path.budget] if _length(p) < _length(path)]
-        if any(p not in self.goes or (self.goes[p] and not {p, self._brief(p)} <= self.scores.keys()) for p in shorter):
+        goal = (path.models[-1], path.budget, _length(path))
+        if goal not in self.bars:
+            self.bars[goal] = self._bar(*goal)  # the shorter paths are decided on before, as far as they can be
+        bar = self.bars[goal]
+        if bar is None:
             return None
-        ends = {self._brief(p): self.scores[p] for p in shorter if self.goes[p] and self.scores[p] > -inf}
-        if not ends:
+        if bar.end == -inf:
             return True
         if brief not in self.scores:
             return None
-        gain = max(end - self.scores[there] for there, end in ends.items())
-        return reaches(self.scores[brief] + gain + self.margin, max(ends.values()))
+        return reaches(self.scores[brief] + bar.gain + self.margin, bar.end)
+
+    def _bar(self, name: str, budget: float, length: int) -> Bar | None:
+        """What shorter paths to the same model came to; None: not known yet."""
+        shorter = [path for path in self.met[name, budget] if _length(path) < length]
+        if not all(path in self.goes for path in shorter):
+            return None
+        went = [path for path in shorter if self.goes[path]]
+        if not known([*map(self._brief, went), *went], self.scores):
+            return None
+        ends = {self._brief(path): self.scores[path] for path in went if self.scores[path] > -inf}
+        gains = (end - self.scores[there] for there, end in ends.items())
+        return Bar(max(ends.values(), default=-inf), max(gains, default=0.0))
 
     def _brief(self, path: Path) -> Path:
         epochs = self.lattice.epochs(path)

@@ -13,6 +13,7 @@ from trainers.spec import Stage
 ROUNDING = 1e-9
 
 Cost = Callable[[Stage, str], float]  # of a whole training of the model with this name
+Needs = dict[str, tuple[float, float]]  # by the keys of a path's stages: which part it needs, and what the whole costs
 
 
 def in_trainings(lattice: Lattice) -> Cost:
@@ -57,11 +58,14 @@ class Purse:
     def __init__(self, lattice: Lattice, limit: float, cost: Cost) -> None:
         self.lattice, self.left, self.cost = lattice, limit, cost
         self.paid: dict[str, float] = defaultdict(float)  # the part of a training, by key
+        self._needed: dict[Path, Needs] = {}
+        self._chains: dict[tuple[Path, int], Needs] = {}
 
     def copy(self) -> Purse:
         """Another with the same in it."""
         other = Purse(self.lattice, self.left, self.cost)
         other.paid |= self.paid
+        other._needed, other._chains = self._needed, self._chains
         return other
 
     def affords(self, *paths: Path) -> bool:
@@ -77,52 +81,70 @@ class Purse:
     ) -> list[Path]:
         """Those that are affordable, each time that with the highest chance, of equals the cheapest; in the order in
         which they were bought. One is bought only if there is enough for the paths that it is `leading` to, too."""
-        needs = {path: self._needs(path) for path in paths}
         through: dict[str, list[int]] = defaultdict(list)  # paths by the keys of their stages
         for i, path in enumerate(paths):
-            for key in needs[path]:
+            for key in self._needs(path):
                 through[key].append(i)
-        prices = [self._missing(needs[path]) for path in paths]
-        heap = [(-chance(path), price, i) for i, (path, price) in enumerate(zip(paths, prices, strict=True))]
+        chances = [-chance(path) for path in paths]
+        prices = [self.missing(path) for path in paths]
+        heap = [(chances[i], _rounded(price), i) for i, price in enumerate(prices)]
         heapify(heap)
         bought: list[Path] = []
         over: set[int] = set()
         while heap:
             _, price, i = heappop(heap)
-            if i in over or price != prices[i]:
+            if i in over or price != _rounded(prices[i]):
                 continue  # it has become cheaper since
             if price > self.left + ROUNDING or not self.affords(paths[i], *leading(paths[i])):
                 continue
             over.add(i)
             bought.append(paths[i])
-            self.left -= price
-            new = {key: part for key, (part, _) in needs[paths[i]].items() if part > self.paid[key]}
-            self.paid |= new
-            for j in {j for key in new for j in through[key]} - over:
-                prices[j] = self._missing(needs[paths[j]])
-                heappush(heap, (-chance(paths[j]), prices[j], j))
+            self.left -= self.missing(paths[i])
+            cheaper: dict[int, None] = {}
+            for key, (part, _) in self._needs(paths[i]).items():
+                if part > self.paid[key]:
+                    # Of each path through it only this summand has changed: there may be thousands.
+                    for j in through[key]:
+                        wanted, cost = self._needs(paths[j])[key]
+                        prices[j] -= (max(0.0, wanted - self.paid[key]) - max(0.0, wanted - part)) * cost
+                        cheaper[j] = None
+                    self.paid[key] = part
+            for j in cheaper.keys() - over:
+                heappush(heap, (chances[j], _rounded(prices[j]), j))
         return bought
 
     def missing(self, *paths: Path) -> float:
         """What paths cost together beside what is paid for."""
-        needs: dict[str, tuple[float, float]] = {}
-        for path in paths:
+        needs = self._needs(paths[0]) if len(paths) == 1 else {}
+        for path in paths if len(paths) > 1 else ():
             for key, need in self._needs(path).items():
                 needs[key] = max(need, needs.get(key, need))
-        return self._missing(needs)
+        return sum(max(0.0, part - self.paid.get(key, 0.0)) * cost for key, (part, cost) in needs.items())
 
-    def _missing(self, needs: dict[str, tuple[float, float]]) -> float:
-        return sum(max(0.0, part - self.paid[key]) * cost for key, (part, cost) in needs.items())
+    def _needs(self, path: Path) -> Needs:
+        if path not in self._needed:
+            self._needed[path] = self._look_up(path)
+        return self._needed[path]
 
-    def _needs(self, path: Path) -> dict[str, tuple[float, float]]:
-        """By the keys of a path's stages: which part of them it needs, and what the whole costs."""
-        found: dict[str, tuple[float, float]] = {}
+    def _look_up(self, path: Path) -> Needs:
+        found: Needs = {}
         for seed in self.lattice.seeds if path.seeds is None else path.seeds:
-            above: Path | None = path
-            while above is not None:
-                stage = self.lattice.stage(above, seed)
-                part = 1.0 if above.until is None else min(1.0, above.until / stage.recipe.epochs)
-                part = max(part, found.get(stage.key, (0.0, 0.0))[0])
-                found[stage.key] = (part, self.cost(stage, above.models[-1]))
-                above = above.teacher
+            for key, need in self._chain(path, seed).items():
+                found[key] = max(need, found.get(key, need))
         return found
+
+    def _chain(self, path: Path, seed: int) -> Needs:
+        """Of a path with one seed; kept for those who descend from it."""
+        if (path, seed) not in self._chains:
+            stage = self.lattice.stage(path, seed)
+            part = 1.0 if path.until is None else min(1.0, path.until / stage.recipe.epochs)
+            found = dict(self._chain(path.teacher, seed)) if path.teacher else {}
+            need = (part, self.cost(stage, path.models[-1]))
+            found[stage.key] = max(need, found.get(stage.key, need))
+            self._chains[path, seed] = found
+        return self._chains[path, seed]
+
+
+def _rounded(price: float) -> float:
+    """So that equal prices are equal, however they were worked out."""
+    return round(price, 9)

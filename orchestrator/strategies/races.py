@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from math import atan, cos, inf, pi, sin, sqrt
-from statistics import fmean, stdev
+from math import atan, cos, fsum, inf, pi, sin, sqrt
+from statistics import fmean
 
 from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.strategies.known import known
 from orchestrator.strategies.waves import EXHAUSTIVE, WHOLE, inner, waves
 from trainers.call import Call, Invalid, Part
 
@@ -49,9 +50,9 @@ class _Races:
         for goal, paths in races.items():
             left = self._race(paths, self.survivors[goal], asked)
             asked += left or ()
-            if left is not None and all(path in self.scores for path in left):
+            if left is not None and known(left, self.scores):
                 self.survivors[goal] += (path for path in left if self.scores[path] > -inf)
-                settled |= {path: self.scores[path] if path in left else -inf for path in paths}
+                settled |= {path: -inf for path in paths} | {path: self.scores[path] for path in left}
         return asked, settled if len(settled) == len(new) else {}
 
     def _race(self, paths: list[Path], before: list[Path], asked: list[Path]) -> list[Path] | None:
@@ -63,7 +64,7 @@ class _Races:
             asked += with_it
             if alone and not last:
                 continue  # nobody to race
-            if not all(one in self.scores for one in with_it):
+            if not known(with_it, self.scores):
                 return None
             paths = [path for path, one in zip(paths, with_it, strict=True) if self.scores[one] > -inf]
             if i > 1 and not last:
@@ -80,11 +81,12 @@ class _Races:
 def chance(gaps: Sequence[float]) -> float:
     """How likely a mean as high as that of these two or more is, or a higher one, if the true mean is 0: p of the
     one-sided t test. Equal gaps are taken at their word: 0 if they are above 0, otherwise 1."""
-    mean, deviation = fmean(gaps), stdev(gaps)
-    if deviation == 0:
+    mean, count = fmean(gaps), len(gaps)
+    deviation = sqrt(fsum((gap - mean) ** 2 for gap in gaps) / (count - 1))
+    if min(gaps) == max(gaps) or deviation == 0:
         return 0.0 if mean > 0 else 1.0
-    t = mean / deviation * sqrt(len(gaps))
-    return (1 - _within(t, len(gaps) - 1)) / 2
+    t = mean / deviation * sqrt(count)
+    return (1 - _within(t, count - 1)) / 2
 
 
 def _within(t: float, freedom: int) -> float:

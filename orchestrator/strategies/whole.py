@@ -7,6 +7,7 @@ from itertools import chain, pairwise
 from math import inf
 
 from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.strategies.known import known
 from trainers.call import Fraction, Invalid
 
 
@@ -28,7 +29,7 @@ def best_predecessor(lattice: Lattice, scores: Scores) -> Iterator[Path]:
         teachers = lattice.teachers(model)
         paths = [path + model for path in map(settled.get, teachers) if path]
         yield from paths
-        if settled.keys() >= set(teachers) and _known(paths, scores):
+        if settled.keys() >= set(teachers) and known(paths, scores):
             settled[model] = _best([path for path in paths if scores[path] > -inf], scores)
 
 
@@ -44,7 +45,7 @@ def _climb(lattice: Lattice, scores: Scores, path: Path) -> Iterator[Path]:
         longer = _insertions(lattice, path)
         yield from longer
         rivals = [path, *longer]
-        if not _known(rivals, scores):
+        if not known(rivals, scores):
             return
         winner = _best(rivals, scores)
         if winner is None or winner == path:
@@ -77,16 +78,12 @@ def _halve(lattice: Lattice, scores: Scores, student: str, budgets: Sequence[flo
     rung = list(lattice.paths(student, budget=budgets[0]))
     yield from rung
     for budget in budgets[1:]:
-        if not _known(rung, scores):
+        if not known(rung, scores):
             return
         ranked = sorted(rung, key=scores.__getitem__, reverse=True)  # stable: of equals the shorter goes on
         kept = ranked[: max(1, round(len(ranked) * keep))]
         rung = [Path(path.models, budget) for path in kept if scores[path] > -inf]
         yield from rung
-
-
-def _known(paths: Collection[Path], scores: Scores) -> bool:
-    return all(path in scores for path in paths)
 
 
 def _best(paths: Collection[Path], scores: Scores) -> Path | None:
