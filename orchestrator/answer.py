@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator import expectations
 from orchestrator.asked import Asked
 from orchestrator.listing import lines, plain, unlike
+from orchestrator.ranking import Found
 from trainers.call import Invalid
 
 
@@ -17,18 +18,17 @@ def ranked(asked: Asked, *, top: int | None, as_json: bool, **filters: Any) -> t
     found = asked.paths(**filters)
     warnings = [f"the scores do not compare: {reason}; --data keeps one" for reason in unlike(found)]
     best = found[: top or 1]
-    each = top is None and len(asked.students) > 1 and filters.get("student") is None
+    each = asked.each(found) if top is None and filters.get("student") is None else []
     if each:
         first = {one.student: one for one in reversed(found)}
-        best = [first[student] for student in asked.students if student in first]
-        missing = [student for student in asked.students if student not in first]
-        warnings += [f"no path to {student} is among them" for student in missing]
+        best = [first[student] for student in each if student in first]
+        warnings += [f"no path to {student} is among them" for student in each if student not in first]
     rows = [expectations.of(asked.expected or {}, one.path, one.figures) for one in best]
     listed = list(zip(best, rows, strict=True))
     if as_json:
         made = [{**plain(one), "expected": published} for one, published in listed]
         return json.dumps(made if top or each else made[0], indent=1), warnings
-    several = each or top is not None or asked.experiments is None or len(asked.experiments) > 1
+    several = bool(each) or top is not None or asked.experiments is None or len(asked.experiments) > 1
     said = []
     for one, published in listed:
         said += [*lines(one, detail=several), *expectations.text(published, asked.source)]
@@ -38,14 +38,27 @@ def ranked(asked: Asked, *, top: int | None, as_json: bool, **filters: Any) -> t
 def compared(
     names: Sequence[str], sides: Sequence[Asked], *, top: int | None, as_json: bool, **filters: Any
 ) -> tuple[str, list[str]]:
-    """The best paths of two side by side. Raises `Invalid`."""
+    """The best paths of two side by side, of each student that both have if one has several. Raises `Invalid`."""
     # Imported here: what it says of stages it has from a file that imports torch.
     from orchestrator import comparison
 
     if top is not None:
         raise Invalid("--compare compares the best alone; leave --top out", ("--top",))
-    here, there = (
-        comparison.Best(name, side.uri, side.paths(**filters)[0]) for name, side in zip(names, sides, strict=True)
-    )
-    made = comparison.compare(here, there)
-    return json.dumps(made, indent=1) if as_json else comparison.text(made, here, there), []
+    found = [side.paths(**filters) for side in sides]
+    several = filters.get("student") is None and any(side.each(own) for side, own in zip(sides, found, strict=True))
+    made, said = [], []
+    for pair in _of_each_student(names, found) if several else [[own[0] for own in found]]:
+        here, there = (comparison.Best(name, side.uri, one) for name, side, one in zip(names, sides, pair, strict=True))
+        made.append(comparison.compare(here, there))
+        said.append(comparison.text(made[-1], here, there))
+    return json.dumps(made if several else made[0], indent=1) if as_json else "\n\n".join(said), []
+
+
+def _of_each_student(names: Sequence[str], found: Sequence[Sequence[Found]]) -> list[list[Found]]:
+    """The best paths of both to each student that both have."""
+    first = [{one.student: one for one in reversed(own)} for own in found]
+    shared = [student for student in dict.fromkeys(one.student for one in found[0]) if student in first[1]]
+    if not shared:
+        has = " and ".join(f"{name} has {', '.join(own)}" for name, own in zip(names, first, strict=True))
+        raise Invalid(f"they have no student in common: {has}", ("--compare",))
+    return [[own[student] for own in first] for student in shared]

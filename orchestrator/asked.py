@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as File
@@ -25,7 +26,19 @@ class Asked:
     source: str = ""
     # Of the study: a path that has fewer, dropped by a race or not there yet, is no match for one with all.
     seeds: int = 1
-    students: Sequence[str] = ()  # of the study
+    students: Sequence[str] = ()  # of the study, in its order; without one the experiments say who they are
+
+    def each(self, found: Sequence[Found]) -> list[str]:
+        """The students of whom each has an answer of its own: those of a study, or of an experiment, with several. None
+        where there is one: experiments may call theirs by other names."""
+        if self.students:
+            return [*self.students] if len(self.students) > 1 else []
+        own: dict[str, dict[str, None]] = defaultdict(dict)  # by experiment, the best first
+        for one in found:
+            for experiment in one.experiments:
+                own[experiment][one.student] = None
+        several = [students for students in own.values() if len(students) > 1]
+        return list(dict.fromkeys(name for students in several for name in students))
 
     def paths(self, **filters: Any) -> list[Found]:
         """The paths with a finite score for which the filters of `choose` hold, best first; one at least.

@@ -235,12 +235,15 @@ class Won(Mapping[Path, float]):
 
     def __init__(self, sweeping: Sweeping) -> None:
         self.sweeping = sweeping
+        self._found: dict[Path, float] = {}  # what is known of a path stays
 
     def __getitem__(self, path: Path) -> float:
-        score = self.sweeping.known(path)
-        if score is None:
-            raise KeyError(path)
-        return score
+        if path not in self._found:
+            score = self.sweeping.known(path)
+            if score is None:
+                raise KeyError(path)
+            self._found[path] = score
+        return self._found[path]
 
     def __iter__(self) -> Iterator[Path]:
         return (path for path in list(self.sweeping._asked) if self.sweeping.known(path) is not None)

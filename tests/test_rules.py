@@ -46,10 +46,13 @@ SPECS = {"trainers.augment", "trainers.call", "trainers.spec"}
 PURE = {
     f"orchestrator.{name}"
     for name in (
+        "edges",
         "lattice",
+        "patience",
         "settings",
         "strategies",
         "strategies.budgets",
+        "strategies.known",
         "strategies.probing",
         "strategies.promises",
         "strategies.purses",

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.answer import ranked
+from orchestrator.answer import compared, ranked
 from orchestrator.asked import of_experiments
 from orchestrator.tracking import Tracking
-from tests.orchestrator.tracked import row, settle
+from tests.orchestrator.tracked import begin, row, settle
 from trainers.call import Invalid
 
 
@@ -39,3 +39,39 @@ def test_of_a_study_with_several_students_the_best_of_each_is_told(tracking: Tra
     assert (
         json.loads(ranked(replace(asked, students=("r18",)), top=None, as_json=True, student="r18")[0])["path"] == "r18"
     )
+
+
+def test_of_an_experiment_with_several_students_the_best_of_each_is_told(tracking: Tracking, uri: str) -> None:
+    settle(tracking, row("r101", "teacher"), row("r101 > r34", score=0.6), row("r101 > r18", score=0.4))
+    told, _ = ranked(of_experiments(["demo"], uri), top=None, as_json=False)
+    assert [line.split("  ")[0] for line in told.splitlines()] == ["r101 > r34", "r101 > r18"]
+    made = json.loads(ranked(of_experiments(["demo"], uri), top=None, as_json=True, student="r18")[0])
+    assert made["path"] == "r101 > r18"
+
+
+def test_experiments_that_call_their_one_student_by_other_names_have_one_best(tracking: Tracking, uri: str) -> None:
+    settle(tracking, row("r101", "teacher"), row("r101 > r34", score=0.6))
+    settle(begin(uri, "other"), row("r101", "teacher"), row("r101 > r18", score=0.4))
+    made = json.loads(ranked(of_experiments(["demo", "other"], uri), top=None, as_json=True)[0])
+    assert made["path"] == "r101 > r34"
+
+
+def test_two_are_compared_by_each_student_that_both_have(tracking: Tracking, uri: str) -> None:
+    settle(tracking, row("r101", "teacher"), row("r101 > r34", score=0.6), row("r101 > r18", score=0.4))
+    settle(begin(uri, "other"), row("r101", "teacher"), row("r101 > r18", score=0.3, weight=0.5))
+    names = ("demo", "other")
+    sides = [of_experiments([name], uri) for name in names]
+    (made,) = json.loads(compared(names, sides, top=None, as_json=True)[0])
+    assert [one["path"] for one in made["studies"]] == ["r101 > r18"] * 2
+    assert made["gain"] == pytest.approx(0.1)
+    assert "demo is +0.1000 against other" in compared(names, sides, top=None, as_json=False)[0]
+
+
+def test_two_without_a_student_in_common_are_not_compared_where_one_has_several(tracking: Tracking, uri: str) -> None:
+    settle(tracking, row("r101", "teacher"), row("r101 > r34", score=0.6), row("r101 > r18", score=0.4))
+    settle(begin(uri, "other"), row("r101", "alone", score=0.3))
+    names = ("demo", "other")
+    with pytest.raises(
+        Invalid, match=r"no student in common: demo has r34, r18|no student in common: demo has r18, r34"
+    ):
+        compared(names, [of_experiments([name], uri) for name in names], top=None, as_json=False)
