@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from orchestrator.expectations import check_figures
+from orchestrator.facts import entity
 from orchestrator.knobs import variants
 from orchestrator.lattice import Path
 from orchestrator.settings import applied, text
@@ -29,6 +30,7 @@ def check(prepared: Prepared) -> None:
     masks(prepared)
     expected(prepared)
     search(prepared)
+    students(prepared)
 
 
 def pairs(prepared: Prepared) -> None:
@@ -91,6 +93,17 @@ def masks(prepared: Prepared) -> None:
             detector = prepared.study.models[name].detector.name
             message = f"{detector} learns masks, and not every object of {prepared.study.data.name} has one"
             raise Invalid(f"{message}; take FasterRCNN, or annotate them", ("models", name, "detector"))
+
+
+def students(prepared: Prepared) -> None:
+    """Refuse students that would have one name in MLflow's registry. Raises `Invalid` at ("students", i)."""
+    taken: dict[str, str] = {}
+    for i, name in enumerate(prepared.study.students):
+        registered = entity(name)
+        if registered in taken:
+            message = f"{taken[registered]} and {name} would both be {registered} in MLflow's registry; rename one"
+            raise Invalid(message, ("students", i))
+        taken[registered] = name
 
 
 def expected(prepared: Prepared) -> None:

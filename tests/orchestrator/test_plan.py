@@ -291,3 +291,10 @@ def test_what_a_search_would_sweep_is_counted(tmp_path: File, search: str, train
     made = planning.plan(load(write(tmp_path), (*sets, f"resources.store={tmp_path / 'store'}")))
     assert made["trainings"]["needed"] == trainings
     assert made["cost"]["trainings"] == trainings
+
+
+def test_students_that_would_share_a_name_in_the_registry_are_refused(tmp_path: File) -> None:
+    alike = changed(("  low:", "  s.1:"), ("  wee:", "  s-1:"), ("controls:", "students: [s.1, s-1]\ncontrols:"))
+    with pytest.raises(Invalid, match=r"s\.1 and s-1 would both be s-1 in MLflow's registry; rename one") as caught:
+        prepare(load(write(tmp_path, alike)))
+    assert "students[1]" in str(caught.value)
