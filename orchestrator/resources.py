@@ -37,6 +37,7 @@ class Placement(Spec):
     """What the stages of a model run on. A worker is one process on one node, with its share of that node."""
 
     workers: Count = 1  # of a stage
+    min_workers: Count | None = None  # with which a stage starts and goes on, if there is no room for all; None: all
     cpus: Positive = 1  # of a worker
     gpus: NonNegative = 0  # of a worker
     memory: Annotated[Count, BeforeValidator(_bytes)] | None = None  # of a worker, in bytes; None: not looked at
@@ -50,6 +51,17 @@ class Placement(Spec):
     micro_batch: Count | None = None  # images of its share of a batch that a worker looks at once; None: all
     # Live batch norms take the statistics of all workers: those of one worker with the whole batch.
     sync_batch_norm: bool = False
+
+    @property
+    def fewest(self) -> int:
+        """Workers of a stage without which it waits."""
+        return self.workers if self.min_workers is None else min(self.min_workers, self.workers)
+
+    @property
+    def apart(self) -> bool:
+        """Whether a stage's workers are processes of their own, and not the one that hands it out: there may come to be
+        several."""
+        return self.workers > 1 or self.min_workers is not None
 
     @property
     def demand(self) -> dict[str, float]:
