@@ -96,6 +96,12 @@ def workers(prepared: Prepared) -> None:
             raise Invalid(f"{message}; write 1 to {most}, or more workers", (*own, "resources", "min_workers"))
 
 
+def steady(prepared: Prepared, name: str) -> bool:
+    """Whether a model learns the same with any number of workers."""
+    shared = prepared.study.models[name].resources.sync_batch_norm
+    return shared or not build.learns_statistics(prepared.shapes[name], prepared.lattice.models[name].recipe)
+
+
 def masks(prepared: Prepared) -> None:
     """Refuse a model that learns masks when the data has none. Raises `Invalid` at ("models", name)."""
     for name, shape in prepared.shapes.items():

@@ -10,11 +10,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from math import floor
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from orchestrator import checks
 from orchestrator.board import Row
 from orchestrator.resources import Placement
 from orchestrator.room import Room
+
+if TYPE_CHECKING:
+    from orchestrator.prepared import Prepared
 
 RESTART = 5.0  # seconds that it takes at the least to start workers; more of them must save more than that
 SETBACKS = 3  # how often workers may be lost without an epoch in between before the stage counts as failed
@@ -66,3 +71,22 @@ def told(row: Row, count: int, placement: Placement) -> str:
         return ""
     since = f", from epoch {row.epoch + 1} on" if row.epoch else ""
     return f"{row.path} (seed {row.seed}): {count} of {most} workers{since}"
+
+
+def listed(prepared: Prepared) -> list[dict[str, Any]]:
+    """Models whose stages have no fixed number of workers, with the fewest and the most; and whether they learn the
+    same with any."""
+    placed = {name: one.resources for name, one in prepared.study.models.items()}
+    return [
+        {"model": name, "workers": [one.fewest, one.workers], "steady": checks.steady(prepared, name)}
+        for name, one in placed.items()
+        if one.min_workers is not None
+    ]
+
+
+def text(one: Mapping[str, Any]) -> str:
+    """One of these, for people."""
+    fewest, most = one["workers"]
+    doubt = "its batch norms learn from what a worker has, so it is another training with another number of them"
+    advice = "write fixed_norm: true into its recipe, or sync_batch_norm: true into its resources"
+    return f"{one['model']}: {fewest} to {most} workers" + ("" if one["steady"] else f"; {doubt}: {advice}")

@@ -33,6 +33,12 @@ def _custom(amounts: dict[str, float]) -> dict[str, float]:
 Word = Annotated[str, Field(min_length=1)]
 
 
+def _whole(place: bool | str) -> bool | str:
+    if isinstance(place, str) and not place.startswith(("/", "~")):
+        raise ValueError("write the whole path of a folder that every node has, or true for a temporary one")
+    return place
+
+
 class Placement(Spec):
     """What the stages of a model run on. A worker is one process on one node, with its share of that node."""
 
@@ -77,6 +83,8 @@ class Resources(Placement):
 
     evaluate_every: Count = 1  # epochs, unless the recipe keeps the best, or trainings may pause
     bad_images: Index = 10  # how many training images a worker of a stage may find unreadable, and replace
+    # The folder of each node to which it copies the data first, as /local/scratch; true: a temporary one.
+    stage_data: Annotated[bool | Word, AfterValidator(_whole)] = False
     lease: Positive = 60  # seconds after which a stage whose process is silent may be trained by another run
     store: Word = "store"
     runs: Word = "runs"

@@ -244,6 +244,8 @@ class Run:
             bad_images=study.resources.bad_images,
             until=self.goals[stage.key],
             lease=study.resources.lease,
+            stage_data=study.resources.stage_data,
+            content=self.prepared.inputs.dataset.fingerprint,
         ).model_dump_json()
 
     def _watch(self, shortage: Callable[[Placement], str]) -> None:

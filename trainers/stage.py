@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
+
+# How long Ray Train tries to place workers before it says that it cannot; nodes may have gone since they were counted.
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
 
 import ray
 import ray.train
@@ -114,7 +118,7 @@ def post_here(name: str | None) -> Any:
     return Post.options(name=name, scheduling_strategy=node).remote()
 
 
-LATE = "WorkerGroupStartupTimeoutError"  # what Ray Train says after a minute without room for all workers
+LATE = "WorkerGroupStartupTimeoutError"  # what Ray Train says when not all workers find room
 # What gloo says of a worker that has gone; it has no error of its own for that.
 GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "Read timeout")
 PATIENCE = 86400  # seconds that workers wait for the first while it measures; torch would give up after 30 minutes
