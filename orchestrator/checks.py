@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 def check(prepared: Prepared) -> None:
     """Raise `Invalid` at the key for what cannot be trained as a study has it."""
     pairs(prepared)
+    workers(prepared)
     masks(prepared)
     expected(prepared)
     search(prepared)
@@ -80,9 +81,27 @@ def taught(
 def fits(prepared: Prepared, name: str, recipe: Recipe) -> None:
     """Raise `Invalid` for a recipe that a model cannot train with here."""
     build.check_recipe(prepared.shapes[name], recipe)
-    batch, shares = recipe.batch, prepared.study.models[name].resources.workers
-    if batch % shares:
-        raise Invalid(f"a batch of {batch} cannot be shared by {shares} workers", BATCH)
+    batch, placed = recipe.batch, prepared.study.models[name].resources
+    for shares in (placed.workers, placed.fewest):
+        if batch % shares:
+            raise Invalid(f"a batch of {batch} cannot be shared by {shares} workers", BATCH)
+
+
+def workers(prepared: Prepared) -> None:
+    """Refuse fewest workers that are more than all. Raises `Invalid` at (..., "resources", "min_workers")."""
+    common = prepared.study.resources
+    for name, model in prepared.study.models.items():
+        most, fewest = model.resources.workers, model.resources.min_workers
+        if fewest is not None and fewest > most:
+            own = () if (most, fewest) == (common.workers, common.min_workers) else ("models", name)
+            message = f"a stage of {name} has {most} worker(s), and cannot have at least {fewest}"
+            raise Invalid(f"{message}; write 1 to {most}, or more workers", (*own, "resources", "min_workers"))
+
+
+def steady(prepared: Prepared, name: str) -> bool:
+    """Whether a model learns the same with any number of workers."""
+    shared = prepared.study.models[name].resources.sync_batch_norm
+    return shared or not build.learns_statistics(prepared.shapes[name], prepared.lattice.models[name].recipe)
 
 
 def masks(prepared: Prepared) -> None:

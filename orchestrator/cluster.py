@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 # Tune's own loggers and snapshots would cost more than a small stage, and nothing reads them. Set before it loads.
@@ -138,6 +138,12 @@ def shortage(wanted: Placement) -> str:
     )
 
 
+def release(post: str) -> None:
+    """Ask a stage, by the name of its post, to end its workers after their epoch, and to be handed out again."""
+    with suppress(ValueError):  # it has ended meanwhile
+        ray.get_actor(post).release.remote()
+
+
 class Interrupted(DriverOnly, Stopper):
     """Ends all trials once the run is asked to stop."""
 
@@ -154,7 +160,7 @@ class Interrupted(DriverOnly, Stopper):
 def bundles(config: dict[str, Any]) -> PlacementGroupFactory:
     """What Tune is to find for a trial's process: the only worker itself, or who watches over several."""
     wanted = Placement.model_validate_json(config["placement"])
-    if wanted.workers > 1:
+    if wanted.apart:
         return PlacementGroupFactory([DRIVER])
     labels = {"bundle_label_selector": [wanted.labels]} if wanted.labels else {}
     return PlacementGroupFactory([wanted.demand], **labels)
@@ -165,7 +171,7 @@ def tune_all(run: Any, order: Callable[[Stage], str], placement: Callable[[Stage
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists trials that died, replaced or not
 
     def configure(stage: Stage) -> dict[str, Any]:
-        return {"order": order(stage), "placement": placement(stage).model_dump_json()}
+        return {"order": order(stage), "placement": placement(stage).model_dump_json(), "post": run.post(stage.key)}
 
     searcher = StageSearcher(run, configure)
     Tuner(

@@ -38,7 +38,10 @@ def costs(store: Store, placed: Callable[[Model], Placement], inputs: Inputs, fl
         for stage in (result.stage, *result.stage.guides):
             if (name := identity(stage.model)) not in forward:
                 forward[name] = _flops(stage, inputs)
-    return Costs(per_image(sized), (Measured(result.stage, result.seconds) for result in mine))
+    return Costs(
+        per_image(sized),
+        (Measured(result.stage, _with_all(result, placed(result.stage.model))) for result in mine),
+    )
 
 
 def figures(result: Result) -> dict[str, float]:
@@ -57,15 +60,23 @@ def figures(result: Result) -> dict[str, float]:
 
 
 def like(result: Result, placement: Placement, gpu: str) -> bool:
-    """Whether a result is of such a device, and of as many workers and threads as far as that was noted. `gpu`: what a
+    """Whether a result is of such a device, and of so many workers and threads as far as that was noted. `gpu`: what a
     stage with one will run on, which is what the newest result is from; empty if there is none."""
     device = gpu if placement.gpus else CPU
     if result.device != device:
         return False
     if result.usage is None:
         return True
-    as_many = result.usage.workers == (1 if result.stage.published else placement.workers)
+    fewest, most = (1, 1) if result.stage.published else (placement.fewest, placement.workers)
+    as_many = fewest <= result.usage.workers <= most
     return as_many and (device != CPU or result.usage.threads == max(1, int(placement.cpus)))
+
+
+def _with_all(result: Result, placement: Placement) -> float:
+    """The seconds of a result, had it had all workers that the placement allows: half as many take twice as long."""
+    if result.usage is None or result.stage.published or placement.fewest == placement.workers:
+        return result.seconds
+    return result.seconds * result.usage.workers / placement.workers
 
 
 def _flops(stage: Stage, inputs: Inputs) -> int | None:

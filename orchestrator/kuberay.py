@@ -138,7 +138,7 @@ def groups(study: Study) -> list[tuple[Placement, int]]:
     found: dict[str, tuple[Placement, int]] = {}
     for model in study.models.values():
         wanted = model.resources
-        alike = wanted.model_copy(update={"workers": 1, "stages_at_once": None})
+        alike = wanted.model_copy(update={"workers": 1, "min_workers": None, "stages_at_once": None})
         most = [one for one in (study.resources.stages_at_once, wanted.stages_at_once) if one]
         count = wanted.workers * min(most, default=1)
         key = alike.model_dump_json()

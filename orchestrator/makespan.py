@@ -31,7 +31,7 @@ class Places(Protocol):
     """What stages run on, as `Room` has it."""
 
     def chooser(self) -> Callable[[str], bool]: ...
-    def take(self, key: str, model: str) -> None: ...
+    def take(self, key: str, model: str, *, batch: int = 0) -> float: ...
     def give(self, key: str) -> None: ...
     def least(self, costs: Iterable[tuple[str, float]]) -> float: ...
 
@@ -45,8 +45,9 @@ class Slots:
     def chooser(self) -> Callable[[str], bool]:
         return lambda model: len(self.taken) < self.number
 
-    def take(self, key: str, model: str) -> None:
+    def take(self, key: str, model: str, *, batch: int = 0) -> float:
         self.taken.add(key)
+        return 1.0
 
     def give(self, key: str) -> None:
         self.taken.discard(key)
@@ -120,6 +121,7 @@ class Slot(NamedTuple):
     stage: Stage
     start: float
     end: float
+    work: float  # how long it would with all workers that it may have; what it has is at most that many
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class Schedule:
     @property
     def total(self) -> float:
         """Of all stages, one after another."""
-        return sum(one.end - one.start for one in self.stages)
+        return sum(one.work for one in self.stages)
 
     @property
     def longest_chain(self) -> float:
@@ -145,7 +147,7 @@ class Schedule:
         chains: dict[str, float] = {}
         for one in self.stages:  # a teacher before its students, and a stage that paused once more
             above = chains.get(one.stage.teacher.key, 0.0) if one.stage.teacher else 0.0
-            chains[one.stage.key] = chains.get(one.stage.key, above) + one.end - one.start
+            chains[one.stage.key] = chains.get(one.stage.key, above) + one.work
         return max(chains.values(), default=0.0)
 
     @property
@@ -165,21 +167,23 @@ def play(
     """Train nothing, but take the frontier through to its end, as if every stage scored alike and took its cost.
 
     What there is room for is taken as soon as the frontier hands it out; stages that would end together end in the
-    order of their starts. A stage that is to pause takes its part of the cost, and the rest when it goes on; `reached`
-    is told how far it is by then, as `Pretended` has it. `frontier` is used up.
+    order of their starts. With half of the workers that it could have a stage takes twice as long, and it keeps those
+    that it starts with. A stage that is to pause takes its part of the cost, and the rest when it goes on; `reached` is
+    told how far it is by then, as `Pretended` has it. `frontier` is used up.
     """
     now, played, part = 0.0, list[Slot](), dict[str, float]()
     costs: list[tuple[str, float]] = []
     running: list[tuple[float, int, str, int | None]] = []  # a heap: when a stage ends, its number, its key, its goal
     while True:
         while (stage := frontier.next(on.chooser())) is not None:
-            on.take(stage.key, frontier.model(stage.key))
+            share = on.take(stage.key, frontier.model(stage.key), batch=stage.shared)
             goal, before = frontier.goal(stage.key), part.get(stage.key, 0.0)
             part[stage.key] = 1.0 if goal is None else max(before, goal / stage.recipe.epochs)
-            end = now + cost(stage) * (part[stage.key] - before)
+            work = cost(stage) * (part[stage.key] - before)
+            end = now + work / share
             heappush(running, (end, len(played), stage.key, goal))
-            played.append(Slot(stage, now, end))
-            costs.append((frontier.model(stage.key), end - now))
+            played.append(Slot(stage, now, end, work))
+            costs.append((frontier.model(stage.key), work))
         if not running:
             return Schedule(tuple(played), on.least(costs))
         now, _, key, goal = heappop(running)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from orchestrator import controls, expectations, forecast, warm
+from orchestrator import controls, elastic, expectations, forecast, warm
 from orchestrator.costs import relative
 from orchestrator.frontier import Frontier
 from orchestrator.makespan import Pretended, Slots, play
@@ -61,6 +61,8 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
         "expected": expectations.compared(study.expected, prepared.lattice, board, study.seeds),
         "source": study.source,
         "cost": forecast.forecast(prepared),
+        "stage_data": study.resources.stage_data if "root" in study.data.args else False,
+        "elastic": elastic.listed(prepared),
         "warm_start": prepared.warm.as_json(),
         **_counted(prepared, frontier),
     }
@@ -163,6 +165,10 @@ def text(made: dict[str, Any]) -> str:
     stored = f"{trainings['stored']} in the store, {trainings['missing']} to do"
     if made["provisional"]:
         stored = "planned without the data: keys and what the store has are known only with it"
+    if place := made["stage_data"]:
+        folder = "a temporary folder" if place is True else place
+        lines += ["", f"each node copies the data once to {folder} of its own, and reads them there"]
+    lines += ["", *map(elastic.text, made["elastic"])] if made["elastic"] else []
     lines += ["", *warm.lines(made["warm_start"]), *controls_text(made["controls"]), *forecast.text(made["cost"])]
     lines.append(f"{about}{trainings['needed']} trainings ({naive}), {stored}")
     return "\n".join(lines)

@@ -33,10 +33,17 @@ def _custom(amounts: dict[str, float]) -> dict[str, float]:
 Word = Annotated[str, Field(min_length=1)]
 
 
+def _whole(place: bool | str) -> bool | str:
+    if isinstance(place, str) and not place.startswith(("/", "~")):
+        raise ValueError("write the whole path of a folder that every node has, or true for a temporary one")
+    return place
+
+
 class Placement(Spec):
     """What the stages of a model run on. A worker is one process on one node, with its share of that node."""
 
     workers: Count = 1  # of a stage
+    min_workers: Count | None = None  # with which a stage starts and goes on, if there is no room for all; None: all
     cpus: Positive = 1  # of a worker
     gpus: NonNegative = 0  # of a worker
     memory: Annotated[Count, BeforeValidator(_bytes)] | None = None  # of a worker, in bytes; None: not looked at
@@ -52,6 +59,17 @@ class Placement(Spec):
     sync_batch_norm: bool = False
 
     @property
+    def fewest(self) -> int:
+        """Workers of a stage without which it waits."""
+        return self.workers if self.min_workers is None else min(self.min_workers, self.workers)
+
+    @property
+    def apart(self) -> bool:
+        """Whether a stage's workers are processes of their own, and not the one that hands it out: there may come to be
+        several."""
+        return self.workers > 1 or self.min_workers is not None
+
+    @property
     def demand(self) -> dict[str, float]:
         """What one worker asks of its node, under Ray's names."""
         wanted: dict[str, float] = {"CPU": float(self.cpus), "GPU": float(self.gpus), "memory": float(self.memory or 0)}
@@ -65,6 +83,8 @@ class Resources(Placement):
 
     evaluate_every: Count = 1  # epochs, unless the recipe keeps the best, or trainings may pause
     bad_images: Index = 10  # how many training images a worker of a stage may find unreadable, and replace
+    # The folder of each node to which it copies the data first, as /local/scratch; true: a temporary one.
+    stage_data: Annotated[bool | Word, AfterValidator(_whole)] = False
     lease: Positive = 60  # seconds after which a stage whose process is silent may be trained by another run
     store: Word = "store"
     runs: Word = "runs"

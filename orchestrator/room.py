@@ -37,6 +37,7 @@ class Room:
         self.stages_at_once = stages_at_once
         self.taken: dict[str, tuple[str, list[str]]] = {}  # by the key of a stage its model and its workers' nodes
         self._found: dict[str, list[str]] = {}  # by model, where the last chooser has found room
+        self._spare: dict[str, dict[str, float]] = {}  # what it has left
 
     def change(self, nodes: Iterable[Node]) -> None:
         """Nodes have come or gone."""
@@ -77,7 +78,7 @@ class Room:
         return Room(self.nodes.values(), self.placements, stages_at_once=self.stages_at_once)
 
     def least(self, costs: Iterable[tuple[str, float]]) -> float:
-        """How long stages, each with its model and its length, occupy all that there is of some kind."""
+        """How long stages, each with its model and its length with all workers, occupy all there is of some kind."""
         work, has = defaultdict[str, float](float), defaultdict[str, float](float)
         for model, cost in costs:
             wanted = self.placements[model]
@@ -96,6 +97,7 @@ class Room:
         that many small stages cannot keep a large one waiting for ever.
         """
         free, self._found = self._free(), {}
+        self._spare = free
         models = Counter(model for model, _ in self.taken.values())
 
         def may(model: str) -> bool:
@@ -113,9 +115,34 @@ class Room:
 
         return may
 
-    def take(self, key: str, model: str) -> None:
-        """A stage of a model starts, for which the last chooser has found room."""
-        self.taken[key] = model, self._found.pop(model)
+    def take(self, key: str, model: str, *, batch: int = 0) -> float:
+        """A stage of a model starts, for which the last chooser has found room, with as many workers as can share its
+        batch evenly. -> what part they are of all that it could have."""
+        places = _even(self._found.pop(model), batch)
+        self.taken[key] = model, places
+        return len(places) / len(_even([model] * self.placements[model].workers, batch))
+
+    def workers(self, key: str) -> int:
+        """How many a stage that has started has."""
+        return len(self.taken[key][1])
+
+    def stands(self, key: str) -> bool:
+        """Whether all nodes of a stage's workers are still there."""
+        return all(name in self.nodes for name in self.taken[key][1])
+
+    def grow(self, key: str, *, batch: int, least: int) -> bool:
+        """Take for a stage that runs what the last chooser has left over, if that makes `least` workers or more; ->
+        whether it does. The chooser must have been asked of all that wait."""
+        model, places = self.taken[key]
+        wanted = self.placements[model]
+        free = {name: dict(has) for name, has in self._spare.items()}
+        _subtract(free, [name for name in places if name in free], wanted, times=-1)
+        more = _even(self._place(free, wanted) or [], batch)
+        if len(more) < max(least, len(places) + 1):
+            return False
+        _subtract(free, more, wanted)
+        self.taken[key], self._spare = (model, more), free
+        return True
 
     def give(self, key: str) -> None:
         """A stage has ended."""
@@ -129,12 +156,12 @@ class Room:
         return free
 
     def _place(self, free: Mapping[str, Mapping[str, float]], wanted: Placement) -> list[str] | None:
-        """The nodes of the workers of a stage, on as few as may be; None if they do not all fit."""
+        """The nodes of the workers of a stage, on as few as may be; None if not even the fewest fit."""
         room = {name: fits(wanted, has) for name, has in free.items() if self.nodes[name].suits(wanted)}
         places: list[str] = []
         for name in sorted(room, key=lambda name: (-room[name], name)):
             places += [name] * min(room[name], wanted.workers - len(places))
-        return places if len(places) == wanted.workers else None
+        return places if len(places) >= wanted.fewest else None
 
     def _reserved(self, free: Mapping[str, Mapping[str, float]], wanted: Placement) -> list[str]:
         """Where a stage that does not fit now will be first: on nodes that are large enough, the freest."""
@@ -143,7 +170,7 @@ class Room:
         now = {name: fits(wanted, free[name]) for name in room}
         places: list[str] = []
         for name in sorted(room, key=lambda name: (-now[name], -room[name], name)):
-            places += [name] * min(room[name], wanted.workers - len(places))
+            places += [name] * min(room[name], wanted.fewest - len(places))
         return places
 
     def _missing(self, wanted: Placement) -> str:
@@ -155,7 +182,7 @@ class Room:
         with_labels = f" of which {len(suited)} have these labels" if labels else ""
         count = sum(fits(wanted, node.has) for node in suited)
         return (
-            f"{wanted.workers} worker(s) with {worker}{labels} each, but the cluster has {have} on "
+            f"{wanted.fewest} worker(s) with {worker}{labels} each, but the cluster has {have} on "
             f"{len(self.nodes)} node(s){with_labels}, room for {count} worker(s); ask for less or add nodes"
         )
 
@@ -172,7 +199,12 @@ def _times(has: float, kind: str, amount: float) -> int:
     return int((has + SLACK) // amount)
 
 
-def _subtract(free: dict[str, dict[str, float]], places: Iterable[str], wanted: Placement) -> None:
+def _subtract(free: dict[str, dict[str, float]], places: Iterable[str], wanted: Placement, *, times: int = 1) -> None:
     for name in places:
         for kind, amount in wanted.demand.items():
-            free[name][kind] = free[name].get(kind, 0.0) - amount
+            free[name][kind] = free[name].get(kind, 0.0) - times * amount
+
+
+def _even(places: list[str], batch: int) -> list[str]:
+    """The first of these, as many as share a batch evenly; of a batch of 0 all."""
+    return places[: next((count for count in range(len(places), 0, -1) if batch % count == 0), 0)]

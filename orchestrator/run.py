@@ -15,6 +15,7 @@ from typing import Any
 
 from orchestrator import reach
 from orchestrator.board import Board, Row
+from orchestrator.elastic import SETBACKS, Elastic, told
 from orchestrator.prepared import Prepared
 from orchestrator.resources import Placement
 from orchestrator.room import Node, Room
@@ -39,6 +40,8 @@ class Run:
         self.shown = 0  # the frontier's `revision` when the board was brought up to it
         self.tracebacks: dict[str, str] = {}
         self.handed: dict[str, float] = {}  # stages that nobody trains yet, and since when they wait for that
+        self.elastic = Elastic()
+        self.release: Callable[[str], None] = lambda post: None
         self.goals: dict[str, int | None] = {}  # the epochs after which stages that were handed out pause
         self.stopping = threading.Event()
 
@@ -72,19 +75,31 @@ class Run:
         if self.room and time.monotonic() - self.looked > LOOK:
             self.room.change(self.nodes())
             self.looked = time.monotonic()
-        if any(self.placement(self.board.rows[key].stage).workers > 1 for key in list(self.handed)):
+        if any(self.placement(self.board.rows[key].stage).apart for key in list(self.handed)):
             return None  # until Ray has placed them all: it would give single workers what they are to have
+        if self.elastic.released:
+            return self._hand(self.board.rows[self.elastic.released.pop()].stage)
         stage = self.frontier.next(self.room.chooser()) if self.room else self.frontier.next()
-        if stage is not None:
-            if self.room:
-                self.room.take(stage.key, self.frontier.model(stage.key))
-            self.goals[stage.key] = self.frontier.goal(stage.key)
-            self.handed[stage.key] = time.monotonic()
+        if stage is None and self.room:
+            self.elastic.grow(self.room, self.board.rows, starting=self.handed, ask=self.release)
+        if stage is None:
+            return None
+        if self.room:
+            self.room.take(stage.key, self.frontier.model(stage.key), batch=stage.shared)
+        return self._hand(stage)
+
+    def _hand(self, stage: Stage) -> Stage:
+        self.goals[stage.key] = self.frontier.goal(stage.key)
+        self.handed[stage.key] = time.monotonic()
+        if self.room and self._whole(stage).min_workers is not None:
+            row, count = self.board.rows[stage.key], self.room.workers(stage.key)
+            if text := told(row, count, self._whole(stage)):
+                self.say(text)
         return stage
 
     def started(self, key: str) -> None:
         """A process has taken the stage up; several workers must be found first, and send an epoch 0 then."""
-        if self.placement(self.board.rows[key].stage).workers == 1:
+        if not self.placement(self.board.rows[key].stage).apart:
             self.handed.pop(key, None)
         row = self.board.rows[key]
         if row.state == "running":
@@ -143,6 +158,25 @@ class Run:
         self.changed(row)
         self.refresh()
 
+    def again(self, key: str, why: str) -> bool:
+        """What a stage's workers have come to be too many or too few for goes on once there is room for it."""
+        row = self.board.rows[key]
+        if self._whole(row.stage).min_workers is None:
+            return False
+        if why in ("lost", "died") and (times := self.elastic.setback(row)) > SETBACKS:
+            self.failed(key, f"its workers were lost {times} times after epoch {row.epoch}", "")
+            return True
+        self.handed.pop(key, None)
+        if why == "released" and self.room and self.room.stands(key):
+            self.elastic.released.append(key)
+        else:
+            self._left(key)
+            self.frontier.retry(key)
+            self.looked = 0.0  # a node may be gone
+        row.state = "waiting"
+        self.changed(row)
+        return True
+
     def _left(self, key: str) -> None:
         """A stage occupies nothing any more."""
         self.handed.pop(key, None)
@@ -156,7 +190,7 @@ class Run:
 
         # The handler is put twice: Ray's start puts a SIGTERM handler of its own.
         with handling(self._break), cluster.connected(address), handling(self._break):
-            models, self.nodes = self.prepared.study.models, cluster.nodes
+            models, self.nodes, self.release = self.prepared.study.models, cluster.nodes, cluster.release
             nodes = self.nodes()
             self.room = Room(
                 nodes,
@@ -180,8 +214,19 @@ class Run:
                 cluster.tune_all(self, self._order, self.placement, folder=folder)
 
     def placement(self, stage: Stage) -> Placement:
-        """What a stage runs on."""
+        """What a stage runs on, with as many workers as it has now."""
+        whole = self._whole(stage)
+        if whole.min_workers is None or self.room is None or stage.key not in self.room.taken:
+            return whole
+        return whole.model_copy(update={"workers": self.room.workers(stage.key)})
+
+    def _whole(self, stage: Stage) -> Placement:
         return self.prepared.study.models[self.frontier.model(stage.key)].resources
+
+    def post(self, key: str) -> str | None:
+        """The name under which a stage that may have more workers is to be found."""
+        elastic = self._whole(self.board.rows[key].stage).min_workers is not None
+        return self.elastic.named(key) if elastic else None
 
     def _order(self, stage: Stage) -> str:
         from trainers.worker import Order
@@ -199,6 +244,8 @@ class Run:
             bad_images=study.resources.bad_images,
             until=self.goals[stage.key],
             lease=study.resources.lease,
+            stage_data=study.resources.stage_data,
+            content=self.prepared.inputs.dataset.fingerprint,
         ).model_dump_json()
 
     def _watch(self, shortage: Callable[[Placement], str]) -> None:

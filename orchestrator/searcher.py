@@ -43,6 +43,10 @@ class Listener(Protocol):
     def failed(self, key: str, reason: str, traceback: str) -> None:
         """The stage has no result."""
 
+    def again(self, key: str, why: str) -> bool:
+        """Its workers were "lost", came "late" or were "released", or its process "died"; -> whether that is seen to,
+        as for all whose number of workers may change. Others are to go on where they were."""
+
 
 class DriverOnly:
     """Lives in the driver. Tune pickles what it is given into its experiment folder; nobody reads that copy, so it
@@ -92,11 +96,15 @@ class StageSearcher(DriverOnly, Searcher):
             self.listener.failed(key, result["failed"], result["traceback"])
         elif result.get("paused"):
             self.listener.paused(key)
+        elif result.get("again"):
+            self.listener.again(key, result["again"])
         elif result.get("score") is not None:
             self.listener.finished(key)
 
     def _died(self, key: str) -> None:
         self.deaths[key] += 1
+        if not self.listener.over and self.listener.again(key, "died"):
+            return
         if self.deaths[key] > RETRIES or self.listener.over:
             self.listener.failed(key, f"its process died {self.deaths[key]} times", "")
         else:

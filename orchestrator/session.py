@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from orchestrator import expectations, forecast, notes, reach, report
+from orchestrator import elastic, expectations, forecast, notes, reach, report
 from orchestrator.board import Board, Row
 from orchestrator.facts import without_secrets
 from orchestrator.prepared import Prepared, prepare
@@ -40,6 +40,9 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False, ye
     prepared.certain()
     for name in prepared.lattice.isolated():
         click.echo(f"warning: {name} lies on no path from teacher to student and is never trained", err=True)
+    for one in elastic.listed(prepared):
+        if not one["steady"]:
+            click.echo(f"warning: {elastic.text(one)}", err=True)
     run = Run(prepared)
     if len(run.frontier.waiting) > MANY and not yes:
         raise Invalid(f"this would train {len(run.frontier.waiting)} stages; add --yes if that is what you want")

@@ -19,7 +19,7 @@ from ray import tune
 
 from orchestrator.resources import Placement
 from trainers.loop import Paused, Stopped
-from trainers.stage import Post, StageFailed, run_here, run_on_workers
+from trainers.stage import Again, StageFailed, post_here, run_here, run_on_workers
 from trainers.worker import Entry, Order
 
 POLL_SECONDS = 0.2  # how often the workers of a stage are asked for news
@@ -32,6 +32,7 @@ class Finished(NamedTuple):
     failed: str = ""
     traceback: str = ""
     paused: bool = False
+    again: str = ""  # why it is to be handed out once more: as `Again` has it
 
 
 class Trial(tune.Trainable):
@@ -48,7 +49,8 @@ class Trial(tune.Trainable):
         self.post: Any = None
         order = Order.model_validate_json(config["order"])
         placement = Placement.model_validate_json(config["placement"])
-        target = self._train_on_workers if placement.workers > 1 else self._train_here
+        self.post_name = config.get("post")
+        target = self._train_on_workers if placement.apart else self._train_here
         self.thread = threading.Thread(target=self._guard, args=(target, order, placement), daemon=True)
         self.thread.start()
 
@@ -90,6 +92,8 @@ class Trial(tune.Trainable):
             self.news.put(Finished(score=train(order, placement)))
         except Paused:
             self.news.put(Finished(paused=True))
+        except Again as again:
+            self.news.put(Finished(again=again.why))
         except Stopped:
             self.news.put(Finished(failed="stopped"))
         except StageFailed as error:
@@ -102,7 +106,7 @@ class Trial(tune.Trainable):
         return run_here(order, cpus=placement.cpus, report=put, stop=self.stopping.is_set, say=put).score
 
     def _train_on_workers(self, order: Order, placement: Placement) -> float:
-        self.post = post = Post.remote()
+        self.post = post = post_here(self.post_name)
         over = threading.Event()
 
         def relay() -> None:
@@ -120,6 +124,7 @@ class Trial(tune.Trainable):
                 demand=placement.demand,
                 labels=placement.labels,
                 post=post,
+                fixed=placement.min_workers is None,
             )
         finally:
             over.set()

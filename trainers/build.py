@@ -216,6 +216,12 @@ def check_recipe(built: Network, recipe: Recipe) -> None:
     built.backbone.freeze(recipe.freeze)
 
 
+def learns_statistics(built: Network, recipe: Recipe) -> bool:
+    """Whether it has batch norms that take their statistics from the images that a worker looks at."""
+    fixed = {id(one) for one in built.backbone.modules()} if recipe.fixed_norm else ()
+    return any(isinstance(one, nn.modules.batchnorm._BatchNorm) and id(one) not in fixed for one in built.modules())
+
+
 def check_pair(terms: tuple[Term, ...], student: Network, teacher: Network) -> None:
     """Raise `Invalid`, at (index, name) of the loss, when it cannot take this teacher and this student."""
     for index, term in enumerate(terms):

@@ -10,8 +10,8 @@ from trainers.spec import Stage
 class Order(Spec):
     """A stage, and where to train it.
 
-    Nothing here but the stage changes the weights, if all batch norms are fixed. The last two change on which images
-    live ones take their statistics, as the number of workers does.
+    Nothing here but the stage changes the weights, if all batch norms are fixed. `micro_batch` and `sync_batch_norm`
+    change on which images live ones take their statistics, as the number of workers does.
     """
 
     stage: Stage
@@ -23,4 +23,6 @@ class Order(Spec):
     micro_batch: Count | None = None  # images of its part of a batch that a worker looks at once; None: all
     sync_batch_norm: bool = False  # live batch norms take the statistics of all workers
     until: Count | None = None  # the epoch after which it pauses; None: never
+    stage_data: bool | str = False  # to which folder of its node the data are copied first; true: to a temporary one
+    content: str = ""  # what its files say, by the data set; empty: by the stage
     lease: Positive = EXPIRY  # seconds after which a stage whose process is silent may be trained by another

@@ -146,6 +146,11 @@ class Stage(Spec):
         return self.model.weights is not None and self.model.weights.part == "detector" and self.teacher is None
 
     @property
+    def shared(self) -> int:
+        """The images that its workers share, each as many; 1 where one worker only measures."""
+        return 1 if self.published else self.recipe.batch
+
+    @property
     def guides(self) -> list[Stage]:
         """The stages that teach this one, its own teacher first."""
         if self.teacher is None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
+
+# How long Ray Train tries to place workers before it says that it cannot; nodes may have gone since they were counted.
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
 
 import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import nn
 
 from trainers import workers
@@ -52,6 +57,8 @@ class Letters:
         self.news: list[Entry | str] = []
         self.stopping = False
         self.pausing = False
+        self.releasing = False
+        self.left = False  # because they were released
         self.failure: str | None = None
         self.micro_batch: int | None = None  # what memory was enough for
 
@@ -67,6 +74,18 @@ class Letters:
 
     def stopped(self) -> bool:
         return self.stopping
+
+    def release(self) -> None:
+        """Have the workers end after their epoch, as there may be more of them."""
+        self.releasing = True
+
+    def leave(self, last: bool) -> bool:
+        """Whether the workers are to end after this epoch; no more of them are wanted for what comes after the last."""
+        self.left = self.releasing and not (last or self.stopping)
+        return self.stopping or self.left
+
+    def has_left(self) -> bool:
+        return self.left
 
     def pause(self) -> None:
         self.pausing = True
@@ -93,11 +112,31 @@ class Letters:
 Post: Any = ray.remote(num_cpus=0)(Letters)
 
 
+def post_here(name: str | None) -> Any:
+    """A post on this node, so that it does not go with another; under a name for others to find, if there is one."""
+    node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Post.options(name=name, scheduling_strategy=node).remote()
+
+
+LATE = "WorkerGroupStartupTimeoutError"  # what Ray Train says when not all workers find room
+# What gloo says of a worker that has gone; it has no error of its own for that.
+GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "Read timeout")
 PATIENCE = 86400  # seconds that workers wait for the first while it measures; torch would give up after 30 minutes
 
 
 class StageFailed(RuntimeError):
     """A worker of the stage failed in a way that trying again does not mend."""
+
+
+class Again(RuntimeError):
+    """The stage goes on from its last epoch with as many workers as there is room for then.
+
+    why: "lost", if workers went; "late", if not all of them found room; "released", if somebody asked for it.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
 
 
 def run_on_workers(
@@ -108,12 +147,18 @@ def run_on_workers(
     demand: Mapping[str, float],
     labels: Mapping[str, str],
     post: Any,
+    fixed: bool = True,
     tries: int = 3,
 ) -> Result:
     """Train a stage with data-parallel workers, each of so many threads. A worker that dies is replaced and the stage
     goes on from its last epoch, at most `tries` times, and so it does with half the images at once where memory runs
     out; an error in the training itself is final and raised as `StageFailed`. `demand`: what a worker asks of its node,
-    under Ray's names; `labels`: what the node must have."""
+    under Ray's names; `labels`: what the node must have. Their number may be another next time where it is not `fixed`:
+    `Again` is raised when some die or do not come, or the post has them released."""
+    spared = order.stage.recipe.batch.bit_length()  # how often images can be halved
+    failures = FailureConfig(max_failures=tries + spared)
+    if not fixed:
+        failures = FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0)
     with tempfile.TemporaryDirectory(prefix="tapath-") as folder:
         trainer = TorchTrainer(
             _worker,
@@ -128,10 +173,10 @@ def run_on_workers(
             run_config=RunConfig(
                 name=order.stage.key,
                 storage_path=folder,
-                failure_config=FailureConfig(max_failures=tries + order.stage.recipe.batch.bit_length()),
+                failure_config=failures,
             ),
         )
-        trainer.fit()
+        _fit(trainer, post, fixed=fixed)
     failure = ray.get(post.failed.remote())
     if failure is not None:
         raise StageFailed(failure)
@@ -139,9 +184,28 @@ def run_on_workers(
         raise Paused
     if ray.get(post.stopped.remote()):
         raise Stopped
+    if ray.get(post.has_left.remote()):
+        raise Again("released")
     result = Store(order.store).get(order.stage)
     assert result is not None, "the workers ended well"
     return result
+
+
+def _fit(trainer: TorchTrainer, post: Any, *, fixed: bool) -> None:
+    """Train; once more if it was only that memory ran out. Raises `Again`."""
+    while True:
+        before = ray.get(post.fewest.remote())
+        try:
+            trainer.fit()
+            return
+        except TrainingFailedError as error:
+            if fixed:
+                raise
+            if ray.get(post.failed.remote()) is not None:
+                return
+            if ray.get(post.fewest.remote()) == before:
+                cause = getattr(error, "controller_failure", None)
+                raise Again("late" if type(cause).__name__ == LATE else "lost") from error
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -157,8 +221,8 @@ def _worker(config: dict[str, Any]) -> None:
         stopping = torch.zeros(1, device=device)
         if workers.rank() == 0:
             ray.get(post.report.remote(entry))
-            stopping += ray.get(post.stopped.remote())
-        if workers.mean(stopping).item() > 0:
+            stopping += ray.get(post.leave.remote(entry["epoch"] == order.stage.recipe.epochs))
+        if workers.total(stopping).item() > 0:
             raise Stopped
         ray.train.report(entry)
 
@@ -189,5 +253,12 @@ def _worker(config: dict[str, Any]) -> None:
     except Lost:
         raise  # another run has it; all workers begin again, and wait for that
     except Exception as error:
-        ray.get(post.fail.remote(f"{type(error).__name__}: {error}"))
+        if not of_others(error):
+            ray.get(post.fail.remote(f"{type(error).__name__}: {error}"))
         raise
+
+
+def of_others(error: Exception) -> bool:
+    """Whether a worker failed only because another one is gone: it was told so where they wait for each other."""
+    network = (torch.distributed.DistBackendError, torch.distributed.DistNetworkError)
+    return isinstance(error, network) or any(word in str(error) for word in GONE)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from trainers import build, teacher, workers
 from trainers.balance import balanced
-from trainers.call import Invalid
 from trainers.course import Course, Entry
 from trainers.data.batches import Batches
 from trainers.evaluate import measure
@@ -23,6 +22,7 @@ from trainers.order import Order
 from trainers.outputs import Network
 from trainers.selection import Selection, kept
 from trainers.spec import Stage
+from trainers.staging import opened
 from trainers.store import Result, Store
 from trainers.sync_norm import share_statistics
 from trainers.task import Task
@@ -83,7 +83,7 @@ def _work(
 ) -> Result:
     """Train a stage that nobody else trains, of which `guard` makes sure whenever something is written."""
     store, stage = Store(order.store, guard=guard), order.stage
-    data, watch = _data(order), Watch(device)
+    data, watch = opened(order, stop=stop, say=say), Watch(device)
     torch.manual_seed(stage.seed)
     given = stage.model.weights
     student = build.detector(stage, store.published(given.sha256) if given else None).to(device)
@@ -113,17 +113,6 @@ def _work(
     metrics = course.metrics() | _tested(order, product, data, device)
     _finish(store, order, product, data, metrics, course.facts(), device=device)
     return _stored(store, stage)
-
-
-def _data(order: Order) -> Any:
-    """The data set of the stage, as it is here. Raises `Invalid` when it is another."""
-    data, wanted = build.dataset(order.data), order.stage.data
-    if build.identity(data) != wanted.fingerprint:
-        changed = "its annotations, its image list or its metric changed"
-        raise Invalid(f"{order.data} is not the data of this study any more: {changed}")
-    if wanted.masks and build.masks(data) != wanted.masks:
-        raise Invalid(f"{order.data} is not the data of this study any more: its masks changed")
-    return data
 
 
 def _prepared(

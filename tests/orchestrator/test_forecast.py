@@ -158,6 +158,14 @@ def test_what_was_measured_elsewhere_or_on_other_data_predicts_nothing(
     assert prepare(studied(tmp_path, "seeds=[1]", *sets)).costs.measured == ()
 
 
+def test_what_had_some_of_the_workers_that_it_may_have_counts_as_if_it_had_had_them_all(tmp_path: File) -> None:
+    two = ON_CPU.model_copy(update={"workers": 2})
+    trained(prepare(studied(tmp_path)), ("big",), seconds=8.0, usage=two)
+    for fewest, seconds in ((1, [4.0]), (2, [4.0]), (4, [])):
+        sets = ("seeds=[1]", "resources.workers=4", f"resources.min_workers={fewest}")
+        assert [one.seconds for one in prepare(studied(tmp_path, *sets)).costs.measured] == seconds
+
+
 def test_results_of_before_usage_was_noted_count_by_their_device(tmp_path: File) -> None:
     trained(prepare(studied(tmp_path)), ("big",), usage=None)
     assert len(prepare(studied(tmp_path, "seeds=[1]", "resources.cpus=2")).costs.measured) == 1

@@ -16,6 +16,7 @@ from trainers.call import Call, Invalid, offers
 from trainers.data.digits import Digits, write
 from trainers.data.split import Split
 from trainers.outputs import Detections
+from trainers.staging import copied
 
 DIGITS = {"classes": 2, "train": 6, "val": 4, "size": 48}
 LARGE = DIGITS | {"size": 256}  # so that digits are as high as pedestrians that count
@@ -107,6 +108,21 @@ def test_its_boxes_lie_in_their_images_and_its_labels_among_its_classes(example:
 
 def test_its_classes_are_known_without_its_files(call: Call, example: Any) -> None:
     assert offers(data)[call.name].names(**call.args | {"root": "/nowhere"}) == example.classes
+
+
+def test_the_files_that_it_names_are_all_that_it_reads(call: Call, example: Any, tmp_path: Path) -> None:
+    if "root" not in call.args:
+        assert not hasattr(offers(data)[call.name], "files"), "it is drawn"
+        return
+    args = call.args | TESTED[call.name]
+    names = list(offers(data)[call.name].files(**args))
+    for name in dict.fromkeys(names):
+        copied(Path(call.args["root"]) / name, tmp_path / "elsewhere" / name)
+    there = Call(name=call.name, args=args).of(data)
+    here = Call(name=call.name, args=args | {"root": str(tmp_path / "elsewhere")}).of(data)
+    assert here.fingerprint == there.fingerprint
+    for split, other in zip((*splits(here), here.test), (*splits(there), there.test), strict=True):
+        assert all(torch.equal(split.read(i), other.read(i)) for i in range(len(other)))
 
 
 def test_its_score_is_the_best_there_is_for_whoever_finds_everything(example: Any) -> None:

@@ -6,7 +6,7 @@ https://doi.org/10.1109/TPAMI.2011.155
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,24 @@ class Caltech:
     def names(**_: Any) -> tuple[str, ...]:
         """What `classes` is, without a file."""
         return NAMES
+
+    @staticmethod
+    def files(
+        *,
+        root: str,
+        train: list[int],
+        val: list[int],
+        test: list[int] | None,
+        step_train: int,
+        step_val: int,
+        **_: Any,
+    ) -> Iterator[str]:
+        """What is read for these arguments, from root on."""
+        folder = Path(root).expanduser()
+        for sets, step in ((train, step_train), (val, step_val), (test or [], step_val)):
+            for number in sets:
+                for clip in clips(folder, number, "train"):
+                    yield from (str(file.relative_to(folder)) for file in clip.files(step))
 
     @staticmethod
     def unseen(**_: Any) -> Unseen:

@@ -36,6 +36,11 @@ class Clip(NamedTuple):
         """The files that tell whether it changed."""
         return [path for path in (self.film, self.notes) if path]
 
+    def files(self, step: int) -> list[Path]:
+        """Those that are read when every step-th frame is taken."""
+        singly = [Path(file) for number, file in (*self.pictures, *self.texts) if number % step == step - 1]
+        return [*self.watched, *singly]
+
     def __str__(self) -> str:
         return f"set{self.set:02d}_V{self.video:03d}"
 

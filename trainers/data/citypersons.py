@@ -5,6 +5,7 @@ Zhang et al., "CityPersons: A Diverse Dataset for Pedestrian Detection", CVPR 20
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -71,6 +72,26 @@ class CityPersons:
     def names(**_: Any) -> tuple[str, ...]:
         """What `classes` is, without a file."""
         return NAMES
+
+    @staticmethod
+    def files(
+        *,
+        root: str,
+        train: str,
+        val: str,
+        train_images: str,
+        val_images: str,
+        test: str | None,
+        test_images: str,
+        **_: Any,
+    ) -> Iterator[str]:
+        """What is read for these arguments, from root on."""
+        folder = Path(root).expanduser()
+        parts = [(train, train_images), (val, val_images), *([(test, test_images)] if test else [])]
+        for listed, images in parts:
+            yield listed
+            for image in tables(parse(folder / listed), str(folder / listed))["images"]:
+                yield os.path.join(images, _placed(image, folder / images))
 
     @staticmethod
     def unseen(**_: Any) -> Unseen:

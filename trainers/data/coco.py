@@ -78,6 +78,25 @@ class COCO:
         return ours + tuple(name for name in classes if name not in ours)
 
     @staticmethod
+    def files(
+        *,
+        root: str,
+        train: str,
+        val: str,
+        train_images: str,
+        val_images: str,
+        test: str | None,
+        test_images: str,
+        **_: Any,
+    ) -> Iterator[str]:
+        """What is read for these arguments, from root on."""
+        parts = [(train, train_images), (val, val_images), *([(test, test_images)] if test else [])]
+        for listed, images in parts:
+            yield listed
+            for image in load(Path(root).expanduser() / listed)["images"]:
+                yield os.path.join(images, image["file_name"])
+
+    @staticmethod
     def unseen(*, empty: Empty = "keep", **_: Any) -> Unseen:
         """What its training images are, if they are COCO's of 2017."""
         return Unseen(118_287 if empty == "keep" else 117_266, (480, 640), has_masks=True)

@@ -87,6 +87,19 @@ class VOC:
         return VOC_NAMES
 
     @staticmethod
+    def files(*, root: str, train: list[str], val: str, test: str | None, **_: Any) -> Iterator[str]:
+        """What is read for these arguments, from root on."""
+        folder = Path(root).expanduser()
+        devkit = _devkit(folder)
+        for part in (*train, val, *([test] if test else [])):
+            file = _list(devkit, part, "train")
+            notes, pictures = _folders(devkit, file)
+            yield str(file.relative_to(folder))
+            for name in _names(file):
+                yield str((notes / f"{name}.xml").relative_to(folder))
+                yield str((pictures / f"{name}.jpg").relative_to(folder))
+
+    @staticmethod
     def unseen(**_: Any) -> Unseen:
         """What its training images are, if they are those of 07+12."""
         return Unseen(16_551, (375, 500), has_masks=False)
@@ -98,12 +111,16 @@ def _open(root: str, parts: list[str], which: str, *, use_difficult: bool = Fals
         raise Invalid(f"there is no folder {root} (from {Path.cwd()})", ("root",))
     if not parts or len(set(parts)) < len(parts):
         raise Invalid(f"{parts} are not one or more parts, each once, as 2007 trainval", (which,))
-    if not any(folder.glob("VOC[0-9]*")) and (folder / "VOCdevkit").is_dir():
-        folder = folder / "VOCdevkit"
-    folder = folder.resolve()
+    folder = _devkit(folder).resolve()
     lists = tuple(_list(folder, part, which) for part in parts)
     watched = [path for file in lists for path in (file, *_folders(folder, file))]
     return _split(folder, lists, use_difficult, tuple(stamp(path) for path in watched))
+
+
+def _devkit(folder: Path) -> Path:
+    """The folder of the years: this one, or the one in it that has VOC's own name."""
+    inside = not any(folder.glob("VOC[0-9]*")) and (folder / "VOCdevkit").is_dir()
+    return folder / "VOCdevkit" if inside else folder
 
 
 def _list(devkit: Path, part: str, which: str) -> Path:

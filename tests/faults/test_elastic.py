@@ -1,0 +1,110 @@
+"""A stage with as many workers as there is room for, while nodes come and go: a real cluster of several raylets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Any
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.orchestrator import studies
+from tests.orchestrator.studies import changed, tapath, underway, without, write
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+EPOCHS = 30
+# The teacher takes the time that it needs for nodes to come and go; what comes after it is short.
+TEXT = changed(
+    ("train: 32", "train: 128"),
+    ("epochs: 2, batch: 8, optimizer: AdamW, lr: 0.008", "epochs: 1, batch: 8, optimizer: AdamW, lr: 0.002"),
+    ("big: {detector", f"big: {{recipe: {{epochs: {EPOCHS}}}, detector"),
+    ("controls: [alone]\n", "controls: []\n"),
+    text=without("mid", "low"),
+)
+PLACED = changed(("big: {", "big: {resources: {workers: 2, min_workers: 1, cpus: 0.5, custom: {seat: 1}}, "), text=TEXT)
+
+
+@dataclass
+class Seen:
+    """What a run left that was disturbed."""
+
+    folder: File
+    text: str
+
+
+def seat(nodes: Cluster) -> Any:
+    """A node with room for one worker."""
+    return nodes.add_node(num_cpus=1, resources={"seat": 1})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> File:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write(folder, TEXT)
+    ran = tapath(folder, "run", "tiny.yaml")
+    assert ran.code == 0, ran.err
+    return folder
+
+
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    """One worker, then two, then none as both nodes go, then one."""
+    folder = tmp_path_factory.mktemp("disturbed")
+    write(folder, PLACED)
+    # Its processor is for what runs beside workers; workers need a seat.
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        first = seat(nodes)
+        nodes.wait_for_nodes()
+        with underway(folder, "run", "tiny.yaml", "--address", nodes.address) as command:
+
+            def reached(epoch: int) -> bool:
+                return any(int(file.stem.split("-")[1]) >= epoch for file in (folder / "store").glob("*/state-*.pt"))
+
+            def two_trained() -> bool:
+                since = command.text.partition("2 of 2 workers, from epoch ")[2].partition(" ")[0]
+                return bool(since) and reached(int(since) + 1)
+
+            command.until(lambda: reached(2))
+            second = seat(nodes)
+            command.until(two_trained)
+            nodes.remove_node(first, allow_graceful=False)
+            nodes.remove_node(second, allow_graceful=False)
+            trained = command.text.count("1 of 2 workers")
+            seat(nodes)
+            command.until(lambda: command.text.count("1 of 2 workers") > trained)
+            assert command.end(240) == 0, command.text
+            yield Seen(folder, command.text)
+    finally:
+        nodes.shutdown()
+
+
+def teacher(folder: File) -> dict[str, Any]:
+    results = [json.loads(file.read_text()) for file in (folder / "store").glob("*/result.json")]
+    (found,) = (result for result in results if result["stage"]["teacher"] is None)
+    return dict(found)
+
+
+def test_a_stage_has_more_workers_when_a_node_comes_and_fewer_when_nodes_go(disturbed: Seen) -> None:
+    lines = [line for line in disturbed.text.splitlines() if " of 2 workers" in line]
+    assert lines[0] == "big (seed 0): 1 of 2 workers"
+    assert "2 of 2 workers, from epoch" in lines[1]
+    assert "1 of 2 workers, from epoch" in lines[-1]
+    began = [int(line.split("epoch ")[1].split()[0]) for line in lines[1:]]
+    assert began == sorted(began) and began[0] > 1, "each time it went on from its last epoch"
+
+
+def test_it_learns_what_it_would_have_learnt_undisturbed(disturbed: Seen, undisturbed: File) -> None:
+    keys = studies.stored(undisturbed).keys()
+    assert studies.stored(disturbed.folder).keys() == keys
+    theirs, ours = teacher(undisturbed), teacher(disturbed.folder)
+    assert [entry["epoch"] for entry in ours["history"]] == list(range(1, EPOCHS + 1)), "no epoch was trained twice"
+    for here, there in zip(ours["history"], theirs["history"], strict=True):
+        assert here["train/lr"] == there["train/lr"]
+        assert here["train/loss"] == pytest.approx(there["train/loss"], rel=0.01)
+    assert ours["usage"]["workers"] == 1
+    assert ours["score"] == pytest.approx(theirs["score"], abs=0.02) and theirs["score"] > 0.1
