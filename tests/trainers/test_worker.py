@@ -13,7 +13,7 @@ from torch import nn
 from tests.trainers.data.folders import made, read, write
 from tests.trainers.stages import CPU, DIGITS, STEPS, order, stage
 from tests.trainers.works import ROOT, TAUGHT, Crash, crash, names, run, untimed
-from trainers import build, data, teacher, worker
+from trainers import build, data, teacher, visible, worker
 from trainers.call import Call, Invalid
 from trainers.data import COCO
 from trainers.evaluate import measure
@@ -154,7 +154,8 @@ def test_weights_that_read_back_have_another_score_are_no_result(
     assert run(one, folder).key == one.key and epochs == [0]
 
 
-def test_a_teacher_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_a_teacher_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visible, "PATIENCE", 0.0)
     with pytest.raises(NotTheTeacher, match=ROOT.key):
         run(TAUGHT, tmp_path)
 
@@ -190,7 +191,7 @@ def test_a_store_that_cannot_be_written_is_an_error_of_the_disk(tmp_path: Path) 
 def test_only_the_first_worker_writes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = stage(epochs=1)
     monkeypatch.setattr(worker.workers, "rank", lambda: 1)
-    words = [None, True]  # that the stage is not there yet, and the first worker's to train
+    words = [None, True, 0]  # that the stage is not there yet, the first worker's to train, and was not begun
     monkeypatch.setattr(worker.workers, "told", lambda word: words.pop(0) if words else crash())  # waits for the result
     monkeypatch.setattr(worker, "measure", lambda *_, **__: {"AP": 0.5})
     entries: list[Entry] = []
