@@ -20,6 +20,7 @@ from orchestrator.prepared import Prepared
 from orchestrator.resources import Placement
 from orchestrator.room import Node, Room
 from trainers.spec import Stage
+from trainers.visible import awaited
 
 LOOK = 2.0  # seconds after which the cluster is asked again which nodes it has
 PATIENCE = 60.0  # seconds that a stage may wait for resources before it is said what it waits for
@@ -30,7 +31,8 @@ class Run:
 
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
-        self.frontier = prepared.frontier(lambda stage: prepared.stored(stage, whole=True))
+        self.damaged: list[str] = []  # what is to be said of it
+        self.frontier = prepared.frontier(self._stored)
         self.board = Board(prepared.study.name)
         self.changed: Callable[[Row], None] = lambda row: None  # told of every change of a stage
         self.say: Callable[[str], None] = lambda text: None
@@ -53,8 +55,17 @@ class Run:
     def interrupted(self) -> bool:
         return self.stopping.is_set() and not self.frontier.over
 
+    def _stored(self, stage: Stage) -> float | None:
+        """The score of a stage that is stored whole."""
+        score = self.prepared.stored(stage, whole=True)
+        if score is None and (file := self.prepared.store.spoilt(stage.key)):
+            self.damaged.append(f"the result {stage.key} is not whole, see {file}: the stage is trained anew")
+        return score
+
     def refresh(self) -> None:
-        """Show what has become wanted, and what is lost."""
+        """Show what has become wanted, what is lost, and what was damaged."""
+        while self.damaged:
+            self.say(self.damaged.pop(0))
         added: list[Row] = []
         if self.shown != self.frontier.revision:  # else there is nothing new, and nobody need go through all there is
             added, self.shown = self.prepared.extend(self.board, self.frontier), self.frontier.revision
@@ -123,7 +134,7 @@ class Run:
 
     def finished(self, key: str) -> None:
         row = self.board.rows[key]
-        result = self.prepared.store.get(row.stage)
+        result = awaited(lambda: self.prepared.store.get(row.stage))  # another node has written it just now
         if result is None:
             self.failed(key, f"its result is not in the store {self.prepared.store.root}", "")
             return
@@ -137,7 +148,7 @@ class Run:
         row = self.board.rows[key]
         self._left(key)
         goal = self.goals.get(key)
-        if goal is not None and self.prepared.paused(row.stage, goal) is None:
+        if goal is not None and awaited(lambda: self.prepared.paused(row.stage, goal)) is None:
             self.failed(key, f"it paused, and the store {self.prepared.store.root} does not say what it had", "")
             return
         row.state = "paused"

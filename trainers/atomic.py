@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -72,6 +73,22 @@ def beside(file: Path) -> Iterator[Path]:
 def flush(file: Path) -> None:
     with open(file, "rb+") as handle:
         os.fsync(handle.fileno())
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(file, "rb") as handle:
+        hasher = hashlib.sha256()
+        while block := handle.read(1 << 20):
+            hasher.update(block)
+        return hasher.hexdigest()
+
+
+def set_aside(file: Path) -> Path:
+    """Rename a damaged file so that nobody reads it again; -> its new name."""
+    aside = file.with_name(f"{file.name}.corrupt")
+    file.rename(aside)
+    return aside
 
 
 def _aside(file: Path) -> Path:

@@ -8,13 +8,21 @@ from typing import Any
 
 from torch import Tensor
 
+from trainers import workers
+from trainers.call import Invalid
 from trainers.loop import Epoch, Training
 from trainers.selection import Selection, kept
 from trainers.spec import Stage
 from trainers.store import Store
 from trainers.usage import Watch
+from trainers.visible import awaited
 
 Entry = dict[str, float]
+FORMAT = 1  # of a state
+
+
+class Unseen(RuntimeError):
+    """A file that another worker has read is not there for this one."""
 
 
 class Course:
@@ -27,10 +35,13 @@ class Course:
         self.started = time.perf_counter()
         self.told: set[str] = set()  # the losses of which it was said how much they count
 
-    def resume(self, store: Store) -> None:
-        """Bring the training to where it was left."""
-        left = store.load_state(self.stage.key)
-        if left is not None and left["key"] == self.stage.key:  # else somebody copied the state of another stage here
+    def resume(self, store: Store, say: Callable[[str], None]) -> None:
+        """Bring the training to where it was left. `say` is told of damaged states, and of going on before them.
+
+        Raises `Invalid` if another version has begun it in another way, and `Unseen`.
+        """
+        left = self._left(store, say)
+        if left is not None:
             self.training.restore(left["training"])
             if self.selection.selects:
                 self.selection.restore(left["selection"])
@@ -38,6 +49,32 @@ class Course:
             self.history, self.seconds = left["history"], left["seconds"]
         self.started = time.perf_counter() - self.seconds
         self.told = set(self.training.balance.alphas)
+
+    def _left(self, store: Store, say: Callable[[str], None]) -> dict[str, Any] | None:
+        """Where it was left, the same for all workers: where the first of them sees it, or not at all."""
+        key = self.stage.key
+        if workers.rank():
+            epoch = workers.told(None)
+            state = awaited(lambda: store.state(key, epoch)) if epoch else None
+            if epoch and state is None:
+                raise Unseen(
+                    f"the state of {key} after epoch {epoch} cannot be seen here; does every node see the store?"
+                )
+            return state
+        damaged: list[str] = []
+        state = store.load_state(key, say=damaged.append)
+        if state is not None and state.get("key") != key:
+            state = None  # somebody copied the state of another stage here
+        if state is not None and state.get("format", FORMAT) != FORMAT:
+            raise Invalid(
+                f"{store.root / key} was begun by another version of tapath (states of format {state['format']}, this "
+                f"one has {FORMAT}): go on with that one, or remove the folder to begin anew"
+            )
+        epoch = len(state["history"]) if state else 0
+        for text in damaged:
+            say(f"{text}; it goes on from {f'epoch {epoch}' if epoch else 'its beginning'}")
+        workers.told(epoch)
+        return state
 
     def note(self, epoch: Epoch, measured: Entry) -> Entry:
         """Take an epoch with what was measured after it; every worker does so. -> its entry."""
@@ -51,6 +88,7 @@ class Course:
     def keep(self, store: Store, epoch: Epoch) -> None:
         """Have the store know how to go on after this epoch."""
         state = {
+            "format": FORMAT,
             "key": self.stage.key,
             "training": epoch.state,
             "history": self.history,

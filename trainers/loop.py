@@ -18,6 +18,7 @@ from trainers.balance import Balance
 from trainers.data.batches import Batches
 from trainers.evaluate import precision
 from trainers.memory import sparing
+from trainers.nonfinite import Meter, Step, Tolerance, wrong
 from trainers.norm import live
 from trainers.outputs import Truth
 from trainers.pieces import Pieces, Whole
@@ -27,10 +28,6 @@ from trainers.task import Task
 from trainers.teaching import Lessons
 
 log = logging.getLogger(__name__)
-
-
-class NonFinite(ArithmeticError):
-    """A loss became NaN or infinite."""
 
 
 class Stopped(BaseException):
@@ -86,6 +83,8 @@ class Training:
         self.unchecked = dict.fromkeys(task.distill, 0)
         self.balance = balance or Balance({}, {})
         self.micro_batch, self.say = micro_batch, say
+        self.tolerance = Tolerance(recipe.tolerated)
+        self.scales: list[Tensor] = []  # the loss scales of this epoch, each (), as long as float16 is scaled
         self.warned = False  # that batch norms make pieces of a batch another training
 
     @property
@@ -104,6 +103,7 @@ class Training:
             "unchecked": dict(self.unchecked),
             "balance": self.balance.state(),
             "micro_batch": self.micro_batch,
+            "skipped": self.tolerance.skipped,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -118,6 +118,7 @@ class Training:
         self.unchecked = dict(state["unchecked"])
         if self.balance.ratios:
             self.balance.restore(state["balance"])
+        self.tolerance.skipped = state.get("skipped", 0)
         found = state.get("micro_batch")  # what memory was enough for
         if found is not None:
             self.micro_batch = min(found, self.micro_batch or found)
@@ -136,46 +137,88 @@ class Training:
         self.task.train()
         torch.manual_seed(chance(self.batches.seed, self.epoch, workers.rank()))
         started = time.perf_counter()
-        meter = Meter(every=1 if self.device.type == "cpu" else 50, epoch=self.epoch + 1)
-        step = self.epoch * self.batches.steps
+        meter = Meter(every=1 if self.device.type == "cpu" else 50, scale=lambda: self.scale)
+        skipped, self.scales = self.tolerance.skipped, []
+        number = self.epoch * self.batches.steps
         for images, truth in self.batches.epoch(self.epoch):
             if stop():
                 raise Stopped
-            meter.add(self._step(images.to(self.device, non_blocking=True), truth.to(self.device), lessons, step))
-            step += 1
+            step = Step(self.epoch + 1, number % self.batches.steps + 1, truth.ids, self.rate(number))
+            images, truth = images.to(self.device, non_blocking=True), truth.to(self.device)
+            losses = self._step(images, truth, lessons, step, number)
+            if losses is not None:
+                meter.add(losses, step)
+            number += 1
         metrics = meter.means()
-        metrics["train/lr"] = self.rate(step - 1)
+        metrics["train/lr"] = self.rate(number - 1)
         metrics |= {f"train/alpha_{name}": alpha for name, alpha in self.balance.alphas.items()}
+        if self.tolerance.allowed:
+            metrics["train/skipped"] = float(self.tolerance.skipped - skipped)
+        if self.scales:  # which is halved for a step that overflows, and which it leaves out
+            fell = torch.stack(self.scales).diff() < 0
+            metrics |= {"train/scale": self.scales[-1].item(), "train/overflows": float(fell.sum())}
         seconds = time.perf_counter() - started
         metrics["train/images_per_second"] = self.batches.steps * self.recipe.batch / seconds
         return metrics
 
-    def _step(self, images: Tensor, truth: Truth, lessons: Lessons, step: int) -> dict[str, Tensor]:
+    @property
+    def scale(self) -> float | None:
+        """What losses are multiplied by where float16 is scaled, else None."""
+        return float(self.scaler.get_scale()) if self.scaler.is_enabled() else None
+
+    def _note_scale(self) -> None:
+        """Keep the loss scale, on the device: the scaler would wait for it to say how large it is."""
+        if self.scaler.is_enabled() and self.scaler._scale is not None:
+            self.scales.append(self.scaler._scale.clone())
+
+    def _step(
+        self, images: Tensor, truth: Truth, lessons: Lessons, step: Step, number: int
+    ) -> dict[str, Tensor] | None:
+        """Learn from a batch in the `number`-th step of the training; -> its losses, None if it was left out."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(step)
-        where = f"epoch {self.epoch + 1}, step {step - self.epoch * self.batches.steps + 1}"
-        losses = sparing(self, lambda: self._learn(images, truth, lessons, step), images=len(images), where=where)
+            group["lr"] = step.rate
+        where = f"epoch {step.epoch}, step {step.number}"
+        self.tolerance.begin(self.task)
+        losses = sparing(self, lambda: self._learn(images, truth, lessons, number), images=len(images), where=where)
+        if self._is_left_out(losses, step):
+            return None
+        if not self.scales:
+            self._note_scale()  # what the first step may fall from
         if self.recipe.clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.learning, self.recipe.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self._note_scale()
         if self.average:
             self.average.update(self.task.student)
         return losses
 
+    def _is_left_out(self, losses: dict[str, Tensor], step: Step) -> bool:
+        """Whether the step may be, and is, left out, as a loss or the gradient is no number. Of several workers those
+        say so whose losses are not."""
+        refused = self.tolerance.refused
+        if not (refused or self.tolerance.refuses_gradient(self.learning, self.scaler)):
+            return False
+        values = {name: loss.item() for name, loss in losses.items()}
+        own = not all(abs(value) < float("inf") for value in values.values())
+        name, value = wrong(values) if own else ("a loss of another worker" if refused else "the gradient", "no number")
+        text = self.tolerance.leave_out(self.task, step.said(name, value, self.scale))
+        if own or (workers.rank() == 0 and not refused):
+            self.say(text)
+        return True
+
     def _learn(self, images: Tensor, truth: Truth, lessons: Lessons, step: int) -> dict[str, Tensor]:
         """Have the gradients of a batch where the optimizer finds them; -> its losses."""
         batch = self._look(images, truth, lessons, step)
+        if self.tolerance.refuses(batch.total):
+            return named(batch)  # there is nothing to learn
         if self.unchecked:
             check(self.task, batch.losses, self.unchecked, self.scaler, said=batch.said)
         self.balance.look(batch.losses, self.scaler, batch.gradients)
         self.optimizer.zero_grad(set_to_none=True)
         batch.backward(self.scaler)
-        return {
-            "loss": batch.total.detach(),
-            **{f"loss_{name}": loss.detach() for name, loss in batch.losses.by_name.items()},
-        }
+        return named(batch)
 
     def _look(self, images: Tensor, truth: Truth, lessons: Lessons, step: int) -> Whole | Pieces:
         """The losses of a batch, of which as many images are looked at once as there is memory for."""
@@ -197,47 +240,15 @@ class Training:
         return precision(self.recipe, self.device)
 
 
+def named(batch: Whole | Pieces) -> dict[str, Tensor]:
+    """The losses of a batch and their sum, by their names in the log."""
+    parts = {f"loss_{name}": loss.detach() for name, loss in batch.losses.by_name.items()}
+    return {"loss": batch.total.detach(), **parts}
+
+
 def chance(seed: int, epoch: int, rank: int) -> int:
     """What a worker's draws in an epoch start from: so that a training goes on as it was, and workers draw apart."""
     return random.Random(f"{seed} {epoch} {rank}").getrandbits(63)
-
-
-class Meter:
-    """Means of the losses of an epoch, kept on the device; looks for non-finite ones every few steps."""
-
-    def __init__(self, *, every: int, epoch: int) -> None:
-        self.every = every
-        self.epoch = epoch
-        self.names: list[str] = []
-        self.recent: list[Tensor] = []
-        self.sum: Tensor | None = None
-        self.steps = 0
-
-    def add(self, losses: dict[str, Tensor]) -> None:
-        self.names = list(losses)
-        self.recent.append(torch.stack(list(losses.values())))
-        if len(self.recent) == self.every:
-            self._settle()
-
-    def _settle(self) -> None:
-        values = torch.stack(self.recent).double()
-        if not torch.isfinite(values).all():
-            step, column = (~torch.isfinite(values)).nonzero()[0].tolist()
-            # The sum comes first; name the part of it that went wrong.
-            wrong = [n for n, v in zip(self.names, values[step].tolist(), strict=True) if not abs(v) < float("inf")]
-            name = wrong[1] if wrong[0] == "loss" and len(wrong) > 1 else self.names[column]
-            value = values[step, self.names.index(name)].item()
-            raise NonFinite(f"{name} became {value} in epoch {self.epoch}, step {self.steps + step + 1}")
-        self.sum = values.sum(0) if self.sum is None else self.sum + values.sum(0)
-        self.steps += len(self.recent)
-        self.recent = []
-
-    def means(self) -> dict[str, float]:
-        if self.recent:
-            self._settle()
-        assert self.sum is not None, "an epoch has at least one step"
-        total = workers.mean(self.sum).tolist()
-        return {f"train/{name}": value / self.steps for name, value in zip(self.names, total, strict=True)}
 
 
 class Average:

@@ -29,6 +29,10 @@ class SGD(torch.optim.SGD):
         nesterov: bool = False,
     ) -> None:
         super().__init__(parameters, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
+        if momentum:
+            # Where float16 overflows in the first step, torch's fused kernel would leave them as the memory was.
+            for parameter in (p for group in self.param_groups for p in group["params"]):
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 class AdamW(torch.optim.AdamW):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from trainers.augment import Crop, Resizing, misfit
 from trainers.call import Call, Count, Fraction, Index, NonNegative, Positive, Spec, Term
@@ -67,6 +67,20 @@ class Best(Spec):
     best: str
 
 
+class Skip(Spec):
+    """How many steps of a training may be left out because a loss or the gradient is no number."""
+
+    skip: Count
+
+
+def _on_nonfinite(written: Any) -> Any:
+    """`fail`, or a `Skip`. The words are ours, since pydantic would speak of each of both."""
+    number = written.get("skip") if isinstance(written, dict) and set(written) == {"skip"} else None
+    if written == "fail" or isinstance(written, Skip) or (type(number) is int and number > 0):
+        return written
+    raise ValueError("write fail, or {skip: 3} for at most 3 steps of a training that may be left out")
+
+
 def _select(written: Any) -> Any:
     """`last`, `best`, or a `Best`. The words are ours, since pydantic would speak of each of them."""
     if written in ("last", "best") or isinstance(written, Best):
@@ -98,7 +112,22 @@ class Recipe(Spec):
     ignore: bool = True  # what lies on crowds and others to be ignored is no background; false: it is
     # Which epoch's weights are kept: the last one's, or those of the best, for which every epoch is measured.
     select: Annotated[Literal["last", "best"] | Best, BeforeValidator(_select)] = "last"
+    # Once a loss or the gradient is no number: the training fails, or the step is left out. See the serializer.
+    on_nonfinite: Annotated[Literal["fail"] | Skip, BeforeValidator(_on_nonfinite)] = "fail"
     guides: Annotated[Guides, BeforeValidator(lambda x: {"who": x} if isinstance(x, str) else x)] = Guides()
+
+    @model_serializer(mode="wrap")
+    def _without_failing(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As it was written before steps could be left out, where none may be: the keys of those stages stay."""
+        written: dict[str, Any] = write(self)
+        if self.on_nonfinite == "fail":
+            written.pop("on_nonfinite", None)
+        return written
+
+    @property
+    def tolerated(self) -> int:
+        """Steps that may be left out."""
+        return self.on_nonfinite.skip if isinstance(self.on_nonfinite, Skip) else 0
 
     def measuring(self) -> Recipe:
         """The same, but for what makes no difference where nothing is trained."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,6 +26,7 @@ from trainers.lease import Lost
 from trainers.loop import Paused, Stopped
 from trainers.memory import Fewer
 from trainers.store import Result, Store
+from trainers.visible import awaited
 from trainers.worker import Entry, Order, work
 
 log = logging.getLogger(__name__)
@@ -186,8 +188,9 @@ def run_on_workers(
         raise Stopped
     if ray.get(post.has_left.remote()):
         raise Again("released")
-    result = Store(order.store).get(order.stage)
-    assert result is not None, "the workers ended well"
+    result = awaited(lambda: Store(order.store).get(order.stage))
+    if result is None:
+        raise StageFailed(f"its result cannot be seen in {order.store} from {platform.node()}: does every node see it?")
     return result
 
 

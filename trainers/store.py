@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -24,21 +23,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainers.atomic import beside, flush, write
+from trainers import states
+from trainers.atomic import digest as digest
+from trainers.atomic import set_aside as set_aside
+from trainers.atomic import write
 from trainers.call import Invalid, Spec
 from trainers.footprint import Footprint
+from trainers.full import fitting
 from trainers.records import Header, Known, Measurement, Pause
 from trainers.spec import Stage
 from trainers.usage import Usage
 
 FORMAT = 3  # 1 had no alphas, no selected epoch and no usage, 2 had no footprint
 PUBLISHED = "published"
-STATES = f"state-{'[0-9]' * 6}-*.pt"
 PAUSE = "paused.json"
 
 
@@ -84,7 +85,25 @@ class Store:
 
     def get(self, stage: Stage) -> Result | None:
         """The stage's result if it is stored whole: readable, of this very stage, its weights of the recorded size."""
+        result, weights = self._record(stage), self.weights_file(stage.key)
+        return result if result and weights.is_file() and weights.stat().st_size == result.size else None
+
+    def check(self, stage: Stage) -> bool:
+        """Whether the stage is stored whole, every byte of its weights included. Damaged weights are set aside."""
+        result, weights = self._record(stage), self.weights_file(stage.key)
+        if result is None or not weights.is_file():
+            return False
+        if digest(weights) == result.sha256:
+            return True
+        set_aside(weights)
+        return False
+
+    def _record(self, stage: Stage) -> Result | None:
+        """What is noted of the stage. Raises `Invalid` for what must be left alone: see there."""
         file = self.result_file(stage.key)
+        for one in (file.parent, file, self.weights_file(stage.key)):
+            if one.is_symlink() and not one.resolve().is_relative_to(self.root.resolve()):
+                raise Invalid(f"{one} is a symbolic link out of the store; put what it points to in its place")
         try:
             text = file.read_bytes()
             version = Header.model_validate_json(text).format
@@ -98,19 +117,7 @@ class Store:
             return None
         if result.stage != stage:
             raise Invalid(f"{file} holds another stage than its key says; move that folder away")
-        weights = self.weights_file(stage.key)
-        return result if weights.is_file() and weights.stat().st_size == result.size else None
-
-    def check(self, stage: Stage) -> bool:
-        """Whether the stage is stored whole, every byte of its weights included. Damaged weights are set aside."""
-        result = self.get(stage)
-        if result is None:
-            return False
-        file = self.weights_file(stage.key)
-        if digest(file) == result.sha256:
-            return True
-        set_aside(file)
-        return False
+        return result
 
     def weights(self, result: Result) -> dict[str, Tensor]:
         """The weights of a result. Raises `Damaged` when the file is not the one that was stored."""
@@ -129,7 +136,10 @@ class Store:
         there is no result.
         """
         file = self.weights_file(stage.key)
-        write(file, lambda path: save_file(weights, path), guard=self.guard)
+        self.guard()
+        self.result_file(stage.key).unlink(missing_ok=True)  # of weights that were damaged, and not of these
+        with fitting(file, weights):
+            write(file, lambda path: save_file(weights, path), guard=self.guard)
         result = Result(stage=stage, sha256=digest(file), size=file.stat().st_size, **facts)
         check(result)
         text = result.model_dump_json(indent=1)
@@ -191,37 +201,26 @@ class Store:
         return self.root / PUBLISHED / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.json"
 
     def save_state(self, key: str, epoch: int, state: dict[str, Any]) -> None:
-        """Keep where a stage is after an epoch, and drop where it was before."""
-        folder = self.root / key
-        older = set(folder.glob(STATES))
-        with beside(folder / "state.pt") as aside:
-            torch.save(state, aside)
-            flush(aside)
-            place = folder / f"state-{epoch:06d}-{digest(aside)}.pt"
-            self.guard()
-            file = aside.rename(place)
-        for one in older - {file}:
-            one.unlink(missing_ok=True)
+        """Keep where a stage is after an epoch, and drop where it was before, but for the last."""
+        states.save(self.root / key, epoch, state, guard=self.guard)
 
-    def load_state(self, key: str) -> dict[str, Any] | None:
+    def load_state(self, key: str, *, say: Callable[[str], object] = bool) -> dict[str, Any] | None:
         """Where the stage last was, if it was begun; a damaged state is set aside, and so is one with code in it."""
-        for file in sorted((self.root / key).glob(STATES), reverse=True):
-            with suppress(FileNotFoundError):  # set aside by another worker meanwhile
-                if file.stem.rsplit("-", 1)[1] == digest(file):
-                    with suppress(pickle.UnpicklingError, EOFError):
-                        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-                        return state
-                set_aside(file)
-        return None
+        return states.last(self.root / key, say=say)
+
+    def state(self, key: str, epoch: int) -> dict[str, Any] | None:
+        """Where the stage was after an epoch, if that can be seen here by now; nothing is set aside."""
+        return states.after(self.root / key, epoch)
 
     def begun(self, key: str) -> int:
         """The last epoch from which a stage that is not done can go on; 0 if there is none."""
-        return max((int(file.stem.split("-")[1]) for file in (self.root / key).glob(STATES)), default=0)
+        return max(map(states.epoch_of, states.files(self.root / key)), default=0)
 
     def save_pause(self, key: str, history: Sequence[dict[str, float]]) -> None:
         """Note what a stage that is not done had in its epochs so far, where nobody has to load its weights for it."""
         text = Pause(history=tuple(history)).model_dump_json()
         write(self.root / key / PAUSE, lambda aside: aside.write_text(text), guard=self.guard)
+        states.drop(states.files(self.root / key)[:-1])  # many may pause, and never go on
 
     def paused(self, key: str) -> Sequence[dict[str, float]]:
         """The epochs of a stage that paused; none if it did not, or its state is gone."""
@@ -232,9 +231,7 @@ class Store:
         return history if self.begun(key) >= len(history) else ()
 
     def drop_state(self, key: str) -> None:
-        (self.root / key / PAUSE).unlink(missing_ok=True)
-        for file in (self.root / key).glob(STATES):
-            file.unlink(missing_ok=True)
+        states.drop([self.root / key / PAUSE, *states.files(self.root / key)])
 
     def measured(self, result: Result) -> bool:
         """Whether these very weights were read back once and had this very score."""
@@ -262,19 +259,3 @@ class Store:
 
 def _measurement(result: Result) -> Measurement:
     return Measurement(sha256=result.sha256, score=result.score)
-
-
-def digest(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(file, "rb") as handle:
-        hasher = hashlib.sha256()
-        while block := handle.read(1 << 20):
-            hasher.update(block)
-        return hasher.hexdigest()
-
-
-def set_aside(file: Path) -> Path:
-    """Rename a damaged file so that nobody reads it again; -> its new name."""
-    aside = file.with_name(f"{file.name}.corrupt")
-    file.rename(aside)
-    return aside

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from trainers import build, workers
+from trainers import build, visible, workers
 from trainers.evaluate import measure
 from trainers.outputs import Network
 from trainers.spec import Stage
 from trainers.store import Result, Store
+from trainers.visible import awaited
 
 # Another device or another number of threads sums in another order; a wrong teacher is off by far more.
 TOLERANCE = 0.002
@@ -26,14 +27,19 @@ class NotTheTeacher(RuntimeError):
 
 def load(store: Store, stage: Stage, *, device: torch.device) -> Network:
     """The detector of a finished stage, in evaluation mode and without gradients."""
-    result = store.get(stage)
+    result = awaited(lambda: store.get(stage))  # whoever has it taught knows that it is finished
     if result is None:
-        raise NotTheTeacher(f"the teacher {stage.key} is not in the store {store.root}; run again to train it")
+        waited = f"it was finished, and waited for {visible.PATIENCE:g} s"
+        raise NotTheTeacher(
+            f"the teacher {stage.key} is not in the store {store.root}; run again to train it ({waited})"
+        )
     return restore(store, result, device=device)
 
 
 def restore(store: Store, result: Result, *, device: torch.device) -> Network:
+    """The detector of a result that another worker may have written just now."""
     detector = build.network(result.stage.model, len(result.stage.data.classes))
+    awaited(lambda: store.weights_file(result.key).is_file() or None)
     detector.load_state_dict(store.weights(result))
     return detector.to(device).eval().requires_grad_(False)
 

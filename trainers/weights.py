@@ -23,6 +23,7 @@ from torch import Tensor
 
 from trainers.call import Invalid
 from trainers.outputs import Network
+from trainers.states import swells
 from trainers.weight_classes import ELSE, Classes, with_classes
 from trainers.weight_names import (
     CLASSIFICATION,
@@ -202,6 +203,10 @@ def finite(value: Tensor) -> bool:
 
 def opened(file: Path, beginning: bytes) -> Any:
     """What torch saved in a file, if it is nothing but data."""
+    if swells(file):
+        raise Invalid(
+            f"{file} is packed, so that it may become far larger than it is; torch packs nothing, save it anew"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, about files that are refused anyway

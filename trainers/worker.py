@@ -96,7 +96,7 @@ def _work(
     training, lessons = _prepared(order, student, guides, batches(order, data, student, say), device=device, say=say)
     training.wrapped = wrap(training.task)
     course = Course(stage, training, Selection(stage.recipe, score=build.metric(data).score), watch)
-    course.resume(store)
+    course.resume(store, say)
     for entry in course.history:
         report(entry)
     _pause(store, order, course)
@@ -165,7 +165,7 @@ def _measured(store: Store, order: Order, detector: Network, data: Any, watch: W
 def _stored(store: Store, stage: Stage) -> Result:
     """The result that the first worker has stored."""
     workers.barrier()
-    result = store.get(stage)
+    result: Result | None = workers.told(None if workers.rank() else store.get(stage))
     assert result is not None, "it was just stored"
     return result
 

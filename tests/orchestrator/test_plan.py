@@ -297,4 +297,4 @@ def test_students_that_would_share_a_name_in_the_registry_are_refused(tmp_path: 
     alike = changed(("  low:", "  s.1:"), ("  wee:", "  s-1:"), ("controls:", "students: [s.1, s-1]\ncontrols:"))
     with pytest.raises(Invalid, match=r"s\.1 and s-1 would both be s-1 in MLflow's registry; rename one") as caught:
         prepare(load(write(tmp_path, alike)))
-    assert "students[1]" in str(caught.value)
+    assert "tiny.yaml:10: students.1: " in str(caught.value)

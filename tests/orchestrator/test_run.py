@@ -13,6 +13,7 @@ from orchestrator.prepared import prepare
 from orchestrator.run import Run, handling
 from orchestrator.study import load
 from tests.orchestrator.studies import write
+from trainers import visible
 from trainers.worker import Order
 
 
@@ -71,7 +72,10 @@ def test_another_thread_may_not_receive_signals_and_needs_not() -> None:
     assert done == [True]
 
 
-def test_a_stage_that_paused_without_a_word_in_the_store_fails_and_is_not_asked_again(run: Run) -> None:
+def test_a_stage_that_paused_without_a_word_in_the_store_fails_and_is_not_asked_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visible, "PATIENCE", 0.0)
     stage = run.next()
     assert stage is not None
     run.goals[stage.key] = 1

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from tests.trainers.stages import STEPS, stage
 from tests.trainers.trainings import BOTH, empty_lesson, guide, identical, taught, training
-from trainers.loop import Meter, NonFinite, Training, chance
+from trainers.loop import Training, chance
+from trainers.nonfinite import Meter, NonFinite, Step
 from trainers.outputs import Outputs, Targets, Truth
 from trainers.reach import PATIENCE, Unreachable, check
 from trainers.task import Lesson
@@ -43,7 +44,7 @@ def test_a_loss_that_is_no_number_is_named_with_its_epoch_and_step(
     value: float, call: int, epoch: int, step: int
 ) -> None:
     one = planted(Planted(lambda student: plain(student) + value, at=call))
-    with pytest.raises(NonFinite, match=rf"^loss_planted became {value} in epoch {epoch}, step {step}$"):
+    with pytest.raises(NonFinite, match=rf"^loss_planted became {value} in epoch {epoch}, step {step} \(images"):
         list(one.epochs(empty_lesson))
     assert one.epoch == epoch - 1
 
@@ -52,28 +53,32 @@ def test_a_loss_of_the_detector_that_is_no_number_is_named_too() -> None:
     one = training(stage())
     with torch.no_grad():
         one.task.student.head.cls.bias.fill_(float("nan"))
-    with pytest.raises(NonFinite, match=r"^loss_qfl became nan in epoch 1, step 1$"):
+    with pytest.raises(NonFinite, match=r"^loss_qfl became nan in epoch 1, step 1 "):
         list(one.epochs(empty_lesson))
 
 
 def metered(values: list[float], *, every: int) -> dict[str, float]:
-    meter = Meter(every=every, epoch=5)
-    for value in values:
-        meter.add({"loss": torch.tensor(value + 1), "loss_a": torch.tensor(value), "loss_b": torch.tensor(1.0)})
+    meter = Meter(every=every, scale=lambda: 65536.0)
+    for number, value in enumerate(values, start=1):
+        losses = {"loss": torch.tensor(value + 1), "loss_a": torch.tensor(value), "loss_b": torch.tensor(1.0)}
+        meter.add(losses, Step(5, number, [number, *range(20, 30)], 0.1 / number))
     return meter.means()
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 50])
-def test_a_meter_names_the_step_however_seldom_it_looks(every: int) -> None:
-    with pytest.raises(NonFinite, match=r"^loss_a became nan in epoch 5, step 4$"):
+def test_a_meter_names_step_images_rate_and_scale_however_seldom_it_looks(every: int) -> None:
+    with pytest.raises(NonFinite) as caught:
         metered([1, 2, 3, float("nan"), float("inf")], every=every)
+    images = "images 4, 20, 21, 22, 23, 24, 25, 26 and 3 more"
+    said = f"loss_a became nan in epoch 5, step 4 ({images}; learning rate 0.025, loss scale 65536)"
+    assert str(caught.value) == said
     assert metered([1, 2, 6], every=every) == {"train/loss": 4.0, "train/loss_a": 3.0, "train/loss_b": 1.0}
 
 
 def test_a_sum_that_overflows_although_its_parts_do_not_is_named_itself() -> None:
-    meter = Meter(every=1, epoch=1)
+    parts = {"loss_a": torch.tensor(3e38), "loss_b": torch.tensor(3e38)}
     with pytest.raises(NonFinite, match=r"^loss became inf"):
-        meter.add({"loss": torch.tensor(float("inf")), "loss_a": torch.tensor(3e38), "loss_b": torch.tensor(3e38)})
+        Meter(every=1).add({"loss": torch.tensor(float("inf")), **parts}, Step(1, 1, [1], 0.1))
 
 
 @pytest.mark.parametrize(

@@ -338,6 +338,7 @@ def changed() -> list[tuple[str, Stage]]:
         "ignore": False,
         "select": "best",
         "guides": {"who": "all"},
+        "on_nonfinite": {"skip": 3},
     }
     assert set(other) == set(Recipe.model_fields), "a new field of the recipe needs a line here"
     resize = Recipe(resize=(800, 1333)).resize  # what is cut has to be resized
@@ -585,3 +586,18 @@ def test_canonical_json_knows_no_order_and_no_nan() -> None:
     assert canonical({"b": 1, "a": [2, "\u00e9"]}) == '{"a":[2,"\\u00e9"],"b":1}'
     with pytest.raises(ValueError, match="Out of range"):
         canonical({"a": float("nan")})
+
+
+def test_a_recipe_under_which_nothing_may_be_left_out_is_written_as_before_that_could_be() -> None:
+    """So that no key and no stored result of that time is another's now."""
+    assert "on_nonfinite" not in Recipe().model_dump() and "on_nonfinite" not in Recipe().canonical
+    skipping = Recipe(on_nonfinite={"skip": 2})
+    assert skipping.model_dump(mode="json")["on_nonfinite"] == {"skip": 2} and skipping.tolerated == 2
+    for one in (Recipe(), skipping):
+        assert Recipe.model_validate_json(one.model_dump_json()) == one
+
+
+@pytest.mark.parametrize("written", ["skip", {"skip": 0}, {"skip": 1.5}, {"skip": True}, {"skip": "3"}, 3, None, {}])
+def test_what_is_no_way_to_leave_steps_out_is_refused(written: Any) -> None:
+    with pytest.raises(ValidationError, match=r"write fail, or \{skip: 3\}"):
+        Recipe(on_nonfinite=written)

@@ -89,10 +89,13 @@ def damage(file: Path, *, bit: int | None = None, length: int | None = None) -> 
 def test_truncated_weights_are_not_done(store: Store, folder: Path, length: int) -> None:
     result = put(store)
     damage(folder / "weights.safetensors", length=length)
-    assert store.get(STAGE) is None and not store.check(STAGE)
+    assert store.get(STAGE) is None
     with pytest.raises(Damaged, match=rf"{STAGE.key} are damaged .*\.corrupt\); run again"):
         store.weights(result)
     assert put(store) == store.get(STAGE) and store.check(STAGE)
+    damage(folder / "weights.safetensors", length=length)
+    assert not store.check(STAGE) and not (folder / "weights.safetensors").exists()
+    assert (folder / "weights.safetensors.corrupt").exists()
 
 
 def test_one_flipped_bit_anywhere_in_the_weights_is_found_and_the_file_set_aside(store: Store, folder: Path) -> None:
@@ -260,12 +263,17 @@ def test_an_unreadable_measurement_is_none(store: Store, folder: Path, content: 
 # States
 
 
-def test_the_last_state_is_kept_and_the_one_before_dropped(store: Store, folder: Path) -> None:
+def kept_epochs(folder: Path) -> list[int]:
+    return [int(file.name.split("-")[1]) for file in sorted(folder.glob("state-*.pt"))]
+
+
+def test_the_last_two_states_are_kept_and_those_before_dropped(store: Store, folder: Path) -> None:
     assert store.load_state(STAGE.key) is None and store.begun(STAGE.key) == 0
-    for n in (1, 2, 10):
+    for n, kept in ((1, [1]), (2, [1, 2]), (10, [2, 10]), (10, [2, 10])):
         store.save_state(STAGE.key, n, state(n))
         assert epoch_of(store.load_state(STAGE.key)) == n == store.begun(STAGE.key)
-        assert len(names(folder)) == 1
+        assert kept_epochs(folder) == kept and len(names(folder)) == len(kept)
+    assert [epoch_of(store.state(STAGE.key, n)) for n in (1, 2, 10)] == [None, 2, 10]
     store.drop_state(STAGE.key)
     assert names(folder) == [] and store.load_state(STAGE.key) is None and store.begun(STAGE.key) == 0
     store.drop_state(STAGE.key)
@@ -277,17 +285,25 @@ def test_saving_a_state_twice_does_not_drop_it(store: Store) -> None:
     assert store.load_state(STAGE.key) == {"x": 1}
 
 
+def test_a_stage_that_pauses_keeps_one_state(store: Store, folder: Path) -> None:
+    for n in (1, 2):
+        store.save_state(STAGE.key, n, state(n))
+    store.save_pause(STAGE.key, [{"epoch": 1.0}, {"epoch": 2.0}])
+    assert kept_epochs(folder) == [2] and len(store.paused(STAGE.key)) == 2
+
+
 def test_of_two_states_the_later_is_taken_and_if_that_is_damaged_the_other(store: Store, folder: Path) -> None:
-    store.save_state(STAGE.key, 9, state(9))
-    (ninth,) = folder.glob("state-*.pt")
-    content = ninth.read_bytes()
-    store.save_state(STAGE.key, 10, state(10))
-    (tenth,) = folder.glob("state-*.pt")
-    ninth.write_bytes(content)
+    for n in (9, 10):
+        store.save_state(STAGE.key, n, state(n))
+    ninth, tenth = sorted(folder.glob("state-*.pt"))
     assert epoch_of(store.load_state(STAGE.key)) == 10 == store.begun(STAGE.key)
     damage(tenth, bit=5000)
-    assert epoch_of(store.load_state(STAGE.key)) == 9 == store.begun(STAGE.key)
+    assert store.state(STAGE.key, 10) is None and tenth.exists(), "who only looks sets nothing aside"
+    said: list[str] = []
+    for _ in range(2):
+        assert epoch_of(store.load_state(STAGE.key, say=said.append)) == 9 == store.begun(STAGE.key)
     assert (folder / f"{tenth.name}.corrupt").exists()
+    assert said == [f"what was kept after epoch 10 is damaged; it is set aside as {tenth}.corrupt"]
     damage(ninth, length=200)
     assert store.load_state(STAGE.key) is None and store.begun(STAGE.key) == 0
 

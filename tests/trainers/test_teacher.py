@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.trainers.stages import CPU, DIGITS, stage
-from trainers import build, teacher
+from trainers import build, teacher, visible
 from trainers.evaluate import measure
 from trainers.spec import Stage
 from trainers.store import Damaged, Result, Store
@@ -152,7 +152,8 @@ def test_damaged_weights_are_named_before_anything_is_measured(store: Store, mea
     assert len(measurements) == 1
 
 
-def test_a_teacher_that_is_not_there_is_named_with_the_store(store: Store) -> None:
+def test_a_teacher_that_is_not_there_is_named_with_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visible, "PATIENCE", 0.0)
     with pytest.raises(NotTheTeacher, match=rf"{STAGE.key} is not in the store {store.root}; run again"):
         verified(store, STAGE, DATA, device=CPU)
 

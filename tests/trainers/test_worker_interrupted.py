@@ -106,11 +106,11 @@ def test_a_crash_while_measuring_repeats_that_epoch_only(
     assert run(TAUGHT, folder).sha256 == undisturbed[0].sha256 and epochs == [0, 1, 1, 2]
 
 
-@pytest.mark.parametrize("writes", [14, 15])
+@pytest.mark.parametrize("writes", [15, 16])
 def test_a_process_that_always_dies_after_a_few_writes_still_gets_there(
     undisturbed: tuple[Result, Path], folder: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
-    """Taking the stage takes three operations on the disk, an epoch's state five, a result eleven, the last of all."""
+    """Taking the stage takes three operations on the disk, an epoch's state five, a result twelve, the last of all."""
     left = 0
 
     def mortal(operation: Callable[..., Any]) -> Callable[..., Any]:
@@ -141,16 +141,21 @@ def test_a_process_that_always_dies_after_a_few_writes_still_gets_there(
     assert result.sha256 == undisturbed[0].sha256 and Store(folder).check(TAUGHT)
 
 
-def test_a_damaged_state_costs_its_epochs_and_no_more(
-    undisturbed: tuple[Result, Path], folder: Path, epochs: list[int]
+@pytest.mark.parametrize(("damaged", "begins"), [(1, 1), (2, 0)], ids=["the last", "both"])
+def test_a_damaged_state_costs_its_epoch_and_no_more(
+    undisturbed: tuple[Result, Path], folder: Path, epochs: list[int], damaged: int, begins: int
 ) -> None:
     with pytest.raises(Crash):
         run(TAUGHT, folder, report=raising_at(2, Crash()))
-    (state,) = (folder / TAUGHT.key).glob("state-*.pt")
-    content = bytearray(state.read_bytes())
-    content[len(content) // 2] ^= 8
-    state.write_bytes(bytes(content))
-    assert run(TAUGHT, folder).sha256 == undisturbed[0].sha256 and epochs == [0, 1, 0, 1, 2]
+    for state in sorted((folder / TAUGHT.key).glob("state-*.pt"))[-damaged:]:
+        content = bytearray(state.read_bytes())
+        content[len(content) // 2] ^= 8
+        state.write_bytes(bytes(content))
+    said: list[str] = []
+    assert run(TAUGHT, folder, say=said.append).sha256 == undisturbed[0].sha256
+    assert epochs == [0, 1, *range(begins, 3)]
+    where = "epoch 1" if begins else "its beginning"
+    assert len(said) == damaged and all(text.endswith(f".pt.corrupt; it goes on from {where}") for text in said)
 
 
 def test_weights_that_were_found_damaged_are_trained_anew_to_the_same_bytes(folder: Path) -> None:

@@ -1,0 +1,126 @@
+"""Losses that are no numbers: which, when and on which images; and steps that a recipe lets a training leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trainers import workers
+from trainers.norm import live
+
+SHOWN = 8  # images in a message
+
+
+class NonFinite(ArithmeticError):
+    """A loss became NaN or infinite."""
+
+
+class Step(NamedTuple):
+    """A step of a training, for messages."""
+
+    epoch: int  # from 1
+    number: int  # in its epoch, from 1
+    ids: Sequence[int]  # of its images, or of those of this worker
+    rate: float
+
+    def said(self, name: str, value: object, scale: float | None) -> str:
+        """`scale`: what losses are multiplied by in float16; None: by nothing."""
+        more = f" and {len(self.ids) - SHOWN} more" if len(self.ids) > SHOWN else ""
+        images = f"images {', '.join(map(str, self.ids[:SHOWN]))}{more}"
+        scaled = "" if scale is None else f", loss scale {scale:g}"
+        return (
+            f"{name} became {value} in epoch {self.epoch}, step {self.number} "
+            f"({images}; learning rate {self.rate:.3g}{scaled})"
+        )
+
+
+class Meter:
+    """Means of the losses of an epoch, kept on the device; looks for non-finite ones every few steps."""
+
+    def __init__(self, *, every: int, scale: Callable[[], float | None] = lambda: None) -> None:
+        """`scale` is asked for the loss scale when something is wrong, and not before: the device has to be waited
+        for."""
+        self.every, self.scale = every, scale
+        self.names: list[str] = []
+        self.recent: list[Tensor] = []
+        self.steps: list[Step] = []  # the recent ones
+        self.sum: Tensor | None = None
+        self.count = 0
+
+    def add(self, losses: Mapping[str, Tensor], step: Step) -> None:
+        """The losses of a step, each (). Raises `NonFinite` when it looks and one is, or one before was, no number."""
+        self.names = list(losses)
+        self.recent.append(torch.stack(list(losses.values())))
+        self.steps.append(step)
+        if len(self.recent) == self.every:
+            self._settle()
+
+    def _settle(self) -> None:
+        values = torch.stack(self.recent).double()
+        if not torch.isfinite(values).all():
+            row = int((~torch.isfinite(values)).any(1).nonzero()[0])
+            name, value = wrong(dict(zip(self.names, values[row].tolist(), strict=True)))
+            raise NonFinite(self.steps[row].said(name, value, self.scale()))
+        self.sum = values.sum(0) if self.sum is None else self.sum + values.sum(0)
+        self.count += len(self.recent)
+        self.recent, self.steps = [], []
+
+    def means(self) -> dict[str, float]:
+        """Of all steps that were added, over all workers. Raises `NonFinite`, also if there were none."""
+        if self.recent:
+            self._settle()
+        if self.sum is None:
+            raise NonFinite("every step of an epoch was left out")
+        total = workers.mean(self.sum).tolist()
+        return {f"train/{name}": value / self.count for name, value in zip(self.names, total, strict=True)}
+
+
+def wrong(losses: Mapping[str, float]) -> tuple[str, float]:
+    """Which is no number, and what it is. Of the sum, `loss`, it is the part that went wrong, if one did."""
+    found = [(name, value) for name, value in losses.items() if not abs(value) < float("inf")]
+    return found[1] if found[0][0] == "loss" and len(found) > 1 else found[0]
+
+
+class Tolerance:
+    """The steps that are left out because a loss or the gradient was no number, up to as many as are allowed.
+
+    Such a step changes neither weights, optimizer, averages nor the statistics of batch norms. To know it costs that
+    the device is waited for, twice a step; where no step may be left out, nothing is looked at here.
+    """
+
+    def __init__(self, allowed: int) -> None:
+        self.allowed, self.skipped = allowed, 0
+        self.refused = False  # the losses of this step
+        self.buffers: list[Tensor] = []
+
+    def begin(self, task: nn.Module) -> None:
+        """Remember the statistics that a step changes before anybody knows what it is."""
+        if self.allowed:
+            self.buffers = [buffer.clone() for norm in live(task) for buffer in norm.buffers()]
+
+    def refuses(self, total: Tensor) -> bool:
+        """Whether the sum of a batch's losses, (), is no number: for any of the workers, and so for all."""
+        if self.allowed:
+            bad = (~torch.isfinite(total.detach())).float()
+            self.refused = bool(workers.largest(bad).item())
+        return self.refused
+
+    def refuses_gradient(self, learning: Sequence[nn.Parameter], scaler: torch.amp.grad_scaler.GradScaler) -> bool:
+        """Whether the gradient, which is the same for all workers, is no number; that of float16 is the scaler's."""
+        if not self.allowed or scaler.is_enabled():
+            return False
+        norms = [p.grad.norm() for p in learning if p.grad is not None]
+        return bool(norms) and not bool(torch.isfinite(torch.stack(norms)).all().item())
+
+    def leave_out(self, task: nn.Module, reason: str) -> str:
+        """Forget the step; -> what to say. Raises `NonFinite` if no more may be left out."""
+        if self.skipped == self.allowed:
+            raise NonFinite(f"{reason}; {self.skipped} steps were left out before, and no more may be")
+        self.skipped += 1
+        now = [buffer for norm in live(task) for buffer in norm.buffers()]
+        for buffer, value in zip(now, self.buffers, strict=True):
+            buffer.copy_(value)
+        return f"a step is left out, the {self.skipped}. of {self.allowed} that may be: {reason}"
