@@ -66,6 +66,7 @@ class Resources(Placement):
     evaluate_every: Count = 1  # epochs, unless the recipe keeps the best, or trainings may pause
     bad_images: Index = 10  # how many training images a worker of a stage may find unreadable, and replace
     lease: Positive = 60  # seconds after which a stage whose process is silent may be trained by another run
+    silence: Positive = 600  # seconds without a step or a sign of life after which a process is ended, and begun again
     store: Word = "store"
     runs: Word = "runs"
     tracking: Word | None = None  # None: where MLflow's own variable says, or here

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from orchestrator.board import Board, Row
 from orchestrator.prepared import Prepared
 from orchestrator.resources import Placement
 from orchestrator.room import Node, Room
+from trainers.scratch import scratch
 from trainers.spec import Stage
 
 LOOK = 2.0  # seconds after which the cluster is asked again which nodes it has
@@ -39,6 +39,7 @@ class Run:
         self.shown = 0  # the frontier's `revision` when the board was brought up to it
         self.tracebacks: dict[str, str] = {}
         self.handed: dict[str, float] = {}  # stages that nobody trains yet, and since when they wait for that
+        self.ends: dict[str, str] = {}  # what became of the process of a stage that waits for another
         self.goals: dict[str, int | None] = {}  # the epochs after which stages that were handed out pause
         self.stopping = threading.Event()
 
@@ -88,7 +89,8 @@ class Run:
             self.handed.pop(key, None)
         row = self.board.rows[key]
         if row.state == "running":
-            self.say(f"the process of {row.path} (seed {row.seed}) ended; it goes on from epoch {row.epoch}")
+            why = self.ends.pop(key, "ended")
+            self.say(f"the process of {row.path} (seed {row.seed}) {why}; it goes on from epoch {row.epoch}")
         row.state, row.started = "running", row.started or time.time()
         self.changed(row)
 
@@ -105,6 +107,9 @@ class Run:
     def said(self, key: str, text: str) -> None:
         row = self.board.rows[key]
         self.say(f"{row.path} (seed {row.seed}): {text}")
+
+    def died(self, key: str, why: str) -> None:
+        self.ends[key] = why  # said when another process goes on
 
     def finished(self, key: str) -> None:
         row = self.board.rows[key]
@@ -176,8 +181,9 @@ class Run:
         with handling(self._interrupt):
             watch = threading.Thread(target=self._watch, args=(cluster.shortage,), daemon=True)
             watch.start()
-            with tempfile.TemporaryDirectory(prefix="tapath-", ignore_cleanup_errors=True) as folder:
-                cluster.tune_all(self, self._order, self.placement, folder=folder)
+            with scratch() as folder:
+                silence = self.prepared.study.resources.silence
+                cluster.tune_all(self, self._order, self.placement, folder=folder, silence=silence)
 
     def placement(self, stage: Stage) -> Placement:
         """What a stage runs on."""
@@ -199,6 +205,7 @@ class Run:
             bad_images=study.resources.bad_images,
             until=self.goals[stage.key],
             lease=study.resources.lease,
+            silence=study.resources.silence,
         ).model_dump_json()
 
     def _watch(self, shortage: Callable[[Placement], str]) -> None:

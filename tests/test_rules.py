@@ -85,10 +85,19 @@ ENTRANCES = {
     "orchestrator/experience.py": {"trainers.build", "trainers.finished", "trainers.store"},
     "orchestrator/checks.py": {"trainers.build"},
     "orchestrator/prepared.py": {"trainers.build", "trainers.outputs", "trainers.store"},
-    "orchestrator/run.py": {"trainers.worker"},
+    "orchestrator/run.py": {"trainers.scratch", "trainers.worker"},
+    "orchestrator/searcher.py": {"trainers.deaths", "trainers.order"},
+    "orchestrator/cluster.py": {"trainers.deaths", "trainers.order"},
     "orchestrator/warm.py": {"trainers.atomic", "trainers.store"},
     "orchestrator/prices.py": {"trainers.atomic", "trainers.store"},
-    "orchestrator/trial.py": {"trainers.loop", "trainers.stage", "trainers.worker"},
+    "orchestrator/trial.py": {
+        "trainers.deaths",
+        "trainers.loop",
+        "trainers.pulse",
+        "trainers.scratch",
+        "trainers.stage",
+        "trainers.worker",
+    },
     # What a study may name.
     "orchestrator/knobs.py": {"trainers.distill", "trainers.optim", "trainers.schedules"},
     "orchestrator/study.py": {

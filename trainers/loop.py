@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import random
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,11 @@ from torch import Tensor, nn
 
 from trainers import optim, pieces, workers
 from trainers.balance import Balance
+from trainers.chance import Chance
 from trainers.data.batches import Batches
 from trainers.evaluate import precision
 from trainers.memory import sparing
+from trainers.meter import Meter
 from trainers.norm import live
 from trainers.outputs import Truth
 from trainers.pieces import Pieces, Whole
@@ -27,10 +28,6 @@ from trainers.task import Task
 from trainers.teaching import Lessons
 
 log = logging.getLogger(__name__)
-
-
-class NonFinite(ArithmeticError):
-    """A loss became NaN or infinite."""
 
 
 class Stopped(BaseException):
@@ -82,6 +79,8 @@ class Training:
         self.scaler = torch.amp.grad_scaler.GradScaler(enabled=recipe.precision == "fp16" and device.type == "cuda")
         self.average = Average(task.student, recipe.ema) if recipe.ema else None
         self.epoch = 0
+        self.meter: Meter | None = None  # of the epoch under way; None between two
+        self.draws: list[dict[str, Any]] = []  # by worker: from where an epoch that was stopped draws on
         # The distillation losses of which nobody knows yet whether they teach, and in how many batches each did not.
         self.unchecked = dict.fromkeys(task.distill, 0)
         self.balance = balance or Balance({}, {})
@@ -94,7 +93,8 @@ class Training:
         return self.average.model if self.average else self.task.student
 
     def state(self) -> dict[str, Any]:
-        """Tensors and plain values only, so that reading it back can run no code."""
+        """Tensors and plain values only, so that reading it back can run no code. Between two steps of an epoch every
+        worker calls it."""
         return {
             "epoch": self.epoch,
             "task": self.task.state_dict(),
@@ -104,6 +104,7 @@ class Training:
             "unchecked": dict(self.unchecked),
             "balance": self.balance.state(),
             "micro_batch": self.micro_batch,
+            "under_way": self._under_way(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -121,6 +122,19 @@ class Training:
         found = state.get("micro_batch")  # what memory was enough for
         if found is not None:
             self.micro_batch = min(found, self.micro_batch or found)
+        left = state.get("under_way")
+        self.meter = self._meter(left["meter"]) if left else None
+        self.draws = left["draws"] if left else []
+
+    def _under_way(self) -> dict[str, Any] | None:
+        """How far an epoch is; None between two."""
+        if self.meter is None:
+            return None
+        return {"meter": self.meter.state(), "draws": workers.gathered(Chance(self.device).state())}
+
+    def _meter(self, left: dict[str, Any] | None = None) -> Meter:
+        """Of the epoch that comes, or of one that was stopped."""
+        return Meter(every=1 if self.device.type == "cpu" else 50, epoch=self.epoch + 1, left=left, device=self.device)
 
     def epochs(self, lessons: Lessons, *, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
         """Train epoch by epoch, from wherever this training stands.
@@ -129,16 +143,18 @@ class Training:
         """
         while self.epoch < self.recipe.epochs:
             metrics = self._one_epoch(lessons, stop)
-            self.epoch += 1
+            self.epoch, self.meter = self.epoch + 1, None
             yield Epoch(self.epoch, metrics, self.state())
 
     def _one_epoch(self, lessons: Lessons, stop: Callable[[], bool]) -> dict[str, float]:
         self.task.train()
         torch.manual_seed(chance(self.batches.seed, self.epoch, workers.rank()))
-        started = time.perf_counter()
-        meter = Meter(every=1 if self.device.type == "cpu" else 50, epoch=self.epoch + 1)
-        step = self.epoch * self.batches.steps
-        for images, truth in self.batches.epoch(self.epoch):
+        if workers.rank() < len(self.draws):
+            Chance(self.device, self.draws[workers.rank()]).put_back()
+        self.draws = []
+        meter = self.meter = self.meter or self._meter()
+        step = self.epoch * self.batches.steps + meter.steps
+        for images, truth in self.batches.epoch(self.epoch, start=meter.steps):
             if stop():
                 raise Stopped
             meter.add(self._step(images.to(self.device, non_blocking=True), truth.to(self.device), lessons, step))
@@ -146,8 +162,7 @@ class Training:
         metrics = meter.means()
         metrics["train/lr"] = self.rate(step - 1)
         metrics |= {f"train/alpha_{name}": alpha for name, alpha in self.balance.alphas.items()}
-        seconds = time.perf_counter() - started
-        metrics["train/images_per_second"] = self.batches.steps * self.recipe.batch / seconds
+        metrics["train/images_per_second"] = self.batches.steps * self.recipe.batch / meter.seconds
         return metrics
 
     def _step(self, images: Tensor, truth: Truth, lessons: Lessons, step: int) -> dict[str, Tensor]:
@@ -200,44 +215,6 @@ class Training:
 def chance(seed: int, epoch: int, rank: int) -> int:
     """What a worker's draws in an epoch start from: so that a training goes on as it was, and workers draw apart."""
     return random.Random(f"{seed} {epoch} {rank}").getrandbits(63)
-
-
-class Meter:
-    """Means of the losses of an epoch, kept on the device; looks for non-finite ones every few steps."""
-
-    def __init__(self, *, every: int, epoch: int) -> None:
-        self.every = every
-        self.epoch = epoch
-        self.names: list[str] = []
-        self.recent: list[Tensor] = []
-        self.sum: Tensor | None = None
-        self.steps = 0
-
-    def add(self, losses: dict[str, Tensor]) -> None:
-        self.names = list(losses)
-        self.recent.append(torch.stack(list(losses.values())))
-        if len(self.recent) == self.every:
-            self._settle()
-
-    def _settle(self) -> None:
-        values = torch.stack(self.recent).double()
-        if not torch.isfinite(values).all():
-            step, column = (~torch.isfinite(values)).nonzero()[0].tolist()
-            # The sum comes first; name the part of it that went wrong.
-            wrong = [n for n, v in zip(self.names, values[step].tolist(), strict=True) if not abs(v) < float("inf")]
-            name = wrong[1] if wrong[0] == "loss" and len(wrong) > 1 else self.names[column]
-            value = values[step, self.names.index(name)].item()
-            raise NonFinite(f"{name} became {value} in epoch {self.epoch}, step {self.steps + step + 1}")
-        self.sum = values.sum(0) if self.sum is None else self.sum + values.sum(0)
-        self.steps += len(self.recent)
-        self.recent = []
-
-    def means(self) -> dict[str, float]:
-        if self.recent:
-            self._settle()
-        assert self.sum is not None, "an epoch has at least one step"
-        total = workers.mean(self.sum).tolist()
-        return {f"train/{name}": value / self.steps for name, value in zip(self.names, total, strict=True)}
 
 
 class Average:

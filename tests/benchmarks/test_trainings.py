@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.trainings import train_all
 from tests.trainers.stages import DIGITS, stage
-from trainers.loop import NonFinite
+from trainers.meter import NonFinite
 from trainers.spec import Stage
 from trainers.store import Result, Store
 

@@ -17,7 +17,7 @@ from trainers import build, data, teacher, worker
 from trainers.call import Call, Invalid
 from trainers.data import COCO
 from trainers.evaluate import measure
-from trainers.loop import NonFinite
+from trainers.meter import NonFinite
 from trainers.outputs import Network
 from trainers.spec import Data, Stage, Weights
 from trainers.store import Damaged, Result, Store, digest
