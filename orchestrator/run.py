@@ -176,14 +176,18 @@ class Run:
 
     def train(self) -> None:
         """Let Ray Tune train what is wanted and missing, until nothing is left or somebody interrupts."""
-        from orchestrator import cluster
+        from orchestrator import audit, cluster
 
+        silence = self.prepared.study.resources.silence
         with handling(self._interrupt):
             watch = threading.Thread(target=self._watch, args=(cluster.shortage,), daemon=True)
             watch.start()
-            with scratch() as folder:
-                silence = self.prepared.study.resources.silence
-                cluster.tune_all(self, self._order, self.placement, folder=folder, silence=silence)
+            try:
+                with scratch() as folder:
+                    cluster.tune_all(self, self._order, self.placement, folder=folder, silence=silence)
+            finally:
+                for text in audit.cleared():
+                    self.say(text)
 
     def placement(self, stage: Stage) -> Placement:
         """What a stage runs on."""

@@ -21,6 +21,7 @@ SOURCES = ("orchestrator", "trainers")
 DOORS = {
     "ray": {
         "trainers/stage.py",
+        "orchestrator/audit.py",
         "orchestrator/searcher.py",
         "orchestrator/trial.py",
         "orchestrator/cluster.py",
@@ -85,6 +86,7 @@ ENTRANCES = {
     "orchestrator/experience.py": {"trainers.build", "trainers.finished", "trainers.store"},
     "orchestrator/checks.py": {"trainers.build"},
     "orchestrator/prepared.py": {"trainers.build", "trainers.outputs", "trainers.store"},
+    "orchestrator/audit.py": {"trainers.scratch"},
     "orchestrator/run.py": {"trainers.scratch", "trainers.worker"},
     "orchestrator/searcher.py": {"trainers.deaths", "trainers.order"},
     "orchestrator/cluster.py": {"trainers.deaths", "trainers.order"},
