@@ -101,6 +101,7 @@ class StageSearcher(DriverOnly, Searcher):
         self.deaths: Counter[str] = Counter()
         self.orphans: list[Stage] = []
         self.under_way: dict[str, UnderWay] = {}  # by the id of the trial
+        self.trials: list[Any] = []  # all of Tune's, of which some have no process yet
         self.looked = time.monotonic()
 
     def suggest(self, trial_id: str) -> Any:
@@ -119,9 +120,9 @@ class StageSearcher(DriverOnly, Searcher):
             self.under_way[trial.trial_id] = UnderWay(trial, time.monotonic())
             self.listener.started(key)
 
-    def watch(self) -> None:
+    def watch(self, trials: list[Any]) -> None:
         """End the processes of which nothing was heard for too long: they, or their machines, are frozen."""
-        now = time.monotonic()
+        self.trials, now = trials, time.monotonic()
         # Nobody was heard while this process itself stood still.
         missed, self.looked = max(0.0, now - self.looked - LOOK), now
         for one in self.under_way.values():
@@ -147,7 +148,7 @@ class StageSearcher(DriverOnly, Searcher):
         if (result or {}).get("left") or (one is not None and one.left):
             self._goes_on(key, "left, for it or its node is taken away")
         elif error or result is None:
-            self._died(key, one)
+            self._died(key, trial_id, one)
         elif result.get("failed"):
             self.listener.failed(key, result["failed"], result["traceback"])
         elif result.get("paused"):
@@ -155,22 +156,24 @@ class StageSearcher(DriverOnly, Searcher):
         elif result.get("score") is not None:
             self.listener.finished(key)
 
-    def _died(self, key: str, one: UnderWay | None) -> None:
+    def _died(self, key: str, trial_id: str, one: UnderWay | None) -> None:
         self.deaths[key] += 1
-        cause = self._cause(one)
+        cause = self._cause(trial_id, one)
         if self.deaths[key] > RETRIES or self.listener.over:
             last = "" if cause == "died" else f"; the last {cause}"
             self.listener.failed(key, f"its process died {self.deaths[key]} times{last}", "")
         else:
             self._goes_on(key, cause)
 
-    def _cause(self, one: UnderWay | None) -> str:
-        if one is None or one.why:
-            return one.why if one else "died"
-        said = ""
-        with suppress(OSError, TypeError):  # it was not written, or there is nowhere to write it
-            said = File(one.trial.error_file).read_text()
-        return why(said, one.life, self.kills(one.life.node) if one.life else None)
+    def _cause(self, trial_id: str, one: UnderWay | None) -> str:
+        """What became of a process, perhaps before it had begun with anything."""
+        if one is not None and one.why:
+            return one.why
+        trial = next((each for each in reversed(self.trials) if each.trial_id == trial_id), None)
+        said, life = "", one.life if one else None
+        with suppress(OSError, TypeError, AttributeError):  # nothing was written of it, or there is nowhere to write it
+            said = File(trial.error_file).read_text()
+        return why(said, life, self.kills(life.node) if life else None)
 
     def _goes_on(self, key: str, why: str) -> None:
         self.orphans.append(self.stages[key])
@@ -194,4 +197,4 @@ class Starts(DriverOnly, Callback):
         self.searcher.begin(trial)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self.searcher.watch()
+        self.searcher.watch(trials)
