@@ -56,6 +56,8 @@ def connected(address: str | None) -> Iterator[None]:
             _knock(address)
             with diverted(said):
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **here)
+            # Ray has paragraphs about every process that dies. We have a line about those that matter.
+            ray._private.ray_logging.global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
         except Exception as error:
             said.seek(0)
             heard = said.read()
