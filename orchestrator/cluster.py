@@ -32,11 +32,14 @@ from orchestrator.reach import TOKEN
 from orchestrator.resources import Placement
 from orchestrator.room import Node
 from orchestrator.searcher import DriverOnly, StageSearcher, Starts
-from orchestrator.trial import Trial
+from orchestrator.trial import Trial, draining
 from trainers.call import Invalid
+from trainers.deaths import kills
+from trainers.order import SILENCE
 from trainers.spec import Stage
 
 ANSWER = 60.0  # seconds that a node has to say whether it sees a file; whoever is slower is not held to be blind
+SOON = 10.0  # seconds that a node has to say whether it killed a process
 DRIVER = {"memory": 1.0}  # of a stage with several workers: any part of a CPU could keep its own workers out for ever
 
 
@@ -53,6 +56,8 @@ def connected(address: str | None) -> Iterator[None]:
             _knock(address)
             with diverted(said):
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **here)
+            # Ray has paragraphs about every process that dies. We have a line about those that matter.
+            ray._private.ray_logging.global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
         except Exception as error:
             said.seek(0)
             heard = said.read()
@@ -95,8 +100,9 @@ def diverted(file: IO[str]) -> Iterator[None]:
 
 
 def nodes() -> list[Node]:
-    """The nodes that are alive."""
-    alive = [node for node in ray.nodes() if node["Alive"]]
+    """The nodes that are alive, and will be for all that anybody knows."""
+    going = draining()
+    alive = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in going]
     return [Node(node["NodeID"], node["Resources"], node.get("Labels") or {}) for node in alive]
 
 
@@ -127,6 +133,19 @@ def sees(file: str) -> bool:
             return True
         time.sleep(0.5)
     return False
+
+
+def killed(node: str) -> int | None:
+    """How many processes of a node its kernel has killed for lack of memory; None if it does not say soon."""
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    try:
+        return int(
+            ray.get(
+                ray.remote(num_cpus=0, max_retries=0)(kills).options(scheduling_strategy=there).remote(), timeout=SOON
+            )
+        )
+    except RayError:  # it is gone
+        return None
 
 
 def shortage(wanted: Placement) -> str:
@@ -166,14 +185,21 @@ def bundles(config: dict[str, Any]) -> PlacementGroupFactory:
     return PlacementGroupFactory([wanted.demand], **labels)
 
 
-def tune_all(run: Any, order: Callable[[Stage], str], placement: Callable[[Stage], Placement], *, folder: str) -> None:
+def tune_all(
+    run: Any,
+    order: Callable[[Stage], str],
+    placement: Callable[[Stage], Placement],
+    *,
+    folder: str,
+    silence: float = SILENCE,
+) -> None:
     """Let Tune run trials until the run is over. The searcher has a trial process that dies replaced."""
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists trials that died, replaced or not
 
     def configure(stage: Stage) -> dict[str, Any]:
         return {"order": order(stage), "placement": placement(stage).model_dump_json(), "post": run.post(stage.key)}
 
-    searcher = StageSearcher(run, configure)
+    searcher = StageSearcher(run, configure, silence=silence, kills=killed)
     Tuner(
         tune.with_resources(Trial, bundles),
         tune_config=TuneConfig(

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 from orchestrator import reach
 from orchestrator.board import Board, Row
@@ -19,6 +16,8 @@ from orchestrator.elastic import SETBACKS, Elastic, told
 from orchestrator.prepared import Prepared
 from orchestrator.resources import Placement
 from orchestrator.room import Node, Room
+from orchestrator.signals import handling
+from trainers.scratch import scratch
 from trainers.spec import Stage
 from trainers.visible import awaited
 
@@ -44,6 +43,7 @@ class Run:
         self.handed: dict[str, float] = {}  # stages that nobody trains yet, and since when they wait for that
         self.elastic = Elastic()
         self.release: Callable[[str], None] = lambda post: None
+        self.ends: dict[str, str] = {}  # what became of the process of a stage that waits for another
         self.goals: dict[str, int | None] = {}  # the epochs after which stages that were handed out pause
         self.stopping = threading.Event()
 
@@ -114,7 +114,8 @@ class Run:
             self.handed.pop(key, None)
         row = self.board.rows[key]
         if row.state == "running":
-            self.say(f"the process of {row.path} (seed {row.seed}) ended; it goes on from epoch {row.epoch}")
+            why = self.ends.pop(key, "ended")
+            self.say(f"the process of {row.path} (seed {row.seed}) {why}; it goes on from epoch {row.epoch}")
         row.state, row.started = "running", row.started or time.time()
         self.changed(row)
 
@@ -131,6 +132,9 @@ class Run:
     def said(self, key: str, text: str) -> None:
         row = self.board.rows[key]
         self.say(f"{row.path} (seed {row.seed}): {text}")
+
+    def died(self, key: str, why: str) -> None:
+        self.ends[key] = why  # said when another process goes on
 
     def finished(self, key: str) -> None:
         row = self.board.rows[key]
@@ -216,13 +220,18 @@ class Run:
 
     def train(self) -> None:
         """Let Ray Tune train what is wanted and missing, until nothing is left or somebody interrupts."""
-        from orchestrator import cluster
+        from orchestrator import audit, cluster
 
+        silence = self.prepared.study.resources.silence
         with handling(self._interrupt):
             watch = threading.Thread(target=self._watch, args=(cluster.shortage,), daemon=True)
             watch.start()
-            with tempfile.TemporaryDirectory(prefix="tapath-", ignore_cleanup_errors=True) as folder:
-                cluster.tune_all(self, self._order, self.placement, folder=folder)
+            try:
+                with scratch() as folder:
+                    cluster.tune_all(self, self._order, self.placement, folder=folder, silence=silence)
+            finally:
+                for text in audit.cleared():
+                    self.say(text)
 
     def placement(self, stage: Stage) -> Placement:
         """What a stage runs on, with as many workers as it has now."""
@@ -257,6 +266,7 @@ class Run:
             lease=study.resources.lease,
             stage_data=study.resources.stage_data,
             content=self.prepared.inputs.dataset.fingerprint,
+            silence=study.resources.silence,
         ).model_dump_json()
 
     def _watch(self, shortage: Callable[[Placement], str]) -> None:
@@ -280,17 +290,3 @@ class Run:
         """Ctrl-C or SIGTERM while nothing is trained."""
         self.stopping.set()  # should Ray's start swallow the exception, nothing will be trained all the same
         raise KeyboardInterrupt
-
-
-@contextmanager
-def handling(interrupt: Callable[[int, Any], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM call this, if this is the main thread; no other may receive signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path as File
 from typing import Any, Protocol
 
+import ray
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
+from trainers.deaths import Life, why
+from trainers.order import SILENCE
 from trainers.spec import Stage
 
+LOOK = 10.0  # seconds that Tune may need for one round of its loop
 RETRIES = 3  # how often the process of a stage may die before the stage counts as failed
 
 
@@ -34,6 +42,9 @@ class Listener(Protocol):
     def said(self, key: str, text: str) -> None:
         """The stage has met something that the user should know."""
 
+    def died(self, key: str, why: str) -> None:
+        """The process that trained the stage is no more; another will take it up."""
+
     def finished(self, key: str) -> None:
         """The stage's result is in the store."""
 
@@ -44,8 +55,19 @@ class Listener(Protocol):
         """The stage has no result."""
 
     def again(self, key: str, why: str) -> bool:
-        """Its workers were "lost", came "late" or were "released", or its process "died"; -> whether that is seen to,
-        as for all whose number of workers may change. Others are to go on where they were."""
+        """Its workers were "lost", came "late" or were "released", or its process "died" or "left"; -> whether that is
+        seen to, as for all whose number of workers may change. Others are to go on where they were."""
+
+
+@dataclass
+class UnderWay:
+    """A process that trains a stage."""
+
+    trial: Any  # of Tune
+    heard: float  # when it last gave a sign of life
+    life: Life | None = None
+    why: str = ""  # it is about to die, if it is
+    left: bool = False  # of its own will, with all that it had
 
 
 class DriverOnly:
@@ -64,14 +86,27 @@ class StageSearcher(DriverOnly, Searcher):
     and the frontier have it.
     """
 
-    def __init__(self, listener: Listener, configure: Callable[[Stage], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        configure: Callable[[Stage], dict[str, Any]],
+        *,
+        silence: float = SILENCE,
+        kills: Callable[[str], int | None] = lambda node: None,
+    ) -> None:
+        """`silence`: the seconds after which a process that gives no sign of life is ended; `kills`: how many processes
+        of a node the kernel has killed for lack of memory."""
         super().__init__(metric="score", mode="max")
+        self.silence, self.kills = silence, kills
         self.listener = listener
         self.configure = configure
         self.keys: dict[str, str] = {}
         self.stages: dict[str, Stage] = {}
         self.deaths: Counter[str] = Counter()
         self.orphans: list[Stage] = []
+        self.under_way: dict[str, UnderWay] = {}  # by the id of the trial
+        self.trials: list[Any] = []  # all of Tune's, of which some have no process yet
+        self.looked = time.monotonic()
 
     def suggest(self, trial_id: str) -> Any:
         if self.listener.over:
@@ -82,16 +117,42 @@ class StageSearcher(DriverOnly, Searcher):
         self.keys[trial_id], self.stages[stage.key] = stage.key, stage
         return self.configure(stage)
 
+    def begin(self, trial: Any) -> None:
+        """A trial has a process now."""
+        key = self.keys.get(trial.trial_id)
+        if key is not None:
+            self.under_way[trial.trial_id] = UnderWay(trial, time.monotonic())
+            self.listener.started(key)
+
+    def watch(self, trials: list[Any]) -> None:
+        """End the processes of which nothing was heard for too long: they, or their machines, are frozen."""
+        self.trials, now = trials, time.monotonic()
+        # Nobody was heard while this process itself stood still.
+        missed, self.looked = max(0.0, now - self.looked - LOOK), now
+        for one in self.under_way.values():
+            one.heard += missed
+            if now - one.heard > self.silence and not one.why:
+                one.why = f"gave no sign of life for {self.silence:g} s and was ended"
+                ray.kill(one.trial.temporary_state.ray_actor)
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if one := self.under_way.get(trial_id):
+            one.heard = time.monotonic()
+            one.left = one.left or "left" in result
+            one.why = one.why or result.get("hung", "")
+            if "life" in result:
+                one.life = Life.model_validate_json(result["life"])
         if "entry" in result:
             self.listener.epoch(self.keys[trial_id], json.loads(result["entry"]))
         if "said" in result:
             self.listener.said(self.keys[trial_id], result["said"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        key = self.keys.pop(trial_id)
-        if error or result is None:
-            self._died(key)
+        key, one = self.keys.pop(trial_id), self.under_way.pop(trial_id, None)
+        if (result or {}).get("left") or (one is not None and one.left):
+            self._goes_on(key, "left, for it or its node is taken away", "left")
+        elif error or result is None:
+            self._died(key, trial_id, one)
         elif result.get("failed"):
             self.listener.failed(key, result["failed"], result["traceback"])
         elif result.get("paused"):
@@ -101,13 +162,28 @@ class StageSearcher(DriverOnly, Searcher):
         elif result.get("score") is not None:
             self.listener.finished(key)
 
-    def _died(self, key: str) -> None:
+    def _died(self, key: str, trial_id: str, one: UnderWay | None) -> None:
         self.deaths[key] += 1
-        if not self.listener.over and self.listener.again(key, "died"):
-            return
+        cause = self._cause(trial_id, one)
         if self.deaths[key] > RETRIES or self.listener.over:
-            self.listener.failed(key, f"its process died {self.deaths[key]} times", "")
+            last = "" if cause == "died" else f"; the last {cause}"
+            self.listener.failed(key, f"its process died {self.deaths[key]} times{last}", "")
         else:
+            self._goes_on(key, cause, "died")
+
+    def _cause(self, trial_id: str, one: UnderWay | None) -> str:
+        """What became of a process, perhaps before it had begun with anything."""
+        if one is not None and one.why:
+            return one.why
+        trial: Any = next((each for each in reversed(self.trials) if each.trial_id == trial_id), None)
+        said, life = "", one.life if one else None
+        with suppress(OSError, TypeError, AttributeError):  # nothing was written of it, or there is nowhere to write it
+            said = File(trial.error_file).read_text()
+        return why(said, life, self.kills(life.node) if life else None)
+
+    def _goes_on(self, key: str, why: str, how: str) -> None:
+        self.listener.died(key, why)
+        if not self.listener.again(key, how):
             self.orphans.append(self.stages[key])
 
     def save(self, checkpoint_path: str) -> None:
@@ -118,12 +194,14 @@ class StageSearcher(DriverOnly, Searcher):
 
 
 class Starts(DriverOnly, Callback):
-    """Tells the run when a stage's process really starts; until then the stage waits for resources."""
+    """Tells the searcher when a stage's process really starts, until when the stage waits for resources; and that
+    time goes by."""
 
     def __init__(self, searcher: StageSearcher) -> None:
         self.searcher = searcher
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        key = self.searcher.keys.get(trial.trial_id)
-        if key is not None:
-            self.searcher.listener.started(key)
+        self.searcher.begin(trial)
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.searcher.watch(trials)

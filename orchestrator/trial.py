@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import queue
+import signal
 import threading
+import time
 import traceback
 from typing import Any, NamedTuple
 
@@ -18,11 +21,17 @@ import torch
 from ray import tune
 
 from orchestrator.resources import Placement
+from trainers.deaths import life
 from trainers.loop import Paused, Stopped
-from trainers.stage import Again, StageFailed, post_here, run_here, run_on_workers
+from trainers.post import post_here
+from trainers.pulse import Pulse
+from trainers.scratch import sweep
+from trainers.stage import Again, StageFailed, run_here, run_on_workers
 from trainers.worker import Entry, Order
 
 POLL_SECONDS = 0.2  # how often the workers of a stage are asked for news
+BEAT = 2.0  # seconds between two signs of life, if nothing else is to be said
+GRACE = 25.0  # seconds for the last step of a stage whose process was told to go; Kubernetes, for one, gives 30
 
 
 class Finished(NamedTuple):
@@ -33,24 +42,38 @@ class Finished(NamedTuple):
     traceback: str = ""
     paused: bool = False
     again: str = ""  # why it is to be handed out once more: as `Again` has it
+    left: bool = False  # before its time, with all that it has: to be gone on with somewhere else
+
+
+def draining() -> set[str]:
+    """The nodes that will be taken away, by Ray's ids: the notice of a preemption, or of whoever makes a cluster small.
+
+    Ray Train asks Ray in this way, too; Ray has no public one.
+    """
+    return set(ray._private.state.state.get_draining_nodes())
 
 
 class Trial(tune.Trainable):
     """One stage at a time; the thread beside it trains, so that every epoch can be handed on at once."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.stages = 0
+        self.stages, self.ending, self.looked = 0, False, 0.0
+        self.node = ray.get_runtime_context().get_node_id()
+        sweep()
         self._start(config)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._terminated)
 
     def _start(self, config: dict[str, Any]) -> None:
         self.news: queue.Queue[Entry | str | Finished] = queue.Queue()
         self.stages += 1
-        self.stopping = threading.Event()
+        self.stopping, self.leaving = threading.Event(), threading.Event()
         self.post: Any = None
-        order = Order.model_validate_json(config["order"])
+        self.pulse = Pulse()
+        self.order = order = Order.model_validate_json(config["order"])
         placement = Placement.model_validate_json(config["placement"])
-        self.post_name = config.get("post")
-        target = self._train_on_workers if placement.apart else self._train_here
+        self.alone, self.post_name = not placement.apart, config.get("post")
+        target = self._train_here if self.alone else self._train_on_workers
         self.thread = threading.Thread(target=self._guard, args=(target, order, placement), daemon=True)
         self.thread.start()
 
@@ -66,18 +89,54 @@ class Trial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        news = self.news.get()
+        if self.ending:
+            os._exit(1)  # the driver knows why, and has another process go on
+        if self.alone and not self.leaving.is_set() and time.monotonic() - self.looked > BEAT:
+            self.looked = time.monotonic()
+            if self.node in draining():
+                self.leave()
+        try:
+            news = self.news.get(timeout=BEAT)
+        except queue.Empty:
+            return self._sign_of_life()
         if isinstance(news, Finished):
+            if news.left and self.alone:  # this process is of no more use: its node goes, or it was told to go
+                self.ending = True
+                return {"left": True}
             return {"done": True, **news._asdict()}
         if isinstance(news, str):
             return {"said": news}
         return {"entry": json.dumps(news)}  # a dictionary would be flattened at its slashes
 
-    def cleanup(self) -> None:
-        """End the stage at its next step, and wait until it has ended."""
+    def _sign_of_life(self) -> dict[str, Any]:
+        if self.pulse.silent() > self.order.silence:
+            self.ending = True
+            return {"hung": f"made no step for {self.order.silence:g} s and was ended"}
+        return {"life": life(self.node).model_dump_json()}
+
+    def leave(self) -> None:
+        """End the stage after the step that it is in, and have it gone on with by another process."""
+        self.leaving.set()
+        self._stop()
+
+    def _terminated(self, number: int, frame: object) -> None:
+        """SIGTERM: this process, or its node, is about to be killed."""
+        threading.Thread(target=self._leave_and_end, daemon=True).start()
+
+    def _leave_and_end(self) -> None:
+        self.leave()
+        self.thread.join(GRACE)
+        time.sleep(1.0)  # for the driver to hear that it left
+        os._exit(1)
+
+    def _stop(self) -> None:
         self.stopping.set()
         if self.post is not None:
             self.post.stop.remote()
+
+    def cleanup(self) -> None:
+        """End the stage at its next step, and wait until it has ended."""
+        self._stop()
         self.thread.join()
         self.post = None
 
@@ -95,27 +154,21 @@ class Trial(tune.Trainable):
         except Again as again:
             self.news.put(Finished(again=again.why))
         except Stopped:
-            self.news.put(Finished(failed="stopped"))
+            self.news.put(Finished(left=True) if self.leaving.is_set() else Finished(failed="stopped"))
         except StageFailed as error:
             self.news.put(Finished(failed=str(error), traceback=traceback.format_exc()))
         except Exception as error:
             self.news.put(Finished(failed=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()))
 
     def _train_here(self, order: Order, placement: Placement) -> float:
-        put = self.news.put
-        return run_here(order, cpus=placement.cpus, report=put, stop=self.stopping.is_set, say=put).score
+        put, stop = self.news.put, self.stopping.is_set
+        return run_here(order, cpus=placement.cpus, report=put, stop=stop, say=put, pulse=self.pulse).score
 
     def _train_on_workers(self, order: Order, placement: Placement) -> float:
-        self.post = post = post_here(self.post_name)
+        self.post = post_here(self.post_name)
         over = threading.Event()
-
-        def relay() -> None:
-            while not over.wait(POLL_SECONDS):
-                for news in ray.get(post.take.remote()):
-                    self.news.put(news)
-
-        relaying = threading.Thread(target=relay, daemon=True)
-        relaying.start()
+        watching = threading.Thread(target=self._watch_workers, args=(self.post, over), daemon=True)
+        watching.start()
         try:
             result = run_on_workers(
                 order,
@@ -123,10 +176,30 @@ class Trial(tune.Trainable):
                 threads=max(1, int(placement.cpus)),
                 demand=placement.demand,
                 labels=placement.labels,
-                post=post,
+                post=self.post,
                 fixed=placement.min_workers is None,
             )
         finally:
             over.set()
-            relaying.join()
+            watching.join()
         return result.score
+
+    def _watch_workers(self, post: Any, over: threading.Event) -> None:
+        """Hand on what the workers of a stage tell; end those that hang, and have all leave a node that goes."""
+        looked = time.monotonic()
+        while True:
+            ended = over.wait(POLL_SECONDS)
+            for news in ray.get(post.take.remote()):
+                self.news.put(news)
+            if ended:
+                return
+            if time.monotonic() - looked < min(BEAT, self.order.silence / 6):
+                continue
+            looked = time.monotonic()
+            for rank, actor in ray.get(post.late.remote(self.order.silence)).items():
+                self.news.put(
+                    f"worker {rank} gave no sign of life, or made no step, for {self.order.silence:g} s: ended"
+                )
+                ray.kill(actor)
+            if not self.leaving.is_set() and ray.get(post.nodes.remote()) & draining():
+                self.leave()

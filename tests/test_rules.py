@@ -20,7 +20,9 @@ SOURCES = ("orchestrator", "trainers")
 # Who may import what from the outside. `orchestrator` and `trainers` alone stand for the whole package.
 DOORS = {
     "ray": {
+        "trainers/post.py",
         "trainers/stage.py",
+        "orchestrator/audit.py",
         "orchestrator/searcher.py",
         "orchestrator/trial.py",
         "orchestrator/cluster.py",
@@ -88,10 +90,21 @@ ENTRANCES = {
     "orchestrator/experience.py": {"trainers.build", "trainers.finished", "trainers.store"},
     "orchestrator/checks.py": {"trainers.build"},
     "orchestrator/prepared.py": {"trainers.build", "trainers.outputs", "trainers.store"},
-    "orchestrator/run.py": {"trainers.visible", "trainers.worker"},
+    "orchestrator/audit.py": {"trainers.scratch"},
+    "orchestrator/run.py": {"trainers.scratch", "trainers.visible", "trainers.worker"},
+    "orchestrator/searcher.py": {"trainers.deaths", "trainers.order"},
+    "orchestrator/cluster.py": {"trainers.deaths", "trainers.order"},
     "orchestrator/warm.py": {"trainers.atomic", "trainers.store"},
     "orchestrator/prices.py": {"trainers.atomic", "trainers.store"},
-    "orchestrator/trial.py": {"trainers.loop", "trainers.stage", "trainers.worker"},
+    "orchestrator/trial.py": {
+        "trainers.deaths",
+        "trainers.loop",
+        "trainers.post",
+        "trainers.pulse",
+        "trainers.scratch",
+        "trainers.stage",
+        "trainers.worker",
+    },
     # What a study may name.
     "orchestrator/knobs.py": {"trainers.distill", "trainers.optim", "trainers.schedules"},
     "orchestrator/study.py": {

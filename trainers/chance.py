@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 
 class Chance:
-    """The state of the random numbers of the CPU, and of a GPU where `device` is one, as it is now."""
+    """The state of the random numbers of the CPU, and of a GPU where `device` is one: as it is now, or as another's
+    `state` has it, whatever kind of device that was on."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, left: dict[str, Any] | None = None) -> None:
         self.device = device
-        self.cpu = torch.get_rng_state()
-        self.gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self.cpu = left["cpu"] if left else torch.get_rng_state()
+        self.gpu = left["gpu"] if left else torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def state(self) -> dict[str, Any]:
+        """Tensors alone."""
+        return {"cpu": self.cpu, "gpu": self.gpu}
 
     def put_back(self) -> None:
         """Have the next numbers be those that came after this."""
         torch.set_rng_state(self.cpu)
-        if self.gpu is not None:
+        if self.gpu is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(self.gpu, self.device)
 
     @contextmanager

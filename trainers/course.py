@@ -87,16 +87,29 @@ class Course:
 
     def keep(self, store: Store, epoch: Epoch) -> None:
         """Have the store know how to go on after this epoch."""
+        self._save(store, epoch.number, epoch.state)
+
+    def halt(self, store: Store) -> None:
+        """Have the store know how to go on after the last step of an epoch that was stopped; every worker calls it."""
+        if self.training.meter is None:
+            return  # it was stopped between two epochs, and all is kept
+        state = self.training.state()
+        self.seconds = time.perf_counter() - self.started
+        self.usage = self.watch.note()
+        if workers.rank() == 0:
+            self._save(store, self.training.epoch, state)
+
+    def _save(self, store: Store, number: int, training: dict[str, Any]) -> None:
         state = {
             "format": FORMAT,
             "key": self.stage.key,
-            "training": epoch.state,
+            "training": training,
             "history": self.history,
             "seconds": self.seconds,
             "selection": self.selection.state(),
             "usage": self.usage,
         }
-        store.save_state(self.stage.key, epoch.number, state)
+        store.save_state(self.stage.key, number, state)
 
     def tell(self, say: Callable[[str], None]) -> None:
         """Say each alpha once, when it was found; and in the end which were not."""

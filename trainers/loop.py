@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import random
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +14,12 @@ from torch import Tensor, nn
 
 from trainers import optim, pieces, workers
 from trainers.balance import Balance
+from trainers.chance import Chance
 from trainers.data.batches import Batches
 from trainers.evaluate import precision
 from trainers.memory import sparing
-from trainers.nonfinite import Meter, Step, Tolerance, wrong
+from trainers.meter import Meter
+from trainers.nonfinite import Step, Tolerance, wrong
 from trainers.norm import live
 from trainers.outputs import Truth
 from trainers.pieces import Pieces, Whole
@@ -79,6 +80,8 @@ class Training:
         self.scaler = torch.amp.grad_scaler.GradScaler(enabled=recipe.precision == "fp16" and device.type == "cuda")
         self.average = Average(task.student, recipe.ema) if recipe.ema else None
         self.epoch = 0
+        self.meter: Meter | None = None  # of the epoch under way; None between two
+        self.draws: list[dict[str, Any]] = []  # by worker: from where an epoch that was stopped draws on
         # The distillation losses of which nobody knows yet whether they teach, and in how many batches each did not.
         self.unchecked = dict.fromkeys(task.distill, 0)
         self.balance = balance or Balance({}, {})
@@ -93,7 +96,8 @@ class Training:
         return self.average.model if self.average else self.task.student
 
     def state(self) -> dict[str, Any]:
-        """Tensors and plain values only, so that reading it back can run no code."""
+        """Tensors and plain values only, so that reading it back can run no code. Between two steps of an epoch every
+        worker calls it."""
         return {
             "epoch": self.epoch,
             "task": self.task.state_dict(),
@@ -104,6 +108,7 @@ class Training:
             "balance": self.balance.state(),
             "micro_batch": self.micro_batch,
             "skipped": self.tolerance.skipped,
+            "under_way": self._under_way(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -122,6 +127,22 @@ class Training:
         found = state.get("micro_batch")  # what memory was enough for
         if found is not None:
             self.micro_batch = min(found, self.micro_batch or found)
+        left = state.get("under_way")
+        self.meter = self._meter(left["meter"]) if left else None
+        self.draws = left["draws"] if left else []
+        self.scales = [one.to(self.device) for one in left["scales"]] if left else []
+
+    def _under_way(self) -> dict[str, Any] | None:
+        """How far an epoch is; None between two."""
+        if self.meter is None:
+            return None
+        draws = workers.gathered(Chance(self.device).state())
+        return {"meter": self.meter.state(), "draws": draws, "scales": self.scales}
+
+    def _meter(self, left: dict[str, Any] | None = None) -> Meter:
+        """Of the epoch that comes, or of one that was stopped."""
+        every = 1 if self.device.type == "cpu" else 50
+        return Meter(every=every, scale=lambda: self.scale, left=left, device=self.device)
 
     def epochs(self, lessons: Lessons, *, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
         """Train epoch by epoch, from wherever this training stands.
@@ -130,35 +151,37 @@ class Training:
         """
         while self.epoch < self.recipe.epochs:
             metrics = self._one_epoch(lessons, stop)
-            self.epoch += 1
+            self.epoch, self.meter, self.scales = self.epoch + 1, None, []
             yield Epoch(self.epoch, metrics, self.state())
 
     def _one_epoch(self, lessons: Lessons, stop: Callable[[], bool]) -> dict[str, float]:
         self.task.train()
         torch.manual_seed(chance(self.batches.seed, self.epoch, workers.rank()))
-        started = time.perf_counter()
-        meter = Meter(every=1 if self.device.type == "cpu" else 50, scale=lambda: self.scale)
-        skipped, self.scales = self.tolerance.skipped, []
-        number = self.epoch * self.batches.steps
-        for images, truth in self.batches.epoch(self.epoch):
+        if workers.rank() < len(self.draws):
+            Chance(self.device, self.draws[workers.rank()]).put_back()
+        self.draws = []
+        meter = self.meter = self.meter or self._meter()
+        number = self.epoch * self.batches.steps + meter.steps
+        for images, truth in self.batches.epoch(self.epoch, start=meter.steps):
             if stop():
                 raise Stopped
             step = Step(self.epoch + 1, number % self.batches.steps + 1, truth.ids, self.rate(number))
             images, truth = images.to(self.device, non_blocking=True), truth.to(self.device)
             losses = self._step(images, truth, lessons, step, number)
-            if losses is not None:
+            if losses is None:
+                meter.leave_out()
+            else:
                 meter.add(losses, step)
             number += 1
         metrics = meter.means()
         metrics["train/lr"] = self.rate(number - 1)
         metrics |= {f"train/alpha_{name}": alpha for name, alpha in self.balance.alphas.items()}
         if self.tolerance.allowed:
-            metrics["train/skipped"] = float(self.tolerance.skipped - skipped)
+            metrics["train/skipped"] = float(meter.left_out)
         if self.scales:  # which is halved for a step that overflows, and which it leaves out
             fell = torch.stack(self.scales).diff() < 0
             metrics |= {"train/scale": self.scales[-1].item(), "train/overflows": float(fell.sum())}
-        seconds = time.perf_counter() - started
-        metrics["train/images_per_second"] = self.batches.steps * self.recipe.batch / seconds
+        metrics["train/images_per_second"] = self.batches.steps * self.recipe.batch / meter.seconds
         return metrics
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,47 +35,6 @@ class Step(NamedTuple):
             f"{name} became {value} in epoch {self.epoch}, step {self.number} "
             f"({images}; learning rate {self.rate:.3g}{scaled})"
         )
-
-
-class Meter:
-    """Means of the losses of an epoch, kept on the device; looks for non-finite ones every few steps."""
-
-    def __init__(self, *, every: int, scale: Callable[[], float | None] = lambda: None) -> None:
-        """`scale` is asked for the loss scale when something is wrong, and not before: the device has to be waited
-        for."""
-        self.every, self.scale = every, scale
-        self.names: list[str] = []
-        self.recent: list[Tensor] = []
-        self.steps: list[Step] = []  # the recent ones
-        self.sum: Tensor | None = None
-        self.count = 0
-
-    def add(self, losses: Mapping[str, Tensor], step: Step) -> None:
-        """The losses of a step, each (). Raises `NonFinite` when it looks and one is, or one before was, no number."""
-        self.names = list(losses)
-        self.recent.append(torch.stack(list(losses.values())))
-        self.steps.append(step)
-        if len(self.recent) == self.every:
-            self._settle()
-
-    def _settle(self) -> None:
-        values = torch.stack(self.recent).double()
-        if not torch.isfinite(values).all():
-            row = int((~torch.isfinite(values)).any(1).nonzero()[0])
-            name, value = wrong(dict(zip(self.names, values[row].tolist(), strict=True)))
-            raise NonFinite(self.steps[row].said(name, value, self.scale()))
-        self.sum = values.sum(0) if self.sum is None else self.sum + values.sum(0)
-        self.count += len(self.recent)
-        self.recent, self.steps = [], []
-
-    def means(self) -> dict[str, float]:
-        """Of all steps that were added, over all workers. Raises `NonFinite`, also if there were none."""
-        if self.recent:
-            self._settle()
-        if self.sum is None:
-            raise NonFinite("every step of an epoch was left out")
-        total = workers.mean(self.sum).tolist()
-        return {f"train/{name}": value / self.count for name, value in zip(self.names, total, strict=True)}
 
 
 def wrong(losses: Mapping[str, float]) -> tuple[str, float]:

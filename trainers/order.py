@@ -6,6 +6,9 @@ from trainers.call import Call, Count, Index, Positive, Spec
 from trainers.lease import EXPIRY
 from trainers.spec import Stage
 
+# No step takes that long, nor does a machine think of nothing else; NCCL's own default is the same ten minutes.
+SILENCE = 600.0
+
 
 class Order(Spec):
     """A stage, and where to train it.
@@ -26,3 +29,4 @@ class Order(Spec):
     stage_data: bool | str = False  # to which folder of its node the data are copied first; true: to a temporary one
     content: str = ""  # what its files say, by the data set; empty: by the stage
     lease: Positive = EXPIRY  # seconds after which a stage whose process is silent may be trained by another
+    silence: Positive = SILENCE  # seconds without a step, or without any sign of life, after which it counts as hung

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import tempfile
 from collections.abc import Callable, Mapping
+from threading import Event, Thread
 from typing import Any
 
 # How long Ray Train tries to place workers before it says that it cannot; nodes may have gone since they were counted.
@@ -16,15 +16,19 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import nn
 
 from trainers import workers
+from trainers.deaths import why
 from trainers.lease import Lost
 from trainers.loop import Paused, Stopped
 from trainers.memory import Fewer
+from trainers.post import Beat
+from trainers.pulse import Pulse
+from trainers.scratch import scratch
 from trainers.store import Result, Store
 from trainers.visible import awaited
 from trainers.worker import Entry, Order, work
@@ -39,91 +43,39 @@ def run_here(
     report: Callable[[Entry], None],
     stop: Callable[[], bool],
     say: Callable[[str], None] = log.warning,
+    pulse: Pulse | None = None,
 ) -> Result:
     """Train a stage in this process, by TorchTrainer's local mode: no other process has to load torch for it."""
 
     def loop() -> Result:
         torch.set_num_threads(max(1, int(cpus)))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return work(order, device=device, report=report, stop=stop, say=say)
+        return work(order, device=device, report=report, stop=stop, say=say, pulse=pulse)
 
     result: Result = TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0)).fit().return_value
     return result
 
 
-class Letters:
-    """Between a stage's workers and its trial: epochs and what the user should know one way, the wish to stop the
-    other."""
-
-    def __init__(self) -> None:
-        self.news: list[Entry | str] = []
-        self.stopping = False
-        self.pausing = False
-        self.releasing = False
-        self.left = False  # because they were released
-        self.failure: str | None = None
-        self.micro_batch: int | None = None  # what memory was enough for
-
-    def report(self, news: Entry | str) -> None:
-        self.news.append(news)
-
-    def take(self) -> list[Entry | str]:
-        taken, self.news = self.news, []
-        return taken
-
-    def stop(self) -> None:
-        self.stopping = True
-
-    def stopped(self) -> bool:
-        return self.stopping
-
-    def release(self) -> None:
-        """Have the workers end after their epoch, as there may be more of them."""
-        self.releasing = True
-
-    def leave(self, last: bool) -> bool:
-        """Whether the workers are to end after this epoch; no more of them are wanted for what comes after the last."""
-        self.left = self.releasing and not (last or self.stopping)
-        return self.stopping or self.left
-
-    def has_left(self) -> bool:
-        return self.left
-
-    def pause(self) -> None:
-        self.pausing = True
-
-    def paused(self) -> bool:
-        return self.pausing
-
-    def lessen(self, micro_batch: int, text: str) -> None:
-        """Have the stage begin again with fewer images at once; several workers may say so at the same time."""
-        if self.micro_batch is None or micro_batch < self.micro_batch:
-            self.micro_batch = micro_batch
-            self.news.append(text)
-
-    def fewest(self) -> int | None:
-        return self.micro_batch
-
-    def fail(self, reason: str) -> None:
-        self.failure = self.failure or reason
-
-    def failed(self) -> str | None:
-        return self.failure
-
-
-Post: Any = ray.remote(num_cpus=0)(Letters)
-
-
-def post_here(name: str | None) -> Any:
-    """A post on this node, so that it does not go with another; under a name for others to find, if there is one."""
-    node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Post.options(name=name, scheduling_strategy=node).remote()
-
-
 LATE = "WorkerGroupStartupTimeoutError"  # what Ray Train says when not all workers find room
 # What gloo says of a worker that has gone; it has no error of its own for that.
 GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "Read timeout")
+BEAT = 1.0  # seconds between two signs of life of a worker, or less where it must be found out sooner
 PATIENCE = 86400  # seconds that workers wait for the first while it measures; torch would give up after 30 minutes
+
+
+class Deaths(UserCallback):
+    """Says of which worker the process died, and that all begin again: Ray does so without a word."""
+
+    def __init__(self, post: Any, count: int) -> None:
+        self.post, self.count = post, count
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        self.post.forget.remote()
+        for rank, error in worker_exceptions.items():
+            cause = getattr(error, "health_check_failure", error)
+            if isinstance(cause, RayActorError | OutOfMemoryError):
+                said = f"worker {rank} of {self.count} {why(str(cause), None)}; all go on from the last epoch"
+                self.post.report.remote(said)
 
 
 class StageFailed(RuntimeError):
@@ -161,7 +113,7 @@ def run_on_workers(
     failures = FailureConfig(max_failures=tries + spared)
     if not fixed:
         failures = FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0)
-    with tempfile.TemporaryDirectory(prefix="tapath-") as folder:
+    with scratch() as folder:
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"order": order.model_dump_json(), "post": post, "threads": threads},
@@ -176,6 +128,7 @@ def run_on_workers(
                 name=order.stage.key,
                 storage_path=folder,
                 failure_config=failures,
+                callbacks=[Deaths(post, num_workers)],
             ),
         )
         _fit(trainer, post, fixed=fixed)
@@ -229,6 +182,7 @@ def _worker(config: dict[str, Any]) -> None:
             raise Stopped
         ray.train.report(entry)
 
+    order, pulse, asked, over = Order.model_validate_json(config["order"]), Pulse(), Event(), Event()
     if workers.rank() == 0:
         ray.get(post.report.remote({"epoch": 0.0}))  # all workers are here: from now on it trains
 
@@ -240,12 +194,13 @@ def _worker(config: dict[str, Any]) -> None:
     def say(text: str) -> None:
         ray.get(post.report.remote(text))
 
-    order = Order.model_validate_json(config["order"])
+    beating = (post, workers.rank(), pulse, asked, over, min(BEAT, order.silence / 6))
+    Thread(target=_beat, args=beating, daemon=True).start()
     fewest = ray.get(post.fewest.remote())
     if fewest is not None:
         order = order.model_copy(update={"micro_batch": fewest})
     try:
-        work(order, device=device, report=report, wrap=wrap, say=say)
+        work(order, device=device, report=report, stop=asked.is_set, wrap=wrap, say=say, pulse=pulse)
     except Fewer as error:
         ray.get(post.lessen.remote(error.micro_batch, str(error)))
         raise  # Ray ends the others, wherever they wait, and begins again with all
@@ -259,9 +214,25 @@ def _worker(config: dict[str, Any]) -> None:
         if not of_others(error):
             ray.get(post.fail.remote(f"{type(error).__name__}: {error}"))
         raise
+    finally:
+        over.set()
 
 
 def of_others(error: Exception) -> bool:
     """Whether a worker failed only because another one is gone: it was told so where they wait for each other."""
     network = (torch.distributed.DistBackendError, torch.distributed.DistNetworkError)
     return isinstance(error, network) or any(word in str(error) for word in GONE)
+
+
+def _beat(post: Any, rank: int, pulse: Pulse, asked: Event, over: Event, every: float) -> None:
+    """Give signs of life, and learn whether to stop: also when nobody is there any more who could say so."""
+    here = ray.get_runtime_context()
+    actor, node = here.current_actor, here.get_node_id()
+    while not over.is_set():
+        try:
+            stopping = ray.get(post.beat.remote(rank, Beat(actor, node, pulse.silent())))
+        except RayError:
+            stopping = True
+        if stopping:
+            asked.set()
+        over.wait(every)

@@ -15,11 +15,13 @@ from trainers.balance import balanced
 from trainers.course import Course, Entry
 from trainers.data.batches import Batches
 from trainers.evaluate import measure
+from trainers.feeding import batches
 from trainers.footprint import takes
 from trainers.lease import Lease, Lost
 from trainers.loop import Paused, Stopped, Training
 from trainers.order import Order
 from trainers.outputs import Network
+from trainers.pulse import Pulse
 from trainers.selection import Selection, kept
 from trainers.spec import Stage
 from trainers.staging import opened
@@ -40,15 +42,16 @@ def work(
     stop: Callable[[], bool] = lambda: False,
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
     say: Callable[[str], None] = log.warning,
+    pulse: Pulse | None = None,
 ) -> Result:
     """Train a stage and store it; -> its result.
 
-    `report` gets each epoch's entry once it can be resumed from, `stop` is asked between two steps, `wrap` makes the
-    task data-parallel, `say` is told what the user should know. Everything that goes wrong is
-    raised, and nothing finished is lost by it. Raises `Paused` after the epoch that the order says, if that is not the
-    last; the store then has what the stage has reached.
+    `report` gets each epoch's entry once it can be resumed from, `stop` is asked between two steps, of which the last
+    is kept, `wrap` makes the task data-parallel, `say` is told what the user should know, and `pulse` beats with the
+    steps. Everything that goes wrong is raised, and nothing finished is lost by it. Raises `Paused` after the epoch
+    that the order says, if that is not the last; the store then has what the stage has reached.
     """
-    store, stage = Store(order.store), order.stage
+    store, stage, pulse = Store(order.store), order.stage, pulse or Pulse()
     while True:
         lease = Lease(store.root / stage.key, expiry=order.lease)
         try:
@@ -59,20 +62,22 @@ def work(
                 store.drop_state(stage.key)
                 return result
             if workers.told(ours):
-                guard = lease.check if ours else lambda: None
-                return _work(order, device=device, report=report, stop=stop, wrap=wrap, say=say, guard=guard)
-            if stop():
+                guard, ask = lease.check if ours else lambda: None, pulse.beating(stop, device=device)
+                return _work(order, pulse, device=device, report=report, stop=ask, wrap=wrap, say=say, guard=guard)
+            if workers.told(stop()):
                 raise Stopped
         except Lost as lost:
             if workers.count() > 1:
                 raise  # all of them begin again
             say(str(lost))
         finally:
+            pulse.rest()
             lease.release()
 
 
 def _work(
     order: Order,
+    pulse: Pulse,
     *,
     device: torch.device,
     report: Callable[[Entry], None],
@@ -100,15 +105,21 @@ def _work(
     for entry in course.history:
         report(entry)
     _pause(store, order, course)
-    for epoch in training.epochs(lessons, stop=stop):
-        with watch.measures():
-            measured = _validate(order, training, data, device)
-        entry = course.note(epoch, measured)
-        if workers.rank() == 0:
-            course.tell(say)
-            course.keep(store, epoch)
-        report(entry)
-        _pause(store, order, course)
+    try:
+        for epoch in training.epochs(lessons, stop=stop):
+            pulse.rest()
+            with watch.measures():
+                measured = _validate(order, training, data, device)
+            entry = course.note(epoch, measured)
+            if workers.rank() == 0:
+                course.tell(say)
+                course.keep(store, epoch)
+            report(entry)
+            _pause(store, order, course)
+    except Stopped:
+        pulse.rest()
+        course.halt(store)
+        raise
     product = _product(stage, course.weights(), device)
     metrics = course.metrics() | _tested(order, product, data, device)
     _finish(store, order, product, data, metrics, course.facts(), device=device)
@@ -168,28 +179,6 @@ def _stored(store: Store, stage: Stage) -> Result:
     result: Result | None = workers.told(None if workers.rank() else store.get(stage))
     assert result is not None, "it was just stored"
     return result
-
-
-def batches(order: Order, data: Any, student: Network, say: Callable[[str], None] = log.warning) -> Batches:
-    """The training batches of this worker."""
-    recipe = order.stage.recipe
-    return Batches(
-        data.train,
-        batch=recipe.batch,
-        seed=order.stage.seed,
-        flip=recipe.flip,
-        resize=recipe.resize,
-        crop=recipe.crop,
-        group=recipe.group,
-        divisor=build.divisor(student),
-        rank=workers.rank(),
-        world=workers.count(),
-        loader_workers=order.loader_workers,
-        masks=getattr(student, "needs_masks", False),
-        ignore=recipe.ignore,
-        bad_images=order.bad_images,
-        say=say,
-    )
 
 
 def _pause(store: Store, order: Order, course: Course) -> None:

@@ -49,6 +49,11 @@ def largest(x: Tensor) -> Tensor:
     return x
 
 
+def anywhere(here: bool, *, device: torch.device) -> bool:
+    """Whether something is so at any worker; all ask at the same time. Waits for the device if there are several."""
+    return largest(torch.tensor(float(here), device=device)).item() > 0 if count() > 1 else here
+
+
 BUCKET = 1 << 23  # numbers that are sent at once
 
 

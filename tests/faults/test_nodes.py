@@ -9,6 +9,7 @@ from pathlib import Path as File
 import pytest
 from ray.cluster_utils import Cluster
 
+from tests.faults.clusters import drain
 from tests.orchestrator import studies
 from tests.orchestrator.studies import tapath, underway, without, write
 
@@ -56,6 +57,22 @@ def test_a_node_that_dies_takes_nothing_with_it_that_was_finished(
     assert studies.stored(tmp_path) == studies.stored(undisturbed)
     after = studies.written(tmp_path)
     assert {key: after[key] for key in before} == before, "nothing finished was trained again"
+
+
+def test_a_node_that_is_to_be_taken_away_is_left_after_the_step_and_gets_no_more_stages(
+    nodes: Cluster, undisturbed: File, tmp_path: File
+) -> None:
+    write(tmp_path, TEXT)
+    going, _ = nodes.add_node(num_cpus=1), nodes.add_node(num_cpus=1)
+    nodes.wait_for_nodes()
+    with underway(tmp_path, *RUN, "--address", nodes.address) as command:
+        command.until(lambda: " started " in command.text)
+        drain(nodes.address, going.node_id)
+        assert command.end(240) == 0, command.text
+    # Nothing is trained there any more, and if something was when the notice came, it went on with the step after.
+    assert command.text.count(" left, for it or its node is taken away; it goes on from epoch ") <= 1
+    assert studies.stored(tmp_path) == studies.stored(undisturbed)
+    assert not begun(tmp_path)()
 
 
 def test_a_node_that_comes_is_used(nodes: Cluster, tmp_path: File) -> None:

@@ -231,8 +231,8 @@ def test_what_the_memory_held_is_no_momentum_after_an_overflow_in_the_first_step
 def test_batches_without_any_box_train_classes_and_end_in_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Batches.epoch
 
-    def bare(self: Batches, n: int) -> Iterator[tuple[Tensor, Truth]]:
-        for images, truth in real(self, n):
+    def bare(self: Batches, n: int, *, start: int) -> Iterator[tuple[Tensor, Truth]]:
+        for images, truth in real(self, n, start=start):
             boxes = [torch.zeros(0, 4) for _ in truth.boxes]
             labels = [torch.zeros(0, dtype=torch.long) for _ in truth.labels]
             yield images, Truth(boxes, labels, truth.sizes, truth.ids, truth.scales)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from pathlib import Path as File
 from types import SimpleNamespace
 from typing import Any
@@ -60,6 +61,7 @@ class Told:
     def __init__(self, keys: list[str]) -> None:
         self.waiting, self.done, self.failures = list(keys), [], {}
         self.heard: list[tuple[str, str]] = []
+        self.deaths: list[tuple[str, str]] = []
         self.total, self.stopping, self.running = len(keys), threading.Event(), 0
 
     @property
@@ -78,6 +80,9 @@ class Told:
 
     def said(self, key: str, text: str) -> None:
         self.heard.append((key, text))
+
+    def died(self, key: str, why: str) -> None:
+        self.deaths.append((key, why))
 
     def finished(self, key: str) -> None:
         self.running -= 1
@@ -108,6 +113,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
 
 def test_a_stage_whose_process_died_is_trained_by_another(told: Told) -> None:
     assert told.done == ["whole", "between", "training"]
+
+
+def test_every_death_is_told(told: Told) -> None:
+    assert Counter(told.deaths) == {("between", "died"): 1, ("training", "died"): 2, ("hopeless", "died"): RETRIES}
 
 
 def test_what_a_stage_has_to_say_is_heard_under_its_key(told: Told) -> None:

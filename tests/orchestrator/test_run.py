@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path as File
 
 import pytest
 
 from orchestrator.prepared import prepare
-from orchestrator.run import Run, handling
+from orchestrator.run import Run
+from orchestrator.signals import handling
 from orchestrator.study import load
 from tests.orchestrator.studies import write
 from trainers import visible
@@ -34,6 +36,39 @@ def test_a_process_that_takes_a_stage_up_again_is_said_to_go_on(run: Run) -> Non
     run.epoch(stage.key, {"epoch": 1.0, "seconds": 1.0, "val/AP": 0.25})
     run.started(stage.key)
     assert said == ["the process of big (seed 0) ended; it goes on from epoch 1"]
+
+
+def test_why_a_process_ended_is_said_if_anybody_knows(run: Run) -> None:
+    said: list[str] = []
+    run.say = said.append
+    stage = run.next()
+    assert stage is not None
+    run.started(stage.key)
+    run.died(stage.key, "died with its node")
+    assert said == [], "another process is still to be found"
+    run.started(stage.key)
+    assert said == ["the process of big (seed 0) died with its node; it goes on from epoch 0"]
+
+
+def test_a_stage_that_waits_for_resources_is_said_to_as_long_as_it_waits(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.run.PATIENCE", 0.2)
+    said: list[str] = []
+    run.say = said.append
+    stage = run.next()
+    assert stage is not None
+    watch = threading.Thread(target=run._watch, args=(lambda placement: "needs 1 CPU, free are 0 of 4",))
+    watch.start()
+    time.sleep(1)
+    run.started(stage.key)
+    time.sleep(0.2)
+    before = list(said)
+    time.sleep(0.5)
+    run.stopping.set()
+    watch.join()
+    assert 2 <= len(before) <= 5 and set(before) == {"big waits: needs 1 CPU, free are 0 of 4"}
+    assert said == before, "it waits no more"
 
 
 def test_what_a_new_process_tells_of_the_past_is_not_noted_twice(run: Run) -> None:

@@ -12,6 +12,7 @@ import torch.multiprocessing as mp
 from tests.trainers import pretend_device
 from tests.trainers.works import ROOT, TAUGHT, run
 from trainers.data.batches import Batch, Batches
+from trainers.loop import Training
 from trainers.store import Result
 
 
@@ -55,9 +56,23 @@ def epochs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     trained: list[int] = []
     real = Batches.epoch
 
-    def counted(self: Batches, n: int) -> Iterator[Batch]:
+    def counted(self: Batches, n: int, *, start: int = 0) -> Iterator[Batch]:
         trained.append(n)
-        return real(self, n)
+        return real(self, n, start=start)
 
     monkeypatch.setattr(Batches, "epoch", counted)
     yield trained
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The steps that were really made, counted from 0 over all epochs."""
+    made: list[int] = []
+    real = Training._step
+
+    def counted(self: Training, *given: Any) -> Any:
+        made.append(given[-1])
+        return real(self, *given)
+
+    monkeypatch.setattr(Training, "_step", counted)
+    return made

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from tests.trainers.stages import STEPS, stage
 from tests.trainers.trainings import BOTH, empty_lesson, guide, identical, taught, training
 from trainers.loop import Training, chance
-from trainers.nonfinite import Meter, NonFinite, Step
+from trainers.meter import Meter
+from trainers.nonfinite import NonFinite, Step
 from trainers.outputs import Outputs, Targets, Truth
 from trainers.reach import PATIENCE, Unreachable, check
 from trainers.task import Lesson
@@ -186,8 +187,8 @@ def test_a_batch_without_positives_puts_the_check_off(monkeypatch: pytest.Monkey
     run = planted(Planted(lambda student: plain(student).detach()))
     full = run.batches.epoch
 
-    def first_empty(n: int) -> Iterator[tuple[Tensor, Truth]]:
-        for step, (images, truth) in enumerate(full(n)):
+    def first_empty(n: int, *, start: int) -> Iterator[tuple[Tensor, Truth]]:
+        for step, (images, truth) in enumerate(full(n, start=start)):
             none = [torch.zeros(0, 4) for _ in truth.boxes], [torch.zeros(0, dtype=torch.long) for _ in truth.labels]
             yield images, Truth(*none, truth.sizes, truth.ids, truth.scales) if step < 2 else truth
 

@@ -14,7 +14,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from tests.trainers.stages import order, stage
 from tests.trainers.works import run
 from trainers.backbones import TinyResNet
-from trainers.stage import Post, run_on_workers
+from trainers.post import Post
+from trainers.stage import run_on_workers
 from trainers.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

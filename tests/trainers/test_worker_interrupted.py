@@ -1,12 +1,16 @@
 """A stage comes to the same result however often it is interrupted, and whatever is damaged in between."""
 
 import os
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tests.trainers.stages import STEPS, stage
 from tests.trainers.works import TAUGHT, Crash, names, raising_at, run, untimed
@@ -35,20 +39,43 @@ def test_an_interruption_after_an_epoch_costs_nothing(
     assert names(folder, TAUGHT) == ["measured.json", "result.json", "weights.safetensors"]
 
 
-def test_a_stop_in_the_middle_of_an_epoch_goes_on_from_its_start(
-    undisturbed: tuple[Result, Path], folder: Path, epochs: list[int]
+@pytest.mark.parametrize("asked_at", [0, 1, STEPS - 1, STEPS + 2, 3 * STEPS - 1])
+def test_a_stop_in_the_middle_of_an_epoch_goes_on_from_the_next_step(
+    undisturbed: tuple[Result, Path], folder: Path, steps: list[int], asked_at: int
 ) -> None:
-    asked = 0
-
-    def stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked == STEPS + 3
-
+    asked = count(-1)  # once before it begins: whether to wait for the stage
     with pytest.raises(Stopped):
-        run(TAUGHT, folder, stop=stop)
-    assert Store(folder).begun(TAUGHT.key) == 1
-    assert run(TAUGHT, folder).sha256 == undisturbed[0].sha256 and epochs == [0, 1, 1, 2]
+        run(TAUGHT, folder, stop=lambda: next(asked) == asked_at)
+    assert Store(folder).begun(TAUGHT.key) == asked_at // STEPS
+    result = run(TAUGHT, folder)
+    assert steps == list(range(3 * STEPS)), "every step once"
+    assert result.sha256 == undisturbed[0].sha256 and untimed(result.history) == untimed(undisturbed[0].history)
+
+
+class Noisy(nn.Module):
+    """A network in which every step draws by chance."""
+
+    def __init__(self, task: nn.Module) -> None:
+        super().__init__()
+        self.task = task
+
+    def forward(self, images: Tensor, *others: Any) -> Any:
+        return self.task(images + 0.1 * torch.rand_like(images), *others)
+
+
+def test_a_training_that_is_stopped_after_every_step_gets_there_all_the_same(folder: Path, tmp_path: Path) -> None:
+    """As on machines that are taken away again and again. What chance draws is the same, too."""
+    shutil.copytree(folder, tmp_path / "alone")
+    alone = run(TAUGHT, tmp_path / "alone", wrap=Noisy)
+    result, stops = None, 0
+    while result is None:
+        asked = iter([False, False, True])
+        with suppress(Stopped):
+            result = run(TAUGHT, folder, wrap=Noisy, stop=lambda asked=asked: next(asked))
+        stops += result is None
+    assert stops == 3 * STEPS - 1
+    assert result.sha256 == alone.sha256 and untimed(result.history) == untimed(alone.history)
+    assert names(folder, TAUGHT) == ["measured.json", "result.json", "weights.safetensors"]
 
 
 @pytest.mark.parametrize(

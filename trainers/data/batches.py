@@ -15,7 +15,7 @@ from torch import Tensor
 from trainers.augment import Crop, Resize
 from trainers.call import Invalid
 from trainers.data.canvases import Canvases
-from trainers.data.processes import ahead
+from trainers.data.processes import PATIENCE, ahead
 from trainers.data.sampling import Sample, groups, samples, steps
 from trainers.data.split import Split
 from trainers.data.views import Chance, Look
@@ -37,7 +37,8 @@ class Batches:
     filled up from its beginning. Height and width are padded to multiples of divisor. With `masks` the truth has the
     masks of the objects, if the split has them, and with `ignore` what is to be ignored, if any image has such.
 
-    An image that cannot be read is replaced by another, and `say` is told once. Raises `Invalid` when more than
+    A loader process that has made no batch for `patience` seconds hangs. An image that cannot be read is replaced by
+    another, and `say` is told once. Raises `Invalid` when more than
     `bad_images` different ones of this worker could not be read, and if a batch is too small for all workers.
     """
 
@@ -55,6 +56,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         loader_workers: int = 0,
+        patience: float = PATIENCE,
         masks: bool = False,
         ignore: bool = False,
         bad_images: int = 0,
@@ -68,7 +70,7 @@ class Batches:
         self.divisor, self.rank, self.world, self.loader_workers = divisor, rank, world, loader_workers
         self.masks = masks and split.has_masks  # reads them now, so that loader processes need not each
         self.ignored = ignore and split.has_ignored
-        self.bad_images, self.say = bad_images, say
+        self.bad_images, self.patience, self.say = bad_images, patience, say
         self.bad: dict[int, str] = {}  # why, by the id of each image that could not be read
 
     @property
@@ -76,9 +78,9 @@ class Batches:
         """Batches in an epoch."""
         return steps(self.groups, self.batch)
 
-    def epoch(self, n: int) -> Iterator[Batch]:
-        """The batches of epoch n, counted from 0."""
-        plan = list(samples(self.groups, batch=self.batch, seed=self.seed, epoch=n))
+    def epoch(self, n: int, *, start: int = 0) -> Iterator[Batch]:
+        """The batches of epoch n, counted from 0, without the first `start` of them."""
+        plan = list(samples(self.groups, batch=self.batch, seed=self.seed, epoch=n))[start:]
         loaded = _load(
             self.split,
             plan,
@@ -90,6 +92,7 @@ class Batches:
             ignored=self.ignored,
             spare=self.bad_images,
             loader_workers=self.loader_workers,
+            patience=self.patience,
         )
         for batch, bad in loaded:
             self._note(bad)
@@ -151,6 +154,7 @@ def _load(
     ignored: bool,
     spare: int | None,
     loader_workers: int,
+    patience: float = PATIENCE,
 ) -> Iterator[tuple[Batch, dict[int, Bad]]]:
     """The batches of this plan, made here or ahead by so many processes, and the bad images of each."""
     # It brings torchvision, for which a plan of a study need not wait; and none of the processes has to load it again.
@@ -159,6 +163,9 @@ def _load(
     if len(split):
         split.labels(0)  # is indexed now, so that no process has to do it for itself
     desk = Desk(split, look, divisor, rank, world, masks, ignored, spare, shared=loader_workers > 0)
-    parts = ahead(desk.assemble, plan, processes=loader_workers) if loader_workers else map(desk.assemble, plan)
+    if loader_workers:
+        parts = ahead(desk.assemble, plan, processes=loader_workers, patience=patience)
+    else:
+        parts = map(desk.assemble, plan)
     canvases = Canvases()
     return ((part.batch(canvases), part.bad) for part in parts)

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import torch.multiprocessing  # hands tensors over in shared memory
 
+PATIENCE = 300.0  # seconds without a result after which a process is taken to hang
 AHEAD = 2  # results that each process may be ahead
 WATCH = 2.0  # seconds between two looks at whether the parent still lives
 
@@ -35,7 +36,7 @@ class Lost(RuntimeError):
 
 
 def ahead(
-    work: Callable[[Any], Any], items: Sequence[Any], *, processes: int, patience: float = 300.0, spare: int = 1
+    work: Callable[[Any], Any], items: Sequence[Any], *, processes: int, patience: float = PATIENCE, spare: int = 1
 ) -> Iterator[Any]:
     """work(item) for each item, in order, by so many forked processes.
 

@@ -1,0 +1,67 @@
+"""What a run has left in the cluster and on this machine when it ends, and that it is removed."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import NamedTuple
+
+import ray
+from ray.exceptions import RayError
+from ray.util import list_named_actors, placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
+
+from trainers.scratch import sweep
+
+PATIENCE = 10.0  # seconds in which what is about to end may end by itself
+RAYS_OWN = {"_AutoscalingCoordinatorActor"}  # Ray Train has one for all drivers of a cluster, that outlives each
+LOOK = 0.1  # seconds between two looks
+
+
+class Leftovers(NamedTuple):
+    """Of this driver, in the cluster that it has joined."""
+
+    actors: dict[str, str]  # the name of the class, by id
+    groups: list[str]  # placement groups, by id
+
+    def __bool__(self) -> bool:
+        return bool(self.actors or self.groups)
+
+
+def leftovers() -> Leftovers:
+    """The actors that live and the placement groups that hold resources; the stages' queues are actors, too.
+
+    Asked of the control store itself, for the public API of states needs a dashboard. Ids end with their driver's.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    actors = {
+        key: actor["ActorClassName"].rpartition(".")[2]
+        for key, actor in ray._private.state.actors().items()
+        if actor["JobID"] == job and actor["State"] != "DEAD" and actor["ActorClassName"] not in RAYS_OWN
+    }
+    groups = [key for key, one in placement_group_table().items() if key.endswith(job) and one["state"] != "REMOVED"]
+    return Leftovers(actors, groups)
+
+
+def cleared(patience: float = PATIENCE) -> list[str]:
+    """Remove what this driver has left after so many seconds, and the temporary folders of processes that were killed;
+    -> what there is to say of it. What lives no longer than its driver needs no removing, and is said all the same."""
+    late = time.monotonic() + patience
+    while (left := leftovers()) and time.monotonic() < late:
+        time.sleep(LOOK)
+    said = []
+    if left.actors:
+        names = ", ".join(sorted(left.actors.values()))
+        said.append(f"{len(left.actors)} actor(s) were left in the cluster and are removed: {names}")
+    if left.groups:
+        said.append(f"{len(left.groups)} placement group(s) were left in the cluster and are removed")
+    for name in list_named_actors(all_namespaces=True) if left.actors else ():
+        with suppress(ValueError, RayError):  # it has ended meanwhile
+            actor = ray.get_actor(name["name"], namespace=name["namespace"])
+            if actor._actor_id.hex() in left.actors:
+                ray.kill(actor)
+    for key in left.groups:
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(key)))
+    if folders := sweep():
+        said.append(f"{len(folders)} temporary folder(s) of processes that were killed are removed")
+    return said

@@ -1,0 +1,177 @@
+"""Processes of a run die, freeze, are interrupted and told to go: what is seen of it, and that nothing is lost by it.
+
+One cluster of one node for all that need no more.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path as File
+from typing import Any
+
+import pytest
+import torch
+from ray.cluster_utils import Cluster
+
+from tests.faults.clusters import TRIALS, WORKERS, cluster, kill, left, processes, trained, until
+from tests.orchestrator import studies
+from tests.orchestrator.studies import Underway, changed, descendants, tapath, underway, without, write
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+# Two stages, big and big > wee, of six epochs with 20 steps each: long enough to be disturbed in an epoch.
+TEXT = changed(("train: 32", "train: 160"), ("epochs: 2", "epochs: 6"), ("[alone]", "[]"), text=without("mid", "low"))
+STEPS = 20
+SILENCE = 8.0
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[Cluster]:
+    with cluster(head=2) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def run(ray_cluster: Cluster) -> tuple[str, ...]:
+    return ("run", "tiny.yaml", "--address", ray_cluster.address)
+
+
+@pytest.fixture(scope="module")
+def alone(run: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> File:
+    """What a run makes that nobody disturbs."""
+    return ended(tmp_path_factory.mktemp("alone"), *run)
+
+
+def ended(folder: File, *words: str) -> File:
+    write(folder, TEXT)
+    ran = tapath(folder, *words)
+    assert ran.code == 0, ran.err
+    return folder
+
+
+def states(folder: File, key: str = "*") -> list[File]:
+    return list((folder / "store").glob(f"{key}/state-*.pt"))
+
+
+def state(folder: File) -> dict[str, Any]:
+    """Where the stage is that was begun."""
+    (file,) = states(folder)
+    return dict(torch.load(file, weights_only=True))
+
+
+def undisturbed(folder: File, alone: File, before: dict[str, tuple[int, int]]) -> None:
+    """Every bit is that of a run that nobody disturbed, and nothing finished was trained again."""
+    assert studies.stored(folder) == studies.stored(alone)
+    after = studies.written(folder)
+    assert {key: after[key] for key in before} == before
+    assert not states(folder)
+
+
+def test_kill_9_of_all_between_the_last_epoch_and_the_result_trains_nothing_again(
+    run: tuple[str, ...], alone: File, tmp_path: File
+) -> None:
+    write(tmp_path, TEXT)
+    with underway(tmp_path, *run) as command:
+        command.until(lambda: list((tmp_path / "store").glob("*/state-000006-*.pt")))
+        kill(trained(), command.popen.pid)
+        command.popen.wait()
+    assert not studies.stored(tmp_path), "the result was not recorded"
+    told = state(tmp_path)["history"]
+    assert len(told) == 6
+    before = studies.written(tmp_path)
+    again = tapath(tmp_path, *run)
+    assert again.code == 0, again.err
+    first = studies.stages(tmp_path)["big",]
+    assert [one["seconds"] for one in first["history"]] == [one["seconds"] for one in told], "not one epoch anew"
+    undisturbed(tmp_path, alone, before)
+
+
+def test_ctrl_c_ends_a_run_after_the_step_and_twice_at_once_and_the_next_one_goes_on_with_the_step_after(
+    run: tuple[str, ...], ray_cluster: Cluster, alone: File, tmp_path: File
+) -> None:
+    write(tmp_path, TEXT)
+    codes, steps = [], []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with underway(tmp_path, *run) as command:
+            further(command, tmp_path)
+            os.killpg(command.popen.pid, number)
+            codes.append(command.end())
+            assert "finished epochs are kept, run the same command to go on" in command.text
+        under_way = state(tmp_path)["training"]["under_way"]
+        steps.append(under_way["meter"]["settled"] if under_way else 0)
+    assert codes == [130, 130]
+    assert any(0 < step < STEPS for step in steps), "it was stopped within an epoch"
+    assert left(ray_cluster.address) == {"actors": [], "groups": []}
+    with underway(tmp_path, *run) as command:
+        further(command, tmp_path)
+        os.kill(trained(), signal.SIGSTOP)  # so that the first alone would not end it
+        command.interrupt()
+        command.until(lambda: "stopping at the next step" in command.text)
+        pressed = time.monotonic()
+        command.interrupt()
+        assert command.end() == 130 and time.monotonic() - pressed < 5
+    until(lambda: not processes(*TRIALS))
+    before = studies.written(tmp_path)
+    again = tapath(tmp_path, *run)
+    assert again.code == 0, again.err
+    undisturbed(tmp_path, alone, before)
+
+
+def further(command: Underway, folder: File, *, limit: float = 120) -> None:
+    """Wait until another epoch of the first stage is over."""
+    have = set(states(folder))
+    command.until(lambda: set(states(folder)) - have, limit=limit)
+
+
+def test_a_process_that_freezes_is_replaced_and_one_that_is_told_to_go_and_a_loader_that_is_killed_lose_nothing(
+    run: tuple[str, ...], ray_cluster: Cluster, alone: File, tmp_path: File
+) -> None:
+    write(tmp_path, TEXT)
+    words = ("--set", f"resources.silence={SILENCE}", "--set", "resources.loader_workers=1")
+    with underway(tmp_path, *run, *words) as command:
+        further(command, tmp_path)
+        parent = trained()
+        kill(until(lambda: max((pid for pid, _ in descendants(parent) if pid != parent), default=0)))
+        further(command, tmp_path)
+        os.kill(parent, signal.SIGSTOP)
+        command.until(lambda: f"of big (seed 0) gave no sign of life for {SILENCE:g} s and was ended" in command.text)
+        until(lambda: studies.stat(parent)[:1] in ([], ["Z"]))
+        command.until(lambda: len(studies.stored(tmp_path)) == 1 and states(tmp_path))
+        os.kill(trained(), signal.SIGTERM)
+        command.until(lambda: "of big > wee (seed 0) left, for it or its node is taken away" in command.text)
+        assert command.end(limit=180) == 0, command.text
+    assert command.text.count("; it goes on from epoch ") == 2
+    undisturbed(tmp_path, alone, {})
+    assert left(ray_cluster.address) == {"actors": [], "groups": []}, "nor does a run leave anything that goes well"
+
+
+@pytest.fixture(scope="module")
+def shared(run: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> File:
+    """What two workers make of each stage that nobody disturbs."""
+    return ended(tmp_path_factory.mktemp("shared"), *run, *TWO)
+
+
+TWO = ("--set", "models.big.resources={workers: 2, cpus: 0.5}")
+
+
+def test_of_several_workers_one_that_is_killed_and_one_that_freezes_are_named_and_all_begin_again(
+    run: tuple[str, ...], ray_cluster: Cluster, shared: File, tmp_path: File
+) -> None:
+    write(tmp_path, TEXT)
+    with underway(tmp_path, *run, *TWO, "--set", f"resources.silence={SILENCE}") as command:
+        further(command, tmp_path, limit=240)
+        kill(processes(*WORKERS)[-1])
+        command.until(lambda: " of 2 died; all go on from the last epoch" in command.text)
+        further(command, tmp_path, limit=240)
+        os.kill(processes(*WORKERS)[-1], signal.SIGSTOP)
+        frozen = time.monotonic()
+        command.until(lambda: f" gave no sign of life, or made no step, for {SILENCE:g} s: ended" in command.text)
+        assert time.monotonic() - frozen < 3 * SILENCE
+        assert command.end(limit=300) == 0, command.text
+    assert command.text.count(" of 2 died; all go on from the last epoch") == 2
+    assert "Worker exit type" not in command.text, "what Ray says of it is not for users"
+    undisturbed(tmp_path, shared, {})
+    assert left(ray_cluster.address) == {"actors": [], "groups": []}
