@@ -171,9 +171,9 @@ def stored(folder: Path) -> dict[str, tuple[float, str]]:
 
 
 def best(folder: Path) -> list[list[str]]:
-    """Of each student."""
-    (report,) = (folder / "runs").glob("*/report.json")
-    return [answer["best"]["path"] for answer in json.loads(report.read_text())["answers"] if answer["best"]]
+    """Of each student; none if there is no report."""
+    reports = [json.loads(file.read_text()) for file in (folder / "runs").glob("*/report.json")]
+    return [answer["best"]["path"] for report in reports for answer in report["answers"] if answer["best"]]
 
 
 def processes(*names: str) -> list[int]:

@@ -22,7 +22,7 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
 import ray
 from ray import tune
-from ray.exceptions import AuthenticationError, RayError
+from ray.exceptions import AuthenticationError, NodeDiedError, RayError
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.stopper import Stopper
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -56,8 +56,6 @@ def connected(address: str | None) -> Iterator[None]:
             _knock(address)
             with diverted(said):
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **here)
-            # Ray has paragraphs about every process that dies. We have a line about those that matter.
-            ray._private.ray_logging.global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
         except Exception as error:
             said.seek(0)
             heard = said.read()
@@ -107,22 +105,25 @@ def nodes() -> list[Node]:
 
 
 def seen(nodes: Iterable[Node], file: str) -> dict[str, str]:
-    """By node, nothing if a process there sees the file, else what is wrong; without those that do not answer."""
+    """By node, nothing if a process there sees the file, else what is wrong; without those that do not answer, and
+    those that have died meanwhile."""
     places = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
     look = ray.remote(num_cpus=0, max_retries=0)(sees)
     asked = {
-        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.name, soft=False)).remote(file): (
-            f"node {places.get(node.name, '')} ({node.name[:8]})"
-        )
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.name, soft=False)).remote(file): node
         for node in nodes
     }
     answers = {}
     for answer in ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER)[0] if asked else ():
+        name = asked[answer].name
+        label = f"node {places.get(name, '')} ({name[:8]})"
         try:
-            answers[asked[answer]] = "" if ray.get(answer) else "it does not see it"
-        except RayError as error:  # the node is gone, or cannot load us
+            answers[label] = "" if ray.get(answer) else "it does not see it"
+        except RayError as error:  # it cannot load us, unless it is gone
+            if isinstance(error, NodeDiedError) or name not in {one["NodeID"] for one in ray.nodes() if one["Alive"]}:
+                continue
             reason = str(error).strip().splitlines()[-1]
-            answers[asked[answer]] = f"tapath does not run there, install it as it is here: {public(reason)}"
+            answers[label] = f"tapath does not run there, install it as it is here: {public(reason)}"
     return answers
 
 

@@ -175,10 +175,10 @@ class StageSearcher(DriverOnly, Searcher):
         """What became of a process, perhaps before it had begun with anything."""
         if one is not None and one.why:
             return one.why
-        trial: Any = next((each for each in reversed(self.trials) if each.trial_id == trial_id), None)
         said, life = "", one.life if one else None
-        with suppress(OSError, TypeError, AttributeError):  # nothing was written of it, or there is nowhere to write it
-            said = File(trial.error_file).read_text()
+        with suppress(OSError, StopIteration):  # nothing was written of it
+            trial = next(each for each in reversed(self.trials) if each.trial_id == trial_id)
+            said = File(trial.error_file or "").read_text()
         return why(said, life, self.kills(life.node) if life else None)
 
     def _goes_on(self, key: str, why: str, how: str) -> None:
