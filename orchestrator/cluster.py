@@ -33,6 +33,7 @@ from orchestrator.resources import Placement
 from orchestrator.room import Node
 from orchestrator.searcher import DriverOnly, StageSearcher, Starts
 from orchestrator.trial import Trial
+from trainers.address import at
 from trainers.call import Invalid
 from trainers.spec import Stage
 
@@ -113,20 +114,24 @@ def seen(nodes: Iterable[Node], file: str) -> dict[str, str]:
     answers = {}
     for answer in ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER)[0] if asked else ():
         try:
-            answers[asked[answer]] = "" if ray.get(answer) else "it does not see it"
+            answers[asked[answer]] = ray.get(answer)
         except RayError as error:  # the node is gone, or cannot load us
             reason = str(error).strip().splitlines()[-1]
             answers[asked[answer]] = f"tapath does not run there, install it as it is here: {public(reason)}"
     return answers
 
 
-def sees(file: str) -> bool:
-    """Whether there is a file, looked for a few times: NFS may remember for seconds that there was none."""
+def sees(file: str) -> str:
+    """Nothing if there is a file, else what is wrong. Looked for a few times: NFS may remember that there was none."""
+    folder, _, name = file.rpartition("/")
     for _ in range(10):
-        if os.path.exists(file):
-            return True
+        try:
+            if at(folder).look(name) is not None:
+                return ""
+        except (Invalid, OSError) as error:
+            return str(error)
         time.sleep(0.5)
-    return False
+    return "it does not see it"
 
 
 def shortage(wanted: Placement) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from trainers.address import checked
 from trainers.call import Count, Index, NonNegative, Positive, Spec
 
 UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -66,8 +67,8 @@ class Resources(Placement):
     evaluate_every: Count = 1  # epochs, unless the recipe keeps the best, or trainings may pause
     bad_images: Index = 10  # how many training images a worker of a stage may find unreadable, and replace
     lease: Positive = 60  # seconds after which a stage whose process is silent may be trained by another run
-    store: Word = "store"
-    runs: Word = "runs"
+    store: Annotated[Word, AfterValidator(checked)] = "store"
+    runs: Annotated[Word, AfterValidator(checked)] = "runs"
     tracking: Word | None = None  # None: where MLflow's own variable says, or here
 
     @property

@@ -37,6 +37,8 @@ DOORS = {
     "torchvision": {"trainers"},
     "pycocotools": {"trainers/data/masks.py"},
     "safetensors": {"trainers/store.py", "trainers/weights.py", "orchestrator/served.py"},
+    "boto3": {"trainers/s3.py"},
+    "botocore": {"trainers/s3.py"},
     "pickle": {"trainers/store.py", "trainers/weights.py"},  # the name of an error: nothing is unpickled
 }
 
@@ -86,8 +88,9 @@ ENTRANCES = {
     "orchestrator/checks.py": {"trainers.build"},
     "orchestrator/prepared.py": {"trainers.build", "trainers.outputs", "trainers.store"},
     "orchestrator/run.py": {"trainers.worker"},
-    "orchestrator/warm.py": {"trainers.atomic", "trainers.store"},
-    "orchestrator/prices.py": {"trainers.atomic", "trainers.store"},
+    "orchestrator/session.py": {"trainers.store"},
+    "orchestrator/warm.py": {"trainers.place", "trainers.store"},
+    "orchestrator/prices.py": {"trainers.place", "trainers.store"},
     "orchestrator/trial.py": {"trainers.loop", "trainers.stage", "trainers.worker"},
     # What a study may name.
     "orchestrator/knobs.py": {"trainers.distill", "trainers.optim", "trainers.schedules"},
@@ -109,7 +112,14 @@ ENTRANCES = {
         "trainers.data.mend",
         "trainers.data.rules",
     },
+    # What addresses of stores say, and what lies there.
+    "orchestrator/resources.py": {"trainers.address"},
+    "orchestrator/kuberay.py": {"trainers.address"},
+    "orchestrator/cluster.py": {"trainers.address"},
+    "orchestrator/reach.py": {"trainers.address", "trainers.place"},
+    "orchestrator/reported.py": {"trainers.address", "trainers.place"},
     "orchestrator/evaluation.py": {
+        "trainers.address",
         "trainers.appraisal",
         "trainers.backbones",
         "trainers.data",
