@@ -33,6 +33,7 @@ from orchestrator.resources import Placement
 from orchestrator.room import Node
 from orchestrator.searcher import DriverOnly, StageSearcher, Starts
 from orchestrator.trial import Trial, draining
+from trainers.address import at
 from trainers.call import Invalid
 from trainers.deaths import kills
 from trainers.order import SILENCE
@@ -118,7 +119,7 @@ def seen(nodes: Iterable[Node], file: str) -> dict[str, str]:
         name = asked[answer].name
         label = f"node {places.get(name, '')} ({name[:8]})"
         try:
-            answers[label] = "" if ray.get(answer) else "it does not see it"
+            answers[label] = ray.get(answer)
         except RayError as error:  # it cannot load us, unless it is gone
             if isinstance(error, NodeDiedError) or name not in {one["NodeID"] for one in ray.nodes() if one["Alive"]}:
                 continue
@@ -127,13 +128,17 @@ def seen(nodes: Iterable[Node], file: str) -> dict[str, str]:
     return answers
 
 
-def sees(file: str) -> bool:
-    """Whether there is a file, looked for a few times: NFS may remember for seconds that there was none."""
+def sees(file: str) -> str:
+    """Nothing if there is a file, else what is wrong. Looked for a few times: NFS may remember that there was none."""
+    folder, _, name = file.rpartition("/")
     for _ in range(10):
-        if os.path.exists(file):
-            return True
+        try:
+            if at(folder).look(name) is not None:
+                return ""
+        except (Invalid, OSError) as error:
+            return str(error)
         time.sleep(0.5)
-    return False
+    return "it does not see it"
 
 
 def killed(node: str) -> int | None:

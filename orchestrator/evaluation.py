@@ -13,6 +13,7 @@ from orchestrator.study import Study, load
 from orchestrator.yamlfile import parse
 from trainers import backbones, detectors
 from trainers import data as datasets
+from trainers.address import in_bucket
 from trainers.appraisal import Trained, appraise, judged, of_file, of_stage
 from trainers.call import Call, Invalid, alternatives, explain
 from trainers.spec import Model, Recipe
@@ -83,8 +84,8 @@ def detector(weights: str, model: str | None, call: Call) -> Trained:
     """The detector that is meant: of a stage, or of a file when it is said what model that is of."""
     if model is not None:
         return of_file(weights, modelled(model), call)
-    place = File(weights).expanduser()
-    if not place.exists():
+    place = weights if in_bucket(weights) else File(weights).expanduser()
+    if isinstance(place, File) and not place.exists():
         raise Invalid(f"there is no file or folder {weights} (from {File.cwd()})")
     trained = of_stage(place)
     if trained is None:

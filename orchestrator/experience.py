@@ -21,7 +21,7 @@ CPU = "cpu"
 def costs(store: Store, placed: Callable[[Model], Placement], inputs: Inputs, flops: Mapping[str, int]) -> Costs:
     """The costs of stages whose models are `placed` so. `flops` of a forward pass of the study's own models, by
     identity."""
-    found = [] if inputs.provisional else list(results(store.root, most=NEWEST))
+    found = [] if inputs.provisional else list(results(store.place, most=NEWEST))
     gpu = next((result.device for result in found if result.device != CPU), "")
     mine = [
         result

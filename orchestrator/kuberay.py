@@ -19,9 +19,11 @@ import yaml
 from orchestrator import parcel
 from orchestrator.resources import Placement
 from orchestrator.study import Study
+from trainers.address import in_bucket
 from trainers.call import Invalid
 
-SECRET = "tapath"  # of what MLflow wants to know, such as MLFLOW_TRACKING_URI; a cluster may be without
+# Of what MLflow and S3 want to know, such as MLFLOW_TRACKING_URI and AWS_ACCESS_KEY_ID; a cluster may be without.
+SECRET = "tapath"
 FOLDER = "/home/ray/study"
 CPU, GPU = 8 * 2**30, 16 * 2**30  # bytes of memory of a pod, where a study does not say how much a worker needs
 OVERHEAD = (
@@ -33,7 +35,7 @@ LARGEST = 900_000  # bytes of a ConfigMap, which etcd takes up to a mebibyte of
 def manifest(study: Study, *, image: str, claim: str, words: tuple[str, ...] = ()) -> str:
     """A ConfigMap with the study, and a RayJob that runs it.
 
-    image: has tapath installed; claim: of the volume that becomes the study's store.
+    image: has tapath installed; claim: of the volume that becomes the study's store, if that is a folder.
     Raises `Invalid` for what a pod could not find or would lose, as for any job.
     """
     parcel.checked(study)
@@ -79,11 +81,11 @@ def _file(study: Study) -> str:
 
 def job(study: Study, name: str, image: str, claim: str, words: tuple[str, ...]) -> dict[str, Any]:
     """The RayJob."""
-    mounts = [{"name": "study", "mountPath": FOLDER}, {"name": "store", "mountPath": study.resources.store}]
-    volumes = [
-        {"name": "study", "configMap": {"name": name}},
-        {"name": "store", "persistentVolumeClaim": {"claimName": claim}},
-    ]
+    mounts = [{"name": "study", "mountPath": FOLDER}]
+    volumes: list[dict[str, Any]] = [{"name": "study", "configMap": {"name": name}}]
+    if not in_bucket(study.resources.store):
+        mounts.append({"name": "store", "mountPath": study.resources.store})
+        volumes.append({"name": "store", "persistentVolumeClaim": {"claimName": claim}})
 
     def template(kind: str, limits: dict[str, Any]) -> dict[str, Any]:
         container = {

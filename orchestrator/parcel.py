@@ -38,7 +38,7 @@ def _places(study: Study) -> None:
     if relative(resources.store):
         raise Invalid(
             f"{resources.store} would be in the job's own working folder, and lost with it; write a folder that all "
-            "nodes of the cluster share, as in --store /shared/store",
+            "nodes of the cluster share, as in --store /shared/store, or a bucket, as in --store s3://bucket/prefix",
             ("resources", "store"),
         )
     uri = resources.tracking or ""

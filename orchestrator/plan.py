@@ -20,7 +20,7 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
     want if every model scored alike, and `trainings.exact` is false. Without `data` neither the data nor published
     weights nor the store are looked at: `provisional` is true, and so are the keys, which stand for all that.
     """
-    prepared = prepare(study, provisional=not data)
+    prepared = prepare(study, provisional=not data).at_a_glance()
     frontier = prepared.frontier(prepared.stored)
     board = prepared.board(frontier)
     stages: list[dict[str, Any]] = [
@@ -114,7 +114,7 @@ def keys(frontier: Frontier, *, longest: float = inf) -> set[str]:
 
 def status(study: Study) -> dict[str, Any]:
     """What the store has of a study: done, begun (with the epoch), missing, or pruned: given up, and kept as it is."""
-    prepared = prepare(study)
+    prepared = prepare(study).at_a_glance()
     frontier = prepared.frontier(prepared.stored)
     stages = []
     for row in prepared.board(frontier).rows.values():

@@ -63,6 +63,11 @@ class Prepared:
         check(self)
         self.results: dict[str, Result] = {}
 
+    def at_a_glance(self) -> Prepared:
+        """The same by what the store has at this moment, for whoever trains nothing and looks at many stages."""
+        self.store.place = self.store.place.glimpse()
+        return self
+
     def certain(self) -> None:
         """Raise `Invalid` if it is not known what the sweeps start from."""
         try:
@@ -113,17 +118,18 @@ class Prepared:
         paused: Callable[[Stage, int], float | None] | None = None,
     ) -> Frontier:
         """What the study wants, its controls too."""
-        return searching.frontier(
-            self.study.search,
-            self.lattice,
-            self.sweep,
-            first=self.warm.settings,
-            names=self.study.controls or (),
-            compute=relative(self.flops),
-            cost=self.costs.relative,
-            done=done,
-            paused=paused or self.paused,
-        )
+        with self.store.glimpse():  # at first it asks for many stages
+            return searching.frontier(
+                self.study.search,
+                self.lattice,
+                self.sweep,
+                first=self.warm.settings,
+                names=self.study.controls or (),
+                compute=relative(self.flops),
+                cost=self.costs.relative,
+                done=done,
+                paused=paused or self.paused,
+            )
 
     def searched(self, scores: Scores) -> Iterable[Path]:
         """The paths, or trials of a sweep, that the study's search wants at these scores, without its controls."""
@@ -248,7 +254,7 @@ class Prepared:
         row.history, row.metrics, row.seconds = list(result.history), result.metrics, result.seconds
         row.sha256, row.selected = result.sha256, result.selected
         row.device, row.usage = result.device, experience.figures(result)
-        row.weights = str(self.store.weights_file(result.key).resolve())
+        row.weights = self.store.weights_address(result.key)
 
 
 def students(study: Study) -> tuple[set[str], str]:

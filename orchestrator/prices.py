@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
 
 from pydantic import ValidationError
 
 from orchestrator.costs import Measured
 from orchestrator.lattice import Lattice
-from trainers.atomic import write
 from trainers.call import Call, Invalid, Spec, canonical
+from trainers.place import Place, write
 from trainers.store import Store
 
 FOLDER = "prices"
@@ -36,9 +35,10 @@ class Prices:
             "data": lattice.data.canonical,
             "models": {name: entry.model.canonical for name, entry in lattice.models.items()},
         }
-        self.file = store.root / FOLDER / f"{hashlib.sha256(canonical(said).encode()).hexdigest()[:16]}.json"
+        self.store = store
+        self.name = f"{FOLDER}/{hashlib.sha256(canonical(said).encode()).hexdigest()[:16]}.json"
         now = {one.stage.key: one for one in measured}
-        kept = _read(self.file)
+        kept = _read(store.place, self.name)
         # Of what is gone from the store since then nothing is known any more.
         self.measured = [one for key, one in now.items() if kept is None or key in kept.keys] or list(now.values())
         self.is_new = kept is None
@@ -47,14 +47,14 @@ class Prices:
         """Have the next run reckon likewise."""
         if self.is_new and self.measured:
             text = Basis(keys=tuple(one.stage.key for one in self.measured)).model_dump_json()
-            write(self.file, lambda aside: aside.write_text(text))
+            write(self.store.place, self.name, text)
 
 
-def _read(file: Path) -> Basis | None:
+def _read(place: Place, name: str) -> Basis | None:
     try:
-        return Basis.model_validate_json(file.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+        return Basis.model_validate_json(place.read(name))
+    except FileNotFoundError:
         return None
     except (OSError, ValidationError):
-        message = f"by what the search was priced cannot be read from {file}"
+        message = f"by what the search was priced cannot be read from {place.file(name)}"
         raise Invalid(f"{message}; remove that file, and it is priced anew", ("search",)) from None

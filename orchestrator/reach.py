@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path as File
-from tempfile import NamedTemporaryFile
+from uuid import uuid4
 
 from orchestrator.facts import public
 from orchestrator.study import Study
+from trainers.address import in_bucket
 from trainers.call import Invalid
+from trainers.place import Place
 
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the driver of a job
 SHIPPED = ("runtime_resources", "working_dir_files")  # in Ray's session folder: where a job's files are unpacked
 INSTEAD = "start `mlflow server` where the cluster reaches it, and write its http:// address here"
+NFS = "Write a folder that is the same on all of them, such as one on NFS"
+AWS = "Start Ray on all of them with boto3 installed and with the AWS_ variables that this process has"
 TOKEN = (
     "export RAY_AUTH_MODE=token and the cluster's token as RAY_AUTH_TOKEN, or put it into ~/.ray/auth_token; whoever "
     "started the cluster prints it with `ray get-auth-token`"
@@ -36,7 +40,7 @@ def lasting(study: Study) -> Study:
         if place is not None and "://" not in place and fleeting(File(place).absolute()):
             instead = INSTEAD if name == "tracking" else "write a folder that all nodes share, as in /shared/store"
             raise Invalid(f"{place} lies in the working folder of this job, which is deleted: {instead}", _at(name))
-    if not fleeting(File(resources.runs).absolute()):
+    if in_bucket(resources.runs) or not fleeting(File(resources.runs).absolute()):
         return study
     moved = resources.model_copy(update={"runs": f"{resources.store.rstrip('/')}/runs"})
     return study.model_copy(update={"resources": moved})
@@ -52,18 +56,21 @@ def scattered(study: Study, nodes: int) -> None:
         )
 
 
-def unseen(store: File, look: Callable[[str], Mapping[str, str]]) -> None:
+def unseen(store: Place, look: Callable[[str], Mapping[str, str]]) -> None:
     """Raise `Invalid` if a node does not see what is written to the store here.
 
     look: what nodes say of the existence of a file, by their names: nothing, or what is wrong.
     """
-    with NamedTemporaryFile(dir=store, prefix=".seen-") as sign:
-        wrong = {node: reason for node, reason in look(sign.name).items() if reason}
+    sign = f".seen-{uuid4().hex}"
+    store.create(sign, "")
+    try:
+        wrong = {node: reason for node, reason in look(f"{store.address}/{sign}").items() if reason}
+    finally:
+        store.remove(sign)
     if wrong:
         listed = "".join(f"\n  {node}: {reason}" for node, reason in sorted(wrong.items()))
         raise Invalid(
-            f"{store} is not seen by every node that may train:{listed}\n"
-            "Write a folder that is the same on all of them, such as one on NFS",
+            f"{store.root} is not seen by every node that may train:{listed}\n{AWS if in_bucket(store.root) else NFS}",
             _at("store"),
         )
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from trainers.address import checked
 from trainers.call import Count, Index, NonNegative, Positive, Spec
 
 UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -87,8 +88,8 @@ class Resources(Placement):
     stage_data: Annotated[bool | Word, AfterValidator(_whole)] = False
     lease: Positive = 60  # seconds after which a stage whose process is silent may be trained by another run
     silence: Positive = 600  # seconds without a step or a sign of life after which a process is ended, and begun again
-    store: Word = "store"
-    runs: Word = "runs"
+    store: Annotated[Word, AfterValidator(checked)] = "store"
+    runs: Annotated[Word, AfterValidator(checked)] = "runs"
     tracking: Word | None = None  # None: where MLflow's own variable says, or here
 
     @property

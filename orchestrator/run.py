@@ -215,7 +215,7 @@ class Run:
             self.room.check()
             reach.scattered(self.prepared.study, len(nodes))
             if len(nodes) > 1:
-                reach.unseen(self.prepared.store.root.resolve(), partial(cluster.seen, self.room.hosts()))
+                reach.unseen(self.prepared.store.place, partial(cluster.seen, self.room.hosts()))
             yield
 
     def train(self) -> None:
@@ -255,7 +255,7 @@ class Run:
         return Order(
             stage=stage,
             data=study.data,
-            store=str(self.prepared.store.root.resolve()),
+            store=self.prepared.store.place.address,
             loader_workers=placement.loader_workers,
             micro_batch=placement.micro_batch,
             sync_batch_norm=placement.sync_batch_norm,

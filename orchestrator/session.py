@@ -17,6 +17,7 @@ from orchestrator.board import Board, Row
 from orchestrator.facts import without_secrets
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.progress import Progress
+from orchestrator.reported import folder_of, page_of
 from orchestrator.run import Run
 from orchestrator.rungs import rungs
 from orchestrator.strategies.waves import judges
@@ -27,6 +28,7 @@ from orchestrator.tracking import Tracking
 from orchestrator.verdict import arrow, beside, verdict
 from orchestrator.warm import unknown
 from trainers.call import Invalid
+from trainers.store import Damaged
 
 MANY = 1000  # trainings that nobody starts by mistake
 DONE, SOME_FAILED, INTERRUPTED = 0, 3, 130
@@ -59,10 +61,11 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False, ye
                 tracking.update(row)
             tracking.unbegun(run.board.rows.values())
             ending = INTERRUPTED if run.interrupted else SOME_FAILED if run.frontier.failed else DONE
-            past, costs = forecast.earlier(folder_of(study)), prepared.costs
-            cost = forecast.compared(run.board, costs=costs, made=made, makespan=makespan, earlier=past)
-            summary = summary_of(prepared, run.board, cost)
-            page = _report(run, summary)
+            with folder_of(study) as folder:
+                past, costs = forecast.earlier(folder), prepared.costs
+                cost = forecast.compared(run.board, costs=costs, made=made, makespan=makespan, earlier=past)
+                summary = summary_of(prepared, run.board, cost)
+                _report(run, summary, folder)
             _register(run, summary, tracking)
         finally:
             tracking.close("FINISHED" if ending == DONE else "KILLED" if ending == INTERRUPTED else "FAILED")
@@ -72,7 +75,7 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False, ye
         click.echo(line)
     for key, reason in run.frontier.failed.items():
         click.echo(f"failed: {run.board.rows[key].path} (seed {run.board.rows[key].seed}): {reason}")
-    click.echo(f"report: {page}")
+    click.echo(f"report: {page_of(study)}")
     return ending
 
 
@@ -125,11 +128,6 @@ def _train(run: Run, tracking: Tracking, *, quiet: bool) -> tuple[dict[str, Any]
         return made, time.monotonic() - started
 
 
-def folder_of(study: Study) -> File:
-    """Where a study's report lies."""
-    return File(study.resources.runs) / study.name
-
-
 def summary_of(prepared: Prepared, board: Board, cost: Mapping[str, Any]) -> dict[str, Any]:
     """report.json."""
     study = prepared.study
@@ -160,14 +158,12 @@ def summary_of(prepared: Prepared, board: Board, cost: Mapping[str, Any]) -> dic
     )
 
 
-def _report(run: Run, summary: dict[str, Any]) -> File:
-    """Write the report, and beside it why stages failed; -> the page."""
-    folder = folder_of(run.prepared.study)
-    page = report.write(summary, folder)
+def _report(run: Run, summary: dict[str, Any], folder: File) -> None:
+    """Write the report, and beside it why stages failed."""
+    report.write(summary, folder)
     for key, text in run.tracebacks.items():
         if text:
             (folder / f"failed-{key}.txt").write_text(text)
-    return page
 
 
 def _register(run: Run, summary: dict[str, Any], tracking: Tracking) -> None:
@@ -179,15 +175,20 @@ def _register(run: Run, summary: dict[str, Any], tracking: Tracking) -> None:
         row = max((run.board.rows[key] for key in answer["best"]["keys"]), key=lambda row: row.score or 0.0)
         several = len(summary["answers"]) > 1
         name = run.prepared.study.name + (f"-{answer['student']}" if several else "")
-        tracking.register(name, row, File(row.weights))
+        try:
+            with run.prepared.store.weights_copy(run.prepared.results[row.key]) as file:
+                tracking.register(name, row, file)
+        except (Damaged, OSError) as error:
+            click.echo(f"warning: {name} is not registered: {error}", err=True)
 
 
-def rewrite(study: Study, out: File | None = None) -> File:
+def rewrite(study: Study, out: File | None = None) -> str:
     """The report of what the store has now, in its own folder or another; -> the page."""
-    prepared = prepare(study)
+    prepared = prepare(study).at_a_glance()
     for line in unknown(prepared.warm.as_json()):
         click.echo(f"warning: {line}", err=True)
     board = prepared.board(prepared.frontier(prepared.stored))
-    folder = out or folder_of(study)
-    cost = forecast.compared(board, earlier=forecast.earlier(folder))
-    return report.write(summary_of(prepared, board, cost), folder)
+    with nullcontext(out) if out else folder_of(study) as folder:
+        cost = forecast.compared(board, earlier=forecast.earlier(folder))
+        report.write(summary_of(prepared, board, cost), folder)
+    return str(out / "report.html") if out else page_of(study)

@@ -12,8 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from pathlib import Path as File
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,8 +22,8 @@ from orchestrator.document import printable
 from orchestrator.lattice import Lattice, Path
 from orchestrator.settings import LOSSES, Setting, setting, text
 from orchestrator.sweep import Sweep
-from trainers.atomic import write_new
 from trainers.call import Invalid, Spec, Term
+from trainers.place import Place as Storage
 from trainers.spec import SEMANTICS, canonical
 from trainers.store import Store
 
@@ -49,7 +48,8 @@ class Warm:
     asked: bool = False
     found: Mapping[Place, tuple[Earlier, ...]] = field(default_factory=dict)
     losses: tuple[Term, ...] = ()
-    new: Mapping[Place, File] = field(default_factory=dict)  # where the store will have what it has not got yet
+    new: Mapping[Place, str] = field(default_factory=dict)  # the file in which the store will have what it lacks
+    storage: Storage | None = None  # of the store
     unknown: str = ""  # why MLflow could not be asked for that
 
     @cached_property
@@ -78,16 +78,16 @@ class Warm:
     def keep(self) -> None:
         """Have it all in the store. Raises `Invalid` if it does not go there, or if another run was faster."""
         self.certain()
-        for place, file in self.new.items():
-            written = Kept(settings=self.found[place]).model_dump_json(indent=1)
-            if not file.exists():
-                try:
-                    write_new({file: partial(_fill, written)})
-                except Invalid as error:
-                    if not file.exists():  # else another run wrote it meanwhile
-                        raise error.under("resources", "store") from None
-            if file.read_text() != written:
-                raise Invalid(f"another run has just begun with other settings, those in {file}; run again", WHERE)
+        for place, name in self.new.items():
+            assert self.storage is not None, "what is new goes there"
+            written, file = Kept(settings=self.found[place]).model_dump_json(indent=1), self.storage.file(name)
+            try:
+                if self.storage.create(name, written) or self.storage.read(name) == written.encode():
+                    continue
+            except OSError as error:
+                message = f"cannot write {file}: {error.strerror or error}; nothing was written"
+                raise Invalid(message, ("resources", "store")) from None
+            raise Invalid(f"another run has just begun with other settings, those in {file}; run again", WHERE)
 
     def lines(self) -> list[str]:
         """What the sweeps start from, for people."""
@@ -138,10 +138,6 @@ def _line(made: Mapping[str, Any]) -> str:
     return printable(f"{whose} from {number} that earlier studies found: {', '.join(shown)}")
 
 
-def _fill(written: str, file: File) -> None:
-    file.write_text(written)
-
-
 def warm(
     sweep: Sweep | None, lattice: Lattice, store: Store, *, uri: str, metric: str, provisional: bool = False
 ) -> Warm:
@@ -154,8 +150,10 @@ def warm(
         return Warm()
     if provisional:
         return Warm(asked=True, unknown="neither the store nor MLflow is looked at without the data")
-    files = {place: store.root / FOLDER / f"{name}.json" for place, name in digests(sweep, lattice, metric).items()}
-    found = {place: kept for place, file in files.items() if (kept := read(file, sweep, lattice)) is not None}
+    files = {place: f"{FOLDER}/{name}.json" for place, name in digests(sweep, lattice, metric).items()}
+    with store.glimpse():
+        there = {place: read(store.place, name, sweep, lattice) for place, name in files.items()}
+    found = {place: kept for place, kept in there.items() if kept is not None}
     new = {place: file for place, file in files.items() if place not in found}
     why = ""
     if new:
@@ -164,7 +162,7 @@ def warm(
         except Invalid as error:
             why = str(error)
     in_order = {place: found[place] for place in files if place in found}
-    return Warm(asked=True, found=in_order, losses=lattice.distill, new=new, unknown=why)
+    return Warm(asked=True, found=in_order, losses=lattice.distill, new=new, storage=store.place, unknown=why)
 
 
 def places(sweep: Sweep, lattice: Lattice) -> dict[Place, tuple[tuple[str, ...], str]]:
@@ -202,21 +200,21 @@ def digests(sweep: Sweep, lattice: Lattice, metric: str) -> dict[Place, str]:
     }
 
 
-def read(file: File, sweep: Sweep, lattice: Lattice) -> tuple[Earlier, ...] | None:
+def read(storage: Storage, name: str, sweep: Sweep, lattice: Lattice) -> tuple[Earlier, ...] | None:
     """What the store has of a sweep's start; None if it has nothing. Raises `Invalid` if that is damaged."""
     try:
-        kept = Kept.model_validate_json(file.read_bytes()).settings
+        kept = Kept.model_validate_json(storage.read(name)).settings
         wrong = next((one for one in kept if not _possible(one.values, sweep, lattice.distill)), None)
         if wrong is None:
             return kept
         reason = f"the sweep cannot have the setting {canonical(wrong.values)}"
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
     except ValidationError:
         reason = "it is damaged"
     except OSError as error:
         reason = error.strerror or str(error)
-    message = f"what the sweeps started from cannot be read from {file}: {reason}"
+    message = f"what the sweeps started from cannot be read from {storage.file(name)}: {reason}"
     raise Invalid(f"{message}; remove that file, and the next run asks MLflow anew, or remove warm_start", WHERE)
 
 
@@ -230,7 +228,7 @@ def _possible(given: Mapping[str, Any], sweep: Sweep, losses: tuple[Term, ...]) 
 
 
 def _ask(
-    sweep: Sweep, lattice: Lattice, new: Mapping[Place, File], *, uri: str, metric: str
+    sweep: Sweep, lattice: Lattice, new: Mapping[Place, str], *, uri: str, metric: str
 ) -> dict[Place, tuple[Earlier, ...]]:
     """What MLflow has for these sweeps. Raises `Invalid` when it cannot be used."""
     from orchestrator.connection import sqlite_file  # importing MLflow takes seconds

@@ -35,7 +35,7 @@ def why(study: Study, name: str | None = None) -> dict[str, Any]:
     Weights that are reused are read, as `run` reads them, and set aside when they are damaged.
     Raises `Invalid`, also for a name that no stage has.
     """
-    prepared = prepare(study)
+    prepared = prepare(study).at_a_glance()
     frontier = prepared.frontier(prepared.stored)
     board = prepared.board(frontier)
     rows = list(board.rows.values())
@@ -82,8 +82,8 @@ def _stage(prepared: Prepared, row: Row) -> dict[str, Any]:
         "reason": None,
     }
     if row.state == "reused" and store.check(row.stage):
-        file = store.result_file(row.key)
-        when = datetime.fromtimestamp(file.stat().st_mtime).astimezone()
+        file, known = store.result_file(row.key), store.place.look(f"{row.key}/result.json")
+        when = datetime.fromtimestamp(known.changed if known else 0).astimezone()
         said = f"its result is in the store: score {row.score:.4f}, of {when:%Y-%m-%d %H:%M}, {file}"
         facts = {"score": row.score, "stored": when.isoformat(timespec="seconds"), "file": str(file)}
         return {**made, "state": "reused", **facts, "reason": said}
@@ -94,8 +94,8 @@ def _stage(prepared: Prepared, row: Row) -> dict[str, Any]:
         made |= {"state": "begun", "epoch": epoch}
         reasons.append(f"it goes on after epoch {epoch} of {row.epochs}")
     if spoilt := store.spoilt(row.key):
-        made["damaged"] = str(spoilt)
-        reasons.append(f"its result {'is damaged' if spoilt.exists() else 'has lost its weights'}: {spoilt}")
+        made["damaged"] = file = str(store.place.file(spoilt))
+        reasons.append(f"its result {'is damaged' if store.place.look(spoilt) else 'has lost its weights'}: {file}")
     return {**made, "reason": "; ".join(reasons) or None}
 
 

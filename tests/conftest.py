@@ -1,6 +1,16 @@
-"""How the property tests run: by no clock, and the same for everybody."""
+"""How the property tests run: by no clock, and the same for everybody; and a real S3 API for those who ask for it."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.buckets import Server
 
 # A busy machine is no reason to fail, so nothing is timed; and a failure is the fault of what was changed, so the
 # examples are the same every time. `--hypothesis-profile=default` looks for others.
@@ -8,3 +18,33 @@ settings.register_profile(
     "tapath", deadline=None, max_examples=30, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("tapath")
+
+
+@pytest.fixture(scope="module")
+def serving() -> Iterator[Server]:
+    """A server of S3, in whose environment the tests of a file run."""
+    from tests import buckets  # loading it takes a second
+
+    with pytest.MonkeyPatch.context() as patch, buckets.serving(patch) as server:
+        yield server
+
+
+@pytest.fixture
+def server(serving: Server) -> Iterator[Server]:
+    """The same, calm in the beginning and in the end."""
+    from tests import buckets
+
+    buckets.calm(serving)
+    yield serving
+    buckets.calm(serving)
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """Where a store may lie: what it promises, it promises everywhere."""
+    if request.param == "folder":
+        return tmp_path / "store"
+    request.getfixturevalue("server")
+    from tests import buckets
+
+    return buckets.new()

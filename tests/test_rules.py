@@ -39,6 +39,8 @@ DOORS = {
     "torchvision": {"trainers"},
     "pycocotools": {"trainers/data/masks.py"},
     "safetensors": {"trainers/store.py", "trainers/weights.py", "orchestrator/served.py"},
+    "boto3": {"trainers/s3.py"},
+    "botocore": {"trainers/s3.py"},
     "pickle": {"trainers/weights.py"},  # the name of an error: nothing is unpickled
 }
 
@@ -93,9 +95,10 @@ ENTRANCES = {
     "orchestrator/audit.py": {"trainers.scratch"},
     "orchestrator/run.py": {"trainers.scratch", "trainers.visible", "trainers.worker"},
     "orchestrator/searcher.py": {"trainers.deaths", "trainers.order"},
-    "orchestrator/cluster.py": {"trainers.deaths", "trainers.order"},
-    "orchestrator/warm.py": {"trainers.atomic", "trainers.store"},
-    "orchestrator/prices.py": {"trainers.atomic", "trainers.store"},
+    "orchestrator/session.py": {"trainers.store"},
+    "orchestrator/cluster.py": {"trainers.address", "trainers.deaths", "trainers.order"},
+    "orchestrator/warm.py": {"trainers.place", "trainers.store"},
+    "orchestrator/prices.py": {"trainers.place", "trainers.store"},
     "orchestrator/trial.py": {
         "trainers.deaths",
         "trainers.loop",
@@ -125,7 +128,13 @@ ENTRANCES = {
         "trainers.data.mend",
         "trainers.data.rules",
     },
+    # What addresses of stores say, and what lies there.
+    "orchestrator/resources.py": {"trainers.address"},
+    "orchestrator/kuberay.py": {"trainers.address"},
+    "orchestrator/reach.py": {"trainers.address", "trainers.place"},
+    "orchestrator/reported.py": {"trainers.address", "trainers.place"},
     "orchestrator/evaluation.py": {
+        "trainers.address",
         "trainers.appraisal",
         "trainers.backbones",
         "trainers.data",

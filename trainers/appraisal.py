@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from trainers import build, teacher, weights
+from trainers.address import at, in_bucket
 from trainers.call import Call, Invalid
 from trainers.data.split import Split
 from trainers.evaluate import find
@@ -16,7 +17,7 @@ from trainers.metrics.coco import to_coco
 from trainers.outputs import Detections, Network
 from trainers.published import Source, fetch
 from trainers.spec import Model, Recipe
-from trainers.store import Damaged, Result, Store
+from trainers.store import RESULT, WEIGHTS, Damaged, Result, Store
 
 
 class Trained(NamedTuple):
@@ -62,26 +63,35 @@ def appraise(trained: Trained, call: Call, *, loader_workers: int = 0) -> Apprai
     return Appraisal(len(data.val), score, figures, classes, to_coco(data.val, found))
 
 
-def of_stage(place: Path) -> Trained | None:
-    """The detector of a stage in a store; None when there is none. `place` is its folder, or the file of its weights.
+def of_stage(place: Path | str) -> Trained | None:
+    """The detector of a stage in a store; None when there is none. `place` is its folder, or the file of its weights:
+    a path, or an address in a bucket.
 
     Raises `Invalid` when they are damaged.
     """
-    folder = place if place.is_dir() else place.parent
+    folder = _folder(place)
     try:
-        result = Result.model_validate_json((folder / "result.json").read_bytes())
+        result = Result.model_validate_json(at(folder).read(RESULT))
     except FileNotFoundError:
         return None
     except (OSError, ValidationError):
-        raise Invalid(f"{folder / 'result.json'} cannot be read as the result of a stage") from None
-    store = Store(folder.resolve().parent)
-    if place.resolve() not in (store.weights_file(result.key), store.weights_file(result.key).parent):
+        raise Invalid(f"{folder}/{RESULT} cannot be read as the result of a stage") from None
+    root, _, key = at(folder).address.rpartition("/")
+    other = Path(place) != Path(folder) and Path(place).name != WEIGHTS
+    if other or key != result.key:
         raise Invalid(f"{place} is not where a store has the stage {result.key}; name the folder {result.key}")
     try:
-        detector = teacher.restore(store, result, device=here())
+        detector = teacher.restore(Store(root), result, device=here())
     except Damaged as error:
         raise Invalid(str(error)) from None
     return Trained(detector, result.stage.data.classes, result.stage.recipe.measuring())
+
+
+def _folder(place: Path | str) -> Path | str:
+    """Of what may be a file in it."""
+    if in_bucket(place):
+        return str(place).removesuffix(f"/{WEIGHTS}").rstrip("/")
+    return Path(place) if Path(place).is_dir() else Path(place).parent
 
 
 def of_file(source: str, model: Model, call: Call) -> Trained:

@@ -59,6 +59,19 @@ def write_new(fills: Mapping[Path, Callable[[Path], object]]) -> None:
         raise
 
 
+def create(file: Path, text: str) -> bool:
+    """Make a file that is not there, whole; -> whether we did. Of many that try at once one does."""
+    with beside(file) as aside:
+        aside.write_text(text)
+        flush(aside)
+        try:
+            _link(aside, file)
+        except FileExistsError:
+            return False
+        _flush_folder(file.parent)
+    return True
+
+
 @contextmanager
 def beside(file: Path) -> Iterator[Path]:
     """A name of our own beside a file's place; what is still there in the end is removed."""
@@ -111,21 +124,26 @@ def _make(folder: Path, made: list[Path]) -> None:
 def _name(aside: Path, file: Path) -> None:
     """Give a whole file its name, unless something has that name."""
     try:
-        try:
-            os.link(aside, file)
-        except OSError as error:
-            if error.errno not in LINKLESS:
-                raise
-            # A rename would write over what is there; an empty file of ours is all that it can find.
-            handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            try:
-                os.close(handle)
-                os.rename(aside, file)
-            except BaseException:
-                file.unlink()
-                raise
+        _link(aside, file)
     except FileExistsError:
         raise Invalid(f"{file} is there already and is not written over; nothing was written") from None
+
+
+def _link(aside: Path, file: Path) -> None:
+    """The same, with a `FileExistsError` if something has it."""
+    try:
+        os.link(aside, file)
+    except OSError as error:
+        if error.errno not in LINKLESS:
+            raise
+        # A rename would write over what is there; an empty file of ours is all that it can find.
+        handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        try:
+            os.close(handle)
+            os.rename(aside, file)
+        except BaseException:
+            file.unlink()
+            raise
 
 
 def _flush_folder(folder: Path) -> None:

@@ -67,8 +67,8 @@ class Course:
             state = None  # somebody copied the state of another stage here
         if state is not None and state.get("format", FORMAT) != FORMAT:
             raise Invalid(
-                f"{store.root / key} was begun by another version of tapath (states of format {state['format']}, this "
-                f"one has {FORMAT}): go on with that one, or remove the folder to begin anew"
+                f"{store.place.file(key)} was begun by another version of tapath (states of format "
+                f"{state['format']}, this one has {FORMAT}): go on with that one, or remove the folder to begin anew"
             )
         epoch = len(state["history"]) if state else 0
         for text in damaged:

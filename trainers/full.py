@@ -22,16 +22,16 @@ class Full(OSError):
 
 
 @contextmanager
-def fitting(file: Path, content: Any) -> Iterator[None]:
-    """Raise `Full` if there is no room for what is written inside: `content`, tensors in whatever holds them, which is
-    to become `file`. Other errors pass through."""
+def fitting(file: Path | str, content: Any, *, folder: Path) -> Iterator[None]:
+    """Raise `Full` if there is no room in `folder` for what is written inside: `content`, tensors in whatever holds
+    them, which is to become `file`. Other errors pass through."""
     try:
         yield
     except Exception as error:  # each library has an error of its own for it
         number = reason(error)
         if number is None:
             raise
-        raise Full(f"no room for {file}: {told(file.parent, needed(content), number)}") from error
+        raise Full(f"no room for {file}: {told(folder, needed(content), number)}") from error
 
 
 def told(folder: Path, size: int, number: int) -> str:

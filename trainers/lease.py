@@ -1,9 +1,9 @@
 """Who trains a stage now: one process of all that share a store, whichever run and machine they belong to.
 
 A lease is a numbered file in the stage's folder, and the highest number holds. Whoever holds it writes to it again and
-again; if that stops, another takes the next number, which the file system gives to one alone. So a process that was
-frozen finds a higher number when it comes back, and writes nothing. No two machines' clocks are compared: everybody
-waits by their own.
+again; if that stops, another takes the next number, which the place gives to one alone. So a process that was frozen
+finds a higher number when it comes back, and writes nothing. No two machines' clocks are compared: everybody waits by
+their own.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from trainers.atomic import beside, write
+from trainers.address import at
 from trainers.call import Spec
 
 EXPIRY = 60.0  # seconds after which a lease that nobody renews is another's
 RENEWALS = 6  # in that time
 HIDDEN = "hidden"  # a process that lives, though nobody here may know since when
-LOOK = 0.5  # seconds between two looks at somebody else's lease
 
 
 _held: set[str] = set()  # the leases of this process, by name
@@ -55,8 +54,8 @@ class Holder(Spec):
 class Lease:
     """The lease of one stage, as one process sees it."""
 
-    def __init__(self, folder: Path, *, expiry: float = EXPIRY) -> None:
-        self.folder, self.expiry = folder, expiry
+    def __init__(self, folder: Path | str, *, expiry: float = EXPIRY) -> None:
+        self.place, self.expiry = at(folder), expiry
         here = {"machine": _machine(), "pid": os.getpid(), "started": _started(os.getpid())}
         self.me = Holder(name=uuid4().hex, expiry=expiry, **here)
         self.number = 0  # 0: not held
@@ -74,14 +73,19 @@ class Lease:
         free = number == 0 or (holder is not None and holder.is_dead)
         if not free and time.monotonic() - self._since < (holder or self.me).expiry:
             return False
-        if not self._create(number + 1):
+        _held.add(self.me.name)  # first: a lease of this process that is not held counts as left behind
+        try:
+            if self.place.create(_name(number + 1), self.me.model_dump_json()):
+                self.number, self._renewed = number + 1, time.monotonic()
+        finally:
+            if not self.number:
+                _held.discard(self.me.name)
+        if not self.number:
             return False
-        self.number, self._renewed = number + 1, time.monotonic()
-        _held.add(self.me.name)
         for older in self._numbers():
             if older < self.number:
                 with suppress(OSError):  # of no more use, and in nobody's way
-                    self._file(older).unlink(missing_ok=True)
+                    self.place.remove(_name(older))
         threading.Thread(target=self._renew_until_over, daemon=True).start()
         return True
 
@@ -97,7 +101,7 @@ class Lease:
             if not said:
                 say("another run trains this stage; waiting for it")
                 said = True
-            time.sleep(min(LOOK, self.expiry / RENEWALS))
+            time.sleep(min(self.place.pause, self.expiry / RENEWALS))
         return False
 
     def check(self) -> None:
@@ -105,7 +109,9 @@ class Lease:
         number, holder = self._highest()
         # By its name, as numbers begin anew once nobody holds the stage.
         if number != self.number or (holder is not None and holder.name != self.me.name):
-            raise Lost(f"another run has taken over {self.folder.name}, as this one was not heard of for a while")
+            raise Lost(
+                f"another run has taken over {Path(self.place.address).name}, as this one was not heard of for a while"
+            )
         if time.monotonic() - self._renewed > self.expiry / 2:
             self._renew()
 
@@ -114,9 +120,9 @@ class Lease:
         with self._lock:
             self._over.set()
             _held.discard(self.me.name)
-            if self._is_ours():
-                with suppress(OSError):  # it is renewed no more, and expires
-                    self._file(self.number).unlink(missing_ok=True)
+            with suppress(OSError):  # it is renewed no more, and expires
+                if self._ours() is not None:
+                    self.place.remove(_name(self.number))
             self.number = 0
 
     def _renew_until_over(self) -> None:
@@ -127,35 +133,20 @@ class Lease:
     def _renew(self) -> None:
         with self._lock:
             # A file that is gone, or another's by now, is not made again.
-            if self._is_ours():
+            if (old := self._ours()) is not None:
                 self.me = self.me.model_copy(update={"beat": self.me.beat + 1})
-                text = self.me.model_dump_json()
-                write(self._file(self.number), lambda aside: aside.write_text(text))
-                self._renewed = time.monotonic()
+                if self.place.swap(_name(self.number), old, self.me.model_dump_json()):
+                    self._renewed = time.monotonic()
 
-    def _is_ours(self) -> bool:
+    def _ours(self) -> bytes | None:
+        """What our file says; None if there is none that can be read, or it is another's."""
         if not self.number:
-            return False
+            return None
         try:
-            return Holder.model_validate_json(self._file(self.number).read_bytes()).name == self.me.name
+            text = self.place.read(_name(self.number))
+            return text if Holder.model_validate_json(text).name == self.me.name else None
         except (OSError, ValidationError):
-            return False
-
-    def _create(self, number: int) -> bool:
-        """Make the file of a number; one process alone succeeds."""
-        with beside(self._file(number)) as aside:
-            aside.write_text(self.me.model_dump_json())
-            try:
-                os.link(aside, self._file(number))
-            except FileExistsError:
-                return False
-            except OSError:  # no hard links here: empty for a moment, then whole
-                try:
-                    os.close(os.open(self._file(number), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-                except FileExistsError:
-                    return False
-                aside.rename(self._file(number))
-        return True
+            return None
 
     def _highest(self) -> tuple[int, Holder | None]:
         """The lease that holds, and whose it is; 0 if there is none. None: it cannot be read now."""
@@ -163,15 +154,16 @@ class Lease:
         if not numbers:
             return 0, None
         try:
-            return numbers[-1], Holder.model_validate_json(self._file(numbers[-1]).read_bytes())
+            return numbers[-1], Holder.model_validate_json(self.place.read(_name(numbers[-1])))
         except (OSError, ValidationError):
             return numbers[-1], None
 
     def _numbers(self) -> list[int]:
-        return sorted(int(file.name.split("-")[1]) for file in self.folder.glob("lease-[0-9]*"))
+        return sorted(int(name.split("-")[1]) for name in self.place.find("lease-[0-9]*"))
 
-    def _file(self, number: int) -> Path:
-        return self.folder / f"lease-{number:06d}"
+
+def _name(number: int) -> str:
+    return f"lease-{number:06d}"
 
 
 def _machine() -> str:

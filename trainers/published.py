@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from trainers.atomic import digest, set_aside
 from trainers.call import Invalid, Spec
 from trainers.download import address, download, shown
-from trainers.store import Damaged, Store, digest, set_aside
+from trainers.store import Damaged, Store
 
 HASHED = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # names of published files end with the first digits of their SHA-256
 

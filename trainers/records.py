@@ -32,3 +32,4 @@ class Measurement(Spec):
 
     sha256: str
     score: float
+    version: str = ""  # of the weights, where the place of the store has one

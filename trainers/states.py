@@ -14,66 +14,72 @@ from typing import Any
 
 import torch
 
-from trainers.atomic import beside, digest, flush, set_aside
+from trainers.atomic import digest
 from trainers.full import Full, fitting
+from trainers.place import Place
 
 NAMES = f"state-{'[0-9]' * 6}-*.pt"  # the epoch, and the SHA-256 of the file
 
 
-def files(folder: Path) -> list[Path]:
-    """The states in a stage's folder, that of the last epoch last."""
-    return sorted(folder.glob(NAMES))
+def names(place: Place, key: str) -> list[str]:
+    """Of the states of a stage, that of the last epoch last."""
+    return list(place.find(f"{key}/{NAMES}"))
 
 
-def epoch_of(file: Path) -> int:
-    return int(file.stem.split("-")[1])
+def epoch_of(name: str) -> int:
+    return int(_said(name)[0])
 
 
-def save(folder: Path, epoch: int, state: dict[str, Any], *, guard: Callable[[], object]) -> None:
+def save(place: Place, key: str, epoch: int, state: dict[str, Any], *, guard: Callable[[], object]) -> None:
     """Write the state after an epoch and keep the one before; only this one where both have no room, or `Full`."""
-    before = [file for file in files(folder) if epoch_of(file) < epoch]
+    before = [name for name in names(place, key) if epoch_of(name) < epoch]
     try:
-        file = _write(folder, epoch, state, guard)
+        new = _write(place, key, epoch, state, guard)
     except Full:
         if not before[:-1]:
             raise
-        drop(before[:-1])
-        file = _write(folder, epoch, state, guard)
-    drop(set(files(folder)) - {file, *before[-1:]})
+        drop(place, before[:-1])
+        new = _write(place, key, epoch, state, guard)
+    drop(place, set(names(place, key)) - {new, *before[-1:]})
 
 
-def _write(folder: Path, epoch: int, state: dict[str, Any], guard: Callable[[], object]) -> Path:
-    with beside(folder / "state.pt") as aside, fitting(folder / f"state-{epoch:06d}.pt", state):
-        with open(aside, "wb") as handle:  # given a name, torch would not tell that a disk is full
+def _write(place: Place, key: str, epoch: int, state: dict[str, Any], guard: Callable[[], object]) -> str:
+    told = place.file(f"{key}/state-{epoch:06d}.pt")
+    with place.draft(f"{key}/state.pt") as draft, fitting(told, state, folder=draft.parent):
+        with open(draft, "wb") as handle:  # given a name, torch would not tell that a disk is full
             torch.save(state, handle)
-        flush(aside)
-        place = folder / f"state-{epoch:06d}-{digest(aside)}.pt"
-        guard()
-        return aside.rename(place)
+        name = f"{key}/state-{epoch:06d}-{digest(draft)}.pt"
+        place.settle(draft, name, guard=guard)
+    return name
 
 
-def last(folder: Path, *, say: Callable[[str], object]) -> dict[str, Any] | None:
+def last(place: Place, key: str, *, say: Callable[[str], object]) -> dict[str, Any] | None:
     """The last state that is whole. Those after it are set aside, of which `say` is told."""
-    for file in files(folder)[::-1]:
+    for name in names(place, key)[::-1]:
         with suppress(FileNotFoundError):  # set aside by another worker meanwhile
-            if (state := whole(file)) is not None:
+            if (state := _read(place, name)) is not None:
                 return state
-            say(f"what was kept after epoch {epoch_of(file)} is damaged; it is set aside as {set_aside(file)}")
+            say(f"what was kept after epoch {epoch_of(name)} is damaged; it is set aside as {place.set_aside(name)}")
     return None
 
 
-def after(folder: Path, epoch: int) -> dict[str, Any] | None:
+def after(place: Place, key: str, epoch: int) -> dict[str, Any] | None:
     """The state after this epoch, if it can be seen here."""
-    for file in files(folder):
+    for name in names(place, key):
         with suppress(FileNotFoundError):
-            if epoch_of(file) == epoch and (state := whole(file)) is not None:
+            if epoch_of(name) == epoch and (state := _read(place, name)) is not None:
                 return state
     return None
+
+
+def _read(place: Place, name: str) -> dict[str, Any] | None:
+    with place.copy(name) as file:
+        return whole(file) if digest(file) == _said(name)[1] else None
 
 
 def whole(file: Path) -> dict[str, Any] | None:
-    """What is in a file, if it is what was written, and nothing but data."""
-    if file.stem.rsplit("-", 1)[1] != digest(file) or swells(file):
+    """What is in a file, if it is a state, and nothing but data."""
+    if swells(file):
         return None
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
@@ -99,6 +105,11 @@ def swells(file: Path) -> bool:
     return packed or sum(part.file_size for part in parts) > file.stat().st_size
 
 
-def drop(files: Iterable[Path]) -> None:
-    for file in files:
-        file.unlink(missing_ok=True)
+def drop(place: Place, names: Iterable[str]) -> None:
+    for name in names:
+        place.remove(name)
+
+
+def _said(name: str) -> list[str]:
+    """The epoch and the digest in the name of a state."""
+    return name.removesuffix(".pt").rsplit("-", 2)[1:]

@@ -1,8 +1,8 @@
-"""Results and weights by the key of their stage, on a folder that every worker can see.
+"""Results and weights by the key of their stage, in a folder or a bucket that every worker can see.
 
-A result is there whole or not at all: weights are written aside, flushed and renamed, then `result.json` is, which
-names their SHA-256. Nothing that is read back can run code: weights are safetensors, and states are opened with
-`weights_only`. Nothing absolute is stored, so a store may be moved.
+A result is there whole or not at all: weights are put first, whole, then `result.json`, which names their SHA-256.
+Nothing that is read back can run code: weights are safetensors, and states are opened with `weights_only`. Nothing
+absolute is stored, so a store may be moved, from a folder to a bucket too.
 
     <store>/<key>/result.json          the stage, its score, its curves, the digest of its weights
     <store>/<key>/weights.safetensors  what the stage learned
@@ -17,59 +17,28 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainers import states
+from trainers.address import at
 from trainers.atomic import digest as digest
-from trainers.atomic import set_aside as set_aside
-from trainers.atomic import write
-from trainers.call import Invalid, Spec
-from trainers.footprint import Footprint
+from trainers.call import Invalid
 from trainers.full import fitting
+from trainers.place import write
 from trainers.records import Header, Known, Measurement, Pause
+from trainers.result import FORMAT, Result
 from trainers.spec import Stage
-from trainers.usage import Usage
 
-FORMAT = 3  # 1 had no alphas, no selected epoch and no usage, 2 had no footprint
+RESULT, WEIGHTS, MEASURED = "result.json", "weights.safetensors", "measured.json"
 PUBLISHED = "published"
 PAUSE = "paused.json"
-
-
-class Result(Spec):
-    """What is kept of a finished stage."""
-
-    stage: Stage
-    score: float  # of the epoch whose weights were kept; higher is better
-    metrics: dict[str, float]  # of that epoch, such as val/AP; and of the same weights test/AP, if the data has a test
-    history: list[dict[str, float]]  # one entry an epoch, with "epoch" counting from 1
-    seconds: float  # of training and validation, interruptions not counted
-    device: str
-    sha256: str  # of the weights file
-    size: int  # of the weights file, bytes
-    alphas: dict[str, float] = Field(default_factory=dict)  # found in training, by the losses' names in the log
-    selected: int | None = None  # the epoch that was kept because it was the best; None: the last was, as always
-    usage: Usage | None = None  # None: nobody noted it
-    footprint: Footprint | None = None  # None: nobody measured it
-    format: int = FORMAT
-
-    @property
-    def key(self) -> str:
-        return self.stage.key
-
-    def figure(self, name: str) -> float:
-        """What the metric said under this name, be it the score or not. Raises `Invalid` if it said nothing."""
-        if f"val/{name}" not in self.metrics:
-            said = ", ".join(key.removeprefix("val/") for key in self.metrics if key.startswith("val/"))
-            raise Invalid(f"the result {self.key} has no {name}, only {said}; remove its folder to train it anew")
-        return self.metrics[f"val/{name}"]
 
 
 class Damaged(RuntimeError):
@@ -77,55 +46,91 @@ class Damaged(RuntimeError):
 
 
 class Store:
-    """Results and half-trained states under one folder."""
+    """Results and half-trained states in one place."""
 
     def __init__(self, root: str | Path, *, guard: Callable[[], None] = lambda: None) -> None:
-        """`guard` is called before anything of a stage is written for good; it raises if that is not ours to do."""
-        self.root, self.guard = Path(root), guard
+        """A folder, or an address as in s3://bucket/prefix. `guard` is called before anything of a stage is written for
+        good; it raises if that is not ours to do."""
+        self.place, self.guard = at(root), guard
+
+    @property
+    def root(self) -> Path | str:
+        return self.place.root
+
+    @contextmanager
+    def glimpse(self) -> Iterator[None]:
+        """What is asked in this block is answered by what the store has when it begins, if that is quicker."""
+        before = self.place
+        self.place = before.glimpse()
+        try:
+            yield
+        finally:
+            self.place = before
 
     def get(self, stage: Stage) -> Result | None:
         """The stage's result if it is stored whole: readable, of this very stage, its weights of the recorded size."""
-        result, weights = self._record(stage), self.weights_file(stage.key)
-        return result if result and weights.is_file() and weights.stat().st_size == result.size else None
-
-    def check(self, stage: Stage) -> bool:
-        """Whether the stage is stored whole, every byte of its weights included. Damaged weights are set aside."""
-        result, weights = self._record(stage), self.weights_file(stage.key)
-        if result is None or not weights.is_file():
-            return False
-        if digest(weights) == result.sha256:
-            return True
-        set_aside(weights)
-        return False
+        result = self._record(stage)
+        weights = self.place.look(f"{stage.key}/{WEIGHTS}") if result else None
+        return result if result and weights and weights.size == result.size else None
 
     def _record(self, stage: Stage) -> Result | None:
         """What is noted of the stage. Raises `Invalid` for what must be left alone: see there."""
-        file = self.result_file(stage.key)
-        for one in (file.parent, file, self.weights_file(stage.key)):
-            if one.is_symlink() and not one.resolve().is_relative_to(self.root.resolve()):
-                raise Invalid(f"{one} is a symbolic link out of the store; put what it points to in its place")
+        name = f"{stage.key}/{RESULT}"
+        for one in (name, f"{stage.key}/{WEIGHTS}"):
+            self.place.confine(one)
         try:
-            text = file.read_bytes()
+            text = self.place.read(name)
             version = Header.model_validate_json(text).format
             if version > FORMAT:
+                file = self.place.file(name)
                 raise Invalid(f"{file} was written by a newer tapath (format {version}, this one reads {FORMAT})")
             result = Result.model_validate_json(text)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return None
         except ValidationError:
-            set_aside(file)
+            self.place.set_aside(name)
             return None
         if result.stage != stage:
-            raise Invalid(f"{file} holds another stage than its key says; move that folder away")
+            raise Invalid(f"{self.place.file(name)} holds another stage than its key says; move that folder away")
         return result
+
+    def check(self, stage: Stage) -> bool:
+        """Whether the stage is stored whole, every byte of its weights included. Damaged weights are set aside.
+
+        They are not read again where the place tells that they are still those that were read back when stored.
+        """
+        result = self._record(stage)
+        found = self.place.look(f"{stage.key}/{WEIGHTS}") if result else None
+        if result is None or found is None:
+            return False
+        if found.version and (note := self._measurement(result)) is not None and note.version == found.version:
+            return True
+        try:
+            with self.weights_copy(result):
+                return True
+        except Damaged:
+            return False
 
     def weights(self, result: Result) -> dict[str, Tensor]:
         """The weights of a result. Raises `Damaged` when the file is not the one that was stored."""
-        file = self.weights_file(result.key)
-        if not file.is_file() or digest(file) != result.sha256:
-            aside = set_aside(file) if file.is_file() else file
-            raise Damaged(f"the weights of stage {result.key} are damaged ({aside}); run again to train it anew")
-        return load_file(file)
+        with self.weights_copy(result) as file:
+            return load_file(file)
+
+    @contextmanager
+    def weights_copy(self, result: Result) -> Iterator[Path]:
+        """The same as a file to read, while the block lasts."""
+        name = f"{result.key}/{WEIGHTS}"
+        aside: Path | str = self.place.file(name)
+        with ExitStack() as held:
+            try:
+                file = held.enter_context(self.place.copy(name))
+                whole = digest(file) == result.sha256
+                aside = aside if whole else self.place.set_aside(name)
+            except FileNotFoundError:  # or set aside by another meanwhile
+                whole = False
+            if not whole:
+                raise Damaged(f"the weights of stage {result.key} are damaged ({aside}); run again to train it anew")
+            yield file
 
     def put(
         self, stage: Stage, weights: dict[str, Tensor], *, check: Callable[[Result], object] = bool, **facts: Any
@@ -135,15 +140,16 @@ class Store:
         `check` gets the result while its weights can be read and before anybody else can see it; if it raises,
         there is no result.
         """
-        file = self.weights_file(stage.key)
+        name = f"{stage.key}/{WEIGHTS}"
         self.guard()
-        self.result_file(stage.key).unlink(missing_ok=True)  # of weights that were damaged, and not of these
-        with fitting(file, weights):
-            write(file, lambda path: save_file(weights, path), guard=self.guard)
-        result = Result(stage=stage, sha256=digest(file), size=file.stat().st_size, **facts)
+        self.place.remove(f"{stage.key}/{RESULT}")  # of weights that were damaged, and not of these
+        with self.place.draft(name) as draft, fitting(self.place.file(name), weights, folder=draft.parent):
+            save_file(weights, draft)
+            sha256, size = digest(draft), draft.stat().st_size
+            self.place.settle(draft, name, guard=self.guard)
+        result = Result(stage=stage, sha256=sha256, size=size, **facts)
         check(result)
-        text = result.model_dump_json(indent=1)
-        write(self.result_file(stage.key), lambda path: path.write_text(text), guard=self.guard)
+        write(self.place, f"{stage.key}/{RESULT}", result.model_dump_json(indent=1), guard=self.guard)
         return result
 
     def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -151,111 +157,116 @@ class Store:
 
         Passed over: what cannot be read, and what has no weights of the recorded size.
         """
-        for file in sorted(self.root.glob("*/result.json")):
-            with suppress(OSError, ValueError, RecursionError):
-                key, record = file.parent.name, json.loads(file.read_bytes())
-                if isinstance(record, dict) and self.weights_file(key).stat().st_size == record.get("size"):
+        weights = self.place.find(f"*/{WEIGHTS}")
+        for name, text in self.place.read_all(self.place.find(f"*/{RESULT}")):
+            with suppress(ValueError, RecursionError):
+                key, record = name.split("/")[0], json.loads(text)
+                found = weights.get(f"{key}/{WEIGHTS}")
+                if isinstance(record, dict) and found is not None and found.size == record.get("size"):
                     yield key, record
 
-    def spoilt(self, key: str) -> Path | None:
-        """For a stage that is not done though it once was: the file that was set aside, is cut, or is gone."""
-        record, weights = self.result_file(key), self.weights_file(key)
-        aside = (file.with_name(f"{file.name}.corrupt") for file in (record, weights))
-        return next((file for file in aside if file.exists()), weights if record.exists() else None)
+    def spoilt(self, key: str) -> str | None:
+        """For a stage that is not done though it once was, by its name: what was set aside, is cut, or is gone."""
+        names = self.place.find(f"{key}/*")
+        aside = (f"{key}/{name}.corrupt" for name in (RESULT, WEIGHTS))
+        left = f"{key}/{WEIGHTS}" if f"{key}/{RESULT}" in names else None
+        return next((name for name in aside if name in names), left)
 
-    def result_file(self, key: str) -> Path:
-        return self.root / key / "result.json"
+    def result_file(self, key: str) -> Path | str:
+        return self.place.file(f"{key}/{RESULT}")
 
-    def weights_file(self, key: str) -> Path:
-        return self.root / key / "weights.safetensors"
+    def weights_file(self, key: str) -> Path | str:
+        return self.place.file(f"{key}/{WEIGHTS}")
+
+    def weights_address(self, key: str) -> str:
+        """The same from whichever folder one looks."""
+        return f"{self.place.address}/{key}/{WEIGHTS}"
 
     def keep(self, file: Path, sha256: str, source: str = "") -> None:
         """Have a copy of published weights here, where every worker can read it, and know of which source it is."""
-        place = self.kept_file(sha256)
-        if not place.exists():
-            write(place, lambda aside: shutil.copyfile(file, aside))
+        name = _kept(sha256)
+        if self.place.look(name) is None:
+            with self.place.draft(name) as draft:
+                shutil.copyfile(file, draft)
+                self.place.settle(draft, name)
         if source and self.known(source) != sha256:
-            text = Known(sha256=sha256).model_dump_json()
-            write(self.known_file(source), lambda aside: aside.write_text(text))
+            write(self.place, _known(source), Known(sha256=sha256).model_dump_json())
 
     def known(self, source: str) -> str | None:
         """The SHA-256 of what was last kept of this source."""
         try:
-            return Known.model_validate_json(self.known_file(source).read_bytes()).sha256
+            return Known.model_validate_json(self.place.read(_known(source))).sha256
         except (OSError, ValidationError):
             return None
 
     def published(self, sha256: str) -> Path:
         """The kept file of this SHA-256. Raises `Damaged` when it is not there whole."""
-        file = self.kept_file(sha256)
-        with suppress(FileNotFoundError, NotADirectoryError):  # or set aside by another worker meanwhile
+        name = _kept(sha256)
+        with suppress(FileNotFoundError):  # or set aside by another worker meanwhile
+            file = self.place.lasting_copy(name)
             if digest(file) == sha256:
                 return file
-            set_aside(file)
+            self.place.set_aside(name)
         raise Damaged(f"the published weights {sha256} are not in the store {self.root}; run again to fetch them")
-
-    def kept_file(self, sha256: str) -> Path:
-        return self.root / PUBLISHED / f"{sha256}.weights"
-
-    def known_file(self, source: str) -> Path:
-        return self.root / PUBLISHED / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.json"
 
     def save_state(self, key: str, epoch: int, state: dict[str, Any]) -> None:
         """Keep where a stage is after an epoch, and drop where it was before, but for the last."""
-        states.save(self.root / key, epoch, state, guard=self.guard)
+        states.save(self.place, key, epoch, state, guard=self.guard)
 
     def load_state(self, key: str, *, say: Callable[[str], object] = bool) -> dict[str, Any] | None:
         """Where the stage last was, if it was begun; a damaged state is set aside, and so is one with code in it."""
-        return states.last(self.root / key, say=say)
+        return states.last(self.place, key, say=say)
 
     def state(self, key: str, epoch: int) -> dict[str, Any] | None:
         """Where the stage was after an epoch, if that can be seen here by now; nothing is set aside."""
-        return states.after(self.root / key, epoch)
+        return states.after(self.place, key, epoch)
 
     def begun(self, key: str) -> int:
         """The last epoch from which a stage that is not done can go on; 0 if there is none."""
-        return max(map(states.epoch_of, states.files(self.root / key)), default=0)
+        return max(map(states.epoch_of, states.names(self.place, key)), default=0)
 
     def save_pause(self, key: str, history: Sequence[dict[str, float]]) -> None:
         """Note what a stage that is not done had in its epochs so far, where nobody has to load its weights for it."""
-        text = Pause(history=tuple(history)).model_dump_json()
-        write(self.root / key / PAUSE, lambda aside: aside.write_text(text), guard=self.guard)
-        states.drop(states.files(self.root / key)[:-1])  # many may pause, and never go on
+        write(self.place, f"{key}/{PAUSE}", Pause(history=tuple(history)).model_dump_json(), guard=self.guard)
+        states.drop(self.place, states.names(self.place, key)[:-1])  # many may pause, and never go on
 
     def paused(self, key: str) -> Sequence[dict[str, float]]:
         """The epochs of a stage that paused; none if it did not, or its state is gone."""
         try:
-            history = Pause.model_validate_json((self.root / key / PAUSE).read_bytes()).history
+            history = Pause.model_validate_json(self.place.read(f"{key}/{PAUSE}")).history
         except (OSError, ValidationError):
             return ()
         return history if self.begun(key) >= len(history) else ()
 
     def drop_state(self, key: str) -> None:
-        states.drop([self.root / key / PAUSE, *states.files(self.root / key)])
+        states.drop(self.place, [f"{key}/{PAUSE}", *states.names(self.place, key)])
 
     def measured(self, result: Result) -> bool:
         """Whether these very weights were read back once and had this very score."""
-        file = self.root / result.key / "measured.json"
-        try:
-            return Measurement.model_validate_json(file.read_bytes()) == _measurement(result)
-        except (FileNotFoundError, ValidationError):
-            return False
+        return self._measurement(result) is not None
 
     def mark_measured(self, result: Result) -> None:
-        text = _measurement(result).model_dump_json()
-        write(self.root / result.key / "measured.json", lambda path: path.write_text(text))
+        """Note that they were, and had."""
+        found = self.place.look(f"{result.key}/{WEIGHTS}")
+        made = Measurement(sha256=result.sha256, score=result.score, version=found.version if found else "")
+        write(self.place, f"{result.key}/{MEASURED}", made.model_dump_json(exclude_defaults=True))
+
+    def _measurement(self, result: Result) -> Measurement | None:
+        """The note, if it is of these very weights and this very score."""
+        try:
+            made = Measurement.model_validate_json(self.place.read(f"{result.key}/{MEASURED}"))
+        except (FileNotFoundError, ValidationError):
+            return None
+        return made if (made.sha256, made.score) == (result.sha256, result.score) else None
 
     def writable(self) -> None:
         """Raise `Invalid` when nothing can be stored here."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root):
-                pass
-        except OSError as error:
-            raise Invalid(
-                f"the store {self.root} cannot be written: {error.strerror}", ("resources", "store")
-            ) from None
+        self.place.writable()
 
 
-def _measurement(result: Result) -> Measurement:
-    return Measurement(sha256=result.sha256, score=result.score)
+def _kept(sha256: str) -> str:
+    return f"{PUBLISHED}/{sha256}.weights"
+
+
+def _known(source: str) -> str:
+    return f"{PUBLISHED}/{hashlib.sha256(source.encode()).hexdigest()[:16]}.json"

@@ -13,6 +13,7 @@ from orchestrator.study import Study, load
 from tests.orchestrator.commands import folder
 from tests.orchestrator.studies import write
 from trainers.call import Invalid
+from trainers.folder import Folder
 
 __all__ = ["folder"]
 
@@ -78,10 +79,10 @@ def test_a_store_that_a_node_does_not_see_is_refused_and_that_node_is_named(tmp_
     with pytest.raises(
         Invalid, match=r"is not seen by every node that may train:\n  node 10\.0\.0\.2: it does"
     ) as refused:
-        reach.unseen(tmp_path, look)
+        reach.unseen(Folder(tmp_path), look)
     assert refused.value.where == ("resources", "store") and "10.0.0.1" not in str(refused.value)
     assert not looked[0].exists(), "nothing is left behind"
-    reach.unseen(tmp_path, lambda file: {"node 10.0.0.1": ""})
+    reach.unseen(Folder(tmp_path), lambda file: {"node 10.0.0.1": ""})
 
 
 def test_nodes_on_which_no_stage_can_be_need_not_see_the_store() -> None:

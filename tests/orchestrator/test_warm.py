@@ -265,7 +265,7 @@ def test_a_file_that_cannot_be_read_is_named_with_what_to_do(
 
 def test_a_file_that_is_a_folder_is_named_too(uri: str, tmp_path: File) -> None:
     asked = study(tmp_path, uri)
-    file = next(iter(prepare(asked).warm.new.values()))
+    file = File(asked.resources.store) / next(iter(prepare(asked).warm.new.values()))
     file.mkdir(parents=True)
     with pytest.raises(Invalid, match=f"cannot be read from {file}: Is a directory"):
         prepare(asked)

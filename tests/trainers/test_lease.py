@@ -11,17 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.trainers.places import Files
 from trainers import lease as leases
+from trainers.folder import Folder
 from trainers.lease import Holder, Lease, Lost
+from trainers.store import Store
 
 ROOT = Path(__file__).parents[2]
 EXPIRY = 0.6
 
 PROCESS = """
 import sys, time
-from pathlib import Path
 from trainers.lease import Lease, Lost
-lease = Lease(Path(sys.argv[1]), expiry=float(sys.argv[2]))
+lease = Lease(sys.argv[1], expiry=float(sys.argv[2]))
 print(lease.take(), flush=True)
 for line in sys.stdin:
     try:
@@ -35,7 +37,7 @@ for line in sys.stdin:
 class Other:
     """Another process that holds the lease."""
 
-    def __init__(self, folder: Path, expiry: float = EXPIRY) -> None:
+    def __init__(self, folder: Path | str, expiry: float = EXPIRY) -> None:
         words = [sys.executable, "-c", PROCESS, str(folder), str(expiry)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, **pipes)
@@ -54,8 +56,20 @@ class Other:
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> Iterator[Other]:
-    one = Other(tmp_path)
+def folder(address: Path | str) -> Path | str:
+    """Of a stage."""
+    return Store(address).place.file("0123456789abcdef")
+
+
+@pytest.fixture
+def expiry(folder: Path | str) -> float:
+    """Seconds in which even a busy machine renews a lease."""
+    return EXPIRY if isinstance(folder, Path) else 3 * EXPIRY
+
+
+@pytest.fixture
+def other(folder: Path | str, expiry: float) -> Iterator[Other]:
+    one = Other(folder, expiry)
     yield one
     one.process.send_signal(signal.SIGCONT)
     one.process.kill()
@@ -72,47 +86,51 @@ def until(condition: object, seconds: float = 20.0) -> float:
     return time.monotonic() - started
 
 
-def test_of_many_that_want_a_stage_at_once_one_gets_it(tmp_path: Path) -> None:
-    for attempt in range(20):
-        folder, gate = tmp_path / str(attempt), threading.Barrier(8)
+def test_of_many_that_want_a_stage_at_once_one_gets_it(address: Path | str) -> None:
+    for attempt in range(20 if isinstance(address, Path) else 2):
+        many = [Lease(Store(address).place.file(str(attempt))) for _ in range(8)]
+        gate = threading.Barrier(len(many))
         found: list[bool] = []
 
-        def want(folder: Path = folder, gate: threading.Barrier = gate, found: list[bool] = found) -> None:
-            one = Lease(folder)
+        def want(one: Lease, gate: threading.Barrier = gate, found: list[bool] = found) -> None:
             gate.wait()
             found.append(one.take())
 
-        threads = [threading.Thread(target=want) for _ in range(8)]
+        threads = [threading.Thread(target=want, args=(one,)) for one in many]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         assert sorted(found) == [False] * 7 + [True]
+        for one in many:
+            one.release()
 
 
-def test_a_stage_that_is_released_is_the_next_ones_at_once(tmp_path: Path) -> None:
-    first, second = Lease(tmp_path), Lease(tmp_path)
+def test_a_stage_that_is_released_is_the_next_ones_at_once(folder: Path | str) -> None:
+    first, second = Lease(folder), Lease(folder)
     assert first.take() and not second.take()
     first.release()
     assert second.take()
     first.release()  # again: nothing of the other's is removed
     second.check()
     second.release()
-    assert list(tmp_path.iterdir()) == []
+    assert not Files(folder)
 
 
-def test_a_holder_that_lives_is_left_alone_however_long_it_takes(tmp_path: Path, other: Other) -> None:
-    mine, started = Lease(tmp_path, expiry=EXPIRY), time.monotonic()
-    while time.monotonic() - started < 3 * EXPIRY:
+def test_a_holder_that_lives_is_left_alone_however_long_it_takes(
+    folder: Path | str, other: Other, expiry: float
+) -> None:
+    mine, started = Lease(folder, expiry=expiry), time.monotonic()
+    while time.monotonic() - started < 3 * expiry:
         assert not mine.take()
         time.sleep(0.05)
     assert other.asked() == "ours"
 
 
-def test_a_process_of_this_machine_that_died_is_known_to_be_dead(tmp_path: Path) -> None:
-    dead = Other(tmp_path, expiry=1000)
+def test_a_process_of_this_machine_that_died_is_known_to_be_dead(folder: Path | str) -> None:
+    dead = Other(folder, expiry=1000)
     dead.process.kill()
-    mine = Lease(tmp_path, expiry=1000)
+    mine = Lease(folder, expiry=1000)
     assert until(mine.take) < 5  # not waited for by the parent yet, it is dead all the same
     dead.process.communicate()
     mine.release()
@@ -125,49 +143,52 @@ def test_a_number_that_another_process_has_by_now_is_not_the_holder(tmp_path: Pa
     assert not now.model_copy(update={"machine": "another", "pid": 2**22 + 1}).is_dead, "nobody can know"
 
 
-def test_a_frozen_process_loses_its_stage_and_notices_when_it_comes_back(tmp_path: Path, other: Other) -> None:
-    mine = Lease(tmp_path)
+def test_a_frozen_process_loses_its_stage_and_notices_when_it_comes_back(
+    folder: Path | str, other: Other, expiry: float
+) -> None:
+    mine = Lease(folder)
     assert not mine.take()
     os.kill(other.process.pid, signal.SIGSTOP)
-    assert until(mine.take) >= EXPIRY / 2
+    assert until(mine.take) >= expiry / 2
     os.kill(other.process.pid, signal.SIGCONT)
     assert other.asked() == "lost"
-    time.sleep(EXPIRY)
+    time.sleep(expiry)
     mine.check()
-    assert [file.name for file in tmp_path.iterdir()] == ["lease-000002"], "it has not come back"
+    assert list(Files(folder)) == ["lease-000002"], "it has not come back"
     mine.release()
 
 
-def test_a_frozen_process_whose_stage_nobody_took_goes_on(tmp_path: Path, other: Other) -> None:
+def test_a_frozen_process_whose_stage_nobody_took_goes_on(other: Other, expiry: float) -> None:
     os.kill(other.process.pid, signal.SIGSTOP)
-    time.sleep(1.5 * EXPIRY)
+    time.sleep(1.5 * expiry)
     os.kill(other.process.pid, signal.SIGCONT)
     assert other.asked() == "ours"
 
 
-def test_a_lease_of_another_machine_is_waited_for_by_this_ones_clock(tmp_path: Path) -> None:
-    held = Holder(name="x", machine="another", pid=1, started="1", expiry=EXPIRY)
-    (tmp_path / "lease-000007").write_text(held.model_dump_json())
-    os.utime(tmp_path / "lease-000007", (0, 0))  # whatever its clock says
-    mine = Lease(tmp_path, expiry=1000)  # what its holder promised counts
+def test_a_lease_of_another_machine_is_waited_for_by_this_ones_clock(folder: Path | str, expiry: float) -> None:
+    held = Holder(name="x", machine="another", pid=1, started="1", expiry=expiry)
+    Files(folder)["lease-000007"] = held.model_dump_json().encode()
+    if isinstance(folder, Path):
+        os.utime(folder / "lease-000007", (0, 0))  # whatever its clock says
+    mine = Lease(folder, expiry=1000)  # what its holder promised counts
     assert not mine.take()
     for beat in range(1, 8):
-        (tmp_path / "lease-000007").write_text(held.model_copy(update={"beat": beat}).model_dump_json())
+        Files(folder)["lease-000007"] = held.model_copy(update={"beat": beat}).model_dump_json().encode()
         assert not mine.take()
-        time.sleep(EXPIRY / 4)
-    assert until(mine.take) > EXPIRY / 2 and mine.number == 8
+        time.sleep(expiry / 4)
+    assert until(mine.take) > expiry / 2 and mine.number == 8
     mine.release()
 
 
-def test_a_lease_that_cannot_be_read_counts_as_held_until_it_expires(tmp_path: Path) -> None:
-    (tmp_path / "lease-000001").write_text("{")
-    mine = Lease(tmp_path, expiry=EXPIRY)
-    assert not mine.take() and until(mine.take) > EXPIRY / 2
+def test_a_lease_that_cannot_be_read_counts_as_held_until_it_expires(folder: Path | str, expiry: float) -> None:
+    Files(folder)["lease-000001"] = b"{"
+    mine = Lease(folder, expiry=expiry)
+    assert not mine.take() and until(mine.take) > expiry / 2
     mine.release()
 
 
 @pytest.mark.parametrize("how", ["done", "stopped"])
-def test_waiting_ends_when_the_stage_is_done_or_somebody_stops(tmp_path: Path, other: Other, how: str) -> None:
+def test_waiting_ends_when_the_stage_is_done_or_somebody_stops(folder: Path | str, other: Other, how: str) -> None:
     said: list[str] = []
     started = time.monotonic()
 
@@ -178,22 +199,22 @@ def test_waiting_ends_when_the_stage_is_done_or_somebody_stops(tmp_path: Path, o
         return False
 
     done, stop = (later, never) if how == "done" else (never, later)
-    assert not Lease(tmp_path, expiry=60).wait(done=done, stop=stop, say=said.append)
+    assert not Lease(folder, expiry=60).wait(done=done, stop=stop, say=said.append)
     assert said == ["another run trains this stage; waiting for it"]
 
 
-def test_what_was_done_in_the_moment_between_is_not_done_again(tmp_path: Path) -> None:
+def test_what_was_done_in_the_moment_between_is_not_done_again(folder: Path | str) -> None:
     answers = iter([False, True])
-    mine = Lease(tmp_path)
+    mine = Lease(folder)
     assert not mine.wait(done=lambda: next(answers), stop=lambda: False, say=print)
-    assert mine.number == 0 and list(tmp_path.iterdir()) == []
+    assert mine.number == 0 and not Files(folder)
 
 
 def test_where_there_are_no_hard_links_one_alone_gets_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*names: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(leases.os, "link", refused)
+    monkeypatch.setattr(os, "link", refused)
     first, second = Lease(tmp_path), Lease(tmp_path)
     assert first.take() and not second.take()
     first.release()
@@ -209,15 +230,15 @@ def test_a_disk_that_refuses_for_a_while_costs_nothing(tmp_path: Path, monkeypat
         def full(*args: object) -> None:
             raise OSError(28, "No space left on device")
 
-        patch.setattr(leases, "write", full)
+        patch.setattr(Folder, "swap", full)
         time.sleep(EXPIRY)
     until(lambda: time.monotonic() - mine._renewed < EXPIRY / 3)
     mine.check()
     mine.release()
 
 
-def test_a_late_process_that_checks_after_it_lost_writes_nothing(tmp_path: Path) -> None:
-    late, mine = Lease(tmp_path, expiry=1000), Lease(tmp_path)
+def test_a_late_process_that_checks_after_it_lost_writes_nothing(folder: Path | str) -> None:
+    late, mine = Lease(folder, expiry=1000), Lease(folder)
     assert late.take()
     late.me = late.me.model_copy(update={"expiry": 0.0})
     late._renew()
@@ -229,9 +250,9 @@ def test_a_late_process_that_checks_after_it_lost_writes_nothing(tmp_path: Path)
     mine.release()
 
 
-def test_a_number_that_was_given_anew_is_not_the_old_holders(tmp_path: Path) -> None:
+def test_a_number_that_was_given_anew_is_not_the_old_holders(folder: Path | str) -> None:
     """The first is frozen, the second takes over and releases, the third begins anew; then the first comes back."""
-    first, second, third = Lease(tmp_path), Lease(tmp_path), Lease(tmp_path)
+    first, second, third = Lease(folder), Lease(folder), Lease(folder)
     assert first.take()
     first.me = first.me.model_copy(update={"expiry": 0.0})
     first._renew()

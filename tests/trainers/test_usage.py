@@ -13,6 +13,7 @@ from tests.trainers.two_workers import together
 from tests.trainers.works import ROOT, TAUGHT, Crash, raising_at, run
 from trainers import usage, worker
 from trainers.finished import results
+from trainers.folder import Folder
 from trainers.store import FORMAT, Result, Store
 from trainers.usage import Watch, forget, peak
 from trainers.worker import Entry
@@ -130,7 +131,7 @@ def test_results_come_newest_first_and_what_is_none_is_passed_over(tmp_path: Pat
         (tmp_path / name / "result.json").write_text(content)
     newer = json.loads(seeds[0].model_dump_json()) | {"format": FORMAT + 1}
     (tmp_path / "newer" / "result.json").write_text(json.dumps(newer))
-    assert list(results(tmp_path, most=10)) == seeds
-    assert list(results(tmp_path, most=3)) == seeds[:1]  # the two newest cannot be read
-    assert list(results(tmp_path / "nowhere", most=3)) == []
+    assert list(results(Folder(tmp_path), most=10)) == seeds
+    assert list(results(Folder(tmp_path), most=3)) == seeds[:1]  # the two newest cannot be read
+    assert list(results(Folder(tmp_path / "nowhere"), most=3)) == []
     assert (tmp_path / "torn" / "result.json").exists(), "looking changes nothing"

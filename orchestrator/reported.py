@@ -1,0 +1,47 @@
+"""Where the report of a study lies: in a folder, or in a bucket where a job's own folder would be gone."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path as File
+
+from orchestrator.study import Study
+from trainers.address import at, in_bucket
+from trainers.place import Place
+
+log = logging.getLogger(__name__)
+
+
+def page_of(study: Study) -> str:
+    """What people open, or fetch."""
+    return f"{study.resources.runs.rstrip('/')}/{study.name}/report.html"
+
+
+@contextmanager
+def folder_of(study: Study) -> Iterator[File]:
+    """A folder with the last report's figures; what is in it when the block ends is the study's report."""
+    runs = study.resources.runs
+    if not in_bucket(runs):
+        yield File(runs) / study.name
+        return
+    place = at(runs)
+    with tempfile.TemporaryDirectory(prefix="tapath-") as made:
+        folder = File(made)
+        with suppress(OSError):
+            (folder / "report.json").write_bytes(place.read(f"{study.name}/report.json"))
+        yield folder
+        try:
+            for file in sorted(folder.iterdir()):
+                _put(place, f"{study.name}/{file.name}", file)
+        except OSError as error:  # all is trained and stored, and nobody should hear of an error that it is lost
+            log.warning("the report is not in %s: %s; `tapath report` makes it again", runs, error.strerror or error)
+
+
+def _put(place: Place, name: str, file: File) -> None:
+    with place.draft(name) as draft:
+        shutil.copyfile(file, draft)
+        place.settle(draft, name)
