@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +20,12 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from trainers import s3
 
-BUSY = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+# What S3 says, by what is wrong.
+ERRORS = {
+    "busy": ("503 Slow Down", "SlowDown"),
+    "refused": ("403 Forbidden", "InvalidAccessKeyId"),
+    "unknown": ("501 Not Implemented", "NotImplemented"),
+}
 
 
 class Quiet(WSGIRequestHandler):
@@ -30,7 +34,10 @@ class Quiet(WSGIRequestHandler):
 
 
 class Server:
-    """The server, and what disturbs it. `requests` are those that came in, as ("PUT", "/bucket/key")."""
+    """The server, and what `disturb` says of the n-th request: what happens to it, or how many seconds it takes.
+
+    `requests` are those that came in, as ("PUT", "/bucket/key").
+    """
 
     def __init__(self) -> None:
         self.application = DomainDispatcherApplication(create_backend_app)
@@ -46,10 +53,11 @@ class Server:
             self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
             number = len(self.requests)
         match self.disturb(number, environ):
-            case "busy":
-                environ["wsgi.input"].read()
-                start("503 Slow Down", [("Content-Type", "application/xml"), ("Content-Length", str(len(BUSY)))])
-                return [BUSY]
+            case "busy" | "refused" | "unknown" as wrong:
+                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+                status, code = ERRORS[wrong]
+                start(status, [("Content-Type", "application/xml")])
+                return [f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode()]
             case "reset":
                 return broken(environ)
             case "cut":
@@ -72,11 +80,9 @@ class Server:
 
 
 def broken(environ: dict[str, Any]) -> Iterable[bytes]:
-    """End the connection as when a machine is gone."""
-    connection = environ["werkzeug.socket"]
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
-    raise ConnectionResetError
+    """End the connection without an answer."""
+    environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+    return []
 
 
 def cut(answer: list[bytes], environ: dict[str, Any]) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ WHERE = ("resources", "store")
 ATTEMPTS = 10  # of a request, over about a minute; AWS_MAX_ATTEMPTS says otherwise
 FIRST_ATTEMPTS = 4  # of the first, over seconds: somebody waits to hear that it is the wrong address
 BLOCK = 1 << 20  # bytes that are received at once
-CONNECTING, SILENCE = 10, 60  # seconds
+CONNECTING, SILENCE = 10, 30  # seconds, less than a lease lasts
 KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 UNCONDITIONAL = (
     "its server ignores If-None-Match or If-Match on PUT, by which runs agree on who trains a stage; use a newer "

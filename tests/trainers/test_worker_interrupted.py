@@ -133,11 +133,11 @@ def test_a_crash_while_measuring_repeats_that_epoch_only(
     assert run(TAUGHT, folder).sha256 == undisturbed[0].sha256 and epochs == [0, 1, 1, 2]
 
 
-@pytest.mark.parametrize("writes", [15, 16])
+@pytest.mark.parametrize("writes", [17, 18])
 def test_a_process_that_always_dies_after_a_few_writes_still_gets_there(
     undisturbed: tuple[Result, Path], folder: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
-    """Taking the stage takes three operations on the disk, an epoch's state five, a result twelve, the last of all."""
+    """Taking the stage takes five operations on the disk, an epoch's state five, a result twelve, the last of all."""
     left = 0
 
     def mortal(operation: Callable[..., Any]) -> Callable[..., Any]:
