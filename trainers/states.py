@@ -6,6 +6,7 @@ state for each stage that is being trained.
 
 from __future__ import annotations
 
+import errno
 import zipfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -34,8 +35,8 @@ def save(folder: Path, epoch: int, state: dict[str, Any], *, guard: Callable[[],
     before = [file for file in files(folder) if epoch_of(file) < epoch]
     try:
         file = _write(folder, epoch, state, guard)
-    except Full:
-        if not before[:-1]:
+    except Full as full:
+        if not before[:-1] or full.errno == errno.EFBIG:  # which other files have no part in
             raise
         drop(before[:-1])
         file = _write(folder, epoch, state, guard)
