@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -125,7 +126,10 @@ class Store:
         if not file.is_file() or digest(file) != result.sha256:
             aside = set_aside(file) if file.is_file() else file
             raise Damaged(f"the weights of stage {result.key} are damaged ({aside}); run again to train it anew")
-        return load_file(file)
+        try:
+            return load_file(file)
+        except SafetensorError as error:  # somebody made the record fit it
+            raise Damaged(f"the weights of stage {result.key} are none ({set_aside(file)}): {error}") from None
 
     def put(
         self, stage: Stage, weights: dict[str, Tensor], *, check: Callable[[Result], object] = bool, **facts: Any
