@@ -274,6 +274,15 @@ def test_every_worker_goes_on_from_where_the_first_does(
         one.resume(Store(tmp_path), print)
 
 
+# A store that takes nothing
+
+
+@pytest.mark.parametrize("place", ["/proc/store", "/dev/full", "/dev/full/store"])
+def test_a_store_that_the_kernel_lets_nobody_write_is_refused(place: str) -> None:
+    with pytest.raises(Invalid, match=rf"the store {place} cannot be written: "):
+        Store(place).writable()
+
+
 # Another place, another time, another version
 
 
