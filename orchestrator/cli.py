@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from orchestrator.document import printable
 from trainers.call import Invalid
 
 # The exit code after Ctrl-C; 2 is bad input, as in click itself. `session` has the others.
@@ -28,7 +29,8 @@ class Group(click.Group):
             if ctx.params.get("debug"):
                 raise
             where = ".".join(str(part) for part in error.where)
-            click.echo(f"error: {f'{where}: ' if where else ''}{error}", err=True)
+            lines = f"error: {f'{where}: ' if where else ''}{error}".split("\n")
+            click.echo("\n".join(map(printable, lines)), err=True)  # it may have names out of files in it
             ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.study import Study, load
+from orchestrator.verdict import plain
 from orchestrator.yamlfile import parse
 from trainers import backbones, detectors
 from trainers import data as datasets
@@ -134,7 +135,8 @@ def text(made: dict[str, Any]) -> str:
     )
     if made["classes"]:
         heads = list(dict.fromkeys(head for own in made["classes"].values() for head in own))
-        table = [[name, *(f"{own[h]:.4f}" if h in own else "" for h in heads)] for name, own in made["classes"].items()]
+        figures = {name: [f"{own[h]:.4f}" if h in own else "" for h in heads] for name, own in made["classes"].items()}
+        table = [[plain(name), *own] for name, own in figures.items()]
         lines += ["", *rows([["class", *heads], *table])]
     return "\n".join(lines)
 

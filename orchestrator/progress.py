@@ -46,7 +46,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line, above the table if there is one."""
-        self.view.say(text)
+        self.view.say(plain(text))
 
 
 class Lines:

@@ -25,7 +25,7 @@ from orchestrator.study import Study
 from orchestrator.summary import summarize
 from orchestrator.swept import swept
 from orchestrator.tracking import Tracking
-from orchestrator.verdict import arrow, beside, verdict
+from orchestrator.verdict import arrow, beside, plain, verdict
 from orchestrator.warm import unknown
 from trainers.call import Invalid
 from trainers.store import Damaged
@@ -74,7 +74,7 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False, ye
     for line in expectations.text(summary["expected"], summary["source"]):
         click.echo(line)
     for key, reason in run.frontier.failed.items():
-        click.echo(f"failed: {run.board.rows[key].path} (seed {run.board.rows[key].seed}): {reason}")
+        click.echo(f"failed: {run.board.rows[key].path} (seed {run.board.rows[key].seed}): {plain(reason)}")
     click.echo(f"report: {page_of(study)}")
     return ending
 

@@ -331,17 +331,35 @@ def nothing_is_left_for_later(root: Path) -> Iterator[str]:
                 yield f"{name}:{number} {line.strip()}"
 
 
+# What runs, or can run, what it is given.
+RUNS = {
+    *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "runpy.run_path"),
+    *("yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load", "yaml.Loader", "yaml.UnsafeLoader"),
+    *("pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load", "marshal.loads", "shelve.open", "dill.load"),
+    *("dill.loads", "joblib.load", "pandas.read_pickle", "torch.hub.load", "torch.jit.load", "torch.package"),
+}
+FROM_IMPORTS = {"pickle": {"UnpicklingError"}, "marshal": set(), "shelve": set(), "dill": set(), "yaml": set()}
+
+
 def nothing_runs_code_from_a_file(root: Path) -> Iterator[str]:
-    """No eval, exec or unpickling, and torch.load with weights_only alone."""
+    """No eval, exec or unpickling, under no other name either; torch.load with weights_only alone; no shell."""
     for name, tree, _ in files(root):
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                safe = any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords)
-                if called in ("eval", "exec", "yaml.load", "pickle.load", "pickle.loads", "pickle.Unpickler") or (
-                    called == "torch.load" and not safe
-                ):
+                said = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                unsafe = called == "torch.load" and said.get("weights_only") != "True"
+                if unsafe or said.get("allow_pickle") == "True" or said.get("shell") == "True":
                     yield f"{name}:{node.lineno} calls {called}"
+            if isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node) in RUNS:
+                yield f"{name}:{node.lineno} uses {ast.unparse(node)}"
+            if isinstance(node, ast.Import):
+                yield from (
+                    f"{name}:{node.lineno} renames {a.name}" for a in node.names if a.asname and a.name == "yaml"
+                )
+            if isinstance(node, ast.ImportFrom) and node.module in FROM_IMPORTS:
+                for one in {alias.name for alias in node.names} - FROM_IMPORTS[node.module]:
+                    yield f"{name}:{node.lineno} takes {one} out of {node.module}"
 
 
 Rule = Callable[[Path], Iterator[str]]
@@ -449,6 +467,13 @@ PLANTED: list[tuple[Rule, str, str, str]] = [
     (nothing_runs_code_from_a_file, "trainers/teacher.py", "torch.load('x')", "torch.load"),
     (nothing_runs_code_from_a_file, "trainers/teacher.py", "torch.load('x', weights_only=False)", "torch.load"),
     (nothing_runs_code_from_a_file, "orchestrator/scalar.py", "eval('1')", "eval"),
+    (nothing_runs_code_from_a_file, "orchestrator/yamlfile.py", "x = yaml.unsafe_load", "yaml.unsafe_load"),
+    (nothing_runs_code_from_a_file, "orchestrator/yamlfile.py", "from yaml import load", "load out of yaml"),
+    (nothing_runs_code_from_a_file, "orchestrator/yamlfile.py", "import yaml as y", "renames yaml"),
+    (nothing_runs_code_from_a_file, "trainers/weights.py", "from pickle import loads", "loads out of pickle"),
+    (nothing_runs_code_from_a_file, "trainers/weights.py", "x = pickle.loads", "pickle.loads"),
+    (nothing_runs_code_from_a_file, "trainers/data/vbb.py", "np.load('x', allow_pickle=True)", "np.load"),
+    (nothing_runs_code_from_a_file, "orchestrator/submit.py", "subprocess.run('x', shell=True)", "subprocess.run"),
 ]
 
 

@@ -31,7 +31,9 @@ def fitting(file: Path | str, content: Any, *, folder: Path) -> Iterator[None]:
         number = reason(error)
         if number is None:
             raise
-        raise Full(f"no room for {file}: {told(folder, needed(content), number)}") from error
+        full = Full(f"no room for {file}: {told(folder, needed(content), number)}")
+        full.errno = number
+        raise full from error
 
 
 def told(folder: Path, size: int, number: int) -> str:

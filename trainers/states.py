@@ -6,6 +6,7 @@ state for each stage that is being trained.
 
 from __future__ import annotations
 
+import errno
 import zipfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -35,8 +36,8 @@ def save(place: Place, key: str, epoch: int, state: dict[str, Any], *, guard: Ca
     before = [name for name in names(place, key) if epoch_of(name) < epoch]
     try:
         new = _write(place, key, epoch, state, guard)
-    except Full:
-        if not before[:-1]:
+    except Full as full:
+        if not before[:-1] or full.errno == errno.EFBIG:  # which other files have no part in
             raise
         drop(place, before[:-1])
         new = _write(place, key, epoch, state, guard)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -114,7 +115,11 @@ class Store:
     def weights(self, result: Result) -> dict[str, Tensor]:
         """The weights of a result. Raises `Damaged` when the file is not the one that was stored."""
         with self.weights_copy(result) as file:
-            return load_file(file)
+            try:
+                return load_file(file)
+            except SafetensorError as error:  # somebody made the record fit it
+                aside = self.place.set_aside(f"{result.key}/{WEIGHTS}")
+                raise Damaged(f"the weights of stage {result.key} are none ({aside}): {error}") from None
 
     @contextmanager
     def weights_copy(self, result: Result) -> Iterator[Path]:
