@@ -98,7 +98,7 @@ class Trial(tune.Trainable):
         except queue.Empty:
             return self._sign_of_life()
         if isinstance(news, Finished):
-            if news.left and self.alone:  # this process is of no more use: its node goes, or it was told to go
+            if news.left and (self.alone or self.node in draining()):  # it was told to go, or its node goes
                 self.ending = True
                 return {"left": True}
             return {"done": True, **news._asdict()}
@@ -196,5 +196,5 @@ class Trial(tune.Trainable):
                     f"worker {rank} gave no sign of life, or made no step, for {self.order.silence:g} s: ended"
                 )
                 ray.kill(actor)
-            if not self.leaving.is_set() and ray.get(post.nodes.remote()) & draining():
+            if not self.leaving.is_set() and (ray.get(post.nodes.remote()) | {self.node}) & draining():
                 self.leave()
