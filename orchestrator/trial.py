@@ -57,7 +57,7 @@ class Trial(tune.Trainable):
     """One stage at a time; the thread beside it trains, so that every epoch can be handed on at once."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.stages, self.ending, self.looked = 0, False, 0.0
+        self.stages, self.going, self.ending, self.looked = 0, False, False, 0.0
         self.node = ray.get_runtime_context().get_node_id()
         sweep()
         self._start(config)
@@ -100,8 +100,8 @@ class Trial(tune.Trainable):
         except queue.Empty:
             return self._sign_of_life()
         if isinstance(news, Finished):
-            if news.left and self.alone:  # this process is of no more use: its node goes, or it was told to go
-                self.ending = True
+            if news.left and (self.alone or self.going or self.node in draining()):
+                self.ending = True  # it was told to go, or its node goes
                 return {"left": True}
             return {"done": True, **news._asdict()}
         if isinstance(news, str):
@@ -124,6 +124,7 @@ class Trial(tune.Trainable):
         threading.Thread(target=self._leave_and_end, daemon=True).start()
 
     def _leave_and_end(self) -> None:
+        self.going = True
         self.leave()
         self.thread.join(GRACE)
         time.sleep(1.0)  # for the driver to hear that it left
@@ -201,5 +202,5 @@ class Trial(tune.Trainable):
                     f"worker {rank} gave no sign of life, or made no step, for {self.order.silence:g} s: ended"
                 )
                 ray.kill(actor)
-            if not self.leaving.is_set() and ray.get(post.nodes.remote()) & draining():
+            if not self.leaving.is_set() and (ray.get(post.nodes.remote()) | {self.node}) & draining():
                 self.leave()

@@ -37,6 +37,8 @@ def why(said: str, last: Life | None, killed: int | None = None) -> str:
         return f"was ended by Ray, for its node had too little memory left{_figures(last)}"
     if last is not None and killed is not None and killed > last.kills:
         return f"was killed by the kernel, for its node had no memory left{_figures(last)}"
+    if "creation task" in said:
+        return f"could not begin: {said.strip().splitlines()[-1].strip()}"
     if re.search(r"node .*(died|dead|terminated|preempted|drained)", said, re.IGNORECASE | re.DOTALL):
         return "died with its node"
     return "died"

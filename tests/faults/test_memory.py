@@ -17,6 +17,10 @@ GIB = 2**30
 LAST = Life(node="a", pid=1, peak=14 * GIB, used=15 * GIB, total=16 * GIB, kills=2)
 FIGURES = "it had taken 14 GiB, and 15 of 16 GiB of the node were in use when it was last heard of"
 UNEXPECTED = "Worker unexpectedly exits with a connection error code 2. (1) the process was killed by the OOM killer"
+BEGINNING = """The actor died because of an error raised in its creation task, ray::Trial.__init__()
+  File "trial.py", line 20, in <module>
+ModuleNotFoundError: No module named 'trainers'
+"""
 NODE = "The actor died because its node has died. Node Id: 5c5f"
 
 
@@ -28,6 +32,7 @@ NODE = "The actor died because its node has died. Node Id: 5c5f"
         (UNEXPECTED, LAST, None, "died"),
         (UNEXPECTED, None, 3, "died"),
         (NODE, LAST, None, "died with its node"),
+        (BEGINNING, None, None, "could not begin: ModuleNotFoundError: No module named 'trainers'"),
         ("running low on memory", LAST, 2, f"was ended by Ray, for its node had too little memory left: {FIGURES}"),
         ("running low on memory", None, None, "was ended by Ray, for its node had too little memory left"),
     ],

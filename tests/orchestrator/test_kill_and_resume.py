@@ -70,8 +70,9 @@ class Disturbed:
         """What is on the disk between two runs."""
         self.written.append(studies.written(self.folder))
         for file in begun(self.folder):
-            state = torch.load(file, weights_only=True)
-            self.firsts[file.parent.name] = state["history"][0]["seconds"]
+            history = torch.load(file, weights_only=True)["history"]
+            if history:  # else it was stopped in its first epoch
+                self.firsts[file.parent.name] = history[0]["seconds"]
 
     def finish(self) -> Disturbed:
         self.last = tapath(self.folder, *RUN)

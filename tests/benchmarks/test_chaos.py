@@ -1,0 +1,54 @@
+"""What a round of chaos has broken is named, and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def chaos():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+        import chaos
+
+        yield chaos
+        sys.modules.pop("chaos")
+
+
+@pytest.fixture
+def alone(chaos):
+    return chaos.Round(results={"a": (0.5, "x"), "b": (0.25, "y")}, best=[["big", "wee"]])
+
+
+def test_a_round_like_one_that_nobody_disturbed_breaks_nothing(chaos, alone):
+    assert chaos.broken(replace(alone, seconds=9.0, left={"actors": 0}), alone) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"code": 3}, "it ended with 3"),
+        ({"results": {"a": (0.5, "x")}}, "1 stages too many or too few"),
+        ({"results": {"a": (0.5, "z"), "b": (0.25, "y")}}, "other scores or weights: a"),
+        ({"results": {"a": (0.5, "x"), "b": (0.26, "y")}}, "other scores or weights: b"),
+        ({"best": [["wee"]]}, "another best path: [['wee']]"),
+        ({"again": {"b"}}, "trained again: b"),
+        ({"left": {"processes": 2, "actors": 0}}, "2 processes left"),
+    ],
+)
+def test_a_broken_promise_is_named(chaos, alone, change, said):
+    assert chaos.broken(replace(alone, **change), alone) == [said]
+
+
+def test_only_processes_below_this_one_are_found(chaos):
+    import subprocess
+
+    command = (sys.executable, "-c", "import time; time.sleep(60)")
+    with subprocess.Popen(command) as mine:
+        assert mine.pid in chaos.processes(sys.executable)
+        mine.kill()
+    assert mine.pid not in chaos.processes(sys.executable)

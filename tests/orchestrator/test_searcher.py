@@ -1,0 +1,122 @@
+"""Whoever gives no sign of life is ended; whoever leaves of its own will has not died."""
+
+from __future__ import annotations
+
+from pathlib import Path as File
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestrator import searcher as searching
+from orchestrator.searcher import LOOK, RETRIES, StageSearcher
+from trainers.deaths import Life
+
+LIFE = Life(node="n", pid=1, peak=2**30, used=2**30, total=2**31, kills=0)
+
+
+class Told:
+    """The run behind the searcher."""
+
+    over = False
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def next(self) -> Any:
+        return SimpleNamespace(key="key")
+
+    def started(self, key: str) -> None:
+        self.lines.append("started")
+
+    def died(self, key: str, why: str) -> None:
+        self.lines.append(why)
+
+    def failed(self, key: str, reason: str, traceback: str) -> None:
+        self.lines.append(reason)
+
+
+class Play:
+    """A searcher whose clock goes by hand, and the actors that it has ended."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: File) -> None:
+        self.now, self.ended, self.killed, self.file = 0.0, [], 0, folder / "error.txt"
+        monkeypatch.setattr(searching.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(searching.ray, "kill", self.ended.append)
+        self.told = Told()
+        self.searcher = StageSearcher(self.told, lambda stage: {}, silence=100, kills=lambda node: self.killed)
+        self.trials: list[Any] = []
+
+    def begin(self) -> str:
+        """A process begins with the stage; -> its trial."""
+        trial = f"trial {len(self.trials)}"
+        actor = SimpleNamespace(ray_actor=f"actor of {trial}")
+        self.trials.append(SimpleNamespace(trial_id=trial, temporary_state=actor, error_file=str(self.file)))
+        self.searcher.suggest(trial)
+        self.searcher.begin(self.trials[-1])
+        return trial
+
+    def after(self, seconds: float) -> None:
+        """Time goes by, in which Tune goes round."""
+        for _ in range(10):
+            self.now += seconds / 10
+            self.searcher.watch(self.trials)
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch, tmp_path: File) -> Play:
+    return Play(monkeypatch, tmp_path)
+
+
+def test_a_process_that_gives_no_sign_of_life_is_ended_once_and_named(play: Play) -> None:
+    trial = play.begin()
+    play.after(90)
+    play.searcher.on_trial_result(trial, {"life": LIFE.model_dump_json()})
+    play.after(90)
+    assert play.ended == []
+    play.after(30)
+    play.after(30)
+    assert play.ended == ["actor of trial 0"]
+    play.searcher.on_trial_complete(trial, error=True)
+    assert play.told.lines == ["started", "gave no sign of life for 100 s and was ended"]
+
+
+def test_nobody_is_ended_because_the_driver_itself_stood_still(play: Play) -> None:
+    play.begin()
+    play.after(50)
+    play.now += 5000  # a laptop that was closed, a debugger
+    play.searcher.watch(play.trials)
+    play.after(50 - LOOK)
+    assert play.ended == []
+    play.after(30)
+    assert play.ended == ["actor of trial 0"]
+
+
+def test_who_leaves_in_time_may_do_so_any_number_of_times(play: Play) -> None:
+    for _ in range(RETRIES + 3):
+        trial = play.begin()
+        play.searcher.on_trial_result(trial, {"left": True})
+        play.searcher.on_trial_complete(trial, error=True)
+    assert set(play.told.lines) == {"started", "left, for it or its node is taken away"}
+
+
+def test_the_last_death_of_too_many_is_told_with_what_is_known_of_it(play: Play) -> None:
+    for number in range(RETRIES + 1):
+        trial = play.begin()
+        play.searcher.watch(play.trials)
+        play.searcher.on_trial_result(trial, {"life": LIFE.model_dump_json()})
+        play.file.write_text("Worker unexpectedly exits with a connection error code 2.")
+        play.killed = int(number == RETRIES)
+        play.searcher.on_trial_complete(trial, error=True)
+    *before, last = (line for line in play.told.lines if line != "started")
+    assert before == ["died"] * RETRIES
+    figures = "it had taken 1 GiB, and 1 of 2 GiB of the node were in use when it was last heard of"
+    killed = f"was killed by the kernel, for its node had no memory left: {figures}"
+    assert last == f"its process died {RETRIES + 1} times; the last {killed}"
+
+
+def test_a_process_that_made_no_step_says_so_before_it_ends(play: Play) -> None:
+    trial = play.begin()
+    play.searcher.on_trial_result(trial, {"hung": "made no step for 100 s and was ended"})
+    play.searcher.on_trial_complete(trial, error=True)
+    assert play.told.lines == ["started", "made no step for 100 s and was ended"]

@@ -1,0 +1,103 @@
+"""Who hangs is told from who works, who rests and who waits for another."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from trainers import stage
+from trainers.pulse import Pulse
+from trainers.stage import Beat, Letters, of_others
+
+CPU = torch.device("cpu")
+
+
+def test_a_pulse_is_silent_since_its_last_step_and_never_while_it_rests() -> None:
+    pulse = Pulse()
+    assert pulse.silent() == 0, "nothing has begun"
+    ask = pulse.beating(lambda: False, device=CPU)
+    assert ask() is False and pulse.steps == 1
+    time.sleep(0.05)
+    assert 0.05 <= pulse.silent() < 5
+    ask()
+    assert pulse.silent() < 0.05
+    pulse.rest()
+    time.sleep(0.01)
+    assert pulse.silent() == 0
+
+
+def test_who_is_asked_to_stop_stops_before_the_next_step() -> None:
+    wishes = iter([False, True])
+    ask = Pulse().beating(lambda: next(wishes), device=CPU)
+    assert [ask(), ask()] == [False, True]
+
+
+class Clock:
+    """That of the post, by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(stage.time, "monotonic", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def beat(post: Letters, *silent: float | None) -> None:
+    """Signs of life of several workers, by rank; None: of this one there is none."""
+    for rank, seconds in enumerate(silent):
+        if seconds is not None:
+            post.beat(rank, Beat(f"actor {rank}", f"node {rank}", seconds))
+
+
+def test_a_worker_of_which_nothing_is_heard_is_late_and_named_once(clock: Clock) -> None:
+    post = Letters()
+    beat(post, 0, 0)
+    clock.now += 9
+    beat(post, 9, None)
+    assert post.late(10) == {}
+    clock.now += 2
+    assert post.late(10) == {1: "actor 1"}
+    assert post.late(10) == {} and post.nodes() == {"node 0"}
+
+
+def test_those_that_wait_for_a_frozen_one_are_not_taken_for_it(clock: Clock) -> None:
+    """They notice first: their last step began before its last sign of life."""
+    post = Letters()
+    beat(post, 0.5, 0.5)
+    clock.now += 9.8
+    beat(post, 10.3, None)
+    assert post.late(10) == {1: "actor 1"}
+
+
+def test_workers_that_live_and_make_no_step_are_late_together(clock: Clock) -> None:
+    post = Letters()
+    beat(post, 10.5, 10.5)
+    assert post.late(10) == {0: "actor 0", 1: "actor 1"}
+
+
+def test_a_post_tells_workers_to_stop_and_forgets_those_that_are_replaced(clock: Clock) -> None:
+    post = Letters()
+    assert post.beat(0, Beat("actor", "node", 0)) is False
+    post.stop()
+    assert post.beat(0, Beat("actor", "node", 0)) is True
+    post.forget()
+    clock.now += 100
+    assert post.late(10) == {} and post.nodes() == set()
+
+
+@pytest.mark.parametrize(
+    ("error", "others"),
+    [
+        (RuntimeError("[pair.cc:547] Connection closed by peer [127.0.0.1]:4242"), True),
+        (torch.distributed.DistBackendError("NCCL communicator was aborted on rank 1"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (KeyError("tower"), False),
+    ],
+)
+def test_a_worker_that_lost_another_has_not_failed_itself(error: Exception, others: bool) -> None:
+    assert of_others(error) is others
