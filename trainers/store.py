@@ -32,7 +32,7 @@ from trainers.address import at
 from trainers.atomic import digest as digest
 from trainers.call import Invalid
 from trainers.full import fitting
-from trainers.place import write
+from trainers.place import Found, write
 from trainers.records import Header, Known, Measurement, Pause
 from trainers.result import FORMAT, Result
 from trainers.spec import Stage
@@ -71,7 +71,7 @@ class Store:
     def get(self, stage: Stage) -> Result | None:
         """The stage's result if it is stored whole: readable, of this very stage, its weights of the recorded size."""
         result = self._record(stage)
-        weights = self.place.look(f"{stage.key}/{WEIGHTS}") if result else None
+        weights = self.weights_found(stage.key) if result else None
         return result if result and weights and weights.size == result.size else None
 
     def _record(self, stage: Stage) -> Result | None:
@@ -101,7 +101,7 @@ class Store:
         They are not read again where the place tells that they are still those that were read back when stored.
         """
         result = self._record(stage)
-        found = self.place.look(f"{stage.key}/{WEIGHTS}") if result else None
+        found = self.weights_found(stage.key) if result else None
         if result is None or found is None:
             return False
         if found.version and (note := self._measurement(result)) is not None and note.version == found.version:
@@ -111,6 +111,10 @@ class Store:
                 return True
         except Damaged:
             return False
+
+    def weights_found(self, key: str) -> Found | None:
+        """What is known of the weights of a stage, before there is a result too; None if they cannot be seen here."""
+        return self.place.look(f"{key}/{WEIGHTS}")
 
     def weights(self, result: Result) -> dict[str, Tensor]:
         """The weights of a result. Raises `Damaged` when the file is not the one that was stored."""
@@ -252,7 +256,7 @@ class Store:
 
     def mark_measured(self, result: Result) -> None:
         """Note that they were, and had."""
-        found = self.place.look(f"{result.key}/{WEIGHTS}")
+        found = self.weights_found(result.key)
         made = Measurement(sha256=result.sha256, score=result.score, version=found.version if found else "")
         write(self.place, f"{result.key}/{MEASURED}", made.model_dump_json(exclude_defaults=True))
 
