@@ -12,9 +12,8 @@ from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group_table, remove_placement_group
 
 from orchestrator import cluster
-from orchestrator.room import Node
 from orchestrator.resources import Placement
-from orchestrator.room import Room
+from orchestrator.room import Node, Room
 from tests.orchestrator import studies
 from tests.orchestrator.studies import changed, tapath, without, write
 
