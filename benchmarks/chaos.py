@@ -86,11 +86,14 @@ class Play:
         (folder / "tmp").mkdir(parents=True)
         known: dict[str, int] = {}
         driver = self._drive(folder)
-        while driver.poll() is None:
-            self._wait(driver)
-            self._note(folder, known, one)
-            if disturb and driver.poll() is None:
-                driver = self._disturb(folder, driver, one)
+        try:
+            while driver.poll() is None:
+                self._wait(driver)
+                self._note(folder, known, one)
+                if disturb and driver.poll() is None:
+                    driver = self._disturb(folder, driver, one)
+        finally:
+            driver.kill()  # if somebody has interrupted us
         one.seconds, one.code = time.monotonic() - started, driver.returncode
         self._note(folder, known, one)
         one.results, one.best = stored(folder), best(folder)

@@ -13,7 +13,7 @@ from ray.util.placement_group import placement_group_table, remove_placement_gro
 
 from orchestrator import cluster
 from orchestrator.resources import Placement
-from orchestrator.room import Room
+from orchestrator.room import Node, Room
 from tests.orchestrator import studies
 from tests.orchestrator.studies import changed, tapath, without, write
 
@@ -78,6 +78,8 @@ def test_every_node_is_asked_whether_it_sees_the_store(address: str, tmp_path: F
         assert sorted(there.values()) == ["", "", ""] and there.keys() == nowhere.keys()
         assert set(nowhere.values()) == {"it does not see it"}
         assert all(any(node.name[:8] in name for name in there) for node in nodes)
+        gone = Node("5c" * 28, {"CPU": 1.0})
+        assert cluster.seen([*nodes, gone], str(tmp_path)) == there, "a node that has died says nothing"
 
 
 def test_sqlite_is_refused_for_a_job_on_several_nodes(
