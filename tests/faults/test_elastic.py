@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path as File
@@ -20,7 +21,7 @@ EPOCHS = 30
 # The teacher takes the time that it needs for nodes to come and go; what comes after it is short.
 TEXT = changed(
     ("train: 32", "train: 128"),
-    ("epochs: 2, batch: 8, optimizer: AdamW, lr: 0.008", "epochs: 1, batch: 8, optimizer: AdamW, lr: 0.002"),
+    ("epochs: 2, batch: 8, optimizer: AdamW, lr: 0.008", "epochs: 1, batch: 8, optimizer: SGD, lr: 0.02"),
     ("big: {detector", f"big: {{recipe: {{epochs: {EPOCHS}}}, detector"),
     ("controls: [alone]\n", "controls: []\n"),
     text=without("mid", "low"),
@@ -45,7 +46,7 @@ def seat(nodes: Cluster) -> Any:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> File:
     folder = tmp_path_factory.mktemp("undisturbed")
     write(folder, TEXT)
-    ran = tapath(folder, "run", "tiny.yaml")
+    ran = tapath(folder, "run", "tiny.yaml", limit=300)
     assert ran.code == 0, ran.err
     return folder
 
@@ -69,15 +70,15 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
                 since = command.text.partition("2 of 2 workers, from epoch ")[2].partition(" ")[0]
                 return bool(since) and reached(int(since) + 1)
 
-            command.until(lambda: reached(2))
+            command.until(lambda: reached(2), limit=300)
             second = seat(nodes)
-            command.until(two_trained)
+            command.until(two_trained, limit=300)
             nodes.remove_node(first, allow_graceful=False)
             nodes.remove_node(second, allow_graceful=False)
             trained = command.text.count("1 of 2 workers")
             seat(nodes)
-            command.until(lambda: command.text.count("1 of 2 workers") > trained)
-            assert command.end(240) == 0, command.text
+            command.until(lambda: command.text.count("1 of 2 workers") > trained, limit=300)
+            assert command.end(300) == 0, command.text
             yield Seen(folder, command.text)
     finally:
         nodes.shutdown()
@@ -89,22 +90,29 @@ def teacher(folder: File) -> dict[str, Any]:
     return dict(found)
 
 
+def starts(seen: Seen) -> list[tuple[int, int]]:
+    """With how many workers the stage began, and with which epoch, each time."""
+    lines = re.findall(r"big \(seed 0\): (\d) of 2 workers(?:, from epoch (\d+) on)?$", seen.text, re.MULTILINE)
+    return [(int(count), int(epoch or 1)) for count, epoch in lines]
+
+
 def test_a_stage_has_more_workers_when_a_node_comes_and_fewer_when_nodes_go(disturbed: Seen) -> None:
-    lines = [line for line in disturbed.text.splitlines() if " of 2 workers" in line]
-    assert lines[0] == "big (seed 0): 1 of 2 workers"
-    assert "2 of 2 workers, from epoch" in lines[1]
-    assert "1 of 2 workers, from epoch" in lines[-1]
-    began = [int(line.split("epoch ")[1].split()[0]) for line in lines[1:]]
-    assert began == sorted(began) and began[0] > 1, "each time it went on from its last epoch"
+    counts, epochs = zip(*starts(disturbed), strict=True)
+    assert counts[:2] == (1, 2) and counts[-1] == 1
+    assert epochs[0] == 1 < epochs[1] < epochs[-1] and list(epochs) == sorted(epochs), "it went on from its last epoch"
 
 
 def test_it_learns_what_it_would_have_learnt_undisturbed(disturbed: Seen, undisturbed: File) -> None:
-    keys = studies.stored(undisturbed).keys()
-    assert studies.stored(disturbed.folder).keys() == keys
+    assert studies.stored(disturbed.folder).keys() == studies.stored(undisturbed).keys()
     theirs, ours = teacher(undisturbed), teacher(disturbed.folder)
     assert [entry["epoch"] for entry in ours["history"]] == list(range(1, EPOCHS + 1)), "no epoch was trained twice"
+    _, (_, first), *_ = starts(disturbed)
     for here, there in zip(ours["history"], theirs["history"], strict=True):
         assert here["train/lr"] == there["train/lr"]
-        assert here["train/loss"] == pytest.approx(there["train/loss"], rel=0.01)
+        if here["epoch"] < first:
+            assert here["train/loss"] == there["train/loss"]
+        if here["epoch"] == first:  # the same batches, summed in another order; from here on that adds up
+            assert here["train/loss"] == pytest.approx(there["train/loss"], rel=1e-4)
+        assert here["train/loss"] == pytest.approx(there["train/loss"], rel=0.2)
     assert ours["usage"]["workers"] == 1
-    assert ours["score"] == pytest.approx(theirs["score"], abs=0.02) and theirs["score"] > 0.1
+    assert ours["score"] == pytest.approx(theirs["score"], abs=0.05) and theirs["score"] > 0.4

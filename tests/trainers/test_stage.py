@@ -1,6 +1,11 @@
-"""Real workers of Ray's, of which one runs out of memory."""
+"""Real workers of Ray's, of which one runs out of memory, or is killed, or that make way for another number."""
 
-from collections.abc import Iterator
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +19,10 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from tests.trainers.stages import order, stage
 from tests.trainers.works import run
 from trainers.backbones import TinyResNet
+from trainers.order import Order
 from trainers.post import Post
-from trainers.stage import run_on_workers
-from trainers.store import Store
+from trainers.stage import Again, run_on_workers
+from trainers.store import Result, Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -63,3 +69,66 @@ def test_all_workers_begin_again_with_half_as_many_images_where_one_has_no_memor
     ours, theirs = (Store(tmp_path / name).weights(one) for name, one in (("one", whole), ("two", result)))
     for name, value in ours.items():
         torch.testing.assert_close(theirs[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    late = time.monotonic() + 300
+    while not (found := condition()):
+        assert time.monotonic() < late, "nothing came"
+        time.sleep(0.01)
+    return found
+
+
+def elastic(order: Order, num_workers: int, disturb: Callable[[Any], None]) -> Result | str:
+    """The result of workers whose number may change, or why they end before; `disturb` has their post meanwhile."""
+    post: Any = Post.remote()
+    found: list[Result | str] = []
+
+    def train() -> None:
+        try:
+            found.append(
+                run_on_workers(
+                    order, num_workers=num_workers, threads=1, demand={"CPU": 0.5}, labels={}, post=post, fixed=False
+                )
+            )
+        except Again as again:
+            found.append(again.why)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    disturb(post)
+    thread.join()
+    assert ray.get(post.failed.remote()) is None
+    return found[0]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_whose_number_may_change_end_when_one_is_killed_or_when_asked_and_another_number_goes_on(
+    tmp_path: Path,
+) -> None:
+    """The first runs out of memory too, which is not for others to see to."""
+    long = stage(epochs=12, fixed_norm=True)
+    whole, one = run(long, tmp_path / "one"), order(long, tmp_path / "two")
+    folder = Path(one.store) / long.key
+
+    def epochs(count: int) -> Callable[[], bool]:
+        return lambda: any(int(file.name.split("-")[1]) >= count for file in folder.glob("state-*.pt"))
+
+    def killed(post: Any) -> None:
+        until(epochs(2))
+        (lease,) = folder.glob("lease-*")
+        os.kill(json.loads(lease.read_text())["pid"], signal.SIGKILL)
+
+    def released(post: Any) -> None:
+        ray.get(post.release.remote())
+
+    assert elastic(one, 2, killed) == "lost"
+    reached = max(int(file.name.split("-")[1]) for file in folder.glob("state-*.pt"))
+    assert elastic(one, 2, released) == "released"
+    result = elastic(one, 1, lambda post: None)
+    assert isinstance(result, Result) and result.usage is not None and result.usage.workers == 1
+    assert [entry["epoch"] for entry in result.history] == list(range(1, 13)) and reached >= 2
+    assert result.score == pytest.approx(whole.score, abs=0.003)
+    ours, theirs = (Store(tmp_path / name).weights(one) for name, one in (("one", whole), ("two", result)))
+    for name, value in ours.items():
+        torch.testing.assert_close(theirs[name], value, rtol=1e-2, atol=1e-4, msg=name)
