@@ -79,11 +79,12 @@ def plan(study: Any, as_json: bool, no_data: bool) -> None:
 @click.option("--address", help="A running Ray cluster; without it Ray starts here.")
 @click.option("--quiet", is_flag=True, help="Print only the answer.")
 @click.option("--yes", is_flag=True, help="Train more than a thousand stages.")
-def run(study: Any, address: str | None, quiet: bool, yes: bool) -> None:
+@click.option("--tracking-later", "later", is_flag=True, help="Train though MLflow cannot be reached; log it later.")
+def run(study: Any, address: str | None, quiet: bool, yes: bool, later: bool) -> None:
     """Train what is wanted and missing, then say which path is best. Run it again to go on."""
     from orchestrator.session import session
 
-    sys.exit(session(study, address=address, quiet=quiet, yes=yes))
+    sys.exit(session(study, address=address, quiet=quiet, yes=yes, later=later))
 
 
 @main.command()
@@ -176,6 +177,7 @@ def best(
 )
 @click.option("--tracking", help="MLflow's address, with --experiment.")
 @click.option("--out", type=click.Path(path_type=File, file_okay=False), metavar="DIR", help="Write it there.")
+@click.option("--relog", is_flag=True, help="Log in MLflow what the store has and MLflow has not.")
 def report(
     study: File | None,
     store: str | None,
@@ -183,6 +185,7 @@ def report(
     experiments: tuple[str, ...],
     tracking: str | None,
     out: File | None,
+    relog: bool,
 ) -> None:
     """Write the report again, from what the store has; or of experiments, from MLflow alone."""
     if (study is not None) + bool(experiments) != 1:
@@ -190,12 +193,13 @@ def report(
     if study is not None:
         if tracking:
             raise Invalid("a study's report is made from its store; --tracking goes with --experiment", ("--tracking",))
-        from orchestrator.session import rewrite
+        from orchestrator import session
 
-        click.echo(rewrite(_loaded(study, store, sets), out))
-        return
-    if store or sets:
-        raise Invalid("--store and --set change a study; there is none with --experiment")
+        loaded = _loaded(study, store, sets)
+        click.echo(session.rewrite(loaded, out))
+        sys.exit(0 if not relog or session.relog(loaded) else session.UNTRACKED)
+    if store or sets or relog:
+        raise Invalid("--store and --set change a study and --relog logs one; there is none with --experiment")
     from orchestrator import across
 
     page, warnings = across.rewrite(experiments, tracking, out)

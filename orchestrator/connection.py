@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import socket
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,9 @@ __all__ = [
     "every",
     "histories",
     "open_experiment",
+    "patient",
+    "possible",
+    "reason",
     "talking",
 ]
 
@@ -55,6 +59,7 @@ AT_ONCE = 8  # requests to a server
 SEVERAL = 100  # runs of which values are asked for at once; a server takes no more
 ALL = 10**9  # values, where a query must say how many it wants
 BULK, MOST = "/ajax-api/2.0/mlflow/metrics/get-history-bulk", 25_000  # values that a server tells at once
+LOCKED = "database is locked"  # SQLite's words for it
 INSTEAD = "write sqlite:///runs/mlflow.db, or the http:// address of an MLflow server"
 
 
@@ -63,8 +68,7 @@ def connect(uri: str, *, create: bool = False) -> MlflowClient:
 
     Raises `Invalid` at once when it cannot be used.
     """
-    parts = urlsplit(uri)
-    scheme = parts.scheme.split("+")[0]
+    parts, scheme = urlsplit(uri), possible(uri)
     if scheme == "sqlite":
         return _sqlite(uri, create)
     if scheme in DATABASES and parts.hostname:  # MLflow would try for two minutes
@@ -73,16 +77,23 @@ def connect(uri: str, *, create: bool = False) -> MlflowClient:
             socket.create_connection((parts.hostname, parts.port or DATABASES[scheme]), timeout=5),
         ):
             pass
-    elif scheme not in (*SERVERS, *DATABASES) and uri != "databricks":
-        raise Invalid(f"MLflow does not track in {public(uri)}: it has given up folders; {INSTEAD}", WHERE)
     with talking(uri):
         return MlflowClient(uri)
 
 
+def possible(uri: str) -> str:
+    """The scheme of an address at which MLflow can track. Raises `Invalid` for any other."""
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    if scheme == "sqlite":
+        if sqlite_file(uri).name in ("", ":memory:"):
+            raise Invalid(f"{uri} would be forgotten at the end; {INSTEAD}", WHERE)
+    elif scheme not in (*SERVERS, *DATABASES) and uri != "databricks":
+        raise Invalid(f"MLflow does not track in {public(uri)}: it has given up folders; {INSTEAD}", WHERE)
+    return scheme
+
+
 def _sqlite(uri: str, create: bool) -> MlflowClient:
     file = sqlite_file(uri)
-    if not file.name or file.name == ":memory:":
-        raise Invalid(f"{uri} would be forgotten at the end; {INSTEAD}", WHERE)
     if not create and not file.is_file():
         raise Invalid(f"there is no MLflow database {file} yet; it is made by `tapath run`", WHERE)
     with talking(uri):
@@ -105,8 +116,43 @@ def talking(uri: str) -> Iterator[None]:
     except Invalid:
         raise
     except Exception as error:  # MlflowException, or whatever its drivers raise
-        reason = public(str(error).strip().partition("\n")[0] or type(error).__name__)
-        raise Invalid(f"MLflow at {public(uri)} cannot be used: {reason}", WHERE) from error
+        raise Invalid(f"MLflow at {public(uri)} cannot be used: {reason(error)}", WHERE) from error
+
+
+def reason(error: object) -> str:
+    """What went wrong, in one line without passwords: what the network said, if it is at the bottom of it."""
+    if isinstance(error, Invalid) and error.__cause__ is not None:
+        return reason(error.__cause__)
+    said = next((one.strerror for one in _causes(error) if isinstance(one, OSError) and one.errno and one.strerror), "")
+    return public(said or str(error).strip().partition("\n")[0] or type(error).__name__)
+
+
+def _causes(error: object) -> Iterator[object]:
+    """An error and those that it was raised from, handled after, or wrapped around."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop(0)
+        if isinstance(one, BaseException) and id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            waiting += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+
+
+def patient(uri: str, job: Callable[[], None], patience: float) -> None:
+    """Do what MLflow is asked for; while its SQLite file is locked by somebody else again and again, for so many
+    seconds. The job must be harmless when done again. Raises `Invalid`."""
+    until, said = time.monotonic() + patience, False
+    while True:
+        try:
+            with talking(uri):
+                return job()
+        except Invalid as error:
+            if LOCKED not in str(error) or time.monotonic() > until:
+                raise
+        if not said:
+            log.warning("MLflow at %s is locked by another process; waiting for it", public(uri))
+            said = True
+        time.sleep(0.5)
 
 
 def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
