@@ -40,6 +40,7 @@ __all__ = [
     "Param",
     "Run",
     "RunTag",
+    "answering",
     "connect",
     "every",
     "histories",
@@ -92,6 +93,14 @@ def possible(uri: str) -> str:
     return scheme
 
 
+def answering(uri: str) -> None:
+    """Raise `Invalid` if a server cannot be used, before anything is written there."""
+    if possible(uri) != "sqlite":
+        client = connect(uri)
+        with talking(uri):
+            client.search_experiments(max_results=1)
+
+
 def _sqlite(uri: str, create: bool) -> MlflowClient:
     file = sqlite_file(uri)
     if not create and not file.is_file():
@@ -123,6 +132,9 @@ def reason(error: object) -> str:
     """What went wrong, in one line without passwords: what the network said, if it is at the bottom of it."""
     if isinstance(error, Invalid) and error.__cause__ is not None:
         return reason(error.__cause__)
+    lacking = next((one.name for one in _causes(error) if isinstance(one, ModuleNotFoundError)), None)
+    if lacking is not None:  # SQLAlchemy has another driver by default than most have
+        return f"{lacking} is not installed here; name a driver that is, as in postgresql+psycopg2://"
     said = next((one.strerror for one in _causes(error) if isinstance(one, OSError) and one.errno and one.strerror), "")
     return public(said or str(error).strip().partition("\n")[0] or type(error).__name__)
 
@@ -159,15 +171,25 @@ def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
     """The id of the experiment, made if there is none by this name, and brought back if it was deleted."""
     found = client.get_experiment_by_name(name)
     if found is None:
-        # Without a server MLflow would put models into ./mlruns of wherever this runs.
-        beside = sqlite_file(uri).resolve().parent / "mlartifacts" if uri.startswith("sqlite") else None
-        created: str = client.create_experiment(name, artifact_location=beside.as_uri() if beside else None)
+        created: str = client.create_experiment(name, artifact_location=_artifacts(uri))
         return created
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
         log.warning("the MLflow experiment %s was deleted; it is back, with all its runs", name)
     identifier: str = found.experiment_id
     return identifier
+
+
+def _artifacts(uri: str) -> str | None:
+    """Where models that are registered go; None: where the server says.
+
+    Without a server MLflow would put them into ./mlruns of wherever this runs, and heed no variable.
+    """
+    if possible(uri) == "sqlite":
+        return (sqlite_file(uri).resolve().parent / "mlartifacts").as_uri()
+    if possible(uri) in DATABASES:
+        return os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or (Path.cwd() / "mlartifacts").as_uri()
+    return None
 
 
 def every(search: Callable[..., Any]) -> Iterator[Any]:

@@ -15,6 +15,7 @@ import click
 
 from orchestrator import expectations, forecast, notes, reach, report
 from orchestrator.board import Board, Row
+from orchestrator.connection import answering
 from orchestrator.facts import public, without_secrets
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.progress import Progress
@@ -55,6 +56,8 @@ def session(
     run = Run(prepared)
     if len(run.frontier.waiting) > MANY and not yes:
         raise Invalid(f"this would train {len(run.frontier.waiting)} stages; add --yes if that is what you want")
+    if not later:
+        reached(study.resources.tracking_uri)
     prepared.keep()
     ending = SOME_FAILED
     with nullcontext() if run.over else run.on_ray(address):
@@ -81,6 +84,16 @@ def session(
         click.echo(f"failed: {run.board.rows[key].path} (seed {run.board.rows[key].seed}): {reason}")
     click.echo(f"report: {page}")
     return UNTRACKED if ending == DONE and not (tracked or later) else ending
+
+
+def reached(uri: str) -> None:
+    """Raise `Invalid`, with what to do, where MLflow does not answer."""
+    try:
+        answering(uri)
+    except Invalid as error:
+        if error.__cause__ is None:  # it never will
+            raise
+        raise Invalid(f"{error}; start it, or train without it: --tracking-later", error.where) from error
 
 
 def begun(prepared: Prepared, *, later: bool = False) -> Tracking:
