@@ -92,12 +92,15 @@ def run(study: Any, address: str | None, quiet: bool, yes: bool, later: bool) ->
 @click.option("--address", help="The cluster's job server, http://HEAD:8265.")
 @click.option("--follow", is_flag=True, help="Read along until it ends, and end with its exit code.")
 @click.option("--yes", is_flag=True, help="Train more than a thousand stages.")
+@click.option("--tracking-later", "later", is_flag=True, help="Train though MLflow cannot be reached; log it later.")
 @click.option("--kuberay", is_flag=True, help="Print a RayJob for Kubernetes instead.")
 @click.option("--image", default="tapath:latest", show_default=True, help="With --kuberay: an image with tapath in it.")
 @click.option("--claim", default="tapath", show_default=True, help="With --kuberay: the volume claim of the store.")
-def submit(study: Any, address: str | None, follow: bool, yes: bool, kuberay: bool, image: str, claim: str) -> None:
+def submit(
+    study: Any, address: str | None, follow: bool, yes: bool, later: bool, kuberay: bool, image: str, claim: str
+) -> None:
     """Run the study as a job of a Ray cluster. Submit it again to go on."""
-    words = ("--yes",) if yes else ()
+    words = (*(["--yes"] if yes else []), *(["--tracking-later"] if later else []))
     if kuberay:
         from orchestrator.kuberay import manifest
 

@@ -33,18 +33,19 @@ class Logged:
 def recorded(client: MlflowClient, experiment_id: str, *, key: str = "") -> dict[str, Logged]:
     """What the experiment has of all stages, or of one."""
     condition = f"tags.key = '{key}'" if key else ""
-    found_models = list(every(partial(client.search_logged_models, [experiment_id], condition or None)))
-    models = {  # of each run a whole one, if there is any
-        (model.tags["key"], model.source_run_id): model
-        for model in sorted(found_models, key=lambda model: bool(model.status == "READY"))
-        if "key" in model.tags
-    }
+    own: dict[tuple[str, str], LoggedModel] = {}  # of each stage and run
+    whole: dict[str, LoggedModel] = {}  # of a stage, of whichever run: a person may have deleted the one that made it
+    for model in every(partial(client.search_logged_models, [experiment_id], condition or None)):
+        its, made = model.tags.get("key"), model.status == "READY"
+        if its is not None and (made or (its, model.source_run_id) not in own):
+            own[its, model.source_run_id] = model
+            whole |= {its: model} if made else {}
     found: dict[str, Logged] = {}
     for run in every(partial(client.search_runs, [experiment_id], condition)):
         its = run.data.tags.get("key")
         if its is None or (its in found and found[its].whole):
             continue
-        model = models.get((its, run.info.run_id))
+        model = own.get((its, run.info.run_id)) or whole.get(its)
         found[its] = Logged(
             run=run.info.run_id,
             parent=run.data.tags.get("mlflow.parentRunId", ""),
@@ -58,6 +59,12 @@ def recorded(client: MlflowClient, experiment_id: str, *, key: str = "") -> dict
             score=figure(model, "score") if model is not None else None,
         )
     return found
+
+
+def ready(client: MlflowClient, experiment_id: str, key: str) -> LoggedModel | None:
+    """The whole checkpoint of a stage, which is there without a run if a person deleted that."""
+    found = every(partial(client.search_logged_models, [experiment_id], f"tags.key = '{key}'"))
+    return next((model for model in found if model.status == "READY"), None)
 
 
 def remove_doubles(client: MlflowClient, experiment_id: str, key: str, have: Logged) -> None:

@@ -32,7 +32,7 @@ from orchestrator.connection import (
     reason,
     talking,
 )
-from orchestrator.logged import Logged, path_seconds, recorded, remove_doubles
+from orchestrator.logged import Logged, path_seconds, ready, recorded, remove_doubles
 from orchestrator.ranking import Found, best, paths
 from orchestrator.registry import register
 from orchestrator.sending import METRICS, checkpoint_metrics, epoch_metrics, send
@@ -74,7 +74,7 @@ class Tracking:
         self._doubtful: set[str] = set()  # keys that could not be written: part of it may be there
         self._failed: set[str] = set()  # keys of which that was ever so
         self.unregistered = False  # whether a student could not be registered
-        self._until = math.inf  # when there is no more waiting for MLflow
+        self._since = math.inf  # when somebody began to wait for MLflow
         self._background = Background(f"MLflow at {facts.public(uri)}", explain=reason)
         if not later:
             patient(uri, self._connect, patience)
@@ -145,9 +145,9 @@ class Tracking:
         """Have a finished student in the registry as `models:/NAME@best`, loadable by `mlflow.pyfunc`.
 
         -> its version; nothing is added when these weights are there already. None, with a warning, when
-        MLflow has not got the stage within so many seconds, or fails.
+        MLflow has not got the stage, and did nothing for so many seconds, or fails.
         """
-        self._wait(patience)
+        self._settle(patience)
         have = self.logged.get(row.key)
         try:
             if have is None or not have.whole:
@@ -161,29 +161,26 @@ class Tracking:
         return version
 
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"], *, patience: float = 60.0) -> bool:
-        """Write what is left, waiting at most so many seconds for MLflow if it is away, and end all runs; -> whether
-        MLflow has everything. Seconds that were waited for it in the end count once, whoever waited."""
-        self._wait(patience)
+        """Write what is left and end all runs, but give up when MLflow does nothing for so many seconds; -> whether it
+        has everything."""
+        came = self._settle(patience)
         left = len(self._background.left() - {STUDY, notes.UNBEGUN})
         if self._opening is not None:
             self._background.put(END, partial(self._end, status))
-        all_there = self._wait(patience, at_least=1.0)
+        all_there = self._background.settle(patience if came else 1.0, since=time.monotonic())
         if not all_there:
+            lacking = f"MLflow at {facts.public(self.uri)} has not got {left} stage{'' if left == 1 else 's'}"
             log.warning(
-                "MLflow at %s has not got %d stage%s and the study's end; nothing is lost, and once it is back this "
-                "logs it: %s",
-                facts.public(self.uri),
-                left,
-                "" if left == 1 else "s",
-                self.again,
+                "%s and the study's end; nothing is lost, this logs it once it is back: %s", lacking, self.again
             )
         self._background.stop()
         return all_there and not self.unregistered
 
-    def _wait(self, patience: float, *, at_least: float = 0.0) -> bool:
-        """Wait until everything is written; -> whether it is."""
-        self._until = min(self._until, time.monotonic() + patience)
-        return self._background.wait(max(at_least, self._until - time.monotonic()))
+    def _settle(self, patience: float) -> bool:
+        """Wait until everything is written, or MLflow does nothing for so long; -> whether it is. Who waits once more
+        does not begin to count anew."""
+        self._since = min(self._since, time.monotonic())
+        return self._background.settle(patience, since=self._since)
 
     def _end(self, status: str) -> None:
         """End what still runs of this study: interrupted now, or when an older driver was killed."""
@@ -226,10 +223,11 @@ class Tracking:
             "mlflow.parentRunId": self.parent,
             "mlflow.source.name": "tapath",
         }
-        now = time.time()
+        there = ready(self.client, self.experiment_id, row.key) if STATUS[row.state] == "FINISHED" else None
+        now = there.creation_timestamp / 1000 if there else time.time()
         began = round(min(row.started or now, now - row.seconds) * 1000)  # no epoch was over later than now
         run = self.client.create_run(self.experiment_id, start_time=began, tags=tags, run_name=facts.run_name(row))
-        return Logged(run.info.run_id, self.parent, "RUNNING", began, tags=tags)
+        return Logged(run.info.run_id, self.parent, "RUNNING", began, tags=tags, model=there)
 
     def _bring(self, row: Row, have: Logged) -> None:
         status = STATUS[row.state]

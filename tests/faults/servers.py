@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path as File
 from typing import Any
@@ -167,11 +167,33 @@ def _pass(one: socket.socket, other: socket.socket) -> None:
 
 def owners(port: int) -> list[int]:
     """The processes that hold a TCP connection from this port of 127.0.0.1."""
-    rows = [line.split() for line in File("/proc/net/tcp").read_text().splitlines()[1:]]
-    sockets = {f"socket:[{row[9]}]" for row in rows if row[1] == f"0100007F:{port:04X}"}
-    found = []
-    for process in File("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it is gone
-            if any(os.readlink(file) in sockets for file in (process / "fd").iterdir()):
-                found.append(int(process.name))
+    sockets = {row[9] for row in tcp("tcp") if row[1] == f"0100007F:{port:04X}"}
+    every = [int(process.name) for process in File("/proc").glob("[0-9]*")]
+    return [process for process in every if sockets & held(process)]
+
+
+LISTENING = "0A"
+# 127.0.0.1, the same as an address of IPv6, and ::1, as the kernel writes them.
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+def exposed(processes: Iterable[int]) -> set[str]:
+    """The addresses, beside this machine's own, at which some of these processes listen."""
+    sockets = set[str]().union(*map(held, processes))
+    rows = [row for table in ("tcp", "tcp6") for row in tcp(table) if row[3] == LISTENING and row[9] in sockets]
+    return {row[1] for row in rows if row[1].partition(":")[0] not in LOOPBACK}
+
+
+def tcp(table: str) -> list[list[str]]:
+    """The kernel's table: fields 1, 3 and 9 are the address, the state and the socket."""
+    return [line.split() for line in (File("/proc/net") / table).read_text().splitlines()[1:]]
+
+
+def held(process: int) -> set[str]:
+    """The sockets of a process."""
+    found = set()
+    with suppress(OSError):  # it is gone
+        for file in (File("/proc") / str(process) / "fd").iterdir():
+            with suppress(OSError):
+                found.add(os.readlink(file).removeprefix("socket:[").removesuffix("]"))
     return found

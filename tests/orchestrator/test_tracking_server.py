@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from tests.faults.servers import Gate, Mlflow, bucket, mlflow, postgres, s3
+from tests.faults.servers import Gate, Mlflow, bucket, exposed, mlflow, postgres, s3
 from tests.orchestrator import studies
 from tests.orchestrator.boards import the_answer
 from tests.orchestrator.studies import Underway, tapath, underway, without, write
@@ -35,6 +35,7 @@ class Team(NamedTuple):
     folder: File
     command: Underway
     others: set[int]  # processes that the command started
+    exposed: set[str]  # addresses, beside this machine's own, at which any of them listened
 
     @property
     def uri(self) -> str:
@@ -75,11 +76,12 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         study = folder / "study"
         write(study, without("mid", "low"))
         command = stack.enter_context(underway(study, "run", "tiny.yaml", "--set", f"resources.tracking={gate.uri}"))
+        open_to_all = set[str]()
         while command.popen.poll() is None:
-            command.look()
+            open_to_all |= exposed(pid for pid, _ in command.look())
             time.sleep(0.2)
         others = {pid for pid, _ in command.seen} - {command.popen.pid}
-        yield Team(database, address, server, gate, study, command, others)
+        yield Team(database, address, server, gate, study, command, others, open_to_all)
 
 
 def filled(value: str) -> str:
@@ -106,6 +108,10 @@ def test_a_study_is_tracked_in_postgresql_and_its_best_student_lies_on_s3(team: 
 
 def test_nobody_but_the_driver_talks_to_mlflow(team: Team) -> None:
     assert team.others and set(team.gate.callers) == {team.command.popen.pid}
+
+
+def test_a_ray_that_a_study_starts_listens_to_this_machine_alone(team: Team) -> None:
+    assert len(team.others) > 3 and team.exposed == set()
 
 
 def test_what_is_there_is_read_back_by_who_has_nothing_else(team: Team, tmp_path: File) -> None:
