@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ class Background:
         self._changed = threading.Condition()
         self._jobs: dict[str, Callable[[], None]] = {}
         self._busy = ""  # the key of the job in hand
+        self._succeeded = 0.0  # when a job did last
         self._stopped = threading.Event()
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
@@ -41,6 +43,17 @@ class Background:
         """Wait until everything is done, at most so many seconds; -> whether it is."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._jobs and not self._busy, patience)
+
+    def settle(self, patience: float, *, since: float) -> bool:
+        """Wait until everything is done, but not after a time of so many seconds in which nothing was; -> whether it
+        is. `since`: when by `time.monotonic` the first of these began."""
+        with self._changed:
+            while self._jobs or self._busy:
+                left = max(self._succeeded, since) + patience - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(left)
+            return True
 
     def stop(self) -> None:
         """Take up nothing more."""
@@ -72,4 +85,4 @@ class Background:
             else:
                 if delay:
                     log.warning("%s: works again", self.name)
-                delay = 0.0
+                delay, self._succeeded = 0.0, time.monotonic()

@@ -81,11 +81,12 @@ def plan(study: Any, as_json: bool, no_data: bool) -> None:
 @click.option("--address", help="A running Ray cluster; without it Ray starts here.")
 @click.option("--quiet", is_flag=True, help="Print only the answer.")
 @click.option("--yes", is_flag=True, help="Train more than a thousand stages.")
-def run(study: Any, address: str | None, quiet: bool, yes: bool) -> None:
+@click.option("--tracking-later", "later", is_flag=True, help="Train though MLflow cannot be reached; log it later.")
+def run(study: Any, address: str | None, quiet: bool, yes: bool, later: bool) -> None:
     """Train what is wanted and missing, then say which path is best. Run it again to go on."""
     from orchestrator.session import session
 
-    sys.exit(session(study, address=address, quiet=quiet, yes=yes))
+    sys.exit(session(study, address=address, quiet=quiet, yes=yes, later=later))
 
 
 @main.command()
@@ -93,12 +94,15 @@ def run(study: Any, address: str | None, quiet: bool, yes: bool) -> None:
 @click.option("--address", help="The cluster's job server, http://HEAD:8265.")
 @click.option("--follow", is_flag=True, help="Read along until it ends, and end with its exit code.")
 @click.option("--yes", is_flag=True, help="Train more than a thousand stages.")
+@click.option("--tracking-later", "later", is_flag=True, help="Train though MLflow cannot be reached; log it later.")
 @click.option("--kuberay", is_flag=True, help="Print a RayJob for Kubernetes instead.")
 @click.option("--image", default="tapath:latest", show_default=True, help="With --kuberay: an image with tapath in it.")
 @click.option("--claim", default="tapath", show_default=True, help="With --kuberay: the volume claim of the store.")
-def submit(study: Any, address: str | None, follow: bool, yes: bool, kuberay: bool, image: str, claim: str) -> None:
+def submit(
+    study: Any, address: str | None, follow: bool, yes: bool, later: bool, kuberay: bool, image: str, claim: str
+) -> None:
     """Run the study as a job of a Ray cluster. Submit it again to go on."""
-    words = ("--yes",) if yes else ()
+    words = (*(["--yes"] if yes else []), *(["--tracking-later"] if later else []))
     if kuberay:
         from orchestrator.kuberay import manifest
 
@@ -178,6 +182,7 @@ def best(
 )
 @click.option("--tracking", help="MLflow's address, with --experiment.")
 @click.option("--out", type=click.Path(path_type=File, file_okay=False), metavar="DIR", help="Write it there.")
+@click.option("--relog", is_flag=True, help="Log in MLflow what the store has and MLflow has not.")
 def report(
     study: File | None,
     store: str | None,
@@ -185,6 +190,7 @@ def report(
     experiments: tuple[str, ...],
     tracking: str | None,
     out: File | None,
+    relog: bool,
 ) -> None:
     """Write the report again, from what the store has; or of experiments, from MLflow alone."""
     if (study is not None) + bool(experiments) != 1:
@@ -192,12 +198,13 @@ def report(
     if study is not None:
         if tracking:
             raise Invalid("a study's report is made from its store; --tracking goes with --experiment", ("--tracking",))
-        from orchestrator.session import rewrite
+        from orchestrator import session
 
-        click.echo(rewrite(_loaded(study, store, sets), out))
-        return
-    if store or sets:
-        raise Invalid("--store and --set change a study; there is none with --experiment")
+        loaded = _loaded(study, store, sets)
+        click.echo(session.rewrite(loaded, out))
+        sys.exit(0 if not relog or session.relog(loaded) else session.UNTRACKED)
+    if store or sets or relog:
+        raise Invalid("--store and --set change a study and --relog logs one; there is none with --experiment")
     from orchestrator import across
 
     page, warnings = across.rewrite(experiments, tracking, out)

@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import socket
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,10 +40,14 @@ __all__ = [
     "Param",
     "Run",
     "RunTag",
+    "answering",
     "connect",
     "every",
     "histories",
     "open_experiment",
+    "patient",
+    "possible",
+    "reason",
     "talking",
 ]
 
@@ -55,6 +60,7 @@ AT_ONCE = 8  # requests to a server
 SEVERAL = 100  # runs of which values are asked for at once; a server takes no more
 ALL = 10**9  # values, where a query must say how many it wants
 BULK, MOST = "/ajax-api/2.0/mlflow/metrics/get-history-bulk", 25_000  # values that a server tells at once
+LOCKED = "database is locked"  # SQLite's words for it
 INSTEAD = "write sqlite:///runs/mlflow.db, or the http:// address of an MLflow server"
 
 
@@ -63,8 +69,7 @@ def connect(uri: str, *, create: bool = False) -> MlflowClient:
 
     Raises `Invalid` at once when it cannot be used.
     """
-    parts = urlsplit(uri)
-    scheme = parts.scheme.split("+")[0]
+    parts, scheme = urlsplit(uri), possible(uri)
     if scheme == "sqlite":
         return _sqlite(uri, create)
     if scheme in DATABASES and parts.hostname:  # MLflow would try for two minutes
@@ -73,16 +78,31 @@ def connect(uri: str, *, create: bool = False) -> MlflowClient:
             socket.create_connection((parts.hostname, parts.port or DATABASES[scheme]), timeout=5),
         ):
             pass
-    elif scheme not in (*SERVERS, *DATABASES) and uri != "databricks":
-        raise Invalid(f"MLflow does not track in {public(uri)}: it has given up folders; {INSTEAD}", WHERE)
     with talking(uri):
         return MlflowClient(uri)
 
 
+def possible(uri: str) -> str:
+    """The scheme of an address at which MLflow can track. Raises `Invalid` for any other."""
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    if scheme == "sqlite":
+        if sqlite_file(uri).name in ("", ":memory:"):
+            raise Invalid(f"{uri} would be forgotten at the end; {INSTEAD}", WHERE)
+    elif scheme not in (*SERVERS, *DATABASES) and uri != "databricks":
+        raise Invalid(f"MLflow does not track in {public(uri)}: it has given up folders; {INSTEAD}", WHERE)
+    return scheme
+
+
+def answering(uri: str) -> None:
+    """Raise `Invalid` if a server cannot be used, before anything is written there."""
+    if possible(uri) != "sqlite":
+        client = connect(uri)
+        with talking(uri):
+            client.search_experiments(max_results=1)
+
+
 def _sqlite(uri: str, create: bool) -> MlflowClient:
     file = sqlite_file(uri)
-    if not file.name or file.name == ":memory:":
-        raise Invalid(f"{uri} would be forgotten at the end; {INSTEAD}", WHERE)
     if not create and not file.is_file():
         raise Invalid(f"there is no MLflow database {file} yet; it is made by `tapath run`", WHERE)
     with talking(uri):
@@ -105,23 +125,71 @@ def talking(uri: str) -> Iterator[None]:
     except Invalid:
         raise
     except Exception as error:  # MlflowException, or whatever its drivers raise
-        reason = public(str(error).strip().partition("\n")[0] or type(error).__name__)
-        raise Invalid(f"MLflow at {public(uri)} cannot be used: {reason}", WHERE) from error
+        raise Invalid(f"MLflow at {public(uri)} cannot be used: {reason(error)}", WHERE) from error
+
+
+def reason(error: object) -> str:
+    """What went wrong, in one line without passwords: what the network said, if it is at the bottom of it."""
+    if isinstance(error, Invalid) and error.__cause__ is not None:
+        return reason(error.__cause__)
+    lacking = next((one.name for one in _causes(error) if isinstance(one, ModuleNotFoundError)), None)
+    if lacking is not None:  # SQLAlchemy has another driver by default than most have
+        return f"{lacking} is not installed here; name a driver that is, as in postgresql+psycopg2://"
+    said = next((one.strerror for one in _causes(error) if isinstance(one, OSError) and one.errno and one.strerror), "")
+    return public(said or str(error).strip().partition("\n")[0] or type(error).__name__)
+
+
+def _causes(error: object) -> Iterator[object]:
+    """An error and those that it was raised from, handled after, or wrapped around."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop(0)
+        if isinstance(one, BaseException) and id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            waiting += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+
+
+def patient(uri: str, job: Callable[[], None], patience: float) -> None:
+    """Do what MLflow is asked for; while its SQLite file is locked by somebody else again and again, for so many
+    seconds. The job must be harmless when done again. Raises `Invalid`."""
+    until, said = time.monotonic() + patience, False
+    while True:
+        try:
+            with talking(uri):
+                return job()
+        except Invalid as error:
+            if LOCKED not in str(error) or time.monotonic() > until:
+                raise
+        if not said:
+            log.warning("MLflow at %s is locked by another process; waiting for it", public(uri))
+            said = True
+        time.sleep(0.5)
 
 
 def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
     """The id of the experiment, made if there is none by this name, and brought back if it was deleted."""
     found = client.get_experiment_by_name(name)
     if found is None:
-        # Without a server MLflow would put models into ./mlruns of wherever this runs.
-        beside = sqlite_file(uri).resolve().parent / "mlartifacts" if uri.startswith("sqlite") else None
-        created: str = client.create_experiment(name, artifact_location=beside.as_uri() if beside else None)
+        created: str = client.create_experiment(name, artifact_location=_artifacts(uri))
         return created
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
         log.warning("the MLflow experiment %s was deleted; it is back, with all its runs", name)
     identifier: str = found.experiment_id
     return identifier
+
+
+def _artifacts(uri: str) -> str | None:
+    """Where models that are registered go; None: where the server says.
+
+    Without a server MLflow would put them into ./mlruns of wherever this runs, and heed no variable.
+    """
+    if possible(uri) == "sqlite":
+        return (sqlite_file(uri).resolve().parent / "mlartifacts").as_uri()
+    if possible(uri) in DATABASES:
+        return os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or (Path.cwd() / "mlartifacts").as_uri()
+    return None
 
 
 def every(search: Callable[..., Any]) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.board import Row
@@ -15,8 +15,11 @@ from trainers.spec import SEMANTICS, Stage, canonical
 
 LONGEST = 5000  # characters of a value; MLflow cuts or refuses longer ones, depending on the server
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
-_SECRETS = re.compile(r"(?i)([?&][^=&\s]*(?:user|pass|pwd|token|secret|signature|key)[^=&\s]*=)[^&\s\"']+")
+# A password may have a / in it, where nobody wrote %2F; a port may have one behind it.
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^/\s]*|[^/:\s]*:(?!\d*/)[^\s\"']*)@")
+_SECRETS = re.compile(
+    r"(?i)([?&;][^=&;\s]*(?:user|pass|pwd|token|secret|sig|key|auth|credential)[^=&;\s]*=)[^&;\s\"']+"
+)
 
 
 def public(text: object) -> str:
@@ -93,6 +96,17 @@ def tags(row: Row) -> dict[str, str]:
     }
 
 
+def differing(tags: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]:
+    """Those that MLflow has not got like that; one that is not there counts as empty."""
+    return {name: value for name, value in tags.items() if value != there.get(name, "")}
+
+
+def outcome(row: Row) -> dict[str, str]:
+    """The tags that change while a stage is trained."""
+    reason, weights = public(row.reason), public(row.weights)
+    return {"state": row.state, "reason": reason, "weights": weights, "device": row.device} | choice(row)
+
+
 def choice(row: Row) -> dict[str, str]:
     """The tag that says that the score is of a selected epoch, and of which, if it is."""
     return {"selected": row.choice} if row.choice else {}
@@ -128,13 +142,13 @@ def final(row: Row) -> dict[str, float]:
         if name.startswith("test/") or row.selected is not None
     }
     chosen = {} if row.selected is None else {"selected": float(row.selected)}
-    return {**_epoch(row, len(row.history)), **own, **chosen, **row.usage}
+    return {**_epoch(row, len(row.history)), "seconds": row.seconds, **own, **chosen, **row.usage}
 
 
 def _epoch(row: Row, number: int) -> dict[str, float]:
     entry = dict(row.history[number - 1] if number else row.metrics)
     if number == len(row.history):
-        entry["seconds"] = row.seconds
+        entry.setdefault("seconds", row.seconds)
         if row.score is not None:
             entry["score"] = row.score
     return {**{metric(name): float(value) for name, value in entry.items()}, "epoch": float(number)}

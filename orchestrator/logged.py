@@ -17,6 +17,7 @@ class Logged:
     run: str
     parent: str
     status: str
+    began: int = 0  # milliseconds since 1970
     epoch: int = 0  # the last one that is there
     described: bool = False  # whether its parameters are there
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -32,28 +33,50 @@ class Logged:
 def recorded(client: MlflowClient, experiment_id: str, *, key: str = "") -> dict[str, Logged]:
     """What the experiment has of all stages, or of one."""
     condition = f"tags.key = '{key}'" if key else ""
-    models = {
-        model.tags["key"]: model
-        for model in every(partial(client.search_logged_models, [experiment_id], condition or None))
-        if "key" in model.tags
-    }
+    own: dict[tuple[str, str], LoggedModel] = {}  # of each stage and run
+    whole: dict[str, LoggedModel] = {}  # of a stage, of whichever run: a person may have deleted the one that made it
+    for model in every(partial(client.search_logged_models, [experiment_id], condition or None)):
+        its, made = model.tags.get("key"), model.status == "READY"
+        if its is not None and (made or (its, model.source_run_id) not in own):
+            own[its, model.source_run_id] = model
+            whole |= {its: model} if made else {}
     found: dict[str, Logged] = {}
     for run in every(partial(client.search_runs, [experiment_id], condition)):
         its = run.data.tags.get("key")
         if its is None or (its in found and found[its].whole):
             continue
+        model = own.get((its, run.info.run_id)) or whole.get(its)
         found[its] = Logged(
             run=run.info.run_id,
             parent=run.data.tags.get("mlflow.parentRunId", ""),
             status=run.info.status,
+            began=run.info.start_time or 0,
             epoch=int(run.data.metrics.get("epoch", 0)),
             described=bool(run.data.params),
             tags=run.data.tags,
-            model=models.get(its),
+            model=model,
             seconds=run.data.metrics.get("seconds") if run.info.status == "FINISHED" else None,
-            score=figure(models[its], "score") if its in models else None,
+            score=figure(model, "score") if model is not None else None,
         )
     return found
+
+
+def ready(client: MlflowClient, experiment_id: str, key: str) -> LoggedModel | None:
+    """The whole checkpoint of a stage, which is there without a run if a person deleted that."""
+    found = every(partial(client.search_logged_models, [experiment_id], f"tags.key = '{key}'"))
+    return next((model for model in found if model.status == "READY"), None)
+
+
+def remove_doubles(client: MlflowClient, experiment_id: str, key: str, have: Logged) -> None:
+    """Delete a second run or checkpoint of a stage that was begun and no more: a server that was away may carry out
+    later what it was asked before, and has been asked again since."""
+    condition = f"tags.key = '{key}'"
+    for run in list(every(partial(client.search_runs, [experiment_id], condition))):
+        if run.info.run_id != have.run and run.info.status != "FINISHED":
+            client.delete_run(run.info.run_id)
+    for model in list(every(partial(client.search_logged_models, [experiment_id], condition))):
+        if have.model is not None and model.model_id != have.model.model_id and model.status != "READY":
+            client.delete_logged_model(model.model_id)
 
 
 def path_seconds(stages: Iterable[str], logged: Mapping[str, Logged]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from trainers.address import in_bucket
 from trainers.call import Invalid
 from trainers.place import Place
 
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: Ray's own switch for no address but 127.0.0.1, on any system
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the driver of a job
 SHIPPED = ("runtime_resources", "working_dir_files")  # in Ray's session folder: where a job's files are unpacked
 INSTEAD = "start `mlflow server` where the cluster reaches it, and write its http:// address here"
@@ -44,6 +45,13 @@ def lasting(study: Study) -> Study:
         return study
     moved = resources.model_copy(update={"runs": f"{resources.store.rstrip('/')}/runs"})
     return study.model_copy(update={"resources": moved})
+
+
+def at_home(address: str | None) -> None:
+    """Keep a Ray that will be started here to this machine: it would listen on all networks, though with a token. To
+    be called before Ray is imported."""
+    if address in (None, "local") and not os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault(LOOPBACK, "0")
 
 
 def scattered(study: Study, nodes: int) -> None:

@@ -91,6 +91,7 @@ class Resources(Placement):
     store: Annotated[Word, AfterValidator(checked)] = "store"
     runs: Annotated[Word, AfterValidator(checked)] = "runs"
     tracking: Word | None = None  # None: where MLflow's own variable says, or here
+    tracking_patience: NonNegative = 60  # seconds for which a run waits in the end for MLflow to have everything
 
     @property
     def tracking_uri(self) -> str:

@@ -201,6 +201,7 @@ class Run:
     @contextmanager
     def on_ray(self, address: str | None) -> Iterator[None]:
         """Ray at an address, or started here. Raises `Invalid` when no stage could ever be placed there."""
+        reach.at_home(address)
         from orchestrator import cluster  # Ray takes seconds to load, and a finished study needs none
 
         # The handler is put twice: Ray's start puts a SIGTERM handler of its own.

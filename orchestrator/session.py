@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path as File
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from orchestrator import elastic, expectations, forecast, notes, reach, report
 from orchestrator.board import Board, Row
-from orchestrator.facts import without_secrets
+from orchestrator.connection import answering
+from orchestrator.facts import public, without_secrets
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.progress import Progress
 from orchestrator.reported import folder_of, page_of
@@ -31,11 +33,22 @@ from trainers.call import Invalid
 from trainers.store import Damaged
 
 MANY = 1000  # trainings that nobody starts by mistake
-DONE, SOME_FAILED, INTERRUPTED = 0, 3, 130
+DONE, SOME_FAILED, UNTRACKED, INTERRUPTED = 0, 3, 4, 130
+# Of the study's run in MLflow, by the exit code.
+STATUS: dict[int, Literal["FINISHED", "FAILED", "KILLED"]] = {
+    DONE: "FINISHED",
+    SOME_FAILED: "FAILED",
+    INTERRUPTED: "KILLED",
+}
 
 
-def session(study: Study, *, address: str | None = None, quiet: bool = False, yes: bool = False) -> int:
-    """Train what a study wants and lacks, then report; -> the exit code."""
+def session(
+    study: Study, *, address: str | None = None, quiet: bool = False, yes: bool = False, later: bool = False
+) -> int:
+    """Train what a study wants and lacks, then report; -> the exit code.
+
+    later: though MLflow cannot be reached, which then is no failure either.
+    """
     study = reach.lasting(study)
     prepared = prepare(study)
     prepared.store.writable()
@@ -48,13 +61,13 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False, ye
     run = Run(prepared)
     if len(run.frontier.waiting) > MANY and not yes:
         raise Invalid(f"this would train {len(run.frontier.waiting)} stages; add --yes if that is what you want")
+    if not later:
+        reached(study.resources.tracking_uri)
     prepared.keep()
     ending = SOME_FAILED
     with nullcontext() if run.over else run.on_ray(address):
         # Whatever can be refused was refused by now; from here on things are written.
-        tracking = Tracking(study.resources.tracking_uri, study.name)
-        known = {"study": study.name, "metric": prepared.score_name}
-        tracking.start(facts(study, prepared), known, description=described(prepared), text=study.text)
+        tracking, patience = begun(prepared, later=later), study.resources.tracking_patience
         try:
             made, makespan = _train(run, tracking, quiet=quiet)
             for row in run.board.rows.values():  # other paths may have come to want a stage since it was written
@@ -66,9 +79,9 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False, ye
                 cost = forecast.compared(run.board, costs=costs, made=made, makespan=makespan, earlier=past)
                 summary = summary_of(prepared, run.board, cost)
                 _report(run, summary, folder)
-            _register(run, summary, tracking)
+            register(prepared, run.board, summary, tracking, patience=patience)
         finally:
-            tracking.close("FINISHED" if ending == DONE else "KILLED" if ending == INTERRUPTED else "FAILED")
+            tracked = tracking.close(STATUS[ending], patience=patience)
     for line in (*verdict(summary), *beside(summary)):
         click.echo(line)
     for line in expectations.text(summary["expected"], summary["source"]):
@@ -76,7 +89,29 @@ def session(study: Study, *, address: str | None = None, quiet: bool = False, ye
     for key, reason in run.frontier.failed.items():
         click.echo(f"failed: {run.board.rows[key].path} (seed {run.board.rows[key].seed}): {plain(reason)}")
     click.echo(f"report: {page_of(study)}")
-    return ending
+    return UNTRACKED if ending == DONE and not (tracked or later) else ending
+
+
+def reached(uri: str) -> None:
+    """Raise `Invalid`, with what to do, where MLflow does not answer."""
+    try:
+        answering(uri)
+    except Invalid as error:
+        if error.__cause__ is None:  # it never will
+            raise
+        raise Invalid(f"{error}; start it, or train without it: --tracking-later", error.where) from error
+
+
+def begun(prepared: Prepared, *, later: bool = False) -> Tracking:
+    """The study's run in MLflow, open."""
+    study, resources = prepared.study, prepared.study.resources
+    sets = (word for one in study.sets for word in ("--set", public(one)))
+    again = shlex.join(["tapath", "report", study.file, *sets, "--relog"])
+    patience = resources.tracking_patience
+    tracking = Tracking(resources.tracking_uri, study.name, later=later, patience=patience, again=again)
+    known = {"study": study.name, "metric": prepared.score_name}
+    tracking.start(facts(study, prepared), known, description=described(prepared), text=study.text)
+    return tracking
 
 
 def facts(study: Study, prepared: Prepared) -> dict[str, object]:
@@ -166,18 +201,18 @@ def _report(run: Run, summary: dict[str, Any], folder: File) -> None:
             (folder / f"failed-{key}.txt").write_text(text)
 
 
-def _register(run: Run, summary: dict[str, Any], tracking: Tracking) -> None:
+def register(prepared: Prepared, board: Board, summary: dict[str, Any], tracking: Tracking, *, patience: float) -> None:
     """Register the student of the best path, of its seeds the best, under the study's name; of several students each,
     with its own name added."""
     for answer in summary["answers"]:
         if answer["best"] is None:
             continue
-        row = max((run.board.rows[key] for key in answer["best"]["keys"]), key=lambda row: row.score or 0.0)
+        row = max((board.rows[key] for key in answer["best"]["keys"]), key=lambda row: row.score or 0.0)
         several = len(summary["answers"]) > 1
-        name = run.prepared.study.name + (f"-{answer['student']}" if several else "")
+        name = board.name + (f"-{answer['student']}" if several else "")
         try:
-            with run.prepared.store.weights_copy(run.prepared.results[row.key]) as file:
-                tracking.register(name, row, file)
+            with prepared.store.weights_copy(prepared.results[row.key]) as file:
+                tracking.register(name, row, file, patience=patience)
         except (Damaged, OSError) as error:
             click.echo(f"warning: {name} is not registered: {error}", err=True)
 
@@ -192,3 +227,19 @@ def rewrite(study: Study, out: File | None = None) -> str:
         cost = forecast.compared(board, earlier=forecast.earlier(folder))
         report.write(summary_of(prepared, board, cost), folder)
     return str(out / "report.html") if out else page_of(study)
+
+
+def relog(study: Study) -> bool:
+    """Log in MLflow what the store has and MLflow has not, whatever the reason; -> whether it has everything now."""
+    prepared, patience = prepare(study), study.resources.tracking_patience
+    frontier = prepared.frontier(prepared.stored)
+    board = prepared.board(frontier)
+    tracking = begun(prepared)
+    try:
+        for row in board.rows.values():
+            tracking.update(row)
+        tracking.unbegun(board.rows.values())
+        register(prepared, board, summary_of(prepared, board, forecast.compared(board)), tracking, patience=patience)
+    finally:
+        tracked = tracking.close("FINISHED" if frontier.over else "KILLED", patience=patience)
+    return tracked

@@ -2,7 +2,8 @@
 
 Only the driver talks to MLflow, by one thread, so SQLite is enough and no worker needs a password. `update`
 leaves a copy of the row to that thread, which brings MLflow to what the row says. That can be done again
-after any failure: what MLflow has is read back first, and an epoch that is there is not written again.
+after any failure: what MLflow has is read back first, and an epoch that is there is not written again. The
+store has all that MLflow needs to know of finished stages, so what MLflow lacks in the end can be logged later.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from orchestrator import facts, notes
 from orchestrator.background import Background
@@ -22,17 +23,19 @@ from orchestrator.board import Row
 from orchestrator.connection import (
     LoggedModel,
     Metric,
-    Param,
     Run,
-    RunTag,
     connect,
     every,
     open_experiment,
+    patient,
+    possible,
+    reason,
     talking,
 )
-from orchestrator.logged import Logged, path_seconds, recorded
+from orchestrator.logged import Logged, path_seconds, ready, recorded, remove_doubles
 from orchestrator.ranking import Found, best, paths
 from orchestrator.registry import register
+from orchestrator.sending import METRICS, checkpoint_metrics, epoch_metrics, send
 from trainers.call import Invalid
 
 __all__ = ["Found", "Tracking", "best", "paths"]
@@ -41,22 +44,44 @@ log = logging.getLogger(__name__)
 
 STATUS = {"running": "RUNNING", "paused": "RUNNING", "done": "FINISHED", "reused": "FINISHED"}
 STATUS |= {"pruned": "KILLED", "failed": "FAILED"}
-METRICS, PARAMS = 900, 90  # of one request; MLflow takes 100 parameters or tags, and 1000 things in all
+STUDY, END = "study", "end"  # what the thread does beside stages, which have keys of 16 digits
 
 
 class Tracking:
-    """The runs of a study in an experiment. Raises `Invalid` when MLflow cannot be used."""
+    """The runs of a study in an experiment. Raises `Invalid` when MLflow cannot be used.
 
-    def __init__(self, uri: str, experiment: str) -> None:
-        self.uri, self.experiment = uri, experiment
-        self.client = connect(uri, create=True)
-        with talking(uri):
-            self.experiment_id = open_experiment(self.client, uri, experiment)
-        self.parent = ""  # the id of the study's run
+    later: go on without MLflow while it cannot be reached, and log what it missed once it can. patience: seconds for
+    which SQLite may be locked at the start. again: what to type where something is missing in the end.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        *,
+        later: bool = False,
+        patience: float = 60.0,
+        again: str = "tapath report STUDY --relog",
+    ) -> None:
+        self.uri, self.experiment, self.later, self.again, self.patience = uri, experiment, later, again, patience
+        possible(uri)
+        self.client: Any = None
+        self.experiment_id = ""
+        self.parent = ""  # the id of the study's run, once it is open
         self.version = ""  # of the study
         self.logged: dict[str, Logged] = {}
+        self._opening: partial[str] | None = None
         self._doubtful: set[str] = set()  # keys that could not be written: part of it may be there
-        self._background = Background(f"MLflow at {facts.public(uri)}", explain=facts.public)
+        self._failed: set[str] = set()  # keys of which that was ever so
+        self.unregistered = False  # whether a student could not be registered
+        self._since = math.inf  # when somebody began to wait for MLflow
+        self._background = Background(f"MLflow at {facts.public(uri)}", explain=reason)
+        if not later:
+            patient(uri, self._connect, patience)
+
+    def _connect(self) -> None:
+        self.client = connect(self.uri, create=True)
+        self.experiment_id = open_experiment(self.client, self.uri, self.experiment)
 
     def start(
         self, parameters: Mapping[str, object], tags: Mapping[str, str], *, description: str = "", text: str = ""
@@ -66,29 +91,45 @@ class Tracking:
         MLflow never changes a parameter: one with another value than at the first start becomes a tag,
         `now.<name>`. `description` is what `notes.description` says, `text` the study's file.
         """
-        name, self.version = tags.get("study", self.experiment), notes.version(description)
+        self.version = notes.version(description)
         texts = {notes.DESCRIPTION: description, notes.TEXT: facts.without_secrets(text)}
-        with talking(self.uri):
-            studies = every(partial(self.client.search_runs, [self.experiment_id], "tags.role = 'study'"))
-            run: Run | None = next((run for run in studies if run.info.run_name == name), None)
-            if run is None:
-                run = self.client.create_run(self.experiment_id, run_name=name, tags={"role": "study"})
-            elif run.info.status != "RUNNING":
-                self.client.update_run(run.info.run_id, status="RUNNING")
-            self.parent = run.info.run_id
-            there = run.data.params
-            wanted = {facts.metric(key): facts.public(value) for key, value in parameters.items()}
-            changed = {f"now.{key}": value for key, value in wanted.items() if value != there.get(key, value)}
-            # Back at its first value: what was noted in between holds no more.
-            changed |= {f"now.{key}": value for key, value in wanted.items() if f"now.{key}" in run.data.tags}
-            for key, whole in texts.items():
-                changed |= notes.pieces(key, whole, run.data.tags) if whole else {}
-            self._log(
-                self.parent,
-                params={key: value for key, value in wanted.items() if key not in there},
-                tags={**changed, **{key: facts.public(value) for key, value in tags.items()}},
-            )
-            self.logged = recorded(self.client, self.experiment_id)
+        self._opening = partial(self._open, parameters, tags, texts)
+        if self.later:
+            self._background.put(STUDY, self._ready)
+        else:
+            patient(self.uri, self._ready, self.patience)
+
+    def _ready(self) -> None:
+        """Have the study's run open, if MLflow could not be reached before."""
+        if not self.parent and self._opening is not None:
+            self.parent = self._opening()
+
+    def _open(self, parameters: Mapping[str, object], tags: Mapping[str, str], texts: Mapping[str, str]) -> str:
+        if not self.experiment_id:
+            self._connect()
+        name = tags.get("study", self.experiment)
+        studies = every(partial(self.client.search_runs, [self.experiment_id], "tags.role = 'study'"))
+        run: Run | None = next((run for run in studies if run.info.run_name == name), None)
+        if run is None:
+            run = self.client.create_run(self.experiment_id, run_name=name, tags={"role": "study"})
+        elif run.info.status != "RUNNING":
+            self.client.update_run(run.info.run_id, status="RUNNING")
+        there = run.data.params
+        wanted = {facts.metric(key): facts.public(value) for key, value in parameters.items()}
+        changed = {f"now.{key}": value for key, value in wanted.items() if value != there.get(key, value)}
+        # Back at its first value: what was noted in between holds no more.
+        changed |= {f"now.{key}": value for key, value in wanted.items() if f"now.{key}" in run.data.tags}
+        for key, whole in texts.items():
+            changed |= notes.pieces(key, whole, run.data.tags) if whole else {}
+        send(
+            self.client,
+            run.info.run_id,
+            params={key: value for key, value in wanted.items() if key not in there},
+            tags={**changed, **{key: facts.public(value) for key, value in tags.items()}},
+        )
+        self.logged = recorded(self.client, self.experiment_id)
+        identifier: str = run.info.run_id
+        return identifier
 
     def update(self, row: Row) -> None:
         """Note what is known of a stage now; returns at once. Those that wait or are lost have no run."""
@@ -104,9 +145,9 @@ class Tracking:
         """Have a finished student in the registry as `models:/NAME@best`, loadable by `mlflow.pyfunc`.
 
         -> its version; nothing is added when these weights are there already. None, with a warning, when
-        MLflow has not got the stage within so many seconds, or fails.
+        MLflow has not got the stage, and did nothing for so many seconds, or fails.
         """
-        self._background.wait(patience)
+        self._settle(patience)
         have = self.logged.get(row.key)
         try:
             if have is None or not have.whole:
@@ -114,37 +155,49 @@ class Tracking:
             with talking(self.uri):
                 version = register(self.client, facts.entity(name), row, weights, have.model)
         except (Invalid, ConnectionError) as error:
-            log.warning("%s is not registered: %s; run the study again to do it", facts.entity(name), error)
+            self.unregistered = True
+            log.warning("%s is not registered: %s; to do it: %s", facts.entity(name), error, self.again)
             return None
         return version
 
-    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"], *, patience: float = 60.0) -> None:
-        """Write what is left, waiting at most so many seconds for MLflow if it is away, and end all runs."""
-        until = time.monotonic() + patience
-        self._background.wait(patience)
-        left = len(self._background.left())
-        if self.parent:
-            self._background.put("", partial(self._end, status))
-        if not self._background.wait(max(1.0, until - time.monotonic())):
+    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"], *, patience: float = 60.0) -> bool:
+        """Write what is left and end all runs, but give up when MLflow does nothing for so many seconds; -> whether it
+        has everything."""
+        came = self._settle(patience)
+        left = len(self._background.left() - {STUDY, notes.UNBEGUN})
+        if self._opening is not None:
+            self._background.put(END, partial(self._end, status))
+        all_there = self._background.settle(patience if came else 1.0, since=time.monotonic())
+        if not all_there:
+            lacking = f"MLflow at {facts.public(self.uri)} has not got {left} stage{'' if left == 1 else 's'}"
             log.warning(
-                "MLflow at %s has not got %d stages and the study's end; run the study again to write them",
-                facts.public(self.uri),
-                left,
+                "%s and the study's end; nothing is lost, this logs it once it is back: %s", lacking, self.again
             )
         self._background.stop()
+        return all_there and not self.unregistered
+
+    def _settle(self, patience: float) -> bool:
+        """Wait until everything is written, or MLflow does nothing for so long; -> whether it is. Who waits once more
+        does not begin to count anew."""
+        self._since = min(self._since, time.monotonic())
+        return self._background.settle(patience, since=self._since)
 
     def _end(self, status: str) -> None:
         """End what still runs of this study: interrupted now, or when an older driver was killed."""
+        self._ready()
         for have in self.logged.values():
             if have.status == "RUNNING" and have.parent == self.parent:
-                self._log(have.run, tags={"state": "interrupted"})
+                send(self.client, have.run, tags={"state": "interrupted"})
                 self.client.set_terminated(have.run, "KILLED")
                 have.status = "KILLED"
+        for key in self._failed & self.logged.keys():
+            remove_doubles(self.client, self.experiment_id, key, self.logged[key])
         self.client.set_terminated(self.parent, status)
 
     def _write(self, row: Row) -> None:
         """Bring MLflow to what the row says."""
         try:
+            self._ready()
             if row.key in self._doubtful:
                 self.logged.pop(row.key, None)
                 self.logged.update(recorded(self.client, self.experiment_id, key=row.key))
@@ -152,7 +205,7 @@ class Tracking:
             have = self.logged.get(row.key)
             if have is None:
                 have = self.logged[row.key] = self._create(row)
-            if not have.whole:
+            if not have.whole or have.epoch < row.epoch:
                 self._bring(row, have)
             else:
                 if row.score is not None and math.isfinite(row.score) and row.score != have.score:
@@ -160,6 +213,7 @@ class Tracking:
                 self._note(row, have)
         except Exception:
             self._doubtful.add(row.key)
+            self._failed.add(row.key)
             raise
 
     def _create(self, row: Row) -> Logged:
@@ -169,13 +223,11 @@ class Tracking:
             "mlflow.parentRunId": self.parent,
             "mlflow.source.name": "tapath",
         }
-        run = self.client.create_run(
-            self.experiment_id,
-            start_time=round(row.started * 1000) or None,
-            tags=tags,
-            run_name=facts.run_name(row),
-        )
-        return Logged(run.info.run_id, self.parent, "RUNNING", tags=tags)
+        there = ready(self.client, self.experiment_id, row.key) if STATUS[row.state] == "FINISHED" else None
+        now = there.creation_timestamp / 1000 if there else time.time()
+        began = round(min(row.started or now, now - row.seconds) * 1000)  # no epoch was over later than now
+        run = self.client.create_run(self.experiment_id, start_time=began, tags=tags, run_name=facts.run_name(row))
+        return Logged(run.info.run_id, self.parent, "RUNNING", began, tags=tags, model=there)
 
     def _bring(self, row: Row, have: Logged) -> None:
         status = STATUS[row.state]
@@ -187,23 +239,24 @@ class Tracking:
         held = 0 if done and row.selected is not None else 1  # it may be of an earlier one, and then has its own entry
         last = len(row.history) - held if done else min(len(row.history), row.epochs - 1)
         for part in facts.parts(facts.epochs(row, have.epoch + 1, last), METRICS):
-            now = round(time.time() * 1000)
-            self._log(have.run, metrics=[metric for epoch in part for metric in metrics(epoch, now)])
+            every_metric = [metric for epoch in part for metric in epoch_metrics(epoch, have.began)]
+            send(self.client, have.run, metrics=every_metric)
             have.epoch = int(part[-1]["epoch"])
         if done and have.model is None:
             have.model = self._create_model(row, have)
-        news = differing(outcome(row) | self._notes(row, have), have.tags)
+        news = facts.differing(facts.outcome(row) | self._notes(row, have), have.tags)
         final = facts.final(row) if done else {}
         if done:
             have.seconds = row.seconds
             final |= path_seconds((stage.key for stage in row.stage.lineage), self.logged)
-        self._log(
+        send(
+            self.client,
             have.run,
             metrics=checkpoint_metrics(final, have.model) if done and have.model else (),
             params={} if have.described else facts.parameters(row.stage),
             tags=news,
         )
-        have.described, have.tags = True, {**have.tags, **news}
+        have.described, have.parent, have.tags = True, self.parent, {**have.tags, **news}
         if done and have.model:
             have.model = self.client.finalize_logged_model(have.model.model_id, "READY")
         if have.status != status:
@@ -215,21 +268,23 @@ class Tracking:
         """Give a checkpoint the score by which it is ranked now: another of its figures than before."""
         assert have.model is not None and row.score is not None, "it is whole, and has a finite score"
         step, now = int(facts.final(row)["epoch"]), round(time.time() * 1000)
-        self._log(have.run, metrics=[Metric("score", row.score, now, step, model_id=have.model.model_id)])
+        send(self.client, have.run, metrics=[Metric("score", row.score, now, step, model_id=have.model.model_id)])
         have.score = row.score
 
     def _notes(self, row: Row, have: Logged) -> dict[str, str]:
-        return notes.of_stage(row, self.version, have.tags) if self.version else {}
+        own = notes.of_stage(row, self.version, have.tags) if self.version else {}
+        return {"mlflow.parentRunId": self.parent, **own}  # it was another's, if a person deleted that one
 
     def _note(self, row: Row, have: Logged) -> None:
         """Bring what is kept for reports to what the study wants now; older versions kept nothing."""
-        if news := differing(self._notes(row, have), have.tags):
-            self._log(have.run, tags=news)
+        if news := facts.differing(self._notes(row, have), have.tags):
+            send(self.client, have.run, tags=news)
             have.tags = {**have.tags, **news}
 
     def _note_unbegun(self, text: str) -> None:
+        self._ready()
         there = self.client.get_run(self.parent).data.tags
-        self._log(self.parent, tags=differing(notes.pieces(notes.UNBEGUN, text, there), there))
+        send(self.client, self.parent, tags=facts.differing(notes.pieces(notes.UNBEGUN, text, there), there))
 
     def _create_model(self, row: Row, have: Logged) -> LoggedModel:
         external = {"mlflow.model.isExternal": "true"}  # MLflow's word for weights that lie elsewhere
@@ -241,51 +296,3 @@ class Tracking:
             params=facts.parameters(row.stage),
             model_type="detector",
         )
-
-    def _log(
-        self,
-        run: str,
-        *,
-        metrics: Sequence[Metric] = (),
-        params: Mapping[str, str] | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        """Write to a run in as few requests as MLflow allows."""
-        pairs = [Param(name, value) for name, value in (params or {}).items()]
-        while len(pairs) > PARAMS or len(metrics) > METRICS:
-            self.client.log_batch(run, metrics[:METRICS], pairs[:PARAMS])
-            metrics, pairs = metrics[METRICS:], pairs[PARAMS:]
-        named = [RunTag(name, value) for name, value in (tags or {}).items()]
-        while len(named) > PARAMS:
-            self.client.log_batch(run, tags=named[:PARAMS])
-            named = named[PARAMS:]
-        if metrics or pairs or named:
-            self.client.log_batch(run, metrics, pairs, named)
-
-
-def differing(tags: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]:
-    """Those that MLflow has not got like that; one that is not there counts as empty."""
-    return {name: value for name, value in tags.items() if value != there.get(name, "")}
-
-
-def outcome(row: Row) -> dict[str, str]:
-    """The tags that change while a stage is trained."""
-    reason, weights = facts.public(row.reason), facts.public(row.weights)
-    return {"state": row.state, "reason": reason, "weights": weights, "device": row.device} | facts.choice(row)
-
-
-def metrics(epoch: Mapping[str, float], timestamp: int) -> Iterable[Metric]:
-    return (Metric(name, value, timestamp, int(epoch["epoch"])) for name, value in epoch.items())
-
-
-def checkpoint_metrics(epoch: Mapping[str, float], model: LoggedModel) -> list[Metric]:
-    """The metrics of a run's last epoch and of its checkpoint.
-
-    They have its time: equal metrics of equal times are one in MLflow, so they may be sent again. Those that are not
-    finite are kept from the checkpoint, where MLflow would turn NaN into 0.
-    """
-    made, step = model.creation_timestamp, int(epoch["epoch"])
-    return [
-        Metric(name, value, made, step, model_id=model.model_id if math.isfinite(value) else None)
-        for name, value in epoch.items()
-    ]

@@ -95,12 +95,13 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
 
 
-def tapath(folder: File, *words: str, program: tuple[str, ...] = (TAPATH,), limit: float = 240) -> Ran:
-    """Run `tapath WORDS` in a folder, as a user would."""
+def tapath(
+    folder: File, *words: str, program: tuple[str, ...] = (TAPATH,), limit: float = 240, **variables: str
+) -> Ran:
+    """Run `tapath WORDS` in a folder, as a user would; `variables`: of its environment, beside this process's."""
     since, worked = time.monotonic(), child_seconds()
-    ended = subprocess.run(
-        [*program, *words], cwd=folder, env=environment(), capture_output=True, text=True, timeout=limit
-    )
+    own = {**environment(), **variables}
+    ended = subprocess.run([*program, *words], cwd=folder, env=own, capture_output=True, text=True, timeout=limit)
     seconds, cpu_seconds = time.monotonic() - since, child_seconds() - worked
     return Ran(ended.returncode, ended.stdout, ended.stderr, seconds, cpu_seconds)
 

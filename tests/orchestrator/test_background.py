@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -88,3 +89,15 @@ def test_nothing_is_taken_up_after_a_stop(background: Background) -> None:
     done = threading.Event()
     background.put("late", done.set)
     assert not background.wait(0.1) and not done.is_set() and background.left() == {"late"}
+
+
+def test_whoever_works_is_waited_for_and_whoever_does_nothing_only_so_long(background: Background) -> None:
+    for number in range(10):
+        background.put(str(number), lambda: time.sleep(0.1))
+    assert background.settle(0.5, since=time.monotonic()), "each takes less, all together twice as much"
+    gate = threading.Event()
+    background.put("stuck", lambda: gate.wait(10))
+    begun = time.monotonic()
+    assert not background.settle(0.2, since=begun) and 0.2 <= time.monotonic() - begun < 5
+    assert not background.settle(0.2, since=begun - 5), "it was waited for long enough before"
+    gate.set()

@@ -90,8 +90,52 @@ def test_the_mlflow_server_is_started_with_options_that_it_has_and_only_from_her
     assert set(words[::2]) <= options.keys()
     assert options["--backend-store-uri"].envvar == "MLFLOW_BACKEND_STORE_URI"
     assert f"mlflow=={PINNED['mlflow']}" in services["mlflow"]["build"]["dockerfile_inline"]
+    assert "psycopg2-binary" in services["mlflow"]["build"]["dockerfile_inline"]
+    # Of SQLAlchemy's drivers the one that is installed: it takes another if none is named.
+    assert services["mlflow"]["environment"]["MLFLOW_BACKEND_STORE_URI"].startswith("postgresql+psycopg2://")
     published = [port for service in services.values() for port in service.get("ports", ())]
     assert published == ["127.0.0.1:5000:5000"], "nobody else is let in"
+
+
+# As far as they are used here: https://github.com/compose-spec/compose-spec/blob/main/05-services.md
+SERVICE = {
+    "image": str,
+    "build": dict,
+    "command": list,
+    "entrypoint": list,
+    "environment": dict,
+    "depends_on": (dict, list),
+    "healthcheck": dict,
+    "ports": list,
+    "restart": str,
+    "volumes": list,
+}
+CONDITIONS = {"service_started", "service_healthy", "service_completed_successfully"}
+
+
+def test_the_services_have_fields_that_compose_knows_and_wait_for_what_can_come_true() -> None:
+    composed = read("mlflow.yaml")
+    assert composed.keys() == {"services", "volumes"}
+    services = composed["services"]
+    for name, service in services.items():
+        assert service.keys() <= SERVICE.keys() and ("image" in service) != ("build" in service), name
+        assert all(isinstance(value, SERVICE[field]) for field, value in service.items()), name
+        assert all(isinstance(word, str) for word in service.get("command", ())), name
+        assert all(isinstance(value, str) for value in service.get("environment", {}).values()), name
+        waits = service.get("depends_on", {})
+        for other, wait in waits.items() if isinstance(waits, dict) else ():
+            assert wait.keys() == {"condition"} and wait["condition"] in CONDITIONS
+            assert wait["condition"] != "service_healthy" or "healthcheck" in services[other]
+            assert wait["condition"] != "service_completed_successfully" or "restart" not in services[other]
+
+
+def test_an_open_port_of_ray_is_warned_of_where_one_is_opened() -> None:
+    for name in ("cluster.yaml", "raycluster.yaml", "rayjob.yaml"):
+        text = (DEPLOY / name).read_text()
+        assert "RAY_AUTH_MODE=token" in text or "mode: token" in text
+        assert "disabled" not in text and "RAY_AUTH_MODE=disabled" not in text
+    comments = [(DEPLOY / name).read_text().partition("\n\n")[0] for name in ("cluster.yaml", "raycluster.yaml")]
+    assert all("runs any code on all nodes" in " ".join(text.replace("#", "").split()) for text in comments)
 
 
 def test_no_password_is_written_down_and_every_service_that_one_waits_for_is_there() -> None:

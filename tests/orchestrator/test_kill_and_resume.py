@@ -209,13 +209,20 @@ def test_a_killed_trial_process_is_replaced_and_its_run_ends_as_if_nothing_had_h
     undisturbed(interrupted.folder, finished)
 
 
-def test_no_run_of_mlflow_is_left_running(interrupted: Disturbed) -> None:
-    client = MlflowClient(f"sqlite:///{interrupted.folder / 'mlflow.db'}")
+@pytest.mark.parametrize("disturbed", ["interrupted", "killed"])
+def test_no_run_of_mlflow_is_left_running_and_none_has_an_epoch_twice(
+    disturbed: str, request: pytest.FixtureRequest
+) -> None:
+    """Nor is any there twice: a run that was left RUNNING by a driver that was killed is gone on with."""
+    client = MlflowClient(f"sqlite:///{request.getfixturevalue(disturbed).folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tiny")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     assert len(runs) == 10
     assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, "val/AP")]
+        assert steps == ([1, 2] if "key" in run.data.tags else [])
 
 
 def test_ctrl_c_while_ray_still_starts_ends_with_130_as_well(tmp_path: File) -> None:

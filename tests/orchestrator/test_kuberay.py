@@ -50,12 +50,12 @@ def test_every_field_is_one_that_kuberay_has_and_none_is_missing(folder: File, t
 
 
 def test_the_job_runs_the_very_study_from_a_config_map(folder: File) -> None:
-    config, job = printed(changed(), "--set", "recipe.epochs=3", "--yes")
+    config, job = printed(changed(), "--set", "recipe.epochs=3", "--yes", "--tracking-later")
     assert config["data"] == {"tiny.yaml": changed()}
     shell, *words = shlex.split(job["spec"]["entrypoint"])
     assert shell == "exec" and words[:4] == ["python", "-m", "orchestrator", "run"]
-    assert words[4:6] == ["/home/ray/study/tiny.yaml", "--yes"]
-    assert words[6:] == [
+    assert words[4:7] == ["/home/ray/study/tiny.yaml", "--yes", "--tracking-later"]
+    assert words[7:] == [
         *("--set", "recipe.epochs=3", "--set", 'resources.store="/shared/store"'),
         *("--set", "resources.runs=/shared/store/runs"),
     ]

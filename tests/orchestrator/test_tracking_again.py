@@ -111,7 +111,7 @@ def test_closing_waits_only_so_long_for_a_server_that_stays_away(
     begun = time.perf_counter()
     tracking.close("FINISHED", patience=0.3)
     assert time.perf_counter() - begun < 5
-    assert "has not got 1 stages" in caplog.text
+    assert "has not got 1 stage and" in caplog.text
     again = begin(uri)
     settle(again, row(state="reused"))
     again.close("FINISHED")

@@ -24,7 +24,7 @@ def test_what_mlflow_cannot_track_in_is_refused_with_what_would_do(wrong: str) -
     assert refused.value.where == ("resources", "tracking") and "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+@pytest.mark.parametrize("scheme", ["http", "postgresql", "postgresql+psycopg2"])
 def test_a_server_that_is_down_is_refused_at_once_without_its_password(scheme: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
