@@ -54,17 +54,16 @@ class Course:
         """Where it was left, the same for all workers: where the first of them sees it, or not at all."""
         key = self.stage.key
         if workers.rank():
-            epoch = workers.told(None)
-            state = awaited(lambda: store.state(key, epoch)) if epoch else None
-            if epoch and state is None:
-                raise Unseen(
-                    f"the state of {key} after epoch {epoch} cannot be seen here; does every node see the store?"
-                )
+            # By its name: a listing that this node remembers may have an older file of the same epoch.
+            name = workers.told(None)
+            state = awaited(lambda: store.state(name)) if name else None
+            if name and state is None:
+                raise Unseen(f"{store.place.file(name)} cannot be seen here; does every node see the store?")
             return state
         damaged: list[str] = []
-        state = store.load_state(key, say=damaged.append)
+        name, state = store.last_state(key, say=damaged.append) or ("", None)
         if state is not None and state.get("key") != key:
-            state = None  # somebody copied the state of another stage here
+            name, state = "", None  # somebody copied the state of another stage here
         if state is not None and state.get("format", FORMAT) != FORMAT:
             raise Invalid(
                 f"{store.place.file(key)} was begun by another version of tapath (states of format "
@@ -73,7 +72,7 @@ class Course:
         epoch = len(state["history"]) if state else 0
         for text in damaged:
             say(f"{text}; it goes on from {f'epoch {epoch}' if epoch else 'its beginning'}")
-        workers.told(epoch)
+        workers.told(name)
         return state
 
     def note(self, epoch: Epoch, measured: Entry) -> Entry:

@@ -54,26 +54,18 @@ def _write(place: Place, key: str, epoch: int, state: dict[str, Any], guard: Cal
     return name
 
 
-def last(place: Place, key: str, *, say: Callable[[str], object]) -> dict[str, Any] | None:
-    """The last state that is whole. Those after it are set aside, of which `say` is told."""
+def last(place: Place, key: str, *, say: Callable[[str], object]) -> tuple[str, dict[str, Any]] | None:
+    """The last state that is whole, with its name. Those after it are set aside, of which `say` is told."""
     for name in names(place, key)[::-1]:
         with suppress(FileNotFoundError):  # set aside by another worker meanwhile
-            if (state := _read(place, name)) is not None:
-                return state
+            if (state := read(place, name)) is not None:
+                return name, state
             say(f"what was kept after epoch {epoch_of(name)} is damaged; it is set aside as {place.set_aside(name)}")
     return None
 
 
-def after(place: Place, key: str, epoch: int) -> dict[str, Any] | None:
-    """The state after this epoch, if it can be seen here."""
-    for name in names(place, key):
-        with suppress(FileNotFoundError):
-            if epoch_of(name) == epoch and (state := _read(place, name)) is not None:
-                return state
-    return None
-
-
-def _read(place: Place, name: str) -> dict[str, Any] | None:
+def read(place: Place, name: str) -> dict[str, Any] | None:
+    """What is in this very file; None if it is not what was written."""
     with place.copy(name) as file:
         return whole(file) if digest(file) == _said(name)[1] else None
 

@@ -222,13 +222,21 @@ class Store:
         """Keep where a stage is after an epoch, and drop where it was before, but for the last."""
         states.save(self.place, key, epoch, state, guard=self.guard)
 
-    def load_state(self, key: str, *, say: Callable[[str], object] = bool) -> dict[str, Any] | None:
-        """Where the stage last was, if it was begun; a damaged state is set aside, and so is one with code in it."""
+    def last_state(self, key: str, *, say: Callable[[str], object] = bool) -> tuple[str, dict[str, Any]] | None:
+        """Where the stage last was, with the name of the file, if it was begun; a damaged state is set aside, and so is
+        one with code in it."""
         return states.last(self.place, key, say=say)
 
-    def state(self, key: str, epoch: int) -> dict[str, Any] | None:
-        """Where the stage was after an epoch, if that can be seen here by now; nothing is set aside."""
-        return states.after(self.place, key, epoch)
+    def load_state(self, key: str, *, say: Callable[[str], object] = bool) -> dict[str, Any] | None:
+        """The same without the name."""
+        last = self.last_state(key, say=say)
+        return last and last[1]
+
+    def state(self, name: str) -> dict[str, Any] | None:
+        """The state in the file of this name, if it can be seen here by now; nothing is set aside."""
+        with suppress(FileNotFoundError):
+            return states.read(self.place, name)
+        return None
 
     def begun(self, key: str) -> int:
         """The last epoch from which a stage that is not done can go on; 0 if there is none."""

@@ -60,6 +60,11 @@ def no_file_larger_than(size: int, pid: int = 0) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
 
+def kept(folder: Path) -> list[Path]:
+    """The states of a stage, that of the last epoch last."""
+    return sorted(folder.glob("state-*.pt"))
+
+
 # A full disk
 
 TENSORS = {"a": torch.zeros(1_000_000), "b": {"c": [torch.zeros(10, dtype=torch.int64)], "d": "text"}}
@@ -83,7 +88,7 @@ def test_whoever_writes_a_lack_of_room_is_said_with_path_bytes_and_what_helps(
     tmp_path: Path, write: Any, said: str
 ) -> None:
     file = tmp_path / "weights"
-    with pytest.raises(Full) as caught, no_file_larger_than(100_000), fitting(file, TENSORS):
+    with pytest.raises(Full) as caught, no_file_larger_than(100_000), fitting(file, TENSORS, folder=tmp_path):
         write(file)
     free = r"[\d,]+ are free there"
     expected = rf"no room for {file}: it takes about 4,000,080 bytes, {free} \({said}\); make room and run the same"
@@ -91,9 +96,9 @@ def test_whoever_writes_a_lack_of_room_is_said_with_path_bytes_and_what_helps(
 
 
 def test_other_errors_are_no_lack_of_room(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), fitting(tmp_path, {}):
+    with pytest.raises(FileNotFoundError), fitting(tmp_path, {}, folder=tmp_path):
         (tmp_path / "missing" / "file").write_text("text")
-    with pytest.raises(RuntimeError, match="share memory"), fitting(tmp_path, {}):
+    with pytest.raises(RuntimeError, match="share memory"), fitting(tmp_path, {}, folder=tmp_path):
         save_file({"a": TENSORS["a"], "b": TENSORS["a"]}, tmp_path / "file")
     assert needed(state(1)) == 400
 
@@ -128,7 +133,7 @@ def test_where_two_states_have_no_room_one_is_kept(store: Store, monkeypatch: py
 
     monkeypatch.setattr(torch, "save", save)
     store.save_state(STAGE.key, 3, state(3))
-    assert [states.epoch_of(file) for file in states.files(folder)] == [2, 3]
+    assert [states.epoch_of(file.name) for file in kept(folder)] == [2, 3]
 
 
 # Damage in a whole run, with a full disk before
@@ -158,8 +163,8 @@ def test_after_a_full_disk_and_damage_the_same_command_says_what_was_damaged_onc
         first = command.text
     before = studies.stored(tmp_path)
     ((big, (_, digest)),) = before.items()
-    *_, last = sorted((tmp_path / "store").glob("*/state-*.pt"), key=lambda file: states.epoch_of(file))
-    key, epoch = last.parent.name, states.epoch_of(last)
+    *_, last = sorted((tmp_path / "store").glob("*/state-*.pt"), key=lambda file: states.epoch_of(file.name))
+    key, epoch = last.parent.name, states.epoch_of(last.name)
     assert re.search(
         rf"failed: .*: Full: no room for \S+{key}/state-{epoch + 1:06d}.pt: it takes about [\d,]+ b", first
     )
@@ -248,17 +253,18 @@ def test_the_driver_waits_for_a_result_of_another_node(tmp_path: Path) -> None:
     assert driver.board.rows[one.key].state == "done"
 
 
-@pytest.mark.parametrize(("told", "found"), [(2, 2), (0, 0)])
+@pytest.mark.parametrize("found", [2, 0])
 def test_every_worker_goes_on_from_where_the_first_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: int, found: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: int
 ) -> None:
     """Though it sees the state later, or one that the first does not see."""
     with pytest.raises(Crash):
         run(stage(epochs=3), tmp_path, report=raising_at(2, Crash()))
     folder = tmp_path / stage(epochs=3).key
-    *_, last = states.files(folder)
+    *_, last = kept(folder)
     monkeypatch.setattr(workers, "rank", lambda: 1)
-    monkeypatch.setattr(workers, "told", lambda word: told)
+    name = f"{folder.name}/{last.name}"
+    monkeypatch.setattr(workers, "told", lambda word: name if found else "")
     seen: list[int] = []
     training: Any = SimpleNamespace(
         restore=lambda state: seen.append(state["epoch"]), balance=SimpleNamespace(alphas={})
@@ -269,8 +275,8 @@ def test_every_worker_goes_on_from_where_the_first_does(
         one.resume(Store(tmp_path), print)
     assert (seen or [0]) == [found] and len(one.history) == found
     monkeypatch.setattr(visible, "PATIENCE", 0.0)
-    monkeypatch.setattr(workers, "told", lambda word: 9)
-    with pytest.raises(course.Unseen, match="after epoch 9 cannot be seen here"):
+    monkeypatch.setattr(workers, "told", lambda word: f"{folder.name}/state-000009-{'0' * 64}.pt")
+    with pytest.raises(course.Unseen, match=r"state-000009-0*\.pt cannot be seen here"):
         one.resume(Store(tmp_path), print)
 
 
@@ -353,7 +359,7 @@ def test_a_state_of_another_version_is_named_and_stays(tmp_path: Path) -> None:
     with pytest.raises(Crash):
         run(one, tmp_path, report=raising_at(1, Crash()))
     store = Store(tmp_path)
-    (file,) = states.files(tmp_path / one.key)
+    (file,) = kept(tmp_path / one.key)
     state = torch.load(file, weights_only=True)
     file.unlink()
     store.save_state(one.key, 1, {**state, "format": course.FORMAT + 1, "training": "all different"})
@@ -371,7 +377,7 @@ def test_a_state_of_before_states_had_a_format_is_gone_on_with(tmp_path: Path) -
     one = stage(epochs=2)
     with pytest.raises(Crash):
         run(one, tmp_path, report=raising_at(1, Crash()))
-    (file,) = states.files(tmp_path / one.key)
+    (file,) = kept(tmp_path / one.key)
     state = torch.load(file, weights_only=True)
     del state["format"], state["training"]["skipped"]
     file.unlink()

@@ -279,7 +279,8 @@ def test_the_last_two_states_are_kept_and_those_before_dropped(store: Store, fil
         store.save_state(STAGE.key, n, state(n))
         assert epoch_of(store.load_state(STAGE.key)) == n == store.begun(STAGE.key)
         assert kept_epochs(files) == kept and len(files) == len(kept)
-    assert [epoch_of(store.state(STAGE.key, n)) for n in (1, 2, 10)] == [None, 2, 10]
+    assert [epoch_of(store.state(f"{STAGE.key}/{name}")) for name in files] == [2, 10]
+    assert store.state(f"{STAGE.key}/state-000001-{'0' * 64}.pt") is None
     store.drop_state(STAGE.key)
     assert not files and store.load_state(STAGE.key) is None and store.begun(STAGE.key) == 0
     store.drop_state(STAGE.key)
@@ -304,7 +305,7 @@ def test_of_two_states_the_later_is_taken_and_if_that_is_damaged_the_other(store
     ninth, tenth = files
     assert epoch_of(store.load_state(STAGE.key)) == 10 == store.begun(STAGE.key)
     damage(files, tenth, bit=5000)
-    assert store.state(STAGE.key, 10) is None and tenth in files, "who only looks sets nothing aside"
+    assert store.state(f"{STAGE.key}/{tenth}") is None and tenth in files, "who only looks sets nothing aside"
     said: list[str] = []
     for _ in range(2):
         assert epoch_of(store.load_state(STAGE.key, say=said.append)) == 9 == store.begun(STAGE.key)
