@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from trainers import stage
+from trainers.post import Beat, Letters
 from trainers.pulse import Pulse
-from trainers.stage import Beat, Letters, of_others
+from trainers.stage import of_others
 
 CPU = torch.device("cpu")
 
