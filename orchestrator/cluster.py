@@ -24,6 +24,7 @@ import ray
 from ray import tune
 from ray.exceptions import AuthenticationError, RayError
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.stopper import Stopper
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -35,6 +36,9 @@ from orchestrator.searcher import DriverOnly, StageSearcher, Starts
 from orchestrator.trial import Trial
 from trainers.call import Invalid
 from trainers.spec import Stage
+
+# Tune would hand the driver's keys on to all trials, in what Ray writes to its log on every node. Nodes have their own.
+ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
 
 ANSWER = 60.0  # seconds that a node has to say whether it sees a file; whoever is slower is not held to be blind
 DRIVER = {"memory": 1.0}  # of a stage with several workers: any part of a CPU could keep its own workers out for ever
