@@ -10,6 +10,7 @@ from pathlib import Path as File
 from typing import Any
 
 from orchestrator.choice import choose
+from orchestrator.facts import without_secrets
 from orchestrator.ranking import Found, first, paths
 from orchestrator.resources import Resources
 
@@ -76,7 +77,7 @@ def of_study(file: File, tracking: str | None) -> Asked:
         keys,
         f"val/{score}",
         study.expected,
-        study.source,
+        without_secrets(study.source),
         len(study.seeds),
         study.students,
     )

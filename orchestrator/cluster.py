@@ -25,6 +25,7 @@ import ray
 from ray import tune
 from ray.exceptions import AuthenticationError, NodeDiedError, RayError
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.stopper import Stopper
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -39,6 +40,9 @@ from trainers.call import Invalid
 from trainers.deaths import kills
 from trainers.order import SILENCE
 from trainers.spec import Stage
+
+# Tune would hand the driver's keys on to all trials, in what Ray writes to its log on every node. Nodes have their own.
+ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
 
 ANSWER = 60.0  # seconds that a node has to say whether it sees a file; whoever is slower is not held to be blind
 SOON = 10.0  # seconds that a node has to say whether it killed a process

@@ -28,6 +28,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Metric, Param, Run, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.rest_utils import http_request
+from sqlalchemy import create_engine
 
 from orchestrator.facts import public
 from trainers.call import Invalid
@@ -78,6 +79,10 @@ def connect(uri: str, *, create: bool = False) -> MlflowClient:
             socket.create_connection((parts.hostname, parts.port or DATABASES[scheme]), timeout=5),
         ):
             pass
+        with talking(uri):  # nor would it be quicker to say that a password is wrong
+            engine = create_engine(uri)
+            engine.connect().close()
+            engine.dispose()
     with talking(uri):
         return MlflowClient(uri)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator import controls, elastic, expectations, forecast, warm
 from orchestrator.costs import relative
+from orchestrator.facts import without_secrets
 from orchestrator.frontier import Frontier
 from orchestrator.makespan import Pretended, Slots, play
 from orchestrator.prepared import Prepared, prepare
@@ -59,7 +60,7 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
         "paths": prepared.lattice.count()[0],
         "stages": stages,
         "expected": expectations.compared(study.expected, prepared.lattice, board, study.seeds),
-        "source": study.source,
+        "source": without_secrets(study.source),
         "cost": forecast.forecast(prepared),
         "stage_data": study.resources.stage_data if "root" in study.data.args else False,
         "elastic": elastic.listed(prepared),

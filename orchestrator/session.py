@@ -179,7 +179,7 @@ def summary_of(prepared: Prepared, board: Board, cost: Mapping[str, Any]) -> dic
         board=board,
         parameters={name: size.parameters for name, size in prepared.sizes.items()},
         expected=expectations.compared(study.expected, prepared.lattice, board, study.seeds),
-        source=study.source,
+        source=without_secrets(study.source),
         sweeps=swept(board, prepared.sweep, judging, prepared.score_name) if prepared.sweep else (),
         rungs=rungs(
             board,
