@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from trainers.call import Invalid, Spec
 from trainers.download import address, download, shown
-from trainers.store import Damaged, Store, digest, set_aside
+from trainers.store import Damaged, Store, digest
 
 HASHED = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # names of published files end with the first digits of their SHA-256
 
@@ -66,7 +66,7 @@ def fetch(source: Source, store: Store | None = None) -> tuple[Path, str]:
         return file, found
     if source.remote:
         with suppress(FileNotFoundError):  # another process was quicker
-            set_aside(file)
+            file.rename(file.with_name(f"{file.name}.corrupt"))  # so that nobody reads it again
     raise Invalid(
         f"{source} has the SHA-256 {found}, not {wanted}...: it is damaged or another file; fetch it anew, or "
         f"write that sum to accept it",

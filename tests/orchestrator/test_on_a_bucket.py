@@ -46,7 +46,7 @@ def test_a_run_that_is_killed_goes_on_and_a_store_that_is_moved_has_it_all(serve
         first.popen.wait()
     done = set(named(store, "result.json"))
     again = tapath(tmp_path, *words)
-    assert again.code == 0, again.err
+    assert again.code == 0 and "not registered" not in again.err, again.err
     assert len(named(store, "result.json")) == 3 and done < set(named(store, "result.json"))
     assert states(tmp_path) == {"reused": len(done), "done": 3 - len(done)}
     assert not [name for name in buckets.names(store) if "/lease-" in name or "/state-" in name], "nothing is left"
@@ -120,6 +120,7 @@ def test_an_address_that_is_no_store_is_refused_when_the_study_is_read(folder: F
     for address in ("ftp://host/store", "gs://bucket/store", "s3://"):
         said = refused("plan", "tiny.yaml", "--store", address, "--no-data")
         assert "resources.store: " in said and "s3://bucket/prefix" in said
+    assert "credentials do not go" in refused("plan", "tiny.yaml", "--store", "s3://key:secret@bucket", "--no-data")
 
 
 def test_a_plan_asks_few_questions_however_many_stages_there_are(folder: File, server: Server) -> None:
