@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.facts import without_secrets
 from trainers.call import Invalid
 
 Where = tuple[str | int, ...]  # the keys and list positions that lead to a value, from the outside in
@@ -30,7 +31,7 @@ class Document:
         lines = [f"{self._place(mistake.where)}: {located(mistake)}" for mistake in mistakes[:LINES]]
         if len(mistakes) > LINES:
             lines.append(f"... and {len(mistakes) - LINES} more")
-        return Invalid("\n".join(map(printable, lines)))
+        return Invalid("\n".join(printable(without_secrets(line)) for line in lines))
 
     def _place(self, where: Where) -> str:
         around = (where[:n] for n in range(len(where), -1, -1))

@@ -40,7 +40,14 @@ def opened(bucket: str, prefix: str) -> Any:
     """The client of this process for a bucket that has answered once. Raises `Invalid` if it does not."""
     try:
         with talking(f"s3://{bucket}"):
-            client(FIRST_ATTEMPTS).list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+            first = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": 1}
+            try:
+                with talking(f"s3://{bucket}"):
+                    client(FIRST_ATTEMPTS).list_objects_v2(**first)
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                client(ATTEMPTS).list_objects_v2(**first)
             return client(ATTEMPTS)
     except OSError as error:
         raise Invalid(f"the store s3://{bucket} cannot be used: {error.strerror}", WHERE) from None
@@ -80,7 +87,7 @@ def talking(what: str) -> Iterator[None]:
     except (OSError, Invalid):
         raise
     except Exception as error:
-        theirs = type(error).__module__.split(".")[0] in ("botocore", "boto3", "s3transfer")
+        theirs = type(error).__module__.split(".")[0] in ("botocore", "boto3", "s3transfer", "urllib3")
         if not theirs and type(error) is not ValueError:  # of an endpoint that is no address
             raise
         number, reason = explained(error)
@@ -104,6 +111,8 @@ def explained(error: Exception) -> tuple[int, str]:
         return errno.ENXIO, f"the server says {said}: is AWS_DEFAULT_REGION the bucket's region?"
     if said in REFUSED:
         return errno.EACCES, f"the server says {said}: see that {KEYS} are right, and may list, read, write and delete"
+    if said == "SlowDown" or status >= 500:
+        return errno.EBUSY, f"the server says {said or status}, again and again; try later"
     if answer:
         return errno.EIO, f"the server says {said or status}"
     return errno.EIO, _unanswered(error)

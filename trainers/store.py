@@ -104,13 +104,18 @@ class Store:
         found = self.weights_found(stage.key) if result else None
         if result is None or found is None:
             return False
-        if found.version and (note := self._measurement(result)) is not None and note.version == found.version:
+        note = self._measurement(result) if found.version else None
+        if note is not None and note.version == found.version:
             return True
         try:
             with self.weights_copy(result):
-                return True
+                pass
         except Damaged:
             return False
+        if note is not None:  # the store was moved, and its place calls the same content another version
+            with suppress(OSError):  # who may not write reads it again the next time
+                self.mark_measured(result)
+        return True
 
     def weights_found(self, key: str) -> Found | None:
         """What is known of the weights of a stage, before there is a result too; None if they cannot be seen here."""

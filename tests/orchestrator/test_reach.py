@@ -63,6 +63,9 @@ def test_what_matters_is_not_written_into_the_working_folder_of_a_job(
         reach.lasting(study())
     assert refused.value.where == ("resources", "tracking")
     assert reach.lasting(study(*SQLITE)).resources.runs == "/shared/store/runs", "the report is not lost either"
+    in_a_bucket = ("resources.store=s3://bucket/store", *SQLITE)
+    assert reach.lasting(study(*in_a_bucket)).resources.runs == "s3://bucket/store/runs"
+    assert reach.lasting(study(*in_a_bucket, "resources.runs=s3://other/b")).resources.runs == "s3://other/b"
     assert reach.lasting(study(*SQLITE, "resources.runs=/shared/runs")).resources.runs == "/shared/runs"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     reach.lasting(study())

@@ -170,6 +170,17 @@ def test_weights_that_were_read_back_are_not_read_again_until_they_are_others(st
     assert f"{STAGE.key}/weights.safetensors.corrupt" in buckets.names(store.root)
 
 
+def test_weights_that_were_moved_are_read_once_where_their_version_is_another(store: Store, server: Server) -> None:
+    result = put(store)
+    store.mark_measured(result)
+    note = f"{store.root}/{STAGE.key}/measured.json"
+    buckets.put(note, buckets.read(note).replace(b'"version":"', b'"version":"another'))
+    for reads in (1, 0):
+        server.requests.clear()
+        assert store.check(STAGE)
+        assert len([1 for method, path in server.requests if method == "GET" and path.endswith("tensors")]) == reads
+
+
 def test_of_a_thousand_stages_a_listing_tells_which_are_there(store: Store, server: Server) -> None:
     put(store)
     put(store, OTHER)
@@ -229,6 +240,14 @@ def test_a_bucket_that_is_not_there_is_refused(server: Server) -> None:
     assert refusal(Store("s3://nowhere-at-all/store")) == (
         "the store s3://nowhere-at-all cannot be used: there is no such bucket; make it, or mend its name"
     )
+
+
+def test_a_server_that_is_busy_when_somebody_begins_is_waited_for(store: Store, server: Server) -> None:
+    server.disturb = lambda number, environ: "busy" if number <= s3.FIRST_ATTEMPTS else None
+    server.requests.clear()
+    buckets.anew()
+    store.writable()
+    assert len(server.requests) > s3.FIRST_ATTEMPTS
 
 
 def test_wrong_credentials_are_refused(store: Store, server: Server) -> None:
