@@ -85,11 +85,8 @@ class Folder:
         (self.root / name).unlink(missing_ok=True)
 
     def set_aside(self, name: str) -> Path:
-        file = self.root / name
-        aside = file.with_name(f"{file.name}.corrupt")
         with _missing():
-            file.rename(aside)
-        return aside
+            return atomic.set_aside(self.root / name)
 
     def confine(self, name: str) -> None:
         for one in (self.root / name, (self.root / name).parent):

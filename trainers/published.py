@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainers.atomic import digest
+from trainers.atomic import digest, set_aside
 from trainers.call import Invalid, Spec
 from trainers.download import address, download, shown
 from trainers.store import Damaged, Store
@@ -67,7 +67,7 @@ def fetch(source: Source, store: Store | None = None) -> tuple[Path, str]:
         return file, found
     if source.remote:
         with suppress(FileNotFoundError):  # another process was quicker
-            file.rename(file.with_name(f"{file.name}.corrupt"))  # so that nobody reads it again
+            set_aside(file)
     raise Invalid(
         f"{source} has the SHA-256 {found}, not {wanted}...: it is damaged or another file; fetch it anew, or "
         f"write that sum to accept it",
