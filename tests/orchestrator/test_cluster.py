@@ -74,6 +74,11 @@ class Told:
         self.running += 1
         return SimpleNamespace(key=self.waiting.pop(0))
 
+    def post(self, key: str) -> None: ...
+
+    def again(self, key: str, why: str) -> bool:
+        return False
+
     def started(self, key: str) -> None: ...
 
     def epoch(self, key: str, entry: dict[str, float]) -> None: ...

@@ -22,6 +22,12 @@ class Told:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.elastic = False  # the number of its workers may change
+
+    def again(self, key: str, why: str) -> bool:
+        if self.elastic:
+            self.lines.append(f"again: {why}")
+        return self.elastic
 
     def next(self) -> Any:
         return SimpleNamespace(key="key")
@@ -120,3 +126,13 @@ def test_a_process_that_made_no_step_says_so_before_it_ends(play: Play) -> None:
     play.searcher.on_trial_result(trial, {"hung": "made no step for 100 s and was ended"})
     play.searcher.on_trial_complete(trial, error=True)
     assert play.told.lines == ["started", "made no step for 100 s and was ended"]
+
+
+def test_a_stage_whose_number_of_workers_may_change_is_handed_out_by_the_run_and_not_by_the_searcher(
+    play: Play,
+) -> None:
+    play.told.elastic = True
+    play.searcher.on_trial_complete(play.begin(), {"left": True})
+    play.searcher.on_trial_complete(play.begin(), error=True)
+    assert [line for line in play.told.lines if line.startswith("again")] == ["again: left", "again: died"]
+    assert not play.searcher.orphans
