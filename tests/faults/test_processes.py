@@ -58,8 +58,8 @@ def states(folder: File, key: str = "*") -> list[File]:
 
 def state(folder: File) -> dict[str, Any]:
     """Where the stage is that was begun."""
-    (file,) = states(folder)
-    return dict(torch.load(file, weights_only=True))
+    last = max(states(folder), key=lambda file: file.name)  # the one before is kept, too
+    return dict(torch.load(last, weights_only=True))
 
 
 def undisturbed(folder: File, alone: File, before: dict[str, tuple[int, int]]) -> None:

@@ -70,7 +70,7 @@ def test_the_paths_to_a_stage_come_back_in_their_order(wanted: list[Path], place
     tags = notes.of_stage(one, "version", {})
     assert notes.paths_of(notes.joined(notes.PATHS, tags)) == wanted
     assert tags[notes.PLACE] == str(place) and tags[notes.VERSION] == "version"
-    assert json.loads(tags[notes.FIGURES]) == ["epoch", "train/loss_ld", "val/AP"]
+    assert json.loads(tags[notes.FIGURES]) == ["epoch", "seconds", "train/loss_ld", "val/AP"]
 
 
 @given(lattices(seeds=((0,), (3, 1))), st.none() | sweeps())
