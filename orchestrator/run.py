@@ -58,7 +58,9 @@ class Run:
     def _stored(self, stage: Stage) -> float | None:
         """The score of a stage that is stored whole."""
         score = self.prepared.stored(stage, whole=True)
-        if score is None and (file := self.prepared.store.spoilt(stage.key)):
+        store = self.prepared.store
+        if score is None and (name := store.spoilt(stage.key)):
+            file = store.place.file(name)
             self.damaged.append(f"the result {stage.key} is not whole, see {file}: the stage is trained anew")
         return score
 
