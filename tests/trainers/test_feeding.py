@@ -21,13 +21,14 @@ from trainers.worker import work
 
 def test_a_loader_process_that_hangs_is_replaced_once_and_the_second_fails_the_stage_by_name(tmp_path: Path) -> None:
     """They are replaced after a third of the time after which the whole stage counts as hung."""
+    others = {process.pid for process in multiprocessing.active_children()}  # of other tests
     stopped: set[int] = set()
     over = threading.Event()
 
     def stop_them() -> None:
         while not over.is_set() and len(stopped) < 2:
             for process in multiprocessing.active_children():
-                if process.pid and process.pid not in stopped:
+                if process.pid and process.pid not in stopped | others:
                     os.kill(process.pid, signal.SIGSTOP)
                     stopped.add(process.pid)
             time.sleep(0.001)
