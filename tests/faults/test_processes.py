@@ -22,7 +22,7 @@ from tests.orchestrator.studies import Underway, changed, descendants, tapath, u
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-# Two stages, big and big > wee, of six epochs with 80 steps each, about two seconds: long enough to be disturbed in one.
+# Two stages, big and big > wee, of six epochs with 80 steps each: about two seconds, long enough to be disturbed.
 TEXT = changed(("train: 32", "train: 640"), ("epochs: 2", "epochs: 6"), ("[alone]", "[]"), text=without("mid", "low"))
 SILENCE = 8.0
 

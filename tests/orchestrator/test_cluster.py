@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path as File
 from types import SimpleNamespace
 from typing import Any
@@ -130,3 +131,21 @@ def test_what_a_stage_has_to_say_is_heard_under_its_key(told: Told) -> None:
 
 def test_a_stage_that_kills_every_process_fails(told: Told) -> None:
     assert told.failures == {"hopeless": f"its process died {RETRIES + 1} times"}
+
+
+@pytest.mark.parametrize(("slow", "address", "starts"), [(1, "local", 2), (2, "local", 2), (1, "192.0.2.1:6379", 1)])
+def test_ray_is_started_once_more_where_its_own_node_took_too_long(
+    monkeypatch: pytest.MonkeyPatch, slow: int, address: str, starts: int
+) -> None:
+    begun: list[str] = []
+
+    def init(*, address: str, **words: Any) -> None:
+        begun.append(address)
+        if len(begun) <= slow:
+            raise Exception(f"The current node {cluster.SLOW}.")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
+    with nullcontext() if slow < starts else pytest.raises(Exception, match=cluster.SLOW):
+        cluster._join(address, {})
+    assert begun == [address] * starts

@@ -313,7 +313,7 @@ def test_plan_status_why_and_report_go_on_without_and_say_so(
     assert said in planning.text(made)
     assert said in planning.status_text(planning.status(asked)) and said in why.text(why.why(asked))
     assert made["trainings"] == planning.plan(study(tmp_path, "sqlite:///none.db"))["trainings"]
-    assert rewrite(asked).is_file() and capsys.readouterr().err.startswith(f"warning: {said}")
+    assert File(rewrite(asked)).is_file() and capsys.readouterr().err.startswith(f"warning: {said}")
 
 
 def test_a_plan_without_the_data_looks_at_neither_store_nor_mlflow(uri: str, tmp_path: File) -> None:
