@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from trainers import stage
+from trainers import post as posts
 from trainers.post import Beat, Letters
 from trainers.pulse import Pulse
 from trainers.stage import of_others
@@ -40,7 +40,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(stage.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(posts.time, "monotonic", lambda: self.now)
 
 
 @pytest.fixture
