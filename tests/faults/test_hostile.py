@@ -11,7 +11,6 @@ import pickle
 import struct
 import time
 import zipfile
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -38,19 +37,6 @@ from trainers.spec import Weights
 from trainers.store import Damaged, Store, digest
 
 DEEP = b"[" * 100_000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 class Hostile:

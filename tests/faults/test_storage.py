@@ -36,19 +36,6 @@ from trainers.lease import Lease
 from trainers.store import FORMAT, Result, Store
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
-
-
 @contextmanager
 def no_file_larger_than(size: int, pid: int = 0) -> Iterator[None]:
     """The kernel itself refuses to write more into one file."""

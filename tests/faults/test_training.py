@@ -25,14 +25,6 @@ from trainers.outputs import Outputs, Targets, Truth
 from trainers.teaching import no_lesson
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Planted(nn.Module):
     """A loss that is no number at some of its calls, or whose gradient is none; at the others it is an ordinary one."""
 
