@@ -89,7 +89,7 @@ def naive(config: dict[str, Any]) -> None:
     tune.report({"score": result.score, "failed": "", "done": True})
 
 
-def train_naively(run: Run, order: Any, resources: Any, *, folder: str) -> None:
+def train_naively(run: Run, order: Any, resources: Any, *, folder: str, **_: Any) -> None:
     """`cluster.tune_all` with the naive trainable; its trials ask for little, so that their workers find room."""
     searcher = StageSearcher(run, lambda stage: {"order": order(stage)})
     Tuner(

@@ -69,7 +69,7 @@ class Meter:
         self.names = list(losses)
         self.recent.append(torch.stack(list(losses.values())))
         self.which.append(step)
-        if len(self.recent) == self.every:
+        if len(self.recent) >= self.every:  # more of them where the state is of another kind of device
             self._settle()
 
     def leave_out(self) -> None:

@@ -138,7 +138,9 @@ def test_a_process_that_freezes_is_replaced_and_one_that_is_told_to_go_and_a_loa
         command.until(lambda: f"of big (seed 0) gave no sign of life for {SILENCE:g} s and was ended" in command.text)
         until(lambda: studies.stat(parent)[:1] in ([], ["Z"]))
         # Those of the first stage go when it is stored: a moment in which its process has nothing to leave.
-        command.until(lambda: {file.parent.name for file in states(tmp_path)} - studies.stored(tmp_path).keys())
+        command.until(
+            lambda: (done := studies.stored(tmp_path)) and {one.parent.name for one in states(tmp_path)} - {*done}
+        )
         os.kill(trained(), signal.SIGTERM)
         command.until(lambda: "of big > wee (seed 0) left, for it or its node is taken away" in command.text)
         assert command.end(limit=180) == 0, command.text
