@@ -16,7 +16,7 @@ demo: setup
 	$(BIN)/tapath run search_spaces/demo.yaml
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -31,7 +31,8 @@ from trainers.worker import Entry, Order
 
 POLL_SECONDS = 0.2  # how often the workers of a stage are asked for news
 BEAT = 2.0  # seconds between two signs of life, if nothing else is to be said
-GRACE = 25.0  # seconds for the last step of a stage whose process was told to go; Kubernetes, for one, gives 30
+GRACE = 24.0  # seconds for the last step of a stage whose process was told to go; Kubernetes, for one, gives 30
+HEARD = 5.0  # seconds for the driver to hear that it left and to end it; of a death it might hear first
 
 
 class Finished(NamedTuple):
@@ -127,7 +128,7 @@ class Trial(tune.Trainable):
         self.going = True
         self.leave()
         self.thread.join(GRACE)
-        time.sleep(1.0)  # for the driver to hear that it left
+        time.sleep(HEARD)
         os._exit(1)
 
     def _stop(self) -> None:
