@@ -189,16 +189,20 @@ def release(post: str) -> None:
 
 
 class Interrupted(DriverOnly, Stopper):
-    """Ends all trials once the run is asked to stop."""
+    """Has all stages end once the run is asked to stop, each after its step, and then Tune.
 
-    def __init__(self, stopping: Any) -> None:
-        self.stopping = stopping
+    Tune itself would kill a process that takes more than ten seconds for that: while it measures, or writes a large
+    state.
+    """
+
+    def __init__(self, stopping: Any, searcher: StageSearcher) -> None:
+        self.stopping, self.searcher = stopping, searcher
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return bool(self.stopping.is_set())
+        return bool(self.stopping.is_set()) and self.searcher.halted()
 
 
 def bundles(config: dict[str, Any]) -> PlacementGroupFactory:
@@ -237,7 +241,7 @@ def tune_all(
             name="tapath",
             storage_path=folder,
             verbose=0,
-            stop=Interrupted(run.stopping),
+            stop=Interrupted(run.stopping, searcher),
             failure_config=FailureConfig(max_failures=0),
             callbacks=[Starts(searcher)],
         ),

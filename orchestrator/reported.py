@@ -11,6 +11,7 @@ from pathlib import Path as File
 
 from orchestrator.study import Study
 from trainers.address import at, in_bucket
+from trainers.call import Invalid
 from trainers.place import Place
 
 log = logging.getLogger(__name__)
@@ -31,14 +32,15 @@ def folder_of(study: Study) -> Iterator[File]:
     place = at(runs)
     with tempfile.TemporaryDirectory(prefix="tapath-") as made:
         folder = File(made)
-        with suppress(OSError):
+        with suppress(OSError, Invalid):
             (folder / "report.json").write_bytes(place.read(f"{study.name}/report.json"))
         yield folder
         try:
             for file in sorted(folder.iterdir()):
                 _put(place, f"{study.name}/{file.name}", file)
-        except OSError as error:  # all is trained and stored, and nobody should hear of an error that it is lost
-            log.warning("the report is not in %s: %s; `tapath report` makes it again", runs, error.strerror or error)
+        except (OSError, Invalid) as error:  # all is trained and stored: no error should sound as if it were lost
+            said = getattr(error, "strerror", None) or error
+            log.warning("the report is not in %s: %s; `tapath report` makes it again", runs, said)
 
 
 def _put(place: Place, name: str, file: File) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from orchestrator import reach
+from orchestrator import reach, waiting
 from orchestrator.board import Board, Row
 from orchestrator.elastic import SETBACKS, Elastic, told
 from orchestrator.prepared import Prepared
@@ -22,7 +22,6 @@ from trainers.spec import Stage
 from trainers.visible import awaited
 
 LOOK = 2.0  # seconds after which the cluster is asked again which nodes it has
-PATIENCE = 60.0  # seconds that a stage may wait for resources before it is said what it waits for
 
 
 class Run:
@@ -91,7 +90,8 @@ class Run:
         if any(self.placement(self.board.rows[key].stage).apart for key in list(self.handed)):
             return None  # until Ray has placed them all: it would give single workers what they are to have
         if self.elastic.released:
-            return self._hand(self.board.rows[self.elastic.released.pop()].stage)
+            key = self.elastic.released.pop()
+            return self._hand(self.board.rows[key].stage, self.goals[key])
         stage = self.frontier.next(self.room.chooser()) if self.room else self.frontier.next()
         if stage is None and self.room:
             self.elastic.grow(self.room, self.board.rows, starting=self.handed, ask=self.release)
@@ -99,10 +99,10 @@ class Run:
             return None
         if self.room:
             self.room.take(stage.key, self.frontier.model(stage.key), batch=stage.shared)
-        return self._hand(stage)
+        return self._hand(stage, self.frontier.goal(stage.key))
 
-    def _hand(self, stage: Stage) -> Stage:
-        self.goals[stage.key] = self.frontier.goal(stage.key)
+    def _hand(self, stage: Stage, goal: int | None) -> Stage:
+        self.goals[stage.key] = goal
         self.handed[stage.key] = time.monotonic()
         if self.room and self._whole(stage).min_workers is not None:
             row, count = self.board.rows[stage.key], self.room.workers(stage.key)
@@ -179,7 +179,7 @@ class Run:
         """What a stage's workers have come to be too many or too few for goes on once there is room for it."""
         row = self.board.rows[key]
         if self._whole(row.stage).min_workers is None:
-            return False
+            return self._moved(key)
         if why in ("lost", "died") and (times := self.elastic.setback(row)) > SETBACKS:
             self.failed(key, f"its workers were lost {times} times after epoch {row.epoch}", "")
             return True
@@ -192,6 +192,17 @@ class Run:
             self.looked = 0.0  # a node may be gone
         row.state = "waiting"
         self.changed(row)
+        return True
+
+    def _moved(self, key: str) -> bool:
+        """Whether a stage whose process is gone has lost its place with it: then it waits for room like any other."""
+        if self.room is None:
+            return False
+        self.room.change(self.nodes())
+        if self.room.stands(key):
+            return False
+        self._left(key)
+        self.frontier.retry(key)
         return True
 
     def _left(self, key: str) -> None:
@@ -227,7 +238,7 @@ class Run:
 
         silence = self.prepared.study.resources.silence
         with handling(self._interrupt):
-            watch = threading.Thread(target=self._watch, args=(cluster.shortage,), daemon=True)
+            watch = threading.Thread(target=waiting.watch, args=(self, cluster.shortage), daemon=True)
             watch.start()
             try:
                 with scratch() as folder:
@@ -271,16 +282,6 @@ class Run:
             content=self.prepared.inputs.dataset.fingerprint,
             silence=study.resources.silence,
         ).model_dump_json()
-
-    def _watch(self, shortage: Callable[[Placement], str]) -> None:
-        """Say once a minute which stages wait for resources, and for which."""
-        while not self.stopping.wait(PATIENCE / 4) and not self.frontier.over:
-            late = [key for key, since in dict(self.handed).items() if time.monotonic() - since > PATIENCE]
-            for key in late:
-                row = self.board.rows[key]
-                self.say(f"{row.path} waits: {shortage(self.placement(row.stage))}")
-                if key in self.handed:  # and has not started just now
-                    self.handed[key] = time.monotonic()
 
     def _interrupt(self, number: int, frame: object) -> None:
         """Ctrl-C or SIGTERM once: stop at the next step, all finished epochs are kept. Twice: end now."""

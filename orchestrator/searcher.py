@@ -68,6 +68,7 @@ class UnderWay:
     life: Life | None = None
     why: str = ""  # it is about to die, if it is
     left: bool = False  # of its own will, with all that it had
+    halting: bool = False  # it was asked to end
 
 
 class DriverOnly:
@@ -102,7 +103,8 @@ class StageSearcher(DriverOnly, Searcher):
         self.configure = configure
         self.keys: dict[str, str] = {}
         self.stages: dict[str, Stage] = {}
-        self.deaths: Counter[str] = Counter()
+        self.deaths: Counter[str] = Counter()  # since the stage came any further
+        self.furthest: dict[str, float] = {}  # epochs, by key
         self.orphans: list[Stage] = []
         self.under_way: dict[str, UnderWay] = {}  # by the id of the trial
         self.trials: list[Any] = []  # all of Tune's, of which some have no process yet
@@ -135,6 +137,14 @@ class StageSearcher(DriverOnly, Searcher):
                 one.why = f"gave no sign of life for {self.silence:g} s and was ended"
                 ray.kill(one.trial.temporary_state.ray_actor)
 
+    def halted(self) -> bool:
+        """Ask all processes to end their stages after the step that they are in; -> whether none is under way."""
+        for one in self.under_way.values():
+            if not one.halting:
+                one.halting = True
+                one.trial.temporary_state.ray_actor.halt.remote()
+        return not self.under_way
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if one := self.under_way.get(trial_id):
             one.heard = time.monotonic()
@@ -143,7 +153,11 @@ class StageSearcher(DriverOnly, Searcher):
             if "life" in result:
                 one.life = Life.model_validate_json(result["life"])
         if "entry" in result:
-            self.listener.epoch(self.keys[trial_id], json.loads(result["entry"]))
+            key, entry = self.keys[trial_id], json.loads(result["entry"])
+            if entry["epoch"] > self.furthest.get(key, 0):  # one that was replaced tells its past again
+                self.furthest[key] = entry["epoch"]
+                self.deaths.pop(key, None)
+            self.listener.epoch(key, entry)
         if "said" in result:
             self.listener.said(self.keys[trial_id], result["said"])
 

@@ -14,11 +14,13 @@ import signal
 import threading
 import time
 import traceback
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import ray
 import torch
 from ray import tune
+from ray.exceptions import RayError
 
 from orchestrator.resources import Placement
 from trainers.deaths import life
@@ -51,7 +53,10 @@ def draining() -> set[str]:
 
     Ray Train asks Ray in this way, too; Ray has no public one.
     """
-    return set(ray._private.state.state.get_draining_nodes())
+    try:
+        return set(ray._private.state.state.get_draining_nodes())
+    except Exception:  # whatever it is with a call that is not public, no stage should end for it
+        return set()
 
 
 class Trial(tune.Trainable):
@@ -118,7 +123,7 @@ class Trial(tune.Trainable):
     def leave(self) -> None:
         """End the stage after the step that it is in, and have it gone on with by another process."""
         self.leaving.set()
-        self._stop()
+        self.halt()
 
     def _terminated(self, number: int, frame: object) -> None:
         """SIGTERM: this process, or its node, is about to be killed."""
@@ -131,14 +136,15 @@ class Trial(tune.Trainable):
         time.sleep(HEARD)
         os._exit(1)
 
-    def _stop(self) -> None:
+    def halt(self) -> None:
+        """End the stage after the step that it is in."""
         self.stopping.set()
         if self.post is not None:
             self.post.stop.remote()
 
     def cleanup(self) -> None:
         """End the stage at its next step, and wait until it has ended."""
-        self._stop()
+        self.halt()
         self.thread.join()
         self.post = None
 
@@ -191,17 +197,18 @@ class Trial(tune.Trainable):
         looked = time.monotonic()
         while True:
             ended = over.wait(POLL_SECONDS)
-            for news in ray.get(post.take.remote()):
-                self.news.put(news)
+            with suppress(RayError):  # the next round may go well; whoever trains hears of a post that is gone
+                for news in ray.get(post.take.remote()):
+                    self.news.put(news)
+                if not ended and time.monotonic() - looked > min(BEAT, self.order.silence / 6):
+                    looked = time.monotonic()
+                    self._look_at_workers(post)
             if ended:
                 return
-            if time.monotonic() - looked < min(BEAT, self.order.silence / 6):
-                continue
-            looked = time.monotonic()
-            for rank, actor in ray.get(post.late.remote(self.order.silence)).items():
-                self.news.put(
-                    f"worker {rank} gave no sign of life, or made no step, for {self.order.silence:g} s: ended"
-                )
-                ray.kill(actor)
-            if not self.leaving.is_set() and (ray.get(post.nodes.remote()) | {self.node}) & draining():
-                self.leave()
+
+    def _look_at_workers(self, post: Any) -> None:
+        for rank, actor in ray.get(post.late.remote(self.order.silence)).items():
+            self.news.put(f"worker {rank} gave no sign of life, or made no step, for {self.order.silence:g} s: ended")
+            ray.kill(actor)
+        if not self.leaving.is_set() and (ray.get(post.nodes.remote()) | {self.node}) & draining():
+            self.leave()

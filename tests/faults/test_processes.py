@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 # Two stages, big and big > wee, of six epochs with 80 steps each: about two seconds, long enough to be disturbed.
 TEXT = changed(("train: 32", "train: 640"), ("epochs: 2", "epochs: 6"), ("[alone]", "[]"), text=without("mid", "low"))
 SILENCE = 8.0
+SLOW = 13.0  # seconds; Tune would kill a process that does not end within ten
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +97,17 @@ def test_ctrl_c_ends_a_run_after_the_step_and_twice_at_once_and_the_next_one_goe
     for number in (signal.SIGINT, signal.SIGTERM):
         with underway(tmp_path, *run) as command:
             further(command, tmp_path)
+            busy = trained()
+            os.kill(busy, signal.SIGSTOP if number == signal.SIGTERM else signal.SIGCONT)
             os.killpg(command.popen.pid, number)
+            if number == signal.SIGTERM:
+                time.sleep(SLOW)  # as if it measured, or wrote a large state
+                os.kill(busy, signal.SIGCONT)
             codes.append(command.end())
             assert "finished epochs are kept, run the same command to go on" in command.text
         stopped.append(state(tmp_path)["training"]["under_way"])
     assert codes == [130, 130]
-    assert any(stopped), "it was stopped within an epoch, be it before the first step"
+    assert all(stopped), "it was stopped within an epoch, be it before the first step, and nobody killed it"
     assert left(ray_cluster.address) == {"actors": [], "groups": []}
     with underway(tmp_path, *run) as command:
         further(command, tmp_path)

@@ -10,7 +10,9 @@ from pathlib import Path as File
 
 import pytest
 
+from orchestrator import waiting
 from orchestrator.prepared import prepare
+from orchestrator.room import Node, Room
 from orchestrator.run import Run
 from orchestrator.signals import handling
 from orchestrator.study import load
@@ -53,12 +55,12 @@ def test_why_a_process_ended_is_said_if_anybody_knows(run: Run) -> None:
 def test_a_stage_that_waits_for_resources_is_said_to_as_long_as_it_waits(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.run.PATIENCE", 0.2)
+    monkeypatch.setattr("orchestrator.waiting.PATIENCE", 0.2)
     said: list[str] = []
     run.say = said.append
     stage = run.next()
     assert stage is not None
-    watch = threading.Thread(target=run._watch, args=(lambda placement: "needs 1 CPU, free are 0 of 4",))
+    watch = threading.Thread(target=waiting.watch, args=(run, lambda placement: "needs 1 CPU, free are 0 of 4"))
     watch.start()
     time.sleep(1)
     run.started(stage.key)
@@ -149,3 +151,22 @@ def test_a_stage_is_handed_out_with_what_its_models_resources_say(tmp_path: File
     big, *others = (orders[name] for name in sorted(orders))
     assert (big.micro_batch, big.sync_batch_norm) == (2, True)
     assert [(one.micro_batch, one.sync_batch_norm) for one in others] == [(4, False)]
+
+
+def test_a_stage_whose_node_is_gone_waits_for_room_and_one_whose_node_is_there_keeps_its_place(run: Run) -> None:
+    here, there = (Node(name, {"CPU": 1.0}) for name in ("here", "there"))
+    run.nodes = lambda: [here, there]
+    run.room = Room(run.nodes(), {name: one.resources for name, one in run.prepared.study.models.items()})
+    stage = run.next()
+    assert stage is not None
+    run.started(stage.key)
+    (place,) = run.room.taken[stage.key][1]
+    assert run.again(stage.key, "left") is False and stage.key in run.room.taken
+    run.nodes = lambda: [node for node in (here, there) if node.name != place]
+    assert run.again(stage.key, "left") is True and stage.key not in run.room.taken
+    said: list[str] = []
+    run.say = said.append
+    again = run.next()
+    assert again == stage and run.room.taken[stage.key][1] != [place]
+    run.started(stage.key)
+    assert said == ["the process of big (seed 0) ended; it goes on from epoch 0"]

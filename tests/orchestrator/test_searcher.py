@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from pathlib import Path as File
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator import searcher as searching
+from orchestrator.cluster import Interrupted
 from orchestrator.searcher import LOOK, RETRIES, StageSearcher
 from trainers.deaths import Life
 
@@ -34,6 +37,8 @@ class Told:
 
     def started(self, key: str) -> None:
         self.lines.append("started")
+
+    def epoch(self, key: str, entry: dict[str, float]) -> None: ...
 
     def died(self, key: str, why: str) -> None:
         self.lines.append(why)
@@ -136,3 +141,31 @@ def test_a_stage_whose_number_of_workers_may_change_is_handed_out_by_the_run_and
     play.searcher.on_trial_complete(play.begin(), error=True)
     assert [line for line in play.told.lines if line.startswith("again")] == ["again: left", "again: died"]
     assert not play.searcher.orphans
+
+
+def test_deaths_are_forgotten_once_the_stage_has_come_further(play: Play) -> None:
+    for epoch in range(1, 2 * RETRIES):
+        for _ in range(2):  # the second tells of the same epoch again, and dies in the next
+            trial = play.begin()
+            play.searcher.on_trial_result(trial, {"entry": json.dumps({"epoch": epoch})})
+            play.searcher.on_trial_complete(trial, error=True)
+    assert {*play.told.lines} == {"started", "died"}
+    for _ in range(RETRIES - 1):
+        play.searcher.on_trial_complete(play.begin(), error=True)
+    assert play.told.lines[-1] == f"its process died {RETRIES + 1} times"
+
+
+def test_all_are_asked_once_to_end_and_tune_goes_on_until_they_have(play: Play) -> None:
+    asked: list[str] = []
+    first, second = play.begin(), play.begin()
+    for trial in play.trials:
+        actor = SimpleNamespace(halt=SimpleNamespace(remote=lambda name=trial.trial_id: asked.append(name)))
+        trial.temporary_state.ray_actor = actor
+    stopping = threading.Event()
+    interrupted = Interrupted(stopping, play.searcher)
+    assert not interrupted.stop_all() and asked == []
+    stopping.set()
+    for trial in (first, second):
+        assert not interrupted.stop_all() and not interrupted.stop_all() and asked == [first, second]
+        play.searcher.on_trial_complete(trial, {"failed": "stopped", "traceback": ""})
+    assert interrupted.stop_all()
