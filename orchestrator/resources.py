@@ -87,7 +87,9 @@ class Resources(Placement):
     # The folder of each node to which it copies the data first, as /local/scratch; true: a temporary one.
     stage_data: Annotated[bool | Word, AfterValidator(_whole)] = False
     lease: Positive = 60  # seconds after which a stage whose process is silent may be trained by another run
-    silence: Positive = 600  # seconds without a step or a sign of life after which a process is ended, and begun again
+    silence: Annotated[float, Field(ge=5)] = (
+        600  # seconds without a step or a sign of life after which a process is ended, and begun again
+    )
     store: Annotated[Word, AfterValidator(checked)] = "store"
     runs: Annotated[Word, AfterValidator(checked)] = "runs"
     tracking: Word | None = None  # None: where MLflow's own variable says, or here

@@ -136,7 +136,11 @@ class Run:
         self.say(f"{row.path} (seed {row.seed}): {text}")
 
     def died(self, key: str, why: str) -> None:
-        self.ends[key] = why  # said when another process goes on
+        row = self.board.rows[key]
+        if self._whole(row.stage).min_workers is not None:
+            self.say(f"the process of {row.path} (seed {row.seed}) {why}")
+        else:
+            self.ends[key] = why  # said when another process goes on
 
     def finished(self, key: str) -> None:
         row = self.board.rows[key]

@@ -10,6 +10,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trainers.course import Entry
 
+LOOK = 10.0  # seconds between two looks at who is late, at the most
+
 
 class Beat(NamedTuple):
     """A worker's sign of life."""
@@ -33,6 +35,7 @@ class Letters:
         self.failure: str | None = None
         self.micro_batch: int | None = None  # what memory was enough for
         self.beats: dict[int, Beat] = {}  # by rank, the last of each worker
+        self.looked = time.monotonic()
 
     def report(self, news: Entry | str) -> None:
         self.news.append(news)
@@ -75,6 +78,9 @@ class Letters:
         """The workers by rank that have given no sign of life for so many seconds; or, if all do, those that have made
         no step for so long. Each is named once."""
         now = time.monotonic()
+        missed, self.looked = max(0.0, now - self.looked - LOOK), now
+        # Nobody was heard while this process itself stood still.
+        self.beats = {rank: beat._replace(heard=beat.heard + missed) for rank, beat in self.beats.items()}
         hung = {rank for rank, beat in self.beats.items() if beat.silent > patience}
         # Where some hang, it may be because they wait for another, of which nothing is heard since a little less long.
         limit = patience / 2 if hung else patience

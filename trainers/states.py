@@ -37,8 +37,10 @@ def save(place: Place, key: str, epoch: int, state: dict[str, Any], *, guard: Ca
     try:
         new = _write(place, key, epoch, state, guard)
     except Full as full:
-        if not before[:-1] or full.errno == errno.EFBIG:  # which other files have no part in
+        # Other files have no part in a limit to the size of one, nor those in a bucket in a full disk here.
+        if not before[:-1] or full.errno == errno.EFBIG or not isinstance(place.root, Path):
             raise
+        guard()
         drop(place, before[:-1])
         new = _write(place, key, epoch, state, guard)
     drop(place, set(names(place, key)) - {new, *before[-1:]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -88,7 +89,7 @@ def _work(
 ) -> Result:
     """Train a stage that nobody else trains, of which `guard` makes sure whenever something is written."""
     store, stage = Store(order.store, guard=guard), order.stage
-    data, watch = opened(order, stop=stop, say=say), Watch(device)
+    data, watch = _opened(order, stop=stop, say=say, device=device), Watch(device)
     torch.manual_seed(stage.seed)
     given = stage.model.weights
     student = build.detector(stage, store.published(given.sha256) if given else None).to(device)
@@ -124,6 +125,16 @@ def _work(
     metrics = course.metrics() | _tested(order, product, data, device)
     _finish(store, order, product, data, metrics, course.facts(), device=device)
     return _stored(store, stage)
+
+
+def _opened(order: Order, *, stop: Callable[[], bool], say: Callable[[str], None], device: torch.device) -> Any:
+    """The data of a stage, for all workers or, if one of them was stopped while it copied them, for none."""
+    data = None
+    with suppress(Stopped):
+        data = opened(order, stop=stop, say=say)
+    if workers.anywhere(data is None, device=device):
+        raise Stopped
+    return data
 
 
 def _prepared(

@@ -102,3 +102,14 @@ def test_a_post_tells_workers_to_stop_and_forgets_those_that_are_replaced(clock:
 )
 def test_a_worker_that_lost_another_has_not_failed_itself(error: Exception, others: bool) -> None:
     assert of_others(error) is others
+
+
+def test_nobody_is_late_because_the_post_itself_stood_still(clock: Clock) -> None:
+    post = Letters()
+    beat(post, 0, 0)
+    clock.now += 5000  # a machine that was suspended
+    assert post.late(100) == {}
+    for _ in range(10):
+        clock.now += posts.LOOK
+        late = post.late(100)
+    assert set(late) == {0, 1}
