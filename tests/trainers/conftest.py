@@ -28,8 +28,21 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def elsewhere() -> Iterator[Callable[..., Any]]:
     """Calls a module's function with these arguments in a process that has the device that is not there."""
-    with mp.get_context("spawn").Pool(1, initializer=pretend_device.begin) as process:
-        yield lambda function, *args: process.apply(function, args)
+    here, there = mp.get_context("spawn").Pipe()
+    process = mp.get_context("spawn").Process(target=pretend_device.serve, args=(there,), daemon=True)
+    process.start()
+
+    def call(function: Callable[..., Any], *args: Any) -> Any:
+        here.send((function, args))
+        answer = here.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    yield call
+    # Not asked to end but ended: a pool waits for its process, which waits for ever if other tests forked beside it.
+    process.kill()
+    process.join()
 
 
 @pytest.fixture(scope="session")

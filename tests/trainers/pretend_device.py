@@ -7,6 +7,7 @@ accelerator: hence the tests' fixture `elsewhere`, a process of its own.
 
 from collections.abc import Iterable
 from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -108,6 +109,17 @@ def begin() -> None:
         for overload in (getattr(kind, name) for name in kind.overloads() if not name.endswith("out")):
             aten.impl(overload.name(), partial(run, overload), "PrivateUse1")
     LIBRARIES.extend((every, aten))
+
+
+def serve(connection: Connection) -> None:
+    """Make the device, and call there what comes, as (function, arguments): the answer is sent, or what is raised."""
+    begin()
+    while True:
+        function, args = connection.recv()
+        try:
+            connection.send(function(*args))
+        except Exception as error:
+            connection.send(error)
 
 
 LIBRARIES: list[torch.library.Library] = []  # forget what they registered when they go

