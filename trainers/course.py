@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +15,8 @@ from trainers.spec import Stage
 from trainers.store import Store
 from trainers.usage import Watch
 from trainers.visible import awaited
+from trainers.workplace import Entry
 
-Entry = dict[str, float]
 FORMAT = 1  # of a state
 
 
@@ -32,7 +31,7 @@ class Course:
         self.stage, self.training, self.selection, self.watch = stage, training, selection, watch
         self.history: list[Entry] = []
         self.seconds = 0.0
-        self.started = time.perf_counter()
+        self.started = training.clock.now()
         self.told: set[str] = set()  # the losses of which it was said how much they count
 
     def resume(self, store: Store, say: Callable[[str], None]) -> None:
@@ -47,7 +46,7 @@ class Course:
                 self.selection.restore(left["selection"])
             self.watch.restore(left.get("usage"))
             self.history, self.seconds = left["history"], left["seconds"]
-        self.started = time.perf_counter() - self.seconds
+        self.started = self.training.clock.now() - self.seconds
         self.told = set(self.training.balance.alphas)
 
     def _left(self, store: Store, say: Callable[[str], None]) -> dict[str, Any] | None:
@@ -78,7 +77,7 @@ class Course:
     def note(self, epoch: Epoch, measured: Entry) -> Entry:
         """Take an epoch with what was measured after it; every worker does so. -> its entry."""
         self.selection.offer(epoch.number, measured, self.training.product)
-        self.seconds = time.perf_counter() - self.started
+        self.seconds = self.training.clock.now() - self.started
         entry = {"epoch": float(epoch.number), **epoch.metrics, **measured, "seconds": self.seconds}
         self.history.append(entry)
         self.usage = self.watch.note()
@@ -93,7 +92,7 @@ class Course:
         if self.training.meter is None:
             return  # it was stopped between two epochs, and all is kept
         state = self.training.state()
-        self.seconds = time.perf_counter() - self.started
+        self.seconds = self.training.clock.now() - self.started
         self.usage = self.watch.note()
         if workers.rank() == 0:
             self._save(store, self.training.epoch, state)

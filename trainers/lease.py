@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from trainers.address import at
 from trainers.call import Spec
+from trainers.turns import Turns, Wait
 
 EXPIRY = 60.0  # seconds after which a lease that nobody renews is another's
 RENEWALS = 6  # in that time
@@ -89,7 +90,7 @@ class Lease:
         threading.Thread(target=self._renew_until_over, daemon=True).start()
         return True
 
-    def wait(self, *, done: Callable[[], bool], stop: Callable[[], bool], say: Callable[[str], None]) -> bool:
+    def wait(self, *, done: Callable[[], bool], stop: Callable[[], bool], say: Callable[[str], None]) -> Turns[bool]:
         """Wait until the stage is ours; -> whether it is: not if it is `done` by another, or somebody wants a stop."""
         said = False
         while not (done() or stop()):
@@ -101,7 +102,7 @@ class Lease:
             if not said:
                 say("another run trains this stage; waiting for it")
                 said = True
-            time.sleep(min(self.place.pause, self.expiry / RENEWALS))
+            yield Wait(min(self.place.pause, self.expiry / RENEWALS))
         return False
 
     def check(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from trainers import optim, pieces, workers
 from trainers.balance import Balance
 from trainers.chance import Chance
-from trainers.data.batches import Batches
+from trainers.clock import Clock
 from trainers.evaluate import precision
+from trainers.feeding import Feed
 from trainers.memory import sparing
 from trainers.meter import Meter
 from trainers.nonfinite import Step, Tolerance, wrong
@@ -27,6 +28,7 @@ from trainers.reach import check
 from trainers.spec import Recipe
 from trainers.task import Task
 from trainers.teaching import Lessons
+from trainers.turns import Turn
 
 log = logging.getLogger(__name__)
 
@@ -55,24 +57,26 @@ class Training:
     """A task on its way through a recipe. `balance` has the losses whose alphas are to be found.
 
     `micro_batch`: how many images of its part of a batch a worker looks at once, all of them if None. It is halved when
-    memory runs out, of which `say` is told.
+    memory runs out, of which `say` is told. `clock` is where it reads how long it takes.
     """
 
     def __init__(
         self,
         task: Task,
         recipe: Recipe,
-        batches: Batches,
+        batches: Feed,
         *,
         device: torch.device,
         balance: Balance | None = None,
         micro_batch: int | None = None,
+        clock: Clock | None = None,
         say: Callable[[str], None] = log.warning,
     ) -> None:
         self.task = task
         self.recipe = recipe
         self.batches = batches
         self.device = device
+        self.clock = clock or Clock()
         self.wrapped: nn.Module = task  # what is called; a data-parallel wrapper may take its place
         self.learning = [p for p in task.parameters() if p.requires_grad]
         self.optimizer = recipe.optimizer.of(optim, self.learning, recipe.lr)
@@ -142,19 +146,24 @@ class Training:
     def _meter(self, left: dict[str, Any] | None = None) -> Meter:
         """Of the epoch that comes, or of one that was stopped."""
         every = 1 if self.device.type == "cpu" else 50
-        return Meter(every=every, scale=lambda: self.scale, left=left, device=self.device)
+        return Meter(every=every, scale=lambda: self.scale, left=left, device=self.device, clock=self.clock)
 
     def epochs(self, lessons: Lessons, *, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
         """Train epoch by epoch, from wherever this training stands.
 
         Raises `NonFinite`, `Unreachable`, and `Stopped` when `stop()` says so between two steps.
         """
+        return (one for one in self.turns(lessons, stop=stop) if isinstance(one, Epoch))
+
+    def turns(self, lessons: Lessons, *, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch | Turn]:
+        """The same step by step: between any two of them others may use the device and draw random numbers, if these
+        are put back."""
         while self.epoch < self.recipe.epochs:
-            metrics = self._one_epoch(lessons, stop)
+            metrics = yield from self._one_epoch(lessons, stop)
             self.epoch, self.meter, self.scales = self.epoch + 1, None, []
             yield Epoch(self.epoch, metrics, self.state())
 
-    def _one_epoch(self, lessons: Lessons, stop: Callable[[], bool]) -> dict[str, float]:
+    def _one_epoch(self, lessons: Lessons, stop: Callable[[], bool]) -> Generator[Turn, None, dict[str, float]]:
         self.task.train()
         torch.manual_seed(chance(self.batches.seed, self.epoch, workers.rank()))
         if workers.rank() < len(self.draws):
@@ -162,17 +171,18 @@ class Training:
         self.draws = []
         meter = self.meter = self.meter or self._meter()
         number = self.epoch * self.batches.steps + meter.steps
+        yield Turn(self.epoch, meter.steps)
         for images, truth in self.batches.epoch(self.epoch, start=meter.steps):
             if stop():
                 raise Stopped
             step = Step(self.epoch + 1, number % self.batches.steps + 1, truth.ids, self.rate(number))
-            images, truth = images.to(self.device, non_blocking=True), truth.to(self.device)
             losses = self._step(images, truth, lessons, step, number)
             if losses is None:
                 meter.leave_out()
             else:
                 meter.add(losses, step)
             number += 1
+            yield Turn(self.epoch, meter.steps)
         metrics = meter.means()
         metrics["train/lr"] = self.rate(number - 1)
         metrics |= {f"train/alpha_{name}": alpha for name, alpha in self.balance.alphas.items()}

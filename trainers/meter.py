@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trainers import workers
+from trainers.clock import Clock
 from trainers.nonfinite import NonFinite, Step, wrong
 
 
@@ -24,9 +24,11 @@ class Meter:
         scale: Callable[[], float | None] = lambda: None,
         left: dict[str, Any] | None = None,
         device: torch.device | str = "cpu",
+        clock: Clock | None = None,
     ) -> None:
         """`scale` is asked for the loss scale when something is wrong, and not before: the device has to be waited
         for."""
+        self.clock = clock or Clock()
         self.every, self.scale = every, scale
         self.names: list[str] = []
         self.recent: list[Tensor] = []
@@ -34,7 +36,7 @@ class Meter:
         self.sum: Tensor | None = None
         self.settled = 0  # steps that are in the sum
         self.left_out = 0  # steps that are in no sum
-        self.started = time.perf_counter()
+        self.started = self.clock.now()
         if left is not None:
             self.names, self.settled, self.left_out = list(left["names"]), left["settled"], left["left_out"]
             self.recent = [one.to(device) for one in left["recent"]]
@@ -50,7 +52,7 @@ class Meter:
     @property
     def seconds(self) -> float:
         """Since the epoch began, without the time for which it was interrupted."""
-        return time.perf_counter() - self.started
+        return self.clock.now() - self.started
 
     def state(self) -> dict[str, Any]:
         """What is to be known to go on after this step; of several workers their means, so all call it."""

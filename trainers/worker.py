@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainers import build, teacher, workers
 from trainers.balance import balanced
-from trainers.course import Course, Entry
-from trainers.data.batches import Batches
+from trainers.chance import Chance
+from trainers.course import Course
 from trainers.evaluate import measure
 from trainers.feeding import batches
 from trainers.footprint import takes
@@ -22,7 +23,6 @@ from trainers.lease import Lease, Lost
 from trainers.loop import Paused, Stopped, Training
 from trainers.order import Order
 from trainers.outputs import Network
-from trainers.pulse import Pulse
 from trainers.selection import Selection, kept
 from trainers.spec import Stage
 from trainers.staging import opened
@@ -30,41 +30,35 @@ from trainers.store import Result, Store
 from trainers.sync_norm import share_statistics
 from trainers.task import Task
 from trainers.teaching import Lessons, Teaching, no_lesson
+from trainers.turns import Turn, Turns, alone
 from trainers.usage import Watch
+from trainers.workplace import Entry, Workplace
 
-log = logging.getLogger(__name__)
+
+def work(order: Order, *, device: torch.device, **hooks: Any) -> Result:
+    """Train a stage with nobody beside it; `hooks` are fields of its workplace. See `turns`."""
+    return alone(turns(order, Workplace(device, **hooks)))
 
 
-def work(
-    order: Order,
-    *,
-    device: torch.device,
-    report: Callable[[Entry], None] = lambda entry: None,
-    stop: Callable[[], bool] = lambda: False,
-    wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
-    say: Callable[[str], None] = log.warning,
-    pulse: Pulse | None = None,
-) -> Result:
-    """Train a stage and store it; -> its result.
+def turns(order: Order, here: Workplace) -> Turns[Result]:
+    """Train a stage and store it, step by step; -> its result.
 
-    `report` gets each epoch's entry once it can be resumed from, `stop` is asked between two steps, of which the last
-    is kept, `wrap` makes the task data-parallel, `say` is told what the user should know, and `pulse` beats with the
-    steps. Everything that goes wrong is raised, and nothing finished is lost by it. Raises `Paused` after the epoch
-    that the order says, if that is not the last; the store then has what the stage has reached.
+    Everything that goes wrong is raised, and nothing finished is lost by it. Raises `Paused` after the epoch that the
+    order says, if that is not the last; the store then has what the stage has reached.
     """
-    store, stage, pulse = Store(order.store), order.stage, pulse or Pulse()
+    store, stage, stop, say = Store(order.store), order.stage, here.stop, here.say
     while True:
         lease = Lease(store.place.file(stage.key), expiry=order.lease)
         try:
-            ours = workers.rank() == 0 and lease.wait(done=lambda: store.check(stage), stop=stop, say=say)
+            ours = workers.rank() == 0 and (yield from lease.wait(done=lambda: store.check(stage), stop=stop, say=say))
             # Of several workers the first decides for all: what others see of the store may be older.
             result: Result | None = workers.told(None if ours or workers.rank() else store.get(stage))
             if result is not None:  # another driver, or this one before it was killed
                 store.drop_state(stage.key)
                 return result
             if workers.told(ours):
-                guard, ask = lease.check if ours else lambda: None, pulse.beating(stop, device=device)
-                return _work(order, pulse, device=device, report=report, stop=ask, wrap=wrap, say=say, guard=guard)
+                ask = replace(here, stop=here.pulse.beating(stop, device=here.device))
+                return (yield from _work(order, ask, guard=lease.check if ours else lambda: None))
             if workers.told(stop()):
                 raise Stopped
         except Lost as lost:
@@ -72,53 +66,43 @@ def work(
                 raise  # all of them begin again
             say(str(lost))
         finally:
-            pulse.rest()
+            here.pulse.rest()
+            here.shared.leave(here.clock)
             lease.release()
 
 
-def _work(
-    order: Order,
-    pulse: Pulse,
-    *,
-    device: torch.device,
-    report: Callable[[Entry], None],
-    stop: Callable[[], bool],
-    wrap: Callable[[nn.Module], nn.Module],
-    say: Callable[[str], None],
-    guard: Callable[[], None],
-) -> Result:
+def _work(order: Order, here: Workplace, *, guard: Callable[[], None]) -> Turns[Result]:
     """Train a stage that nobody else trains, of which `guard` makes sure whenever something is written."""
-    store, stage = Store(order.store, guard=guard), order.stage
-    data, watch = _opened(order, stop=stop, say=say, device=device), Watch(device)
+    store, stage, device = Store(order.store, guard=guard), order.stage, here.device
+    data, watch = _opened(order, here), Watch(device)
     torch.manual_seed(stage.seed)
     given = stage.model.weights
     student = build.detector(stage, store.published(given.sha256) if given else None).to(device)
     if stage.published:
         return _measured(store, order, student, data, watch)
-    guides = [
-        teacher.verified(store, guide, data, device=device, loader_workers=order.loader_workers)
-        for guide in stage.guides
-    ]
-    training, lessons = _prepared(order, student, guides, batches(order, data, student, say), device=device, say=say)
-    training.wrapped = wrap(training.task)
+    training, lessons = _prepared(order, here, store, student, data)
+    training.wrapped = here.wrap(training.task)
     course = Course(stage, training, Selection(stage.recipe, score=build.metric(data).score), watch)
-    course.resume(store, say)
+    course.resume(store, here.say)
     for entry in course.history:
-        report(entry)
+        here.report(entry)
     _pause(store, order, course)
     try:
-        for epoch in training.epochs(lessons, stop=stop):
-            pulse.rest()
+        for epoch in training.turns(lessons, stop=here.stop):
+            if isinstance(epoch, Turn):
+                yield epoch
+                continue
+            here.pulse.rest()
             with watch.measures():
                 measured = _validate(order, training, data, device)
             entry = course.note(epoch, measured)
             if workers.rank() == 0:
-                course.tell(say)
+                course.tell(here.say)
                 course.keep(store, epoch)
-            report(entry)
+            here.report(entry)
             _pause(store, order, course)
     except Stopped:
-        pulse.rest()
+        here.pulse.rest()
         course.halt(store)
         raise
     product = _product(stage, course.weights(), device)
@@ -127,36 +111,47 @@ def _work(
     return _stored(store, stage)
 
 
-def _opened(order: Order, *, stop: Callable[[], bool], say: Callable[[str], None], device: torch.device) -> Any:
+def _opened(order: Order, here: Workplace) -> Any:
     """The data of a stage, for all workers or, if one of them was stopped while it copied them, for none."""
+    which = (order.data.canonical, order.stage_data, order.content, order.stage.data)
     data = None
     with suppress(Stopped):
-        data = opened(order, stop=stop, say=say)
-    if workers.anywhere(data is None, device=device):
+        data = here.shared.once(which, lambda: opened(order, stop=here.stop, say=here.say))
+    if workers.anywhere(data is None, device=here.device):
         raise Stopped
     return data
 
 
-def _prepared(
-    order: Order,
-    student: Network,
-    guides: list[Network],
-    fed: Batches,
-    *,
-    device: torch.device,
-    say: Callable[[str], None],
-) -> tuple[Training, Lessons]:
+def _prepared(order: Order, here: Workplace, store: Store, student: Network, data: Any) -> tuple[Training, Lessons]:
     """The training of a student at its beginning, and what its guides will say."""
-    stage = order.stage
+    stage, device = order.stage, here.device
+    with Chance(device).again():  # what is drawn for a guide, or not as it is there already, changes no student
+        guides = [
+            here.shared.once(guide.key, partial(_guide, order, store, guide, data, device)) for guide in stage.guides
+        ]
+    fed = here.shared.feed(batches(order, data, student, here.say), here.clock, device=device)
     if order.sync_batch_norm:
         share_statistics(student)
     losses = build.losses(stage.distill, student, guides)
     task = Task(student, losses.modules, losses.guides).to(device)
-    balance = balanced(losses.terms, steps=fed.steps, epochs=stage.recipe.epochs)
-    training = Training(task, stage.recipe, fed, device=device, balance=balance, micro_batch=order.micro_batch, say=say)
+    training = Training(
+        task,
+        stage.recipe,
+        fed,
+        device=device,
+        balance=balanced(losses.terms, steps=fed.steps, epochs=stage.recipe.epochs),
+        micro_batch=order.micro_batch,
+        clock=here.clock,
+        say=here.say,
+    )
     if not losses.modules:
         return training, no_lesson
-    return training, Teaching(guides, losses.terms, losses.guides, stage, steps=fed.steps)
+    asked = [fed.asked(guide) for guide in guides]
+    return training, Teaching(asked, losses.terms, losses.guides, stage, steps=fed.steps)
+
+
+def _guide(order: Order, store: Store, guide: Stage, data: Any, device: torch.device) -> Network:
+    return teacher.verified(store, guide, data, device=device, loader_workers=order.loader_workers)
 
 
 def _measured(store: Store, order: Order, detector: Network, data: Any, watch: Watch) -> Result:

@@ -16,6 +16,7 @@ from trainers import lease as leases
 from trainers.folder import Folder
 from trainers.lease import Holder, Lease, Lost
 from trainers.store import Store
+from trainers.turns import alone
 
 ROOT = Path(__file__).parents[2]
 EXPIRY = 0.6
@@ -199,14 +200,14 @@ def test_waiting_ends_when_the_stage_is_done_or_somebody_stops(folder: Path | st
         return False
 
     done, stop = (later, never) if how == "done" else (never, later)
-    assert not Lease(folder, expiry=60).wait(done=done, stop=stop, say=said.append)
+    assert not alone(Lease(folder, expiry=60).wait(done=done, stop=stop, say=said.append))
     assert said == ["another run trains this stage; waiting for it"]
 
 
 def test_what_was_done_in_the_moment_between_is_not_done_again(folder: Path | str) -> None:
     answers = iter([False, True])
     mine = Lease(folder)
-    assert not mine.wait(done=lambda: next(answers), stop=lambda: False, say=print)
+    assert not alone(mine.wait(done=lambda: next(answers), stop=lambda: False, say=print))
     assert mine.number == 0 and not Files(folder)
 
 

@@ -66,12 +66,18 @@ class Batches:
             raise Invalid(f"a batch of {batch} cannot be shared by {world} workers; take at most {batch} workers")
         self.split, self.batch, self.seed = split, batch, seed
         self.look = Look(resize, crop, flip)
-        self.groups = groups(split.sizes, group=group)
+        self.grouped, self.groups = group, groups(split.sizes, group=group)
         self.divisor, self.rank, self.world, self.loader_workers = divisor, rank, world, loader_workers
         self.masks = masks and split.has_masks  # reads them now, so that loader processes need not each
         self.ignored = ignore and split.has_ignored
         self.bad_images, self.patience, self.say = bad_images, patience, say
         self.bad: dict[int, str] = {}  # why, by the id of each image that could not be read
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What makes them the same as others: equal ones of the same images are the same in every epoch."""
+        order = (self.batch, self.seed, self.grouped, self.rank, self.world)
+        return (id(self.split), *order, self.look, self.divisor, self.masks, self.ignored, self.bad_images)
 
     @property
     def steps(self) -> int:

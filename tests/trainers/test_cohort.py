@@ -1,0 +1,148 @@
+"""Stages that are trained together get, each of them, exactly what they would have got alone."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainers.stages import CPU, STEPS, model, order, stage
+from tests.trainers.works import ROOT, run, untimed
+from trainers import worker
+from trainers.cohort import train_together
+from trainers.loop import Paused, Stopped
+from trainers.spec import Stage
+from trainers.store import Result, Store
+from trainers.workplace import Workplace
+
+Outcome = Result | BaseException
+WIDE = {"model": model(width=16, norm="batch")}
+SIBLINGS = [
+    stage({"LD": {"weight": 2}}, "KD", teacher=ROOT, epochs=3, optimizer="AdamW", lr=0.003, ema=0.5),
+    stage({"LD": {"temperature": 3}}, teacher=ROOT, epochs=2, clip=1.0),
+    stage("PKD", teacher=ROOT, epochs=2).model_copy(update=WIDE),
+    stage("FGD", teacher=ROOT, epochs=2),  # learns weights of its own
+]
+
+
+def together(
+    stages: Sequence[Stage], folder: Path, *, hooks: dict[int, Any] | None = None, **facts: Any
+) -> list[Outcome]:
+    """What becomes of them, in their order. `hooks`: of the workplaces, by number."""
+    ended: dict[str, Outcome] = {}
+    places = [Workplace(CPU, **(hooks or {}).get(number, {})) for number in range(len(stages))]
+    train_together([order(one, folder, **facts) for one in stages], places, lambda key, how: ended.update({key: how}))
+    return [ended[one.key] for one in stages]
+
+
+def assert_same(alone: Path, shared: Path, stages: Sequence[Stage]) -> None:
+    """To the bit: weights, scores, and all that was noted of every epoch but its seconds."""
+    for one in stages:
+        mine, theirs = Store(alone).get(one), Store(shared).get(one)
+        assert mine is not None and theirs is not None
+        assert mine.score == theirs.score and untimed(mine.history) == untimed(theirs.history)
+        assert mine.sha256 == theirs.sha256
+        for name, value in Store(alone).weights(mine).items():
+            assert torch.equal(value, Store(shared).weights(theirs)[name]), name
+
+
+@pytest.fixture(scope="module")
+def rooted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    run(ROOT, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, rooted: Path) -> Path:
+    """A store with each of the siblings, trained alone."""
+    folder = tmp_path_factory.mktemp("stores") / "alone"
+    shutil.copytree(rooted, folder)
+    for one in SIBLINGS:
+        run(one, folder)
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path, rooted: Path) -> Path:
+    return Path(shutil.copytree(rooted, tmp_path / "store"))
+
+
+def test_siblings_are_as_if_trained_alone(alone: Path, store: Path) -> None:
+    together(SIBLINGS, store)
+    assert_same(alone, store, SIBLINGS)
+
+
+def test_those_without_a_teacher_share_their_batches(store: Path, tmp_path: Path, epochs: list[int]) -> None:
+    pair = [stage(epochs=2), stage(epochs=2, lr=0.01)]
+    together(pair, store)
+    assert epochs == [0, 1]
+    for one in pair:
+        run(one, tmp_path / "alone")
+    assert_same(tmp_path / "alone", store, pair)
+
+
+def test_data_are_opened_once_batches_made_once_and_guides_loaded_and_asked_once(
+    store: Path, monkeypatch: pytest.MonkeyPatch, epochs: list[int]
+) -> None:
+    counts: dict[str, list[int]] = {"opened": [], "verified": [], "asked": []}
+
+    def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any, **knobs: Any) -> Any:
+            counts[name].append(1)
+            return real(*args, **knobs)
+
+        return called
+
+    def verified(*args: Any, **knobs: Any) -> Any:
+        guide = real_guide(*args, **knobs)
+        guide.forward = counted("asked", guide.forward)
+        return guide
+
+    real_guide = worker.teacher.verified
+    monkeypatch.setattr(worker, "opened", counted("opened", worker.opened))
+    monkeypatch.setattr(worker.teacher, "verified", counted("verified", verified))
+    together(SIBLINGS, store)
+    longest = max(one.recipe.epochs for one in SIBLINGS)
+    assert epochs == list(range(longest))
+    assert {name: len(calls) for name, calls in counts.items()} == {
+        "opened": 1,
+        "verified": 1,
+        "asked": longest * STEPS,
+    }
+
+
+def test_one_that_fails_leaves_the_others_alone(alone: Path, store: Path) -> None:
+    def fails(entry: dict[str, float]) -> None:
+        raise RuntimeError("no disk")
+
+    outcomes = together(SIBLINGS, store, hooks={1: {"report": fails}})
+    assert isinstance(outcomes[1], RuntimeError)
+    assert_same(alone, store, [one for one in SIBLINGS if one is not SIBLINGS[1]])
+
+
+def test_one_that_was_stopped_within_an_epoch_catches_up_and_all_are_as_if_alone(alone: Path, store: Path) -> None:
+    asked = iter([False] * (STEPS + 2) + [True] * 9)
+    outcomes = together(SIBLINGS, store, hooks={0: {"stop": lambda: next(asked)}})
+    assert isinstance(outcomes[0], Stopped) and all(isinstance(one, Result) for one in outcomes[1:])
+    fresh = stage("KD", teacher=ROOT, epochs=2)
+    together([fresh, SIBLINGS[0]], store)
+    assert_same(alone, store, SIBLINGS)
+
+
+def test_one_that_pauses_leaves_the_others_alone_and_goes_on_later(alone: Path, store: Path) -> None:
+    outcomes = together(SIBLINGS[:2], store, until=2)
+    assert isinstance(outcomes[0], Paused) and isinstance(outcomes[1], Result)
+    together(SIBLINGS[:1], store)
+    assert_same(alone, store, SIBLINGS[:2])
+
+
+def test_the_seconds_of_all_are_not_more_than_went_by(store: Path) -> None:
+    import time
+
+    started = time.perf_counter()
+    outcomes = together(SIBLINGS, store)
+    passed = time.perf_counter() - started
+    assert 0 < sum(one.seconds for one in outcomes if isinstance(one, Result)) < passed

@@ -1,0 +1,81 @@
+"""Stages that one process trains in turn, step by step: they share data, batches and what their guides say of them.
+
+Each gets exactly what it would have got alone: its own random numbers are put back whenever it is its turn, and
+nothing else that it computes with is anybody else's. Whoever is furthest behind is next, so that those who begin at
+different epochs come together and then go side by side.
+
+"Furthest behind" also means that all who share a batch look at it before anybody asks for the next one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from trainers.chance import Chance
+from trainers.loop import Stopped
+from trainers.order import Order
+from trainers.store import Result
+from trainers.turns import Turn, Wait
+from trainers.worker import turns
+from trainers.workplace import Shared, Workplace
+
+BEGINNING = Turn(-1, 0)  # before anything that a training says of itself
+
+
+class Member:
+    """One stage of a cohort."""
+
+    def __init__(self, order: Order, here: Workplace) -> None:
+        self.order, self.here = order, here
+        self.work = turns(order, here)
+        self.at = BEGINNING
+        self.waits = 0.0  # until when, by the monotonic clock
+        self.chance: Chance | None = None  # as it left it
+        here.clock.rest()
+
+    def go(self) -> Result | None:
+        """Take a turn; -> the result, after the last. Raises whatever the stage raises."""
+        if self.chance is not None:
+            self.chance.put_back()
+        self.here.clock.go()
+        try:
+            now = next(self.work)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        finally:
+            self.here.clock.rest()
+        self.chance = Chance(self.here.device)
+        if isinstance(now, Wait):
+            self.waits = time.monotonic() + now.seconds
+        else:
+            self.at = now
+        return None
+
+
+Ended = Callable[[str, Result | BaseException], None]  # the key of a stage, and its result or why it has none
+
+
+def train_together(orders: Sequence[Order], workplaces: Sequence[Workplace], ended: Ended) -> None:
+    """Train stages, each for itself: that one fails, pauses or is finished leaves the others alone.
+
+    `ended` is told of each. The workplaces have one device, and what is `shared` is made here.
+    """
+    shared = Shared()
+    members = [Member(order, replace(here, shared=shared)) for order, here in zip(orders, workplaces, strict=True)]
+    while members:
+        now = time.monotonic()
+        able = [member for member in members if member.waits <= now]
+        if not able:
+            time.sleep(min(member.waits for member in members) - now)
+            continue
+        member = min(able, key=lambda member: member.at)  # of equals the first
+        try:
+            outcome: Result | BaseException | None = member.go()
+        except (Exception, Stopped) as error:
+            outcome = error
+        if outcome is not None:
+            members.remove(member)
+            ended(member.order.stage.key, outcome)

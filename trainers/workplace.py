@@ -1,0 +1,60 @@
+"""Where a stage is trained, who hears of it, and what is there for all stages that are trained together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainers.clock import Clock
+from trainers.data.batches import Batches
+from trainers.feeding import Feed
+from trainers.pulse import Pulse
+
+log = logging.getLogger(__name__)
+Entry = dict[str, float]
+
+
+class Shared:
+    """What stages have in common that are trained in turn: data, guides and batches are there once."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, Any] = {}  # data and guides, by what they are
+        self._feeds: dict[Any, Feed] = {}  # by what is in their batches
+
+    def once(self, which: Any, make: Callable[[], Any]) -> Any:
+        """What `make` returns, made for the first who asks."""
+        if which not in self._kept:
+            self._kept[which] = make()
+        return self._kept[which]
+
+    def feed(self, batches: Batches, clock: Clock, *, device: torch.device) -> Feed:
+        """These batches, or equal ones that are there already."""
+        feed = self._feeds.setdefault(batches.kind, Feed(batches, device=device))
+        feed.clocks.append(clock)
+        return feed
+
+    def leave(self, clock: Clock) -> None:
+        """A stage has ended."""
+        for feed in self._feeds.values():
+            feed.clocks = [one for one in feed.clocks if one is not clock]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """`report` gets each epoch's entry once it can be resumed from, `stop` is asked between two steps, of which the
+    last is kept, `wrap` makes the task data-parallel, `say` is told what the user should know, `pulse` beats with the
+    steps, and `clock` stands when it is another stage's turn."""
+
+    device: torch.device
+    report: Callable[[Entry], None] = lambda entry: None
+    stop: Callable[[], bool] = lambda: False
+    wrap: Callable[[nn.Module], nn.Module] = lambda module: module
+    say: Callable[[str], None] = log.warning
+    pulse: Pulse = field(default_factory=Pulse)
+    shared: Shared = field(default_factory=Shared)
+    clock: Clock = field(default_factory=Clock)
