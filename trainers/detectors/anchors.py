@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from trainers.handed import handed
+from trainers.detectors.handed import handed
 
 SIDE = 8  # an anchor's side in strides
 

@@ -18,12 +18,12 @@ from trainers.detectors.anchors import Anchors, anchors, inside, paired_iou
 from trainers.detectors.centerness import at_cells, centerness, distribution_loss, edges, factored, losses
 from trainers.detectors.focal import integral
 from trainers.detectors.gfl import PRIOR, around, box_loss
+from trainers.detectors.handed import handed
 from trainers.detectors.ignored import neither
 from trainers.detectors.nms import best_pairs, keep_best
 from trainers.detectors.towers import both, climb
 from trainers.detectors.valuable import image_of
 from trainers.fpn import FPN, MAPS, Backbone, levels
-from trainers.handed import handed
 from trainers.norm import group_norm
 from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth, rows
 

@@ -28,6 +28,7 @@ from trainers import workers
 from trainers.call import Count, Fraction, Index, Invalid, NonNegative
 from trainers.detectors.anchors import Anchors, anchors, inside
 from trainers.detectors.deltas import Deltas
+from trainers.detectors.handed import handed
 from trainers.detectors.ignored import neither
 from trainers.detectors.mimicdet_heads import Said, SHead, THead, pixels, regions
 from trainers.detectors.mimicdet_mimicry import box_loss, dissimilarity
@@ -36,7 +37,6 @@ from trainers.detectors.mimicdet_refinement import Refinement, owners, squares
 from trainers.detectors.nms import keep_best
 from trainers.detectors.valuable import first_of
 from trainers.fpn import FPN, Backbone, levels
-from trainers.handed import handed
 from trainers.outputs import Detections, Outputs, Targets, Truth, rows
 
 

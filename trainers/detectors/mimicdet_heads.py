@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainers.handed import handed
+from trainers.detectors.handed import handed
 
 POOL = 7  # cells of a region, each way
 MICRO = (64, 128)  # channels of the network that finds the offsets

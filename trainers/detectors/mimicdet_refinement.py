@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainers.detectors.anchors import Anchors
-from trainers.handed import handed
+from trainers.detectors.handed import handed
 
 SIDE = 4  # an anchor's side in strides: 32 to 512 pixels on P3 to P7
 SHRINK = 0.3  # the part of a box's width and height in whose middle cells are positive

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainers.handed import handed
+from trainers.detectors.handed import handed
 from trainers.outputs import Detections
 
 

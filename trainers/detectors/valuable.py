@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainers.detectors.anchors import Anchors, paired_iou
 from trainers.detectors.atss import candidates, thresholds
-from trainers.handed import handed
+from trainers.detectors.handed import handed
 from trainers.outputs import Overlap, Region, Targets, Truth
 
 

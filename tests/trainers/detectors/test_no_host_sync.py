@@ -9,7 +9,7 @@ from tests.trainers import pretend_device
 from tests.trainers.test_every_dense import scene
 from tests.trainers.test_every_detector import CASES, make, over
 from tests.trainers.waits import watched
-from trainers.handed import handed
+from trainers.detectors.handed import handed
 
 POSITIVES = "how many locations answer for a box: their rows are gathered, and all else is as long"
 GUESSES = "how many cells guess a box, for the same reason"
