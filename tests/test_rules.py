@@ -90,7 +90,7 @@ ENTRANCES = {
         "trainers.weights",
     },
     "orchestrator/experience.py": {"trainers.build", "trainers.finished", "trainers.store"},
-    "orchestrator/checks.py": {"trainers.build"},
+    "orchestrator/checks.py": {"trainers.build", "trainers.compilers"},
     "orchestrator/prepared.py": {"trainers.build", "trainers.outputs", "trainers.store"},
     "orchestrator/audit.py": {"trainers.scratch"},
     "orchestrator/run.py": {"trainers.scratch", "trainers.visible", "trainers.worker"},

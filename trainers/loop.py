@@ -116,6 +116,7 @@ class Training:
         self.epoch = state["epoch"]
         self.task.load_state_dict(state["task"])
         self.optimizer.load_state_dict(state["optimizer"])
+        optim.aligned(self.optimizer)
         if state["scaler"]:  # empty where nothing is scaled, as on a CPU
             self.scaler.load_state_dict(state["scaler"])
         if self.average:
@@ -285,5 +286,6 @@ class Average:
     def update(self, model: nn.Module) -> None:
         pairs = list(zip(self.model.parameters(), model.parameters(), strict=True))
         torch._foreach_lerp_([a for a, _ in pairs], [b.detach() for _, b in pairs], 1 - self.decay)
-        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+        mine, theirs = list(self.model.buffers()), list(model.buffers())
+        if mine:
+            torch._foreach_copy_(mine, theirs)

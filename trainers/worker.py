@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainers import build, teacher, workers
+from trainers import build, speed, teacher, workers
 from trainers.balance import balanced
 from trainers.course import Course, Entry
 from trainers.data.batches import Batches
@@ -90,6 +90,7 @@ def _work(
     """Train a stage that nobody else trains, of which `guard` makes sure whenever something is written."""
     store, stage = Store(order.store, guard=guard), order.stage
     data, watch = _opened(order, stop=stop, say=say, device=device), Watch(device)
+    speed.check(order, device=device)
     torch.manual_seed(stage.seed)
     given = stage.model.weights
     student = build.detector(stage, store.published(given.sha256) if given else None).to(device)
@@ -151,12 +152,16 @@ def _prepared(
     if order.sync_batch_norm:
         share_statistics(student)
     losses = build.losses(stage.distill, student, guides)
+    for network in (student, *guides):
+        speed.laid_out(network, order, device=device)
     task = Task(student, losses.modules, losses.guides).to(device)
+    speed.hasten(task, order)
     balance = balanced(losses.terms, steps=fed.steps, epochs=stage.recipe.epochs)
     training = Training(task, stage.recipe, fed, device=device, balance=balance, micro_batch=order.micro_batch, say=say)
     if not losses.modules:
         return training, no_lesson
-    return training, Teaching(guides, losses.terms, losses.guides, stage, steps=fed.steps)
+    asked = [speed.guide(one, order, device=device) for one in guides]
+    return training, Teaching(asked, losses.terms, losses.guides, stage, steps=fed.steps)
 
 
 def _measured(store: Store, order: Order, detector: Network, data: Any, watch: Watch) -> Result:
