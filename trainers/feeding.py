@@ -6,8 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from trainers import build, workers
-from trainers.data.batches import Batches
+from trainers.data.batches import CPU, Batches
 from trainers.order import Order
 from trainers.outputs import Network
 
@@ -17,8 +19,15 @@ log = logging.getLogger(__name__)
 LOADERS = 3
 
 
-def batches(order: Order, data: Any, student: Network, say: Callable[[str], None] = log.warning) -> Batches:
-    """The training batches of this worker."""
+def batches(
+    order: Order,
+    data: Any,
+    student: Network,
+    say: Callable[[str], None] = log.warning,
+    *,
+    device: torch.device = CPU,
+) -> Batches:
+    """The training batches of this worker, for a device."""
     recipe = order.stage.recipe
     return Batches(
         data.train,
@@ -37,4 +46,5 @@ def batches(order: Order, data: Any, student: Network, say: Callable[[str], None
         ignore=recipe.ignore,
         bad_images=order.bad_images,
         say=say,
+        device=device,
     )

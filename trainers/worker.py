@@ -100,7 +100,8 @@ def _work(
         teacher.verified(store, guide, data, device=device, loader_workers=order.loader_workers)
         for guide in stage.guides
     ]
-    training, lessons = _prepared(order, student, guides, batches(order, data, student, say), device=device, say=say)
+    fed = batches(order, data, student, say, device=device)
+    training, lessons = _prepared(order, student, guides, fed, device=device, say=say)
     training.wrapped = wrap(training.task)
     course = Course(stage, training, Selection(stage.recipe, score=build.metric(data).score), watch)
     course.resume(store, say)
