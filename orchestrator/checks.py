@@ -14,6 +14,7 @@ from orchestrator.settings import applied, text
 from orchestrator.strategies.waves import calls
 from trainers import build
 from trainers.call import Invalid, Term
+from trainers.compilers import uncompiled
 from trainers.spec import Recipe
 
 BATCH = ("recipe", "batch")
@@ -28,6 +29,7 @@ def check(prepared: Prepared) -> None:
     """Raise `Invalid` at the key for what cannot be trained as a study has it."""
     pairs(prepared)
     workers(prepared)
+    speed(prepared)
     masks(prepared)
     expected(prepared)
     search(prepared)
@@ -96,6 +98,23 @@ def workers(prepared: Prepared) -> None:
             own = () if (most, fewest) == (common.workers, common.min_workers) else ("models", name)
             message = f"a stage of {name} has {most} worker(s), and cannot have at least {fewest}"
             raise Invalid(f"{message}; write 1 to {most}, or more workers", (*own, "resources", "min_workers"))
+
+
+def speed(prepared: Prepared) -> None:
+    """Refuse what the machine that a model trains on cannot do. Raises `Invalid` at (..., "resources", name)."""
+    common = prepared.study.resources
+    for name, model in prepared.study.models.items():
+        placed = model.resources
+        wrong = {}
+        if placed.channels_last and not placed.gpus:
+            wrong["channels_last"] = "this is for GPUs, and a stage has none; leave it out, or write false"
+        if placed.compile and placed.sync_batch_norm:
+            wrong["compile"] = "norms that ask other workers cannot be compiled; leave out sync_batch_norm, or this"
+        elif placed.compile and not placed.gpus and (missing := uncompiled("cpu")):
+            wrong["compile"] = missing
+        for key, message in wrong.items():
+            own = () if getattr(common, key) == getattr(placed, key) else ("models", name)
+            raise Invalid(message, (*own, "resources", key))
 
 
 def steady(prepared: Prepared, name: str) -> bool:

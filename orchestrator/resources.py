@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -58,6 +58,16 @@ class Placement(Spec):
     micro_batch: Count | None = None  # images of its share of a batch that a worker looks at once; None: all
     # Live batch norms take the statistics of all workers: those of one worker with the whole batch.
     sync_batch_norm: bool = False
+    # Within rounding these make no difference. On a GPU a teacher's own precision; None: the recipe's.
+    teacher_precision: Literal["bf16", "fp32"] | None = None
+    compile: bool = False  # the networks of student and teacher, for each size of batch that comes often
+    channels_last: bool | None = None  # the layout of their maps on a GPU; None: channels last
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a worker is told of all this."""
+        names = ("loader_workers", "micro_batch", "sync_batch_norm", "teacher_precision", "compile", "channels_last")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def fewest(self) -> int:

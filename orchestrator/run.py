@@ -274,9 +274,7 @@ class Run:
             stage=stage,
             data=study.data,
             store=self.prepared.store.place.address,
-            loader_workers=placement.loader_workers,
-            micro_batch=placement.micro_batch,
-            sync_batch_norm=placement.sync_batch_norm,
+            **placement.told,
             # Whoever may pause is compared with whoever goes on, after as many epochs.
             evaluate_every=1 if self.prepared.pausing else study.resources.evaluate_every,
             bad_images=study.resources.bad_images,

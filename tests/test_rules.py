@@ -90,7 +90,7 @@ ENTRANCES = {
         "trainers.weights",
     },
     "orchestrator/experience.py": {"trainers.build", "trainers.finished", "trainers.store"},
-    "orchestrator/checks.py": {"trainers.build"},
+    "orchestrator/checks.py": {"trainers.build", "trainers.compilers"},
     "orchestrator/prepared.py": {"trainers.build", "trainers.outputs", "trainers.store"},
     "orchestrator/audit.py": {"trainers.scratch"},
     "orchestrator/run.py": {"trainers.scratch", "trainers.visible", "trainers.worker"},
@@ -351,7 +351,10 @@ def nothing_runs_code_from_a_file(root: Path) -> Iterator[str]:
                 unsafe = called == "torch.load" and said.get("weights_only") != "True"
                 if unsafe or said.get("allow_pickle") == "True" or said.get("shell") == "True":
                     yield f"{name}:{node.lineno} calls {called}"
-            if isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node) in RUNS:
+            read = isinstance(node, ast.Name | ast.Attribute) and isinstance(
+                node.ctx, ast.Load
+            )  # a field may be called so
+            if read and ast.unparse(node) in RUNS:
                 yield f"{name}:{node.lineno} uses {ast.unparse(node)}"
             if isinstance(node, ast.Import):
                 yield from (

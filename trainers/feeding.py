@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainers import build, workers
 from trainers.clock import Clock
-from trainers.data.batches import Batch, Batches
+from trainers.data.batches import CPU, Batch, Batches
 from trainers.order import Order
 from trainers.outputs import Network, Outputs
 
@@ -23,8 +23,15 @@ log = logging.getLogger(__name__)
 LOADERS = 3
 
 
-def batches(order: Order, data: Any, student: Network, say: Callable[[str], None] = log.warning) -> Batches:
-    """The training batches of this worker."""
+def batches(
+    order: Order,
+    data: Any,
+    student: Network,
+    say: Callable[[str], None] = log.warning,
+    *,
+    device: torch.device = CPU,
+) -> Batches:
+    """The training batches of this worker, for a device."""
     recipe = order.stage.recipe
     return Batches(
         data.train,
@@ -43,6 +50,7 @@ def batches(order: Order, data: Any, student: Network, say: Callable[[str], None
         ignore=recipe.ignore,
         bad_images=order.bad_images,
         say=say,
+        device=device,
     )
 
 
@@ -92,7 +100,7 @@ class Feed:
         assert self._batch is not None
         return self._batch
 
-    def asked(self, guide: Network) -> Callable[[Tensor], Outputs]:
+    def asked(self, guide: Callable[[Tensor], Outputs]) -> Callable[[Tensor], Outputs]:
         """What a guide says of images (B, 3, H, W): of a batch of ours, or of the same part of one, only once."""
 
         def said(images: Tensor) -> Outputs:
@@ -100,8 +108,7 @@ class Feed:
                 self._batch is None
                 or images.untyped_storage().data_ptr() != self._batch[0].untyped_storage().data_ptr()
             ):
-                answer: Outputs = guide(images)
-                return answer
+                return guide(images)
             precision = torch.is_autocast_enabled(images.device.type), torch.get_autocast_dtype(images.device.type)
             which = (id(guide), images.data_ptr(), images.shape, images.stride(), precision)
             if which not in self._said:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import random
 from collections.abc import Callable, Generator, Iterator
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import optim, pieces, workers
+from trainers.average import Average
 from trainers.balance import Balance
 from trainers.chance import Chance
 from trainers.clock import Clock
@@ -120,6 +120,7 @@ class Training:
         self.epoch = state["epoch"]
         self.task.load_state_dict(state["task"])
         self.optimizer.load_state_dict(state["optimizer"])
+        optim.aligned(self.optimizer)
         if state["scaler"]:  # empty where nothing is scaled, as on a CPU
             self.scaler.load_state_dict(state["scaler"])
         if self.average:
@@ -282,18 +283,3 @@ def named(batch: Whole | Pieces) -> dict[str, Tensor]:
 def chance(seed: int, epoch: int, rank: int) -> int:
     """What a worker's draws in an epoch start from: so that a training goes on as it was, and workers draw apart."""
     return random.Random(f"{seed} {epoch} {rank}").getrandbits(63)
-
-
-class Average:
-    """An exponential moving average of a model's weights; buffers are copied."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
-        self.decay = decay
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        pairs = list(zip(self.model.parameters(), model.parameters(), strict=True))
-        torch._foreach_lerp_([a for a, _ in pairs], [b.detach() for _, b in pairs], 1 - self.decay)
-        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)

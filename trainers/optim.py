@@ -49,6 +49,17 @@ class AdamW(torch.optim.AdamW):
         super().__init__(parameters, lr, betas=betas, weight_decay=weight_decay, fused=True)
 
 
+def aligned(optimizer: torch.optim.Optimizer) -> None:
+    """Lay what an optimizer remembers out as its parameters are, in place: its fused kernels read both side by side.
+
+    It may come from a machine on which they were laid out differently.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value).detach()
+
+
 def rates(recipe: Recipe, steps: int) -> Callable[[int], float]:
     """The learning rate of the n-th step (from 0) of a training with so many steps an epoch.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from trainers.call import Call, Count, Index, Positive, Spec
 from trainers.lease import EXPIRY
 from trainers.spec import Stage
@@ -14,7 +16,8 @@ class Order(Spec):
     """A stage, and where to train it.
 
     Nothing here but the stage changes the weights, if all batch norms are fixed. `micro_batch` and `sync_batch_norm`
-    change on which images live ones take their statistics, as the number of workers does.
+    change on which images live ones take their statistics, as the number of workers does; `teacher_precision`,
+    `compile` and `channels_last` change how sums are rounded.
     """
 
     stage: Stage
@@ -25,6 +28,9 @@ class Order(Spec):
     bad_images: Index = 10
     micro_batch: Count | None = None  # images of its part of a batch that a worker looks at once; None: all
     sync_batch_norm: bool = False  # live batch norms take the statistics of all workers
+    teacher_precision: Literal["bf16", "fp32"] | None = None  # on a GPU; None: the recipe's
+    compile: bool = False  # the networks of student and guides
+    channels_last: bool | None = None  # how they are laid out on a GPU; None: so
     until: Count | None = None  # the epoch after which it pauses; None: never
     stage_data: bool | str = False  # to which folder of its node the data are copied first; true: to a temporary one
     content: str = ""  # what its files say, by the data set; empty: by the stage

@@ -75,7 +75,7 @@ class Pieces:
         for part in self.parts:
             self.chances.append(Chance(part.device))
             with self.inside():
-                outputs = self.task.student(part)
+                outputs = self.task.look(part)
             every = list(said(outputs))
             # What is said in two places, as its towers' ends may be, is one leaf.
             self.places = {id(x): number for number, x in reversed(list(enumerate(every)))}
@@ -93,7 +93,7 @@ class Pieces:
         """What the student says of a part, as it did first, with the graph; its statistics have seen it already."""
         kept = [buffer.clone() for buffer in self.running]
         with self.chances[number].again(), self.inside():
-            every = list(said(self.task.student(self.parts[number])))
+            every = list(said(self.task.look(self.parts[number])))
         yield [every[first] for first in self.firsts]
         for buffer, value in zip(self.running, kept, strict=True):
             buffer.copy_(value)

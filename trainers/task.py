@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -65,11 +65,17 @@ class Task(nn.Module):
         super().__init__()
         self.student: Network = student
         self.distill = nn.ModuleDict(losses)
+        self.fast: Callable[[Tensor], Outputs] | None = None  # what looks in the student's place and says the same
         self.guides = dict.fromkeys(losses, 0) | dict(guides or {})
 
     def forward(self, images: Tensor, truth: Truth, lesson: Lesson | None) -> Losses:
         """(B, 3, H, W), what is in the images, and what is taught about them -> the losses."""
-        return self.judge(self.student(images), truth, lesson)
+        return self.judge(self.look(images), truth, lesson)
+
+    def look(self, images: Tensor) -> Outputs:
+        """What the student says of (B, 3, H, W)."""
+        outputs: Outputs = (self.fast or self.student)(images)
+        return outputs
 
     def judge(self, outputs: Outputs, truth: Truth, lesson: Lesson | None) -> Losses:
         """The losses of what the student said of a batch."""

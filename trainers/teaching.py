@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainers.call import Invalid, Term
-from trainers.outputs import Network
+from trainers.outputs import Outputs
 from trainers.spec import Guides, Stage
 from trainers.task import Lesson
 
@@ -33,7 +33,7 @@ class Teaching:
 
     def __init__(
         self,
-        guides: Sequence[Network],
+        guides: Sequence[Callable[[Tensor], Outputs]],
         terms: Mapping[str, Term],
         listens: Mapping[str, int],
         stage: Stage,
@@ -46,6 +46,7 @@ class Teaching:
         for name, term in terms.items():
             check_time(term, name, steps=steps, epochs=self.epochs)
 
+    # Not inference mode: losses keep what guides say for their backward pass, which such tensors refuse.
     @torch.no_grad()
     def __call__(self, images: Tensor, step: int) -> Lesson:
         strength = {

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainers import build, teacher, workers
+from trainers import build, speed, teacher, workers
 from trainers.balance import balanced
 from trainers.chance import Chance
 from trainers.course import Course
@@ -75,6 +75,7 @@ def _work(order: Order, here: Workplace, *, guard: Callable[[], None]) -> Turns[
     """Train a stage that nobody else trains, of which `guard` makes sure whenever something is written."""
     store, stage, device = Store(order.store, guard=guard), order.stage, here.device
     data, watch = _opened(order, here), Watch(device)
+    speed.check(order, device=device)
     torch.manual_seed(stage.seed)
     given = stage.model.weights
     student = build.detector(stage, store.published(given.sha256) if given else None).to(device)
@@ -129,11 +130,14 @@ def _prepared(order: Order, here: Workplace, store: Store, student: Network, dat
         guides = [
             here.shared.once(guide.key, partial(_guide, order, store, guide, data, device)) for guide in stage.guides
         ]
-    fed = here.shared.feed(batches(order, data, student, here.say), here.clock, device=device)
+    fed = here.shared.feed(batches(order, data, student, here.say, device=device), here.clock, device=device)
     if order.sync_batch_norm:
         share_statistics(student)
     losses = build.losses(stage.distill, student, guides)
+    for network in (student, *guides):
+        speed.laid_out(network, order, device=device)
     task = Task(student, losses.modules, losses.guides).to(device)
+    speed.hasten(task, order)
     training = Training(
         task,
         stage.recipe,
@@ -146,7 +150,12 @@ def _prepared(order: Order, here: Workplace, store: Store, student: Network, dat
     )
     if not losses.modules:
         return training, no_lesson
-    asked = [fed.asked(guide) for guide in guides]
+    how = (order.compile, order.teacher_precision, stage.recipe.precision)
+    looks = [
+        here.shared.once((of.key, *how), partial(speed.guide, guide, order, device=device))
+        for of, guide in zip(stage.guides, guides, strict=True)
+    ]
+    asked = [fed.asked(look) for look in looks]
     return training, Teaching(asked, losses.terms, losses.guides, stage, steps=fed.steps)
 
 

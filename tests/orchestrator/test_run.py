@@ -140,6 +140,8 @@ def test_a_stage_is_handed_out_with_what_its_models_resources_say(tmp_path: File
         "resources.micro_batch=4",
         "models.big.resources.micro_batch=2",
         "models.big.resources.sync_batch_norm=true",
+        "resources.teacher_precision=bf16",
+        "models.big.resources.channels_last=false",
     )
     made = Run(prepare(load(write(tmp_path), sets)))
     made.refresh()
@@ -151,6 +153,8 @@ def test_a_stage_is_handed_out_with_what_its_models_resources_say(tmp_path: File
     big, *others = (orders[name] for name in sorted(orders))
     assert (big.micro_batch, big.sync_batch_norm) == (2, True)
     assert [(one.micro_batch, one.sync_batch_norm) for one in others] == [(4, False)]
+    assert (big.channels_last, big.teacher_precision, big.compile) == (False, "bf16", False)
+    assert [(one.channels_last, one.teacher_precision) for one in others] == [(None, "bf16")]
 
 
 def test_a_stage_whose_node_is_gone_waits_for_room_and_one_whose_node_is_there_keeps_its_place(run: Run) -> None:

@@ -130,6 +130,7 @@ def test_nothing_in_resources_changes_a_key():
     machines = "resources={workers: 4, cpus: 0.5, gpus: 1, stages_at_once: 3, loader_workers: 2, store: s}"
     assert key(machines) == key() != key("recipe.lr=0.002")
     assert key("resources={micro_batch: 2, sync_batch_norm: true}") == key()
+    assert key("resources={teacher_precision: bf16, compile: true, channels_last: false}") == key()
 
 
 def test_numbers_written_in_different_ways_are_the_same_study():

@@ -22,7 +22,8 @@ from tests.trainers.trainings import (
     training,
 )
 from trainers import build
-from trainers.loop import Average, Epoch, Stopped, Training
+from trainers.average import Average
+from trainers.loop import Epoch, Stopped, Training
 from trainers.outputs import Outputs, Targets
 from trainers.store import Store
 from trainers.task import Task

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from trainers.backbones.deformable import Deformable
@@ -56,9 +57,10 @@ class Residual(Staged):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images of 0..1, (B, 3, H, W) -> C2, C3, C4, C5, of ceil(H / stride) by ceil(W / stride) cells."""
-        # Never channels-last: there, on a CPU with AVX-512, the backward pass of a 1x1 convolution with a stride
-        # corrupts the heap (torch 2.12.1).
-        x = self.colours(images).contiguous()
+        # Laid out as the weights are, which a CPU never has channels last: there, with AVX-512, the backward pass of a
+        # 1x1 convolution with a stride corrupts the heap (torch 2.12.1).
+        last = images.device.type != "cpu" and not self.conv1.weight.is_contiguous()
+        x = self.colours(images).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
         c2 = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)

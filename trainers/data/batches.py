@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from trainers.augment import Crop, Resize
@@ -24,6 +25,7 @@ from trainers.outputs import Truth
 if TYPE_CHECKING:
     from trainers.data.assemble import Bad
 
+CPU = torch.device("cpu")
 log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Truth]  # images (B, 3, H, W) float32 of 0..1, and what is in them
@@ -37,9 +39,10 @@ class Batches:
     filled up from its beginning. Height and width are padded to multiples of divisor. With `masks` the truth has the
     masks of the objects, if the split has them, and with `ignore` what is to be ignored, if any image has such.
 
-    A loader process that has made no batch for `patience` seconds hangs. An image that cannot be read is replaced by
-    another, and `say` is told once. Raises `Invalid` when more than
-    `bad_images` different ones of this worker could not be read, and if a batch is too small for all workers.
+    A batch is on the CPU, but where `device` is a GPU it is there already. A loader process that has made no batch for
+    `patience` seconds hangs. An image that cannot be read is replaced by another, and `say` is told once. Raises
+    `Invalid` when more than `bad_images` different ones of this worker could not be read, and if a batch is too small
+    for all workers.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Batches:
         ignore: bool = False,
         bad_images: int = 0,
         say: Callable[[str], None] = log.warning,
+        device: torch.device = CPU,
     ) -> None:
         if batch < world:
             raise Invalid(f"a batch of {batch} cannot be shared by {world} workers; take at most {batch} workers")
@@ -70,7 +74,7 @@ class Batches:
         self.divisor, self.rank, self.world, self.loader_workers = divisor, rank, world, loader_workers
         self.masks = masks and split.has_masks  # reads them now, so that loader processes need not each
         self.ignored = ignore and split.has_ignored
-        self.bad_images, self.patience, self.say = bad_images, patience, say
+        self.bad_images, self.patience, self.say, self.device = bad_images, patience, say, device
         self.bad: dict[int, str] = {}  # why, by the id of each image that could not be read
 
     @property
@@ -99,6 +103,7 @@ class Batches:
             spare=self.bad_images,
             loader_workers=self.loader_workers,
             patience=self.patience,
+            device=self.device,
         )
         for batch, bad in loaded:
             self._note(bad)
@@ -161,10 +166,12 @@ def _load(
     spare: int | None,
     loader_workers: int,
     patience: float = PATIENCE,
+    device: torch.device = CPU,
 ) -> Iterator[tuple[Batch, dict[int, Bad]]]:
     """The batches of this plan, made here or ahead by so many processes, and the bad images of each."""
     # It brings torchvision, for which a plan of a study need not wait; and none of the processes has to load it again.
     from trainers.data.assemble import Desk
+    from trainers.data.lanes import lane_to, sent
 
     if len(split):
         split.labels(0)  # is indexed now, so that no process has to do it for itself
@@ -173,5 +180,8 @@ def _load(
         parts = ahead(desk.assemble, plan, processes=loader_workers, patience=patience)
     else:
         parts = map(desk.assemble, plan)
+    lane = lane_to(device)
+    if lane is not None:
+        return ((sent(part, lane), part.bad) for part in parts)
     canvases = Canvases()
     return ((part.batch(canvases), part.bad) for part in parts)

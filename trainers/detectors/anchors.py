@@ -8,6 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from trainers.detectors.handed import handed
+
 SIDE = 8  # an anchor's side in strides
 
 
@@ -50,7 +52,7 @@ def inside(anchors: Anchors, sizes: list[tuple[int, int]]) -> Tensor:
 
     j * stride < width says the same as j < ceil(width / stride).
     """
-    limit = torch.tensor([(width, height) for height, width in sizes], device=anchors.centre.device)
+    limit = handed([(width, height) for height, width in sizes], anchors.centre.device)
     return (anchors.centre < limit[:, None]).all(dim=2)
 
 

@@ -60,11 +60,12 @@ def assign(
     depth = torch.cat([centre - boxes[:, None, :2], boxes[:, None, 2:] - centre], dim=-1).amin(-1)
     positive = real & (iou >= threshold[:, None]) & (depth > MARGIN)
 
-    box, candidate = positive.nonzero(as_tuple=True)
-    row = image[box] * valid.shape[1] + number[box, candidate]
-    overlap = iou[box, candidate]
-    most = overlap.new_zeros(valid.numel()).scatter_reduce(0, row, overlap, "amax")
-    box = box.masked_fill(overlap < most[row], len(boxes))  # loses to every real box
+    # All candidates, of which only some are positive: how many, the host would have to wait for.
+    row = (image[:, None] * valid.shape[1] + number).flatten()
+    overlap, positive = iou.flatten(), positive.flatten()
+    most = overlap.new_zeros(valid.numel()).scatter_reduce(0, row, overlap.where(positive, 0), "amax")
+    box = torch.arange(len(boxes), device=row.device).repeat_interleave(number.shape[1], output_size=len(row))
+    box = box.masked_fill(~positive | (overlap < most[row]), len(boxes))  # loses to every real box
     owner = box.new_full((valid.numel(),), len(boxes)).scatter_reduce(0, row, box, "amin")
     row = (owner < len(boxes)).nonzero().squeeze(1)
     return row, owner[row], threshold

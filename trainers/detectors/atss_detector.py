@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from trainers.call import Count, Fraction, Index, NonNegative
 from trainers.detectors.anchors import anchors, inside
 from trainers.detectors.centerness import at_cells, centerness, distribution_loss, edges, factored, losses
+from trainers.detectors.deltas import Deltas
 from trainers.detectors.focal import integral
 from trainers.detectors.gfl import PRIOR, around, atss_targets, box_loss, tower, valuable
 from trainers.detectors.nms import best_pairs, keep_best
 from trainers.detectors.towers import both, climb
+from trainers.detectors.valuable import in_each
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth, rows
 
-DEVIATION = (0.1, 0.1, 0.2, 0.2)  # of the deltas x, y, width and height; a head learns them as if it were 1
+DELTAS = Deltas(centre=1 / 0.1, side=1 / 0.2)  # by their deviations, so that a head learns numbers of about 1
 
 
 class ATSS(nn.Module):
@@ -112,8 +114,7 @@ class ATSS(nn.Module):
                 bins = values.unflatten(1, (4, self.bins))
                 by_box["dfl"] = self.dfl_weight * distribution_loss(bins, distance / grid.stride[cell, None])
 
-            positives = values.new_zeros(targets.images)
-            positives.index_add_(0, targets.row // len(grid.stride), torch.ones_like(values[:, 0]))
+            positives = in_each(targets.row // len(grid.stride), targets.images)
             target = centerness(distance)
             count = positives.clamp(min=1).sum()
             return losses(outputs, targets, by_box, counted=targets.learnt, count=count, weight=target, target=target)
@@ -140,11 +141,7 @@ class ATSS(nn.Module):
         if self.bins:
             distance = integral(values.unflatten(-1, (4, self.bins))) * stride[..., None]
             return around((anchor[..., :2] + anchor[..., 2:]) / 2, distance)
-        from torchvision.models.detection._utils import BoxCoder  # seconds to import
-
-        coder = BoxCoder(tuple(1 / deviation for deviation in DEVIATION))
-        boxes: Tensor = coder.decode_single(values.reshape(-1, 4), anchor.reshape(-1, 4))
-        return boxes.view(values.shape)
+        return DELTAS.decode(values.reshape(-1, 4), anchor.reshape(-1, 4)).view(values.shape)
 
 
 class Head(nn.Module):

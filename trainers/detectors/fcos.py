@@ -18,6 +18,7 @@ from trainers.detectors.anchors import Anchors, anchors, inside, paired_iou
 from trainers.detectors.centerness import at_cells, centerness, distribution_loss, edges, factored, losses
 from trainers.detectors.focal import integral
 from trainers.detectors.gfl import PRIOR, around, box_loss
+from trainers.detectors.handed import handed
 from trainers.detectors.ignored import neither
 from trainers.detectors.nms import best_pairs, keep_best
 from trainers.detectors.towers import both, climb
@@ -203,7 +204,7 @@ class FCOS(nn.Module):
         height, width = (n * self.strides[coarsest] for n in outputs.cls[coarsest].shape[2:])
         shapes = zip(outputs.cls, self.strides, strict=True)
         nearer = [(width // x.shape[3] / stride, height // x.shape[2] / stride) for x, stride in shapes]
-        centre = grid.centre * torch.tensor(nearer, device=grid.centre.device)[grid.level]
+        centre = grid.centre * handed(nearer, grid.centre.device)[grid.level]
         half = (grid.box[:, 2:] - grid.box[:, :2]) / 2
         return replace(grid, centre=centre, box=torch.cat([centre - half, centre + half], dim=1))
 

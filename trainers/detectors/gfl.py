@@ -16,11 +16,12 @@ from trainers import workers
 from trainers.call import Count, Fraction, Index, NonNegative
 from trainers.detectors.anchors import anchors, inside, paired_iou
 from trainers.detectors.atss import assign
+from trainers.detectors.box_losses import ciou_loss, giou_loss
 from trainers.detectors.focal import distribution_focal_loss, integral, quality_focal_loss
 from trainers.detectors.ignored import neither
 from trainers.detectors.nms import best_pairs, keep_best
 from trainers.detectors.towers import both, climb
-from trainers.detectors.valuable import image_of, near
+from trainers.detectors.valuable import image_of, in_each, near
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.norm import group_norm
 from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth
@@ -210,8 +211,7 @@ def losses(
         dfl = distribution_focal_loss(edges, distance).mean(1) @ weight
         iou = box_loss(kind, predicted, box) @ weight
 
-        positives = logits.new_zeros(targets.images)
-        positives.index_add_(0, targets.row // len(grid.stride), torch.ones_like(weight))
+        positives = in_each(targets.row // len(grid.stride), targets.images)
         count, total = workers.mean(torch.stack([positives.clamp(min=1).sum(), weight.sum()]))
         total = total + 1e-6
         return {"qfl": qfl / count, "box": box_weight * iou / total, "dfl": dfl_weight * dfl / total}
@@ -259,7 +259,4 @@ def around(centre: Tensor, distance: Tensor) -> Tensor:
 
 def box_loss(kind: str, predicted: Tensor, box: Tensor) -> Tensor:
     """1 - GIoU or 1 - CIoU of boxes in pairs. (P, 4) twice -> (P,)."""
-    from torchvision import ops  # seconds to import, and a plan computes no loss
-
-    loss: Tensor = (ops.generalized_box_iou_loss if kind == "giou" else ops.complete_box_iou_loss)(predicted, box)
-    return loss
+    return (giou_loss if kind == "giou" else ciou_loss)(predicted, box)

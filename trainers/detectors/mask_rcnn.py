@@ -77,6 +77,6 @@ class MaskRCNN(FasterRCNN):
         logits = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(features, boxes, truth.sizes))).float()
         with torch.autocast(logits.device.type, enabled=False):
             mask = maskrcnn_loss(logits, boxes, truth.masks, [label + 1 for label in truth.labels], matched)
-            number = logits.new_tensor(len(logits))
+            number = logits.new_full((), len(logits))
             mask = mask * number / workers.mean(number).clamp(min=1)
         return {**super().region_losses(features, drawn, truth), "mask": mask}

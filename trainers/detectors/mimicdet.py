@@ -18,7 +18,6 @@ the thresholds, follow a reader's notes of the paper, https://amberzzzz.github.i
 from __future__ import annotations
 
 import copy
-from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -28,12 +27,15 @@ from torch.nn import functional as F
 from trainers import workers
 from trainers.call import Count, Fraction, Index, Invalid, NonNegative
 from trainers.detectors.anchors import Anchors, anchors, inside
+from trainers.detectors.deltas import Deltas
+from trainers.detectors.handed import handed
 from trainers.detectors.ignored import neither
 from trainers.detectors.mimicdet_heads import Said, SHead, THead, pixels, regions
 from trainers.detectors.mimicdet_mimicry import box_loss, dissimilarity
 from trainers.detectors.mimicdet_proposals import Proposals, hardest, propose
 from trainers.detectors.mimicdet_refinement import Refinement, owners, squares
 from trainers.detectors.nms import keep_best
+from trainers.detectors.valuable import first_of
 from trainers.fpn import FPN, Backbone, levels
 from trainers.outputs import Detections, Outputs, Targets, Truth, rows
 
@@ -78,8 +80,6 @@ class MimicDet(nn.Module):
         max_detections: Count = 100,
     ) -> None:
         super().__init__()
-        from torchvision.models.detection._utils import BoxCoder  # seconds to import
-
         if len(backbone.strides) < 2:
             raise Invalid("MimicDet needs a backbone of at least two maps: the finest is for its T-head alone")
         if separate and not extra:
@@ -107,7 +107,7 @@ class MimicDet(nn.Module):
         self.mimics = [name for name in names if name]
         self.weights = {"refine": refine_weight, "s": s_weight, "t": t_weight, "mimic": mimic_weight}
         self.proposals, self.mined, self.sampled, self.mimicked = proposals, mined, sampled, mimicked
-        self.refined_coder, self.coder = BoxCoder((1.0, 1.0, 1.0, 1.0)), BoxCoder((10.0, 10.0, 5.0, 5.0))
+        self.refined_coder, self.coder = Deltas(), Deltas(centre=10.0, side=5.0)
         self.score_threshold, self.nms_iou = score_threshold, nms_iou
         self.top_k, self.max_detections = top_k, max_detections
 
@@ -153,8 +153,7 @@ class MimicDet(nn.Module):
             [owners(grid, cells, boxes, self.strides) for cells, boxes in zip(valid, truth.boxes, strict=True)]
         )
         image, cell = (owner >= 0).nonzero(as_tuple=True)
-        first = torch.tensor([0, *accumulate(len(boxes) for boxes in truth.boxes)], device=owner.device)
-        wanted = torch.cat(truth.boxes)[first[image] + owner[image, cell]]
+        wanted = torch.cat(truth.boxes)[first_of(truth)[image] + owner[image, cell]]
         proposals = propose(
             self.refined(outputs, grid),
             self.scores(outputs),
@@ -196,8 +195,8 @@ class MimicDet(nn.Module):
             s_cls = F.cross_entropy(said, proposals.label, reduction="none")
             hard = hardest(s_cls.detach(), proposals.image, count=self.mined)
             answering = targets.own["refinement"][0]
-            counts = [len(answering), len(hard), len(number), len(proposals.mimicked)]
-            positives, mined, sampled, mimicked = workers.mean(said.new_tensor(counts)).clamp(min=1)
+            counts = handed([len(answering), len(hard), len(number), len(proposals.mimicked)], said.device)
+            positives, mined, sampled, mimicked = workers.mean(counts.to(said.dtype)).clamp(min=1)
             score, refinement = self.refinement_losses(outputs, targets)
             s_box = box_loss(deltas, proposals, torch.arange(len(deltas), device=deltas.device), self.coder)
             t_cls = F.cross_entropy(taught.cls, proposals.label[number], reduction="sum")
@@ -223,7 +222,7 @@ class MimicDet(nn.Module):
         wanted = torch.zeros_like(logits).index_fill(0, row, 1)
         focal = sigmoid_focal_loss(logits, wanted, alpha=0.25, gamma=2) @ targets.learnt.float()
         grid = self.grid(outputs)
-        delta = self.refined_coder.encode_single(box, squares(grid)[row % len(grid.stride)])
+        delta = self.refined_coder.encode(box, squares(grid)[row % len(grid.stride)])
         return focal, (rows(outputs.own["delta"])[row].float() - delta).abs().sum()
 
     def mimicry(self, outputs: Outputs, taught: Said, proposals: Proposals) -> Tensor:
@@ -252,7 +251,7 @@ class MimicDet(nn.Module):
 
         logits, deltas = (picked(rows(outputs.own[name]).float().unflatten(0, valid.shape)) for name in ("cls", "box"))
         refined = picked(self.refined(outputs, grid))
-        boxes = self.coder.decode_single(deltas.flatten(0, 1), refined.flatten(0, 1)).view_as(refined)
+        boxes = self.coder.decode(deltas.flatten(0, 1), refined.flatten(0, 1)).view_as(refined)
         classes = logits.softmax(2)[:, :, :-1] * valid.gather(1, best)[:, :, None]  # background is none
         labels = torch.arange(self.num_classes, device=best.device).expand_as(classes)
         return keep_best(
@@ -276,5 +275,5 @@ class MimicDet(nn.Module):
     def refined(self, outputs: Outputs, grid: Anchors) -> Tensor:
         """The refined anchors. -> (B, A, 4)."""
         deltas = rows(outputs.own["delta"]).float()
-        boxes: Tensor = self.refined_coder.decode_single(deltas, squares(grid).repeat(len(deltas) // len(grid.box), 1))
+        boxes = self.refined_coder.decode(deltas, squares(grid).repeat(len(deltas) // len(grid.box), 1))
         return boxes.unflatten(0, (-1, len(grid.box)))

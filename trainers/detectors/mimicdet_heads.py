@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainers.detectors.handed import handed
+
 POOL = 7  # cells of a region, each way
 MICRO = (64, 128)  # channels of the network that finds the offsets
 
@@ -133,7 +135,7 @@ def pixels(levels: list[Tensor], row: Tensor) -> Tensor:
 
     Without a copy of the maps as rows: they may be a thousand channels wide.
     """
-    counts = torch.tensor([x.shape[2] * x.shape[3] for x in levels], device=row.device)
+    counts = handed([x.shape[2] * x.shape[3] for x in levels], row.device)
     ends = counts.cumsum(0)
     image, cell = row // ends[-1], row % ends[-1]
     level = torch.bucketize(cell, ends, right=True)

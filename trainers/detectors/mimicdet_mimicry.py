@@ -6,19 +6,18 @@ https://arxiv.org/abs/2009.11528, sections 3.3 and 3.4.
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainers.detectors.deltas import Deltas
 from trainers.detectors.mimicdet_proposals import Proposals
 
 
-def box_loss(deltas: Tensor, proposals: Proposals, number: Tensor, coder: Any) -> Tensor:
+def box_loss(deltas: Tensor, proposals: Proposals, number: Tensor, coder: Deltas) -> Tensor:
     """The L1 of deltas (T, 4) that `coder` decodes, summed over the positives among these proposals (T,). -> ()."""
     positive = proposals.positive[number].nonzero().squeeze(1)
     real = number[positive]
-    wanted = coder.encode_single(proposals.box[real], proposals.refined[real])
+    wanted = coder.encode(proposals.box[real], proposals.refined[real])
     return (deltas[positive] - wanted).abs().sum()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainers.detectors.anchors import Anchors
+from trainers.detectors.handed import handed
 
 SIDE = 4  # an anchor's side in strides: 32 to 512 pixels on P3 to P7
 SHRINK = 0.3  # the part of a box's width and height in whose middle cells are positive
@@ -53,7 +54,7 @@ def levels_of(boxes: Tensor, strides: tuple[int, ...]) -> Tensor:
     that are smaller, the coarsest all that are larger.
     """
     scale = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt()
-    bounds = boxes.new_tensor([SIDE * stride for stride in strides[1:]])
+    bounds = handed([SIDE * stride for stride in strides[1:]], boxes.device, dtype=boxes.dtype)
     return torch.bucketize(scale, bounds, right=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trainers.detectors.handed import handed
 from trainers.outputs import Detections
 
 
@@ -39,7 +40,7 @@ def keep_best(
     """Clip to the images, suppress class by class, keep the best. (B, M, 4), (B, M), (B, M) -> B results."""
     from torchvision.ops import batched_nms  # seconds to import, and a plan suppresses nothing
 
-    limit = boxes.new_tensor([(width, height, width, height) for height, width in sizes])
+    limit = handed([(width, height, width, height) for height, width in sizes], boxes.device, dtype=boxes.dtype)
     boxes = torch.minimum(boxes.clamp(min=0), limit[:, None])
     found = []
     for box, score, label in zip(boxes, scores, labels, strict=True):

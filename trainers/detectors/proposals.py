@@ -149,7 +149,7 @@ def losses(rpn: Any, outputs: Outputs, targets: Targets, grid: Grid, *, beta: fl
     kind = targets.own["object"]
     positive, negative = (torch.cat(drawn).nonzero().squeeze(1) for drawn in rpn.fg_bg_sampler(list(kind)))
     both = torch.cat([positive, negative])
-    number = workers.mean(both.new_tensor(len(both), dtype=torch.float32)).clamp(min=1)
+    number = workers.mean(both.new_full((), len(both), dtype=torch.float32)).clamp(min=1)
     cls = F.binary_cross_entropy_with_logits(objectness[both], kind.flatten()[both], reduction="sum")
     wanted = rpn.box_coder.encode_single(targets.box, grid.boxes[targets.row % len(grid.boxes)])
     wanted = wanted[torch.searchsorted(targets.row, positive)]  # the rows of targets rise

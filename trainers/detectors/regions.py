@@ -116,7 +116,7 @@ def losses(logits: Tensor, deltas: Tensor, regions: Regions, *, beta: float) -> 
     Both are divided by the number of regions, a mean over the workers.
     """
     labels, wanted = torch.cat(regions.labels), torch.cat(regions.deltas)
-    number = workers.mean(logits.new_tensor(len(labels))).clamp(min=1)
+    number = workers.mean(logits.new_full((), len(labels))).clamp(min=1)
     cls = F.cross_entropy(logits, labels, reduction="sum")
     positive = (labels > 0).nonzero().squeeze(1)
     mine = deltas.unflatten(1, (-1, 4))[positive, labels[positive]]

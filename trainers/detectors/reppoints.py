@@ -7,7 +7,6 @@ as mmdetection trains it with its `moment` boxes.
 from __future__ import annotations
 
 import math
-from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from trainers.detectors.nms import best_pairs, keep_best
 from trainers.detectors.points import POINTS, gradient_times, moment_box, regular_grid
 from trainers.detectors.points_assign import SCALE, nearest_cells
 from trainers.detectors.precision import full_precision
-from trainers.detectors.valuable import image_of
+from trainers.detectors.valuable import first_of, image_of, in_each
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.outputs import Detections, Outputs, Targets, Truth, rows
 
@@ -102,8 +101,7 @@ class RepPoints(nn.Module):
         image, cell = (owner >= 0).nonzero(as_tuple=True)
         row = image * valid.shape[1] + cell
         ignored, there = (owner == IGNORED).flatten(), neither(grid.box, truth, row, grid.centre)
-        first = torch.tensor([0, *accumulate(len(boxes) for boxes in truth.boxes)], device=owner.device)
-        number = first[image] + owner[image, cell]  # of the box among those of all images
+        number = first_of(truth)[image] + owner[image, cell]  # of the box among those of all images
         return Targets(
             row=row,
             level=grid.level[cell],
@@ -137,10 +135,9 @@ class RepPoints(nn.Module):
             refine_off = off(refined, targets.row, targets.box, grid)
 
             count = [
-                torch.bincount(row // len(grid.stride), minlength=targets.images).clamp(min=1).sum()
-                for row in (init_row, targets.row)
+                in_each(row // len(grid.stride), targets.images).clamp(min=1).sum() for row in (init_row, targets.row)
             ]
-            init_count, refine_count = workers.mean(torch.stack(count).float())
+            init_count, refine_count = workers.mean(torch.stack(count))
             return {
                 "focal": focal / refine_count,
                 "init": self.init_weight * init_off / init_count,

@@ -6,7 +6,6 @@ Edges for localization distillation: Zheng et al., CVPR 2022, https://arxiv.org/
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import Any, Literal
 
 import torch
@@ -15,6 +14,8 @@ from torch import Tensor, nn
 from trainers import workers
 from trainers.call import Count, Fraction, Index, NonNegative
 from trainers.detectors.anchors import Anchors, inside
+from trainers.detectors.box_losses import giou_loss
+from trainers.detectors.deltas import Deltas
 from trainers.detectors.focal import distribution_focal_loss, integral
 from trainers.detectors.gfl import around
 from trainers.detectors.ignored import neither
@@ -23,7 +24,7 @@ from trainers.detectors.max_iou import BACKGROUND, IGNORED, MaxIoU
 from trainers.detectors.nine import NINE, Conventions, nine_anchors
 from trainers.detectors.nms import best_pairs, keep_best
 from trainers.detectors.towers import both, climb, parts
-from trainers.detectors.valuable import box_thresholds, near
+from trainers.detectors.valuable import box_thresholds, first_of, in_each, near
 from trainers.fpn import FPN, MAPS, Backbone, levels
 from trainers.norm import group_norm
 from trainers.outputs import Detections, Outputs, Overlap, Region, Targets, Truth, rows
@@ -67,7 +68,7 @@ class RetinaNet(nn.Module):
         max_detections: Count = 100,
     ) -> None:
         super().__init__()
-        from torchvision.models.detection._utils import BoxCoder, Matcher  # seconds to import
+        from torchvision.models.detection._utils import Matcher  # seconds to import
 
         self.num_classes = num_classes
         self.strides = levels(backbone.strides[-MAPS:], extra)
@@ -81,7 +82,7 @@ class RetinaNet(nn.Module):
         self.neck = FPN(backbone.channels[-MAPS:], channels=channels, extra=extra, extra_from=extra_from, relu=theirs)
         self.head = head(channels, num_classes, tower_norm, self.bins)
         self.convs = len(parts(self.head.classification_head.conv))
-        self.coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
+        self.coder = Deltas()
         self.matcher = Matcher(POSITIVE, NEGATIVE, allow_low_quality_matches=True)
         if not theirs:
             self.matcher = MaxIoU(POSITIVE, NEGATIVE)
@@ -142,8 +143,7 @@ class RetinaNet(nn.Module):
         image, anchor = (owners >= 0).nonzero(as_tuple=True)
         row = image * len(grid.box) + anchor
         ignored, there = (owners == IGNORED).flatten(), neither(grid.box, truth, row)
-        first = torch.tensor([0, *accumulate(len(boxes) for boxes in truth.boxes)], device=owners.device)
-        number = first[image] + owners[image, anchor]  # of the box among those of all images
+        number = first_of(truth)[image] + owners[image, anchor]  # of the box among those of all images
         return Targets(
             row=row,
             level=grid.level[anchor],
@@ -164,7 +164,7 @@ class RetinaNet(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             grid = self.grid(outputs)
             image, anchor = targets.row // len(grid.box), targets.row % len(grid.box)
-            share = self.shares(torch.bincount(image, minlength=targets.images).float())
+            share = self.shares(in_each(image, targets.images))
 
             wanted = torch.zeros_like(logits)
             wanted[targets.row, targets.label] = 1
@@ -184,15 +184,13 @@ class RetinaNet(nn.Module):
         counts = positives.clamp(min=1)
         if self.conventions == "mmdetection":
             return torch.ones_like(counts) / workers.mean(counts.sum())
-        return 1 / (counts * workers.mean(counts.new_tensor(len(counts))))
+        return 1 / (counts * workers.mean(counts.new_full((), len(counts))))
 
     def box_losses(self, raw: Tensor, anchor: Tensor, grid: Anchors, box: Tensor) -> dict[str, Tensor]:
         """Of what the positives (P, 4) or (P, 4*S) of these anchors (P,) say of their boxes (P, 4). -> (P,) each."""
-        from torchvision.ops import generalized_box_iou_loss
-
         if not self.bins and self.box_loss == "l1":
-            return {"box": (raw - self.coder.encode_single(box, grid.box[anchor])).abs().sum(1)}
-        giou: Tensor = generalized_box_iou_loss(self.decode(raw, anchor, grid), box)
+            return {"box": (raw - self.coder.encode(box, grid.box[anchor])).abs().sum(1)}
+        giou = giou_loss(self.decode(raw, anchor, grid), box)
         if not self.bins:
             return {"box": giou}
         centre, stride = grid.centre[anchor], grid.stride[anchor, None]
@@ -226,8 +224,7 @@ class RetinaNet(nn.Module):
         if self.bins:
             distance = integral(raw.unflatten(1, (4, self.bins))) * grid.stride[anchor, None]
             return around(grid.centre[anchor], distance)
-        boxes: Tensor = self.coder.decode_single(raw, grid.box[anchor])
-        return boxes
+        return self.coder.decode(raw, grid.box[anchor])
 
     def grid(self, outputs: Outputs) -> Anchors:
         """The anchors of these maps."""

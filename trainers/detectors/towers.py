@@ -8,16 +8,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def parts(tower: nn.Sequential) -> list[nn.Sequential]:
+def parts(tower: nn.Sequential) -> list[list[nn.Module]]:
     """Each convolution with the norm that follows it, whether a tower lists its layers flat or in blocks.
 
     Behind each stands a ReLU, which is left out.
     """
-    found: list[nn.Sequential] = []
+    found: list[list[nn.Module]] = []
     waiting: list[nn.Module] = []
     for layer in layers(tower):
         if isinstance(layer, nn.ReLU):
-            found.append(nn.Sequential(*waiting))
+            found.append(waiting)
             waiting = []
         else:
             waiting.append(layer)
@@ -48,7 +48,8 @@ def climb(
     for x in levels:
         for number in range(after, len(convs) + 1):
             if number > after:
-                x = convs[number - 1](x)
+                for layer in convs[number - 1]:
+                    x = layer(x)
             if number in kept:
                 kept[number].append(x)
             if number:

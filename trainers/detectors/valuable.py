@@ -6,11 +6,14 @@ section 3.3 and algorithm 1.
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 
 from trainers.detectors.anchors import Anchors, paired_iou
 from trainers.detectors.atss import candidates, thresholds
+from trainers.detectors.handed import handed
 from trainers.outputs import Overlap, Region, Targets, Truth
 
 
@@ -67,5 +70,20 @@ def closeness(anchor: Tensor, box: Tensor, overlap: Overlap, iou: Tensor | None 
 
 def image_of(truth: Truth) -> Tensor:
     """The number of the image that each box is in, image by image. -> (N,)."""
-    counts = torch.tensor([len(boxes) for boxes in truth.boxes])
-    return torch.arange(len(counts)).repeat_interleave(counts).to(truth.boxes[0].device)
+    numbers = [image for image, boxes in enumerate(truth.boxes) for _ in range(len(boxes))]
+    return handed(numbers, truth.boxes[0].device, dtype=torch.long)
+
+
+def in_each(image: Tensor, images: int) -> Tensor:
+    """How many of these numbers of images (P,) are 0, 1, and so on, for so many images. -> (B,) in float32.
+
+    `bincount` would wait for a GPU to know the largest.
+    """
+    counts = torch.zeros(images, device=image.device)
+    return counts.index_add_(0, image, torch.ones_like(image, dtype=counts.dtype))
+
+
+def first_of(truth: Truth) -> Tensor:
+    """The number of each image's first box among the boxes of all images. -> (B,)."""
+    counts = [len(boxes) for boxes in truth.boxes]
+    return handed([0, *accumulate(counts[:-1])], truth.boxes[0].device, dtype=torch.long)

@@ -7,23 +7,16 @@ goes through operators and methods that can be watched on a CPU as well.
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.trainers.test_every_loss import FASTER, OFFERED, ON, Pair
-
-ASKED = ("propose", "sample", "judge", "pool", "valuable")  # what a detector waits for by itself, once it is asked
+from tests.trainers.waits import watched
 
 
 class Case(NamedTuple):
@@ -105,81 +98,6 @@ CASES: dict[str, Case] = {
     ),
 }
 
-WAITS = {  # operators whose result the host must know, at least its size
-    "_local_scalar_dense",
-    "is_nonzero",
-    "equal",
-    "nonzero",
-    "masked_select",
-    "unique_consecutive",
-    "unique_dim",
-    "_unique",
-    "_unique2",
-    "bincount",
-    "nms",
-    "deform_nms",
-}
-READS = {"tolist", "numpy", "__array__", "cpu"}  # methods that fetch without asking an operator on a CPU
-
-
-class Operators(TorchDispatchMode):
-    """Counts the operators that a GPU would have to be waited for."""
-
-    def __init__(self, seen: Counter[str]) -> None:
-        super().__init__()
-        self.seen = seen
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        if name in WAITS or (name == "repeat_interleave" and (kwargs or {}).get("output_size") is None):
-            self.seen[name] += 1
-        if name in ("index", "index_put", "index_put_", "_index_put_impl_") and masked(args[1]):
-            self.seen["mask as index"] += 1
-        return func(*args, **(kwargs or {}))
-
-
-class Methods(TorchFunctionMode):
-    """Counts the methods of tensors that do not show as operators on a CPU."""
-
-    def __init__(self, seen: Counter[str]) -> None:
-        super().__init__()
-        self.seen = seen
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in READS:
-            self.seen[func.__name__] += 1
-        return func(*args, **(kwargs or {}))
-
-
-def masked(indices: Any) -> bool:
-    return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in indices)
-
-
-@contextmanager
-def watched(*detectors: nn.Module) -> Any:
-    """-> what is waited for within, and how often. What one of the detectors is asked for counts as one wait."""
-    seen: Counter[str] = Counter()
-
-    def counted(name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
-        def asked(*args: Any, **kwargs: Any) -> Any:
-            seen[name] += 1
-            before = seen.copy()
-            try:
-                return ask(*args, **kwargs)
-            finally:
-                seen.clear()
-                seen.update(before)
-
-        return asked
-
-    with ExitStack() as stack:
-        for detector, name in itertools.product(detectors, ASKED):
-            if hasattr(detector, name):
-                stack.enter_context(patch.object(detector, name, counted(name, getattr(detector, name))))
-        stack.enter_context(Methods(seen))
-        stack.enter_context(Operators(seen))
-        yield seen
-
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_waits_only_for_what_is_written_here(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +140,8 @@ PLANTED: dict[str, tuple[str, Callable[[Tensor], Any]]] = {
     "a list": ("tolist", lambda x: x.tolist()),
     "an array": ("numpy", lambda x: x.numpy()),
     "a copy": ("cpu", lambda x: x.cpu()),
+    "numbers of the host": ("tensor", lambda x: x + torch.tensor([1.0, 2, 3], device=x.device)),
+    "numbers of the host, as others are": ("new_tensor", lambda x: x + x.new_tensor([1.0, 2, 3])),
 }
 
 

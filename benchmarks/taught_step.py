@@ -1,0 +1,217 @@
+"""A student's training step beside its teacher, part by part, with all that makes it faster and as one writes it first.
+
+GFL on ResNets, as the papers have it: LD and KD, PKD, and DeFeat. `plain` is the eager formulation in float32, in the
+ordinary layout, without compiling. The device's peak is measured with one large product of matrices. Needs neither Ray
+nor MLflow. On a CPU the defaults are small, its seconds are those of one thread, and only --compile makes a difference.
+
+    python benchmarks/taught_step.py --students 18 50 --batches 2 4 8 16 --sides 800 1333 --compile
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # where the package is not installed
+
+import torch
+from table import show
+from train_step import CLASSES, DEVICE, GPU, resident, seconds
+
+from trainers import backbones, detectors, distill, optim
+from trainers.call import Call
+from trainers.data.assemble import Part
+from trainers.data.canvases import Canvases
+from trainers.data.lanes import lane_to, sent
+from trainers.outputs import Truth
+from trainers.speed import Compiled
+from trainers.task import Lesson, Task, total
+
+METHODS = {"none": (), "LD+KD": ("LD", "KD"), "PKD": ("PKD",), "DeFeat": ("DeFeat",)}
+PARTS = ("data", "teacher", "student", "losses", "backward", "step")
+ROUNDS, WARM = (20, 6) if GPU else (3, 1)
+SIDE = 8192 if GPU else 1024  # of the matrices
+BOXES = 8  # an image
+
+
+def part(batch: int, sides: tuple[int, int]) -> Part:
+    """Noise, with boxes 16 to 200 pixels wide, as a loader process hands it over."""
+    generator = torch.Generator().manual_seed(0)
+    room = tuple(-(-side // 32) * 32 for side in sides)
+    pixels = torch.randint(0, 256, (batch, 3, *room), dtype=torch.uint8, generator=generator)
+    boxes, labels = [], []
+    for _ in range(batch):
+        side = 16 + (min(200, *sides) - 16) * torch.rand(BOXES, 2, generator=generator)
+        corner = torch.rand(BOXES, 2, generator=generator) * (torch.tensor(sides[::-1]) - side).clamp(min=0)
+        boxes.append(torch.cat([corner, corner + side], dim=1).numpy())
+        labels.append(torch.randint(0, CLASSES, (BOXES,), generator=generator).numpy())
+    return Part(pixels, boxes, labels, [sides] * batch, list(range(batch)), [(1.0, 1.0)] * batch, [], [], {})
+
+
+class Steps:
+    """A student, its teacher and its losses; `fast` with all that this device has to offer."""
+
+    def __init__(self, student: int, teacher: int, losses: tuple[str, ...], *, fast: bool, compiled: bool) -> None:
+        torch.manual_seed(0)
+        gfl = Call(name="GFL").complete(detectors)
+        mine, guide = (
+            gfl.of(detectors, backbones.ResNet(depth=depth), CLASSES).to(DEVICE) for depth in (student, teacher)
+        )
+        mine.backbone.freeze(1)
+        mine.backbone.fix_norm()
+        guide.eval().requires_grad_(False)
+        terms = {name: Call(name=name).complete(distill).of(distill, mine, guide) for name in losses}
+        if fast and GPU:
+            mine, guide = (network.to(memory_format=torch.channels_last) for network in (mine, guide))
+        self.task = Task(mine, terms).to(DEVICE).train()
+        self.guide: Callable[[torch.Tensor], Any] = guide
+        if fast and compiled:
+            self.task.fast, self.guide = Compiled(mine), Compiled(guide)
+        self.optimizer = optim.SGD([p for p in self.task.parameters() if p.requires_grad], 0.001)
+        self.fast, self.taught = fast, bool(losses)
+
+    def precision(self) -> Any:
+        return torch.autocast(DEVICE.type, dtype=torch.bfloat16) if self.fast and GPU else nullcontext()
+
+    def data(self, raw: Part) -> tuple[torch.Tensor, Truth]:
+        lane = lane_to(DEVICE) if self.fast else None
+        if lane is not None:
+            return sent(raw, lane)
+        images, truth = raw.batch(Canvases())
+        return images.to(DEVICE), truth.to(DEVICE)
+
+    def step(self, raw: Part, lap: Callable[[str], None]) -> None:
+        """One training step; `lap` is told when a part of it is over."""
+        images, truth = self.data(raw)
+        lap("data")
+        with self.precision():
+            with torch.no_grad():
+                lesson = Lesson([self.guide(images)]) if self.taught else None
+            lap("teacher")
+            outputs = self.task.look(images)
+            lap("student")
+            losses = self.task.judge(outputs, truth, lesson)
+            sum_of_all = total(losses.by_name)
+        lap("losses")
+        self.optimizer.zero_grad(set_to_none=True)
+        sum_of_all.backward()
+        lap("backward")
+        self.optimizer.step()
+        lap("step")
+
+
+def clock() -> float:
+    """Seconds; on a GPU when all is done that was asked for."""
+    if GPU:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def timed(steps: Steps, raw: Part) -> tuple[dict[str, float], float]:
+    """Seconds of each part, the device being waited for in between, and of a step in which it is not."""
+    found: dict[str, list[float]] = {name: [] for name in PARTS}
+    whole = []
+    for number in range(ROUNDS + WARM):
+        before = clock()
+
+        def lap(name: str) -> None:
+            nonlocal before
+            now = clock()
+            found[name].append(now - before)
+            before = now
+
+        steps.step(raw, lap)
+        if number >= WARM:
+            whole.append(seconds(lambda: steps.step(raw, lambda name: None)))
+    return {name: statistics.median(times[WARM:]) for name, times in found.items()}, statistics.median(whole)
+
+
+def peak_flops(*, half: bool) -> float:
+    """FLOP/s of one large product of matrices, in bfloat16 or in float32."""
+    a = torch.rand(SIDE, SIDE, device=DEVICE, dtype=torch.bfloat16 if half else torch.float32)
+    for _ in range(WARM):
+        a @ a
+    return 2 * SIDE**3 / statistics.median(seconds(lambda: a @ a) for _ in range(ROUNDS))
+
+
+def flops(steps: Steps, raw: Part) -> int:
+    """Of a step: convolutions and products of matrices alone."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    plain, steps.task.fast = steps.task.fast, None
+    guide = steps.guide
+    steps.guide = guide.network if isinstance(guide, Compiled) else guide
+    counter = FlopCounterMode(display=False)
+    with counter:
+        steps.step(raw, lambda name: None)
+    steps.task.fast, steps.guide = plain, guide
+    return counter.get_total_flops()
+
+
+def compare(student: int, teacher: int, batch: int, method: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """A line for the fast step, and one for the plain one."""
+    raw, rows = part(batch, tuple(args.sides)), []
+    for fast in (True, False) if GPU or args.compile else (False,):
+        gc.collect()
+        if GPU:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        steps = Steps(student, teacher, METHODS[method], fast=fast, compiled=args.compile)
+        needed = flops(steps, raw)
+        parts, whole = timed(steps, raw)
+        memory = torch.cuda.max_memory_allocated() / 2**20 if GPU else resident("VmRSS")
+        rows.append(
+            {
+                "student": f"R{student}",
+                "teacher": f"R{teacher}" if method != "none" else "-",
+                "losses": method,
+                "batch": batch,
+                "step is": ("fast" + " compiled" * args.compile) if fast else "plain",
+                "img/s": batch / whole,
+                **{f"{name} ms": 1000 * value for name, value in parts.items()},
+                "MB": memory,
+                "of peak": needed / whole / args.peak[fast and GPU],
+            }
+        )
+        del steps
+    for row in rows:
+        row["times plain"] = row["img/s"] / rows[-1]["img/s"]
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--students", type=int, nargs="+", default=[18, 50] if GPU else [18])
+    parser.add_argument("--teacher", type=int, default=101 if GPU else 50)
+    parser.add_argument("--batches", type=int, nargs="+", default=[2, 4, 8, 16] if GPU else [2])
+    parser.add_argument("--sides", type=int, nargs=2, default=[800, 1333] if GPU else [128, 160])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--compile", action="store_true", help="compile the fast step's networks, which takes minutes")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.peak = {half: peak_flops(half=half) for half in ({True, False} if GPU else {False})}
+    rows = [
+        row
+        for student in args.students
+        for batch in args.batches
+        for method in args.methods
+        for row in compare(student, args.teacher, batch, method, args)
+    ]
+    peaks = ", ".join(f"{'bfloat16' if half else 'float32'} {rate / 1e12:.3g}" for half, rate in args.peak.items())
+    note = f"GFL, images of {args.sides[0]} x {args.sides[1]}, median of {ROUNDS}; peak TFLOP/s: {peaks}"
+    own = "fast: bfloat16, channels last, batches on a stream of their own"
+    if not GPU:
+        own = "Of one CPU thread; MB is all that the process has"
+    show("taught_step", rows, note, own)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""What makes a step faster and nothing else: compiled networks, the layout of maps, a teacher's own precision.
+
+What is learnt is the same within the rounding of other sums, and of bfloat16 where a teacher speaks in it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainers.call import Invalid
+from trainers.compilers import uncompiled
+from trainers.order import Order
+from trainers.outputs import Network, Outputs
+from trainers.pieces import rebuilt, said
+from trainers.task import Task
+
+OFTEN = 4  # batches of one size after which it is worth a graph: compiling takes as long as many steps
+GRAPHS = 16  # sizes that get one; each network needs memory and minutes for each
+Look = Callable[[Tensor], Outputs]
+
+
+class Compiled:
+    """A network that is compiled for each size of batch that comes often; the others it looks at as it is.
+
+    The network itself stays what it was: for its state, its copies and whoever measures it.
+    """
+
+    def __init__(self, network: Network, *, backend: str = "inductor") -> None:
+        self.network = network
+        self.seen: Counter[tuple[int, ...]] = Counter()
+        self.graphs: set[tuple[int, ...]] = set()
+        # Graphs of a class of networks count together: those of a student and of all its guides.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 8 * GRAPHS)
+        self.fast: Look = torch.compile(network.forward, dynamic=False, backend=backend)
+
+    def __call__(self, images: Tensor) -> Outputs:
+        """(B, 3, H, W) -> what the network says."""
+        size = tuple(images.shape)
+        if size not in self.graphs:
+            self.seen[size] += 1
+            if self.seen[size] < OFTEN or len(self.graphs) == GRAPHS:
+                said: Outputs = self.network(images)
+                return said
+            self.graphs.add(size)
+        return self.fast(images)
+
+
+class Guide:
+    """A guide as a lesson asks it: in a precision of its own, if it has one, whatever the student's is.
+
+    `whole`: what it says is handed on in float32, for a student that computes in nothing else.
+    """
+
+    def __init__(self, look: Look, precision: Callable[[], AbstractContextManager[Any]], *, whole: bool) -> None:
+        self.look, self.precision, self.whole = look, precision, whole
+
+    def __call__(self, images: Tensor) -> Outputs:
+        """(B, 3, H, W) -> what the guide says."""
+        with self.precision():
+            outputs = self.look(images)
+        if not self.whole:
+            return outputs
+        return rebuilt(outputs, (x.float() if x.is_floating_point() else x for x in said(outputs)))
+
+
+def guide(network: Network, order: Order, *, device: torch.device) -> Look:
+    """A guide's network as an order has it asked."""
+    look: Look = Compiled(network) if order.compile else network
+    own = order.teacher_precision
+    if own is None or device.type != "cuda":  # on a CPU there is one precision
+        return look
+    return Guide(look, _precision(own, device), whole=order.stage.recipe.precision == "fp32")
+
+
+def _precision(own: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    return lambda: torch.autocast(device.type, dtype=torch.bfloat16, enabled=own == "bf16")
+
+
+def hasten(task: Task, order: Order) -> None:
+    """Have a task's student be compiled if an order says so."""
+    if order.compile:
+        task.fast = Compiled(task.student)
+
+
+def laid_out(network: nn.Module, order: Order, *, device: torch.device) -> None:
+    """Lay a network's weights out as its maps are to be, in place: channels last on a GPU, unless the order says no.
+
+    Before its optimizer is made, whose kernels take both to be laid out alike. On a CPU weights stay as they are.
+    """
+    wanted = device.type == "cuda" if order.channels_last is None else order.channels_last
+    if wanted and device.type != "cpu":
+        for weight in network.parameters():
+            if weight.dim() == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def check(order: Order, *, device: torch.device) -> None:
+    """Raise `Invalid` if an order wants what this machine cannot do."""
+    if order.compile and (missing := uncompiled(device.type)):
+        raise Invalid(missing, ("resources", "compile"))
