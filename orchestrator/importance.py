@@ -22,6 +22,8 @@ def importance(knobs: Mapping[str, Space], trials: list[tuple[Mapping[str, Any],
     varied = [name for name in shared if len({str(values[name]) for values, _ in trials}) > 1]
     if len(trials) < FEWEST or not varied or len({score for _, score in trials}) == 1:
         return {}
+    if len(varied) == 1:
+        return {varied[0]: 1.0}  # without seconds of work, for each of perhaps thousands of edges
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

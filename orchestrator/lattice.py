@@ -34,10 +34,10 @@ class Path:
 
     def __hash__(self) -> int:
         # Kept: a sweep looks thousands of long paths up after every result.
-        if "_hash" not in self.__dict__:
-            whole = (self.models, self.budget, self.settings, self.seeds, self.until)
-            object.__setattr__(self, "_hash", hash(whole))
-        return int(self.__dict__["_hash"])
+        kept: int | None = self.__dict__.get("_hash")
+        if kept is None:
+            kept = self.__dict__["_hash"] = hash((self.models, self.budget, self.settings, self.seeds, self.until))
+        return kept
 
     def __getstate__(self) -> dict[str, object]:
         return {one.name: self.__dict__[one.name] for one in fields(self)}  # another process has other hashes
@@ -65,7 +65,13 @@ class Path:
     @property
     def plain(self) -> Path:
         """The same models and budget, whatever the settings, in full."""
+        if not self.settings and self.seeds is None and self.until is None:
+            return self
         return Path(self.models, self.budget)
+
+    def by(self, *seeds: int) -> Path:
+        """The same with these seeds alone. `replace` would look all fields up: races do this by the thousand."""
+        return Path(self.models, self.budget, self.settings, seeds, self.until)
 
     @property
     def setting(self) -> Setting:

@@ -45,9 +45,11 @@ class Looked(Mapping[Path, float]):
         return self.through or any(path in self.scores for path in self.missed)
 
     def __getitem__(self, path: Path) -> float:
-        if path not in self.scores:
+        try:
+            return self.scores[path]
+        except KeyError:
             self.missed.add(path)
-        return self.scores[path]
+            raise
 
     def __contains__(self, path: object) -> bool:
         if path in self.scores:

@@ -57,6 +57,7 @@ class Lines:
         self.lock = threading.RLock()
         self.known: dict[str, tuple[State, float]] = {}  # state last told, and when, by key
         self.reused = 0  # not told yet
+        self.counted, self.seeds = 0, set[int]()  # rows, and the seeds that they have
         self.over = threading.Event()
         self.heart = threading.Thread(target=self._beat, name="progress", daemon=True)
 
@@ -107,8 +108,10 @@ class Lines:
 
     def _name(self, row: Row) -> str:
         alone = " alone" if row.role == "alone" else ""
-        seeds = {other.seed for other in list(self.board.rows.values())}
-        return f"{row.path}{alone}" + (f" (seed {row.seed})" if len(seeds) > 1 else "")
+        rows = self.board.rows
+        if len(rows) != self.counted:  # a line is written of each stage: not every time are all looked through
+            self.counted, self.seeds = len(rows), {other.seed for other in list(rows.values())}
+        return f"{row.path}{alone}" + (f" (seed {row.seed})" if len(self.seeds) > 1 else "")
 
     def _tell_reused(self) -> None:
         if self.reused:

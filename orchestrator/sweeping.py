@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 from math import inf
 
@@ -105,7 +104,7 @@ class Sweeping:
         until = trial.until if path.until == goal else path.until
         if until is not None and until >= self.lattice.epochs(trial):
             until = None
-        return replace(trial, seeds=path.seeds, until=until)
+        return Path(trial.models, trial.budget, trial.settings, path.seeds, until)
 
     def known(self, path: Path) -> float | None:
         """The score that the strategy sees; None: it has not asked for the path, or it is not known yet."""
@@ -214,7 +213,14 @@ class Sweeping:
         else:
             edge.decide(self._scores, lambda known: self._more(edge.path, edge, known))
 
+    @cached_property
+    def _grid(self) -> list[Setting]:
+        """The settings of every edge, where a grid is swept."""
+        return self.sweep.more([], {}, self.lattice.distill, seed="")
+
     def _more(self, path: Path, edge: Edge, known: Known) -> list[Setting]:
+        if self.sweep.sampler == "grid":
+            return edge.asked or self._grid
         # On a path all edges have one setting, and prefixes are shared if all paths have the same settings.
         seed = str(path) if self.sweep.scope == "edge" else ""
         return self.sweep.more(edge.asked, known, self.lattice.distill, seed=seed, first=self._first(path))
@@ -238,12 +244,18 @@ class Won(Mapping[Path, float]):
         self._found: dict[Path, float] = {}  # what is known of a path stays
 
     def __getitem__(self, path: Path) -> float:
-        if path not in self._found:
-            score = self.sweeping.known(path)
-            if score is None:
-                raise KeyError(path)
-            self._found[path] = score
+        if path not in self:
+            raise KeyError(path)
         return self._found[path]
+
+    def __contains__(self, path: object) -> bool:
+        if path in self._found:
+            return True
+        assert isinstance(path, Path)
+        score = self.sweeping.known(path)
+        if score is not None:
+            self._found[path] = score
+        return score is not None
 
     def __iter__(self) -> Iterator[Path]:
         return (path for path in list(self.sweeping._asked) if self.sweeping.known(path) is not None)

@@ -93,7 +93,8 @@ class Store:
             return None
         if result.stage != stage:
             raise Invalid(f"{self.place.file(name)} holds another stage than its key says; move that folder away")
-        return result
+        # The stage that was asked for, and not one just like it: a driver keeps thousands, each with its whole lineage.
+        return result.model_copy(update={"stage": stage})
 
     def check(self, stage: Stage) -> bool:
         """Whether the stage is stored whole, every byte of its weights included. Damaged weights are set aside.

@@ -127,8 +127,11 @@ class Purse:
         return self._needed[path]
 
     def _look_up(self, path: Path) -> Needs:
+        seeds = self.lattice.seeds if path.seeds is None else path.seeds
+        if len(seeds) == 1:
+            return self._chain(path, seeds[0])
         found: Needs = {}
-        for seed in self.lattice.seeds if path.seeds is None else path.seeds:
+        for seed in seeds:
             for key, need in self._chain(path, seed).items():
                 found[key] = max(need, found.get(key, need))
         return found

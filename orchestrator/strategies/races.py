@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from math import atan, cos, fsum, inf, pi, sin, sqrt
 from statistics import fmean
 
@@ -60,7 +59,7 @@ class _Races:
         alone = len(paths) + len(before) == 1
         for i, seed in enumerate(self.seeds, start=1):
             last = i == len(self.seeds)
-            with_it = [replace(path, seeds=(seed,)) for path in paths]
+            with_it = [path.by(seed) for path in paths]
             asked += with_it
             if alone and not last:
                 continue  # nobody to race
@@ -72,7 +71,7 @@ class _Races:
         return paths
 
     def _not_worse(self, paths: list[Path], before: list[Path], seeds: Sequence[int]) -> list[Path]:
-        rows = {path: [self.scores[replace(path, seeds=(seed,))] for seed in seeds] for path in (*before, *paths)}
+        rows = {path: [self.scores[path.by(seed)] for seed in seeds] for path in (*before, *paths)}
         best = max(rows.values(), key=fmean, default=[])
         gaps = {path: [a - b for a, b in zip(best, rows[path], strict=True)] for path in paths}
         return [path for path in paths if chance(gaps[path]) >= self.level]
