@@ -32,6 +32,8 @@ def prepare(study: Study, *, provisional: bool = False) -> Prepared:
     """
     try:
         store = Store(study.resources.store)
+        if not provisional:
+            store.place.reachable()
         return Prepared(study, store, unread(study) if provisional else read(study, store))
     except Invalid as mistake:
         raise study.refusal(mistake) from mistake

@@ -31,7 +31,7 @@ AT_ONCE = 16  # small files that are read at the same time
 
 
 class Bucket:
-    """See `Place`. Raises `Invalid` when the bucket cannot be used at all, whichever is the first thing asked of it."""
+    """See `Place`."""
 
     pause = 2.0  # each look is a request that somebody pays for
 
@@ -140,7 +140,11 @@ class Bucket:
     def confine(self, name: str) -> None:
         """Nothing in a bucket leads elsewhere."""
 
+    def reachable(self) -> None:
+        s3.reached(self.bucket, self._key(""))
+
     def writable(self) -> None:
+        self.reachable()
         probe = f".probe-{uuid4().hex}"
         try:
             made = self.create(probe, "1")
@@ -159,7 +163,7 @@ class Bucket:
 
     @property
     def _client(self) -> Any:
-        return s3.opened(self.bucket, self._key(""))
+        return s3.client()
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}" if self.prefix else name

@@ -93,6 +93,9 @@ class Folder:
             if one.is_symlink() and not one.resolve().is_relative_to(self.root.resolve()):
                 raise Invalid(f"{one} is a symbolic link out of the store; put what it points to in its place")
 
+    def reachable(self) -> None:
+        """Whoever can ask at all is here."""
+
     def writable(self) -> None:
         try:
             self.root.mkdir(parents=True, exist_ok=True)

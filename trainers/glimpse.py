@@ -96,6 +96,9 @@ class Glimpse:
     def confine(self, name: str) -> None:
         self.place.confine(name)
 
+    def reachable(self) -> None:
+        self.place.reachable()
+
     def writable(self) -> None:
         self.place.writable()
 

@@ -77,6 +77,10 @@ class Place(Protocol):
     def confine(self, name: str) -> None:
         """Raise `Invalid` where a name leads out of the place, as a symbolic link may."""
 
+    def reachable(self) -> None:
+        """Raise `Invalid` at ("resources", "store") soon when nothing can be asked here. What is asked without this is
+        asked again for about a minute, and then is an `OSError`."""
+
     def writable(self) -> None:
         """Raise `Invalid` at ("resources", "store") when nothing can be stored here, or not safely."""
 
