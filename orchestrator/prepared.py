@@ -64,6 +64,7 @@ class Prepared:
         )
         check(self)
         self.results: dict[str, Result] = {}
+        self.damaged: list[str] = []  # what is to be said of results that are not whole
 
     def at_a_glance(self) -> Prepared:
         """The same by what the store has at this moment, for whoever trains nothing and looks at many stages."""
@@ -185,10 +186,11 @@ class Prepared:
         """The score of a stage that the store has; `whole`: after reading every byte of its weights."""
         if self.inputs.provisional:
             return None
-        if whole and not self.store.check(stage):
-            return None
-        result = self.store.get(stage)
+        result = None if whole and not self.store.check(stage) else self.store.get(stage)
         if result is None:
+            if whole and (name := self.store.spoilt(stage.key)):
+                file = self.store.place.file(name)
+                self.damaged.append(f"the result {stage.key} is not whole, see {file}: the stage is trained anew")
             return None
         if whole:
             self.store.drop_state(stage.key)  # left by a process that was killed between the two
@@ -207,6 +209,12 @@ class Prepared:
         if measured:
             return measured[max(before)] if before else measured[min(measured)]
         return self.score(result) if result else None
+
+    def reached(self, stage: Stage, epoch: int | None) -> bool | None:
+        """Whether it can be seen what a stage had that paused after an epoch; None: not yet, it may come."""
+        # Its states are looked for first: unlike the rest they raise an `OSError` where the store is away.
+        seen = epoch is None or (self.store.begun(stage.key) and self.paused(stage, epoch) is not None)
+        return True if seen else None
 
     def score(self, result: Result) -> float:
         """What this study ranks a result by; it may have been stored when another figure was the score."""
@@ -248,6 +256,13 @@ class Prepared:
         rows = [row for row in board.rows.values() if row.state == "paused" and not frontier.wants(row.key)]
         for row in rows:
             row.state, row.reason = "pruned", f"given up after {row.epoch} of {row.epochs} epochs"
+        return rows
+
+    def lost(self, board: Board, frontier: Frontier) -> list[Row]:
+        """Mark the stages that lost their teacher since this was asked last; -> their rows."""
+        rows = [board.rows[key] for key in frontier.lost if board.rows[key].state != "lost"]
+        for row in rows:
+            row.state, row.reason = "lost", frontier.lost[row.key]
         return rows
 
     def fill(self, row: Row, result: Result, state: Any) -> None:

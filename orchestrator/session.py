@@ -73,7 +73,8 @@ def session(
             for row in run.board.rows.values():  # other paths may have come to want a stage since it was written
                 tracking.update(row)
             tracking.unbegun(run.board.rows.values())
-            ending = INTERRUPTED if run.interrupted else SOME_FAILED if run.frontier.failed else DONE
+            failed = run.frontier.failed or run.reading.lost
+            ending = INTERRUPTED if run.interrupted else SOME_FAILED if failed else DONE
             with folder_of(study) as folder:
                 past, costs = forecast.earlier(folder), prepared.costs
                 cost = forecast.compared(run.board, costs=costs, made=made, makespan=makespan, earlier=past)
