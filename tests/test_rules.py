@@ -133,7 +133,7 @@ ENTRANCES = {
     "orchestrator/resources.py": {"trainers.address"},
     "orchestrator/kuberay.py": {"trainers.address"},
     "orchestrator/reach.py": {"trainers.address", "trainers.place"},
-    "orchestrator/reported.py": {"trainers.address", "trainers.place"},
+    "orchestrator/reported.py": {"trainers.address", "trainers.place", "trainers.scratch"},
     "orchestrator/evaluation.py": {
         "trainers.address",
         "trainers.appraisal",

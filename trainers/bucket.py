@@ -24,6 +24,7 @@ from trainers import s3
 from trainers.call import Invalid
 from trainers.glimpse import Glimpse
 from trainers.place import Found, Place, matches
+from trainers.scratch import lasting, scratch
 
 WHERE = ("resources", "store")
 PART = 32 << 20  # bytes that are sent at once, and the most of a file that is in memory
@@ -87,7 +88,7 @@ class Bucket:
 
     @contextmanager
     def copy(self, name: str) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="tapath-") as folder:
+        with scratch() as folder:
             file = Path(folder) / Path(name).name
             with open(file, "wb") as handle:
                 self._receive(name, handle)
@@ -101,7 +102,7 @@ class Bucket:
 
     @contextmanager
     def draft(self, name: str) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="tapath-") as folder:
+        with scratch() as folder:
             yield Path(folder) / Path(name).name
 
     def settle(self, draft: Path, name: str, *, guard: Callable[[], object] = bool) -> None:
@@ -128,6 +129,9 @@ class Bucket:
     def remove(self, name: str) -> None:
         with suppress(FileNotFoundError):
             self._ask("delete_object", name)
+
+    def tidy(self, folder: str) -> None:
+        """An object is there whole or not at all. Parts of large ones are for the bucket's own rules to remove."""
 
     def set_aside(self, name: str) -> str:
         aside = f"{name}.corrupt"
@@ -214,7 +218,7 @@ class Bucket:
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
     """Of this process, until it ends."""
-    return tempfile.TemporaryDirectory(prefix="tapath-")
+    return lasting()
 
 
 _copies: dict[tuple[str, str], Path] = {}  # of this process, by the file's name and version

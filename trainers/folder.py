@@ -84,6 +84,11 @@ class Folder:
     def remove(self, name: str) -> None:
         (self.root / name).unlink(missing_ok=True)
 
+    def tidy(self, folder: str) -> None:
+        for file in atomic.left_behind(self.root / folder):
+            with suppress(OSError):  # what cannot be removed is in nobody's way
+                file.unlink()
+
     def set_aside(self, name: str) -> Path:
         with _missing():
             return atomic.set_aside(self.root / name)

@@ -87,6 +87,9 @@ class Glimpse:
             self.place.remove(name)
             self._changed(name)
 
+    def tidy(self, folder: str) -> None:
+        self.place.tidy(folder)
+
     def set_aside(self, name: str) -> Path | str:
         aside = self.place.set_aside(name)
         self._changed(name)

@@ -19,11 +19,11 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from trainers.address import at
+from trainers.alive import HIDDEN, machine, started
 from trainers.call import Spec
 
 EXPIRY = 60.0  # seconds after which a lease that nobody renews is another's
 RENEWALS = 6  # in that time
-HIDDEN = "hidden"  # a process that lives, though nobody here may know since when
 
 
 _held: set[str] = set()  # the leases of this process, by name
@@ -46,9 +46,9 @@ class Holder(Spec):
     @property
     def is_dead(self) -> bool:
         """Whether it is known to be gone. Of other machines nobody can know."""
-        if (self.machine, self.pid) == (_machine(), os.getpid()):
+        if (self.machine, self.pid) == (machine(), os.getpid()):
             return self.name not in _held  # of this process: it could not be removed when it was released
-        return self.machine == _machine() and _started(self.pid) not in (self.started, HIDDEN)
+        return self.machine == machine() and started(self.pid) not in (self.started, HIDDEN)
 
 
 class Lease:
@@ -56,7 +56,7 @@ class Lease:
 
     def __init__(self, folder: Path | str, *, expiry: float = EXPIRY) -> None:
         self.place, self.expiry = at(folder), expiry
-        here = {"machine": _machine(), "pid": os.getpid(), "started": _started(os.getpid())}
+        here = {"machine": machine(), "pid": os.getpid(), "started": started(os.getpid())}
         self.me = Holder(name=uuid4().hex, expiry=expiry, **here)
         self.number = 0  # 0: not held
         self._seen: tuple[int, Holder | None] = (0, None)
@@ -164,32 +164,3 @@ class Lease:
 
 def _name(number: int) -> str:
     return f"lease-{number:06d}"
-
-
-def _machine() -> str:
-    """This machine since its start, and who is counted among its processes; empty where it does not say."""
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    return uuid4().hex
-
-
-def _started(pid: int) -> str:
-    """When a process of this machine began; empty if there is none, or it has ended and nobody has taken note."""
-    try:
-        # The name may have spaces and brackets: what counts comes after the last bracket.
-        state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return "" if _is_gone(pid) else HIDDEN
-    return "" if state in "ZX" else others[18]
-
-
-def _is_gone(pid: int) -> bool:
-    """Whether there is no such process here; another user's may be out of sight."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False

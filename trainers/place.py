@@ -71,6 +71,9 @@ class Place(Protocol):
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
 
+    def tidy(self, folder: str) -> None:
+        """Remove from a folder what processes that were killed have half written."""
+
     def set_aside(self, name: str) -> Path | str:
         """Rename a damaged file so that nobody reads it again; -> what it is called then, outside of the place."""
 

@@ -63,6 +63,7 @@ def work(
                 store.drop_state(stage.key)
                 return result
             if workers.told(ours):
+                store.place.tidy(stage.key)
                 guard, ask = lease.check if ours else lambda: None, pulse.beating(stop, device=device)
                 return _work(order, pulse, device=device, report=report, stop=ask, wrap=wrap, say=say, guard=guard)
             if workers.told(stop()):

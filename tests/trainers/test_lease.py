@@ -137,7 +137,7 @@ def test_a_process_of_this_machine_that_died_is_known_to_be_dead(folder: Path | 
 
 
 def test_a_number_that_another_process_has_by_now_is_not_the_holder(tmp_path: Path) -> None:
-    now = Lease(tmp_path).me.model_copy(update={"pid": os.getppid(), "started": leases._started(os.getppid())})
+    now = Lease(tmp_path).me.model_copy(update={"pid": os.getppid(), "started": leases.started(os.getppid())})
     assert not now.is_dead
     assert now.model_copy(update={"started": "1"}).is_dead and now.model_copy(update={"pid": 2**22 + 1}).is_dead
     assert not now.model_copy(update={"machine": "another", "pid": 2**22 + 1}).is_dead, "nobody can know"
@@ -292,8 +292,8 @@ def test_a_process_that_nobody_may_look_at_lives(monkeypatch: pytest.MonkeyPatch
     def refused(pid: int, number: int) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(leases.os, "kill", refused)
-    here = leases._machine()
-    monkeypatch.setattr(leases, "_machine", lambda: here)
+    monkeypatch.setattr(os, "kill", refused)
+    here = leases.machine()
+    monkeypatch.setattr(leases, "machine", lambda: here)
     monkeypatch.setattr(Path, "read_text", hidden)
     assert not other.is_dead
