@@ -41,6 +41,8 @@ class Holder(Spec):
     pid: int
     started: str  # when the process began, by the machine's own count
     expiry: float  # seconds in which it renews the lease, or loses it
+    study: str = ""  # for which it trains, by name
+    run: str = ""  # of that study, by a name of its own
     beat: int = 0
 
     @property
@@ -54,10 +56,10 @@ class Holder(Spec):
 class Lease:
     """The lease of one stage, as one process sees it."""
 
-    def __init__(self, folder: Path | str, *, expiry: float = EXPIRY) -> None:
+    def __init__(self, folder: Path | str, *, expiry: float = EXPIRY, study: str = "", run: str = "") -> None:
         self.place, self.expiry = at(folder), expiry
         here = {"machine": machine(), "pid": os.getpid(), "started": started(os.getpid())}
-        self.me = Holder(name=uuid4().hex, expiry=expiry, **here)
+        self.me = Holder(name=uuid4().hex, expiry=expiry, study=study, run=run, **here)
         self.number = 0  # 0: not held
         self._seen: tuple[int, Holder | None] = (0, None)
         self._since = time.monotonic()  # when what was seen last was new
@@ -99,19 +101,36 @@ class Lease:
                 self.release()
                 return False
             if not said:
-                say("another run trains this stage; waiting for it")
+                say(f"{self._whose(self._seen[1])}; waiting for it")
                 said = True
             time.sleep(min(self.place.pause, self.expiry / RENEWALS))
         return False
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody trains the stage, as far as one look can tell: who was frozen elsewhere is not known yet."""
+        number, holder = self._highest()
+        return number > 0 and not (holder is not None and holder.is_dead)
+
+    def _is_of_ours(self, holder: Holder | None) -> bool:
+        return holder is not None and holder.run == self.me.run != ""
+
+    def _whose(self, holder: Holder | None) -> str:
+        """Who it is that holds the stage, for people."""
+        if self._is_of_ours(holder):
+            return "an earlier process of this run has not given this stage up yet"
+        if holder is not None and holder.study == self.me.study != "":
+            return "another run of this study, or an earlier one whose process still lives, trains this stage"
+        return "another run trains this stage"
 
     def check(self) -> None:
         """Raise `Lost` if the stage is another's by now; to be called before anything of it is written."""
         number, holder = self._highest()
         # By its name, as numbers begin anew once nobody holds the stage.
         if number != self.number or (holder is not None and holder.name != self.me.name):
-            raise Lost(
-                f"another run has taken over {Path(self.place.address).name}, as this one was not heard of for a while"
-            )
+            who = "another process of this run" if self._is_of_ours(holder) else "another run"
+            key = Path(self.place.address).name
+            raise Lost(f"{who} has taken over {key}, as this one was not heard of for a while")
         if time.monotonic() - self._renewed > self.expiry / 2:
             self._renew()
 

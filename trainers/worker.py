@@ -54,7 +54,7 @@ def work(
     """
     store, stage, pulse = Store(order.store), order.stage, pulse or Pulse()
     while True:
-        lease = Lease(store.place.file(stage.key), expiry=order.lease)
+        lease = Lease(store.place.file(stage.key), expiry=order.lease, study=order.study, run=order.run)
         try:
             ours = workers.rank() == 0 and lease.wait(done=lambda: store.check(stage), stop=stop, say=say)
             # Of several workers the first decides for all: what others see of the store may be older.

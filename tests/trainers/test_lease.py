@@ -203,6 +203,45 @@ def test_waiting_ends_when_the_stage_is_done_or_somebody_stops(folder: Path | st
     assert said == ["another run trains this stage; waiting for it"]
 
 
+@pytest.mark.parametrize(
+    ("study", "run", "waits", "lost"),
+    [
+        (
+            "mine",
+            "this",
+            "an earlier process of this run has not given this stage up yet",
+            "another process of this run",
+        ),
+        (
+            "mine",
+            "that",
+            "another run of this study, or an earlier one whose process still lives, trains",
+            "another run",
+        ),
+        ("theirs", "that", "another run trains this stage", "another run"),
+        ("", "", "another run trains this stage", "another run"),
+    ],
+)
+def test_it_is_said_whether_a_stage_is_held_by_another_run_or_by_a_process_of_this_one(
+    tmp_path: Path, study: str, run: str, waits: str, lost: str
+) -> None:
+    said: list[str] = []
+    first = Lease(tmp_path, study=study, run=run)
+    second = Lease(tmp_path, study="mine" if study else "", run="this" if run else "")
+    assert first.take() and second.is_held
+    stops = iter([False, True])
+    assert not second.wait(done=lambda: False, stop=lambda: next(stops), say=said.append)
+    assert said[0].startswith(waits) and said[0].endswith("; waiting for it") and len(said) == 1
+    first.me = first.me.model_copy(update={"expiry": 0.0})
+    first._renew()
+    assert second.take()
+    with pytest.raises(Lost, match=f"^{lost} has taken over"):
+        first.check()
+    first.release()
+    second.release()
+    assert not second.is_held
+
+
 def test_what_was_done_in_the_moment_between_is_not_done_again(folder: Path | str) -> None:
     answers = iter([False, True])
     mine = Lease(folder)
