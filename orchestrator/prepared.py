@@ -20,6 +20,7 @@ from orchestrator.study import Study
 from orchestrator.warm import warm
 from trainers import build
 from trainers.call import Invalid
+from trainers.lease import Lease
 from trainers.outputs import Network
 from trainers.spec import Model, Stage
 from trainers.store import Result, Store
@@ -264,6 +265,12 @@ class Prepared:
         for row in rows:
             row.state, row.reason = "lost", frontier.lost[row.key]
         return rows
+
+    def busy(self, board: Board) -> set[str]:
+        """The keys of the stages that are not done and that somebody trains now."""
+        place = self.store.place
+        keys = [row.key for row in board.rows.values() if row.state not in ("done", "reused")]
+        return {key for key in keys if Lease(place.file(key)).is_held}
 
     def fill(self, row: Row, result: Result, state: Any) -> None:
         self.results[row.key] = result
