@@ -43,7 +43,7 @@ class Run:
         self.looked = 0.0  # when they were last asked for
         self.shown = 0  # the frontier's `revision` when the board was brought up to it
         self.tracebacks: dict[str, str] = {}
-        self.handed: dict[str, float] = {}  # stages that nobody trains yet, and since when they wait for that
+        self.waits = waiting.Waits()
         self.elastic = Elastic()
         self.release: Callable[[str], None] = lambda post: None
         self.ends: dict[str, str] = {}  # what became of the process of a stage that waits for another
@@ -80,14 +80,15 @@ class Run:
         if self.room and time.monotonic() - self.looked > LOOK:
             self.room.change(self.nodes())
             self.looked = time.monotonic()
-        if not self.reading.look() or any(self.placement(self.board.rows[key].stage).apart for key in [*self.handed]):
+        apart = any(self.placement(self.board.rows[key].stage).apart for key in self.waits.handed)
+        if not self.reading.look() or apart:
             return None  # until Ray has placed them all: it would give single workers what they are to have
         if self.elastic.released:
             key = self.elastic.released.pop()
             return self._hand(self.board.rows[key].stage, self.goals[key])
         stage = self.frontier.next(self.room.chooser()) if self.room else self.frontier.next()
         if stage is None and self.room:
-            self.elastic.grow(self.room, self.board.rows, starting=self.handed, ask=self.release)
+            self.elastic.grow(self.room, self.board.rows, starting=self.waits.handed, ask=self.release)
         if stage is None:
             return None
         if self.room:
@@ -96,7 +97,7 @@ class Run:
 
     def _hand(self, stage: Stage, goal: int | None) -> Stage:
         self.goals[stage.key] = goal
-        self.handed[stage.key] = time.monotonic()
+        self.waits.hand(stage.key)
         if self.room and self._whole(stage).min_workers is not None:
             row, count = self.board.rows[stage.key], self.room.workers(stage.key)
             if text := told(row, count, self._whole(stage)):
@@ -106,7 +107,7 @@ class Run:
     def started(self, key: str) -> None:
         """A process has taken the stage up; several workers must be found first, and send an epoch 0 then."""
         if not self.placement(self.board.rows[key].stage).apart:
-            self.handed.pop(key, None)
+            self.waits.placed(key)
         row = self.board.rows[key]
         if row.state == "running":
             why = self.ends.pop(key, "ended")
@@ -115,8 +116,8 @@ class Run:
         self.changed(row)
 
     def epoch(self, key: str, entry: dict[str, float]) -> None:
-        self.handed.pop(key, None)
         row = self.board.rows[key]
+        self.waits.heard(key, entry)
         if entry["epoch"] <= row.epoch:
             return  # a process that was replaced tells its past again
         row.history.append(entry)
@@ -184,11 +185,11 @@ class Run:
         if why in ("lost", "died") and (times := self.elastic.setback(row)) > SETBACKS:
             self.failed(key, f"its workers were lost {times} times after epoch {row.epoch}", "")
             return True
-        self.handed.pop(key, None)
+        self.waits.withdrawn(key, why)
         if why == "released" and self.room and self.room.stands(key):
             self.elastic.released.append(key)
         else:
-            self._left(key)
+            self._left(key, why)
             self.frontier.retry(key)
             self.looked = 0.0  # a node may be gone
         row.state = "waiting"
@@ -206,9 +207,9 @@ class Run:
         self.frontier.retry(key)
         return True
 
-    def _left(self, key: str) -> None:
+    def _left(self, key: str, why: str = "") -> None:
         """A stage occupies nothing any more."""
-        self.handed.pop(key, None)
+        self.waits.withdrawn(key, why)
         if self.room:
             self.room.give(key)
 
@@ -237,14 +238,12 @@ class Run:
         """Let Ray Tune train what is wanted and missing, until nothing is left or somebody interrupts."""
         from orchestrator import audit, cluster
 
-        silence = self.prepared.study.resources.silence
         with handling(self._interrupt):
-            watch = threading.Thread(target=waiting.watch, args=(self, cluster.shortage), daemon=True)
-            watch.start()
+            threading.Thread(target=waiting.watch, args=(self, cluster.shortage), daemon=True).start()
             try:
                 with scratch() as folder:
-                    cluster.tune_all(self, self._order, self.placement, folder=folder, silence=silence)
-                for key in self.reading.awaited:  # what nobody waits for any longer begins again the next time
+                    cluster.tune_all(self, self._order, self.placement, folder=folder, silence=self.reading.silence)
+                for key in self.reading.awaited:  # nobody waits for them any longer
                     self.failed(key, "stopped", "")
             finally:
                 for text in audit.cleared():
@@ -280,6 +279,8 @@ class Run:
             evaluate_every=1 if self.prepared.pausing else study.resources.evaluate_every,
             bad_images=study.resources.bad_images,
             until=self.goals[stage.key],
+            run=self.board.run,
+            study=study.name,
             lease=study.resources.lease,
             stage_data=study.resources.stage_data,
             content=self.prepared.inputs.dataset.fingerprint,

@@ -91,7 +91,7 @@ ENTRANCES = {
     },
     "orchestrator/experience.py": {"trainers.build", "trainers.finished", "trainers.store"},
     "orchestrator/checks.py": {"trainers.build"},
-    "orchestrator/prepared.py": {"trainers.build", "trainers.outputs", "trainers.store"},
+    "orchestrator/prepared.py": {"trainers.build", "trainers.lease", "trainers.outputs", "trainers.store"},
     "orchestrator/audit.py": {"trainers.scratch"},
     "orchestrator/reading.py": {"trainers.visible"},
     "orchestrator/run.py": {"trainers.scratch", "trainers.store", "trainers.worker"},
