@@ -111,10 +111,13 @@ def test_what_is_left_in_the_cluster_is_said_and_removed(left: File) -> None:
 
     assert not audit.leftovers() and list_named_actors(all_namespaces=True) == []
     actor = ray.remote(num_cpus=0)(Forgotten).options(name="forgotten", lifetime="detached").remote()
+    nameless = ray.remote(num_cpus=0)(Forgotten).options(lifetime="detached").remote()
+    assert ray.get(nameless.lives.remote())
+    del nameless
     group = placement_group([{"CPU": 1}], lifetime="detached")
     assert ray.get(actor.lives.remote()) and ray.get(group.ready())
     assert audit.cleared(patience=0.3) == [
-        "1 actor(s) were left in the cluster and are removed: Forgotten",
+        "2 actor(s) were left in the cluster and are removed: Forgotten, Forgotten",
         "1 placement group(s) were left in the cluster and are removed",
         "1 temporary folder(s) of processes that were killed are removed",
     ]

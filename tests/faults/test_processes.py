@@ -177,6 +177,10 @@ def test_of_several_workers_one_that_is_killed_and_one_that_freezes_are_named_an
         frozen = time.monotonic()
         command.until(lambda: f" gave no sign of life, or made no step, for {SILENCE:g} s: ended" in command.text)
         assert time.monotonic() - frozen < 3 * SILENCE
+        further(command, tmp_path, limit=240)
+        kill(*processes("ray::Letters"))
+        lost = "of big (seed 0) lost the post by which its workers are heard of, and was ended; it goes on from epoch "
+        command.until(lambda: lost in command.text)
         assert command.end(limit=300) == 0, command.text
     assert command.text.count(" of 2 died; all go on from the last epoch") == 2
     undisturbed(tmp_path, shared, {})
