@@ -1,12 +1,14 @@
 """Kill at random while a study runs, until it is done; then see that nothing of it shows.
 
 On a cluster of three nodes on this machine, every few seconds one of these is killed with SIGKILL: a process that
-trains (trial), a whole node, which another replaces (node), or the driver, which is started again (driver). Each round
-is a study from the beginning. What is promised, and what makes this end with 1 if it is broken: scores, weights and
-best path are those of a run that nobody disturbed, to the bit; no finished stage is stored again; and after a minute no
-process, actor, placement group or temporary folder is left of it.
+trains (trial), one of several that train a stage together (worker), a whole node, which another replaces (node), or the
+driver, which is started again (driver). Each round is a study from the beginning. What is promised, and what makes this
+end with 1 if it is broken: scores, weights and best path are those of a run that nobody disturbed, to the bit; no
+finished stage is stored again; and after a minute no process, actor, placement group or temporary folder is left of it.
 
     python benchmarks/chaos.py --rounds 20 --study search_spaces/demo.yaml --set recipe.epochs=4
+
+Workers there are where a model has several: --set 'models.large.resources={workers: 2, cpus: 0.5}'.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,9 +35,10 @@ from ray.cluster_utils import Cluster
 from table import show
 
 ROOT = Path(__file__).parents[1]
-KINDS = ("trial", "node", "driver")
-TRIALS = ("ray::ResourceTrainable", "ray::Trial", "ray::RayTrainWorker")
-OURS = (*TRIALS, "ray::Letters", "ray::TrainController", "ray::PlacementGroupCleaner")
+KINDS = ("trial", "worker", "node", "driver")
+TRIALS = ("ray::ResourceTrainable", "ray::Trial")
+WORKERS = ("ray::RayTrainWorker", "ray::_RayTrainWorker")
+OURS = (*TRIALS, *WORKERS, "ray::Letters", "ray::TrainController", "ray::PlacementGroupCleaner")
 RAYS_OWN = "_AutoscalingCoordinatorActor"  # outlives every driver, for all of them
 MINUTE = 60.0
 
@@ -73,8 +77,12 @@ def broken(one: Round, alone: Round) -> list[str]:
 class Play:
     """A cluster, and a study that is run on it."""
 
-    def __init__(self, study: Path, sets: Sequence[str], *, every: float, rng: random.Random) -> None:
+    def __init__(self, study: Path, sets: Sequence[str], *, folder: Path, every: float, rng: random.Random) -> None:
+        """`folder`: where all of it, drivers and nodes alike, has its temporary folders."""
         self.study, self.sets, self.every, self.rng = study.resolve(), sets, every, rng
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir(parents=True)
+        os.environ.update({"TMPDIR": str(self.temporary), "PYTHONPATH": str(ROOT)})
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         for _ in range(3):
             self.cluster.add_node(num_cpus=1)
@@ -83,7 +91,7 @@ class Play:
     def play(self, folder: Path, *, disturb: bool) -> Round:
         """The study from its beginning, in a folder of its own."""
         one, started = Round(), time.monotonic()
-        (folder / "tmp").mkdir(parents=True)
+        folder.mkdir(parents=True)
         known: dict[str, int] = {}
         driver = self._drive(folder)
         try:
@@ -97,33 +105,32 @@ class Play:
         one.seconds, one.code = time.monotonic() - started, driver.returncode
         self._note(folder, known, one)
         one.results, one.best = stored(folder), best(folder)
-        one.left = self._left(folder)
+        one.left = self._left()
         return one
 
     def _drive(self, folder: Path) -> subprocess.Popen[bytes]:
         words = ["run", str(self.study), "--address", self.cluster.address, "--store", "store", "--set"]
         words += ["resources.runs=runs", "--set", "resources.tracking=sqlite:///mlflow.db"]
         words += [word for one in self.sets for word in ("--set", one)]
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "tmp")}
         with (folder / "log.txt").open("a") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "orchestrator", *words], cwd=folder, env=env, stdout=log, stderr=log
-            )
+            return subprocess.Popen([sys.executable, "-m", "orchestrator", *words], cwd=folder, stdout=log, stderr=log)
 
     def _wait(self, driver: subprocess.Popen[bytes]) -> None:
         late = time.monotonic() + self.rng.uniform(0.5, 1.5) * self.every
         while driver.poll() is None and time.monotonic() < late:
-            time.sleep(0.05)
+            processes()
+            time.sleep(0.2)
 
     def _disturb(self, folder: Path, driver: subprocess.Popen[bytes], one: Round) -> subprocess.Popen[bytes]:
         """Kill something; -> the driver now."""
         kind = self.rng.choice(KINDS)
-        trials = processes(*TRIALS)
-        if kind == "trial" and not trials:
-            return driver  # they just begin, or just end
+        victims = processes(*{"trial": TRIALS, "worker": WORKERS}.get(kind, ()))
+        if kind in ("trial", "worker") and not victims:
+            return driver  # there are none, or they just begin, or just end
         one.kills[kind] += 1
-        if kind == "trial":
-            os.kill(self.rng.choice(trials), signal.SIGKILL)
+        if victims:
+            with suppress(ProcessLookupError):
+                os.kill(self.rng.choice(victims), signal.SIGKILL)
         elif kind == "node":
             nodes = sorted(self.cluster.worker_nodes, key=lambda node: node.unique_id)
             self.cluster.remove_node(self.rng.choice(nodes), allow_graceful=False)
@@ -140,13 +147,13 @@ class Play:
         one.again |= {key for key, when in known.items() if now.get(key) != when}
         known.update(now)
 
-    def _left(self, folder: Path) -> dict[str, int]:
+    def _left(self) -> dict[str, int]:
         """What is left after a minute."""
         look: dict[str, Callable[[], int]] = {
             "processes": lambda: len(processes(*OURS)),
             "actors": lambda: len(actors()),
             "placement groups": lambda: len(groups()),
-            "temporary folders": lambda: len(list((folder / "tmp").glob("tapath-*"))),
+            "temporary folders": lambda: len(list(self.temporary.glob("tapath-*"))),
         }
         ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
         try:
@@ -179,20 +186,26 @@ def best(folder: Path) -> list[list[str]]:
     return [answer["best"]["path"] for report in reports for answer in report["answers"] if answer["best"]]
 
 
+_ours: dict[int, str] = {}  # processes below this one, now or when they were seen; and when they began
+
+
 def processes(*names: str) -> list[int]:
-    """Those below this process, dead ones apart, whose command line begins so; nobody else's."""
-    parents: dict[int, int] = {}
+    """Those below this process, dead ones apart, whose command line begins so; nobody else's. Who was below it
+    when this was asked before still is, though its parent was killed: so it is to be asked often."""
+    parents, began = dict[int, int](), dict[int, str]()
     for file in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, parent, *_ = file.read_text().rpartition(")")[2].split()
+            state, parent, *others = file.read_text().rpartition(")")[2].split()
         except OSError:
             continue
         if state not in "ZX":
-            parents[int(file.parent.name)] = int(parent)
-    found, new = set[int](), {os.getpid()}
+            pid = int(file.parent.name)
+            parents[pid], began[pid] = int(parent), others[17]
+    found, new = set[int](), {os.getpid(), *(pid for pid, when in _ours.items() if began.get(pid) == when)}
     while new:
         found |= new
         new = {pid for pid, parent in parents.items() if parent in new} - found
+    _ours.update({pid: began[pid] for pid in found if pid in began})
     return sorted(pid for pid in found if command_line(pid).startswith(names))
 
 
@@ -226,8 +239,8 @@ def main() -> int:
     asked = read.parse_args()
     seed = random.SystemRandom().randrange(10**6) if asked.seed is None else asked.seed
     print(f"seed {seed}", flush=True)
-    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    play = Play(asked.study, asked.sets, every=asked.every, rng=random.Random(seed))
+    folder = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))
+    play = Play(asked.study, asked.sets, folder=folder, every=asked.every, rng=random.Random(seed))
     rows, failed = [], False
     try:
         alone = play.play(folder / "alone", disturb=False)

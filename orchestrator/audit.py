@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from contextlib import suppress
 from typing import NamedTuple
 
 import ray
 from ray.exceptions import RayError
-from ray.util import list_named_actors, placement_group_table, remove_placement_group
+from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trainers.scratch import sweep
 
@@ -43,6 +46,22 @@ def leftovers() -> Leftovers:
     return Leftovers(actors, groups)
 
 
+def _kill(key: str) -> None:
+    """End the process of an actor. Ray ends only those of which one has a handle or a name, and those that Ray Train
+    leaves where a trial is killed and no dashboard runs have neither."""
+    found = ray._private.state.actors(key)
+    if found and found["State"] != "DEAD":
+        there = NodeAffinitySchedulingStrategy(found["Address"]["NodeID"], soft=False)
+        end = ray.remote(num_cpus=0, max_retries=0)(_end).options(scheduling_strategy=there)
+        with suppress(RayError):  # its node is gone meanwhile
+            ray.get(end.remote(found["Pid"]), timeout=PATIENCE)
+
+
+def _end(pid: int) -> None:
+    with suppress(ProcessLookupError):  # it has ended meanwhile
+        os.kill(pid, signal.SIGKILL)
+
+
 def cleared(patience: float = PATIENCE) -> list[str]:
     """Remove what this driver has left after so many seconds, and the temporary folders of processes that were killed;
     -> what there is to say of it. What lives no longer than its driver needs no removing, and is said all the same."""
@@ -55,11 +74,8 @@ def cleared(patience: float = PATIENCE) -> list[str]:
         said.append(f"{len(left.actors)} actor(s) were left in the cluster and are removed: {names}")
     if left.groups:
         said.append(f"{len(left.groups)} placement group(s) were left in the cluster and are removed")
-    for name in list_named_actors(all_namespaces=True) if left.actors else ():
-        with suppress(ValueError, RayError):  # it has ended meanwhile
-            actor = ray.get_actor(name["name"], namespace=name["namespace"])
-            if actor._actor_id.hex() in left.actors:
-                ray.kill(actor)
+    for key in left.actors:
+        _kill(key)
     for key in left.groups:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(key)))
     if folders := sweep():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from typing import Literal
+from uuid import uuid4
 
 from orchestrator.lattice import Path
 from trainers.spec import Stage
@@ -73,6 +74,7 @@ class Board:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.run = uuid4().hex  # which run of the study it is
         self.rows: dict[str, Row] = {}
         self.started = time.time()
 

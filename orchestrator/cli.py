@@ -201,8 +201,10 @@ def report(
         from orchestrator import session
 
         loaded = _loaded(study, store, sets)
+        if relog:
+            sys.exit(0 if session.relog(loaded, out) else session.UNTRACKED)
         click.echo(session.rewrite(loaded, out))
-        sys.exit(0 if not relog or session.relog(loaded) else session.UNTRACKED)
+        return
     if store or sets or relog:
         raise Invalid("--store and --set change a study and --relog logs one; there is none with --experiment")
     from orchestrator import across

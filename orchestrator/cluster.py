@@ -152,7 +152,9 @@ def sees(file: str) -> str:
     folder, _, name = file.rpartition("/")
     for _ in range(10):
         try:
-            if at(folder).look(name) is not None:
+            place = at(folder)
+            place.reachable()
+            if place.look(name) is not None:
                 return ""
         except (Invalid, OSError) as error:
             return str(error)

@@ -8,7 +8,7 @@ numbers that a batch cannot be shared by, and it does not know what single worke
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from math import floor
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -48,7 +48,7 @@ class Elastic:
         return count
 
     def grow(
-        self, room: Room, rows: Mapping[str, Row], *, starting: Mapping[str, float], ask: Callable[[str], None]
+        self, room: Room, rows: Mapping[str, Row], *, starting: Container[str], ask: Callable[[str], None]
     ) -> None:
         """Take what is left over, once nobody else wants it, for those stages that would be done sooner with it even
         though they have to start anew; `ask` them to end after their epoch."""

@@ -15,8 +15,9 @@ from trainers.spec import SEMANTICS, Stage, canonical
 
 LONGEST = 5000  # characters of a value; MLflow cuts or refuses longer ones, depending on the server
 
-# A password may have a / in it, where nobody wrote %2F; a port may have one behind it.
-_CREDENTIALS = re.compile(r"(?<=://)(?:[^/\s]*|[^/:\s]*:(?!\d*/)[^\s\"']*)@")
+# A password may have anything in it that nobody wrote as %2F or %40, so all up to the last @ is taken for one: rather
+# half of an address is lost, as of http://host:1/a@b, than a password is told.
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^/\s]*|[^/:\s]*:\S*)@")
 _SECRETS = re.compile(
     r"(?i)([?&;][^=&;\s]*(?:user|pass|pwd|token|secret|sig|key|auth|credential)[^=&;\s]*=)[^&;\s\"']+"
 )

@@ -20,6 +20,7 @@ from orchestrator.study import Study
 from orchestrator.warm import warm
 from trainers import build
 from trainers.call import Invalid
+from trainers.lease import Lease
 from trainers.outputs import Network
 from trainers.spec import Model, Stage
 from trainers.store import Result, Store
@@ -32,6 +33,8 @@ def prepare(study: Study, *, provisional: bool = False) -> Prepared:
     """
     try:
         store = Store(study.resources.store)
+        if not provisional:
+            store.place.reachable()
         return Prepared(study, store, unread(study) if provisional else read(study, store))
     except Invalid as mistake:
         raise study.refusal(mistake) from mistake
@@ -62,6 +65,7 @@ class Prepared:
         )
         check(self)
         self.results: dict[str, Result] = {}
+        self.damaged: list[str] = []  # what is to be said of results that are not whole
 
     def at_a_glance(self) -> Prepared:
         """The same by what the store has at this moment, for whoever trains nothing and looks at many stages."""
@@ -183,10 +187,11 @@ class Prepared:
         """The score of a stage that the store has; `whole`: after reading every byte of its weights."""
         if self.inputs.provisional:
             return None
-        if whole and not self.store.check(stage):
-            return None
-        result = self.store.get(stage)
+        result = None if whole and not self.store.check(stage) else self.store.get(stage)
         if result is None:
+            if whole and (name := self.store.spoilt(stage.key)):
+                file = self.store.place.file(name)
+                self.damaged.append(f"the result {stage.key} is not whole, see {file}: the stage is trained anew")
             return None
         if whole:
             self.store.drop_state(stage.key)  # left by a process that was killed between the two
@@ -205,6 +210,12 @@ class Prepared:
         if measured:
             return measured[max(before)] if before else measured[min(measured)]
         return self.score(result) if result else None
+
+    def reached(self, stage: Stage, epoch: int | None) -> bool | None:
+        """Whether it can be seen what a stage had that paused after an epoch; None: not yet, it may come."""
+        # Its states are looked for first: unlike the rest they raise an `OSError` where the store is away.
+        seen = epoch is None or (self.store.begun(stage.key) and self.paused(stage, epoch) is not None)
+        return True if seen else None
 
     def score(self, result: Result) -> float:
         """What this study ranks a result by; it may have been stored when another figure was the score."""
@@ -247,6 +258,19 @@ class Prepared:
         for row in rows:
             row.state, row.reason = "pruned", f"given up after {row.epoch} of {row.epochs} epochs"
         return rows
+
+    def lost(self, board: Board, frontier: Frontier) -> list[Row]:
+        """Mark the stages that lost their teacher since this was asked last; -> their rows."""
+        rows = [board.rows[key] for key in frontier.lost if board.rows[key].state != "lost"]
+        for row in rows:
+            row.state, row.reason = "lost", frontier.lost[row.key]
+        return rows
+
+    def busy(self, board: Board) -> set[str]:
+        """The keys of the stages that are not done and that somebody trains now."""
+        place = self.store.place
+        keys = [row.key for row in board.rows.values() if row.state not in ("done", "reused")]
+        return {key for key in keys if Lease(place.file(key)).is_held}
 
     def fill(self, row: Row, result: Result, state: Any) -> None:
         self.results[row.key] = result

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path as File
@@ -13,6 +12,7 @@ from orchestrator.study import Study
 from trainers.address import at, in_bucket
 from trainers.call import Invalid
 from trainers.place import Place
+from trainers.scratch import scratch
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def folder_of(study: Study) -> Iterator[File]:
         yield File(runs) / study.name
         return
     place = at(runs)
-    with tempfile.TemporaryDirectory(prefix="tapath-") as made:
+    with scratch() as made:
         folder = File(made)
         with suppress(OSError, Invalid):
             (folder / "report.json").write_bytes(place.read(f"{study.name}/report.json"))

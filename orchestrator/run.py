@@ -9,17 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from orchestrator import reach, waiting
 from orchestrator.board import Board, Row
 from orchestrator.elastic import SETBACKS, Elastic, told
 from orchestrator.prepared import Prepared
+from orchestrator.reading import Reading
 from orchestrator.resources import Placement
 from orchestrator.room import Node, Room
 from orchestrator.signals import handling
 from trainers.scratch import scratch
 from trainers.spec import Stage
-from trainers.visible import awaited
+from trainers.store import Result
 
 LOOK = 2.0  # seconds after which the cluster is asked again which nodes it has
 
@@ -29,22 +31,23 @@ class Run:
 
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
-        self.damaged: list[str] = []  # what is to be said of it
-        self.frontier = prepared.frontier(self._stored)
+        self.stopping = threading.Event()
+        self.reading = Reading(prepared, say=lambda text: self.say(text), end=self.stopping.set)
+        self.say: Callable[[str], None] = lambda text: None
+        with self.reading.certain():
+            self.frontier = prepared.frontier(self._stored)
         self.board = Board(prepared.study.name)
         self.changed: Callable[[Row], None] = lambda row: None  # told of every change of a stage
-        self.say: Callable[[str], None] = lambda text: None
         self.room: Room | None = None  # of the cluster, once there is one
         self.nodes: Callable[[], list[Node]] = list  # of the cluster now
         self.looked = 0.0  # when they were last asked for
         self.shown = 0  # the frontier's `revision` when the board was brought up to it
         self.tracebacks: dict[str, str] = {}
-        self.handed: dict[str, float] = {}  # stages that nobody trains yet, and since when they wait for that
+        self.waits = waiting.Waits()
         self.elastic = Elastic()
         self.release: Callable[[str], None] = lambda post: None
         self.ends: dict[str, str] = {}  # what became of the process of a stage that waits for another
         self.goals: dict[str, int | None] = {}  # the epochs after which stages that were handed out pause
-        self.stopping = threading.Event()
 
     @property
     def over(self) -> bool:
@@ -52,21 +55,16 @@ class Run:
 
     @property
     def interrupted(self) -> bool:
-        return self.stopping.is_set() and not self.frontier.over
+        return self.stopping.is_set() and not self.frontier.over and not self.reading.lost
 
     def _stored(self, stage: Stage) -> float | None:
-        """The score of a stage that is stored whole."""
-        score = self.prepared.stored(stage, whole=True)
-        store = self.prepared.store
-        if score is None and (name := store.spoilt(stage.key)):
-            file = store.place.file(name)
-            self.damaged.append(f"the result {stage.key} is not whole, see {file}: the stage is trained anew")
-        return score
+        """The score of a stage that is stored whole, as far as can be known: who trains it looks once more."""
+        return self.reading.ask(lambda: self.prepared.stored(stage, whole=True))
 
     def refresh(self) -> None:
         """Show what has become wanted, what is lost, and what was damaged."""
-        while self.damaged:
-            self.say(self.damaged.pop(0))
+        while self.prepared.damaged:
+            self.say(self.prepared.damaged.pop(0))
         added: list[Row] = []
         if self.shown != self.frontier.revision:  # else there is nothing new, and nobody need go through all there is
             added, self.shown = self.prepared.extend(self.board, self.frontier), self.frontier.revision
@@ -75,26 +73,22 @@ class Run:
         for row in added:
             if row.state != "waiting":
                 self.changed(row)
-        for row in self.prepared.given_up(self.board, self.frontier):
+        for row in self.prepared.given_up(self.board, self.frontier) + self.prepared.lost(self.board, self.frontier):
             self.changed(row)
-        for key, ancestor in self.frontier.lost.items():
-            row = self.board.rows[key]
-            if row.state != "lost":
-                row.state, row.reason = "lost", ancestor
-                self.changed(row)
 
     def next(self) -> Stage | None:
         if self.room and time.monotonic() - self.looked > LOOK:
             self.room.change(self.nodes())
             self.looked = time.monotonic()
-        if any(self.placement(self.board.rows[key].stage).apart for key in list(self.handed)):
+        apart = any(self.placement(self.board.rows[key].stage).apart for key in self.waits.handed)
+        if not self.reading.look() or apart:
             return None  # until Ray has placed them all: it would give single workers what they are to have
         if self.elastic.released:
             key = self.elastic.released.pop()
             return self._hand(self.board.rows[key].stage, self.goals[key])
         stage = self.frontier.next(self.room.chooser()) if self.room else self.frontier.next()
         if stage is None and self.room:
-            self.elastic.grow(self.room, self.board.rows, starting=self.handed, ask=self.release)
+            self.elastic.grow(self.room, self.board.rows, starting=self.waits.handed, ask=self.release)
         if stage is None:
             return None
         if self.room:
@@ -103,7 +97,7 @@ class Run:
 
     def _hand(self, stage: Stage, goal: int | None) -> Stage:
         self.goals[stage.key] = goal
-        self.handed[stage.key] = time.monotonic()
+        self.waits.hand(stage.key)
         if self.room and self._whole(stage).min_workers is not None:
             row, count = self.board.rows[stage.key], self.room.workers(stage.key)
             if text := told(row, count, self._whole(stage)):
@@ -113,7 +107,7 @@ class Run:
     def started(self, key: str) -> None:
         """A process has taken the stage up; several workers must be found first, and send an epoch 0 then."""
         if not self.placement(self.board.rows[key].stage).apart:
-            self.handed.pop(key, None)
+            self.waits.placed(key)
         row = self.board.rows[key]
         if row.state == "running":
             why = self.ends.pop(key, "ended")
@@ -122,8 +116,8 @@ class Run:
         self.changed(row)
 
     def epoch(self, key: str, entry: dict[str, float]) -> None:
-        self.handed.pop(key, None)
         row = self.board.rows[key]
+        self.waits.heard(key, entry)
         if entry["epoch"] <= row.epoch:
             return  # a process that was replaced tells its past again
         row.history.append(entry)
@@ -143,28 +137,32 @@ class Run:
             self.ends[key] = why  # said when another process goes on
 
     def finished(self, key: str) -> None:
-        row = self.board.rows[key]
-        result = awaited(lambda: self.prepared.store.get(row.stage))  # another node has written it just now
-        if result is None:
-            self.failed(key, f"its result is not in the store {self.prepared.store.root}", "")
-            return
-        self.prepared.fill(row, result, "done")
-        self._left(key)
-        self.frontier.finish(key, self.prepared.score(result))
-        self.changed(row)
-        self.refresh()
+        row, store = self.board.rows[key], self.prepared.store
+
+        def found(result: Result) -> None:
+            self.prepared.fill(row, result, "done")
+            self.frontier.finish(key, self.prepared.score(result))
+            self.changed(row)
+            self.refresh()
+
+        self._expect(key, lambda: store.get(row.stage), found, f"its result is not in the store {store.root}")
 
     def paused(self, key: str) -> None:
-        row = self.board.rows[key]
+        row, goal, root = self.board.rows[key], self.goals.get(key), self.prepared.store.root
+
+        def found(there: bool) -> None:
+            row.state = "paused"
+            self.frontier.pause(key)
+            self.changed(row)
+            self.refresh()
+
+        lacking = f"it paused, and the store {root} does not say what it had"
+        self._expect(key, lambda: self.prepared.reached(row.stage, goal), found, lacking)
+
+    def _expect(self, key: str, look: Callable[[], Any], found: Callable[[Any], None], lacking: str) -> None:
+        """Have `found` called with what a stage that has ended left in the store, once it can be read."""
         self._left(key)
-        goal = self.goals.get(key)
-        if goal is not None and awaited(lambda: self.prepared.paused(row.stage, goal)) is None:
-            self.failed(key, f"it paused, and the store {self.prepared.store.root} does not say what it had", "")
-            return
-        row.state = "paused"
-        self.frontier.pause(key)
-        self.changed(row)
-        self.refresh()
+        self.reading.expect(key, look, found, lambda: self.failed(key, lacking, ""))
 
     def failed(self, key: str, reason: str, traceback: str) -> None:
         row = self.board.rows[key]
@@ -187,11 +185,11 @@ class Run:
         if why in ("lost", "died") and (times := self.elastic.setback(row)) > SETBACKS:
             self.failed(key, f"its workers were lost {times} times after epoch {row.epoch}", "")
             return True
-        self.handed.pop(key, None)
+        self.waits.withdrawn(key, why)
         if why == "released" and self.room and self.room.stands(key):
             self.elastic.released.append(key)
         else:
-            self._left(key)
+            self._left(key, why)
             self.frontier.retry(key)
             self.looked = 0.0  # a node may be gone
         row.state = "waiting"
@@ -209,9 +207,9 @@ class Run:
         self.frontier.retry(key)
         return True
 
-    def _left(self, key: str) -> None:
+    def _left(self, key: str, why: str = "") -> None:
         """A stage occupies nothing any more."""
-        self.handed.pop(key, None)
+        self.waits.withdrawn(key, why)
         if self.room:
             self.room.give(key)
 
@@ -240,13 +238,13 @@ class Run:
         """Let Ray Tune train what is wanted and missing, until nothing is left or somebody interrupts."""
         from orchestrator import audit, cluster
 
-        silence = self.prepared.study.resources.silence
         with handling(self._interrupt):
-            watch = threading.Thread(target=waiting.watch, args=(self, cluster.shortage), daemon=True)
-            watch.start()
+            threading.Thread(target=waiting.watch, args=(self, cluster.shortage), daemon=True).start()
             try:
                 with scratch() as folder:
-                    cluster.tune_all(self, self._order, self.placement, folder=folder, silence=silence)
+                    cluster.tune_all(self, self._order, self.placement, folder=folder, silence=self.reading.silence)
+                for key in self.reading.awaited:  # nobody waits for them any longer
+                    self.failed(key, "stopped", "")
             finally:
                 for text in audit.cleared():
                     self.say(text)
@@ -279,6 +277,8 @@ class Run:
             evaluate_every=1 if self.prepared.pausing else study.resources.evaluate_every,
             bad_images=study.resources.bad_images,
             until=self.goals[stage.key],
+            run=self.board.run,
+            study=study.name,
             lease=study.resources.lease,
             stage_data=study.resources.stage_data,
             content=self.prepared.inputs.dataset.fingerprint,

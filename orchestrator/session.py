@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path as File
-from typing import Any, Literal
+from typing import Any
 
 import click
 
@@ -26,7 +26,7 @@ from orchestrator.strategies.waves import judges
 from orchestrator.study import Study
 from orchestrator.summary import summarize
 from orchestrator.swept import swept
-from orchestrator.tracking import Tracking
+from orchestrator.tracking import Ending, Tracking
 from orchestrator.verdict import arrow, beside, plain, verdict
 from orchestrator.warm import unknown
 from trainers.call import Invalid
@@ -35,7 +35,7 @@ from trainers.store import Damaged
 MANY = 1000  # trainings that nobody starts by mistake
 DONE, SOME_FAILED, UNTRACKED, INTERRUPTED = 0, 3, 4, 130
 # Of the study's run in MLflow, by the exit code.
-STATUS: dict[int, Literal["FINISHED", "FAILED", "KILLED"]] = {
+STATUS: dict[int, Ending] = {
     DONE: "FINISHED",
     SOME_FAILED: "FAILED",
     INTERRUPTED: "KILLED",
@@ -47,7 +47,7 @@ def session(
 ) -> int:
     """Train what a study wants and lacks, then report; -> the exit code.
 
-    later: though MLflow cannot be reached, which then is no failure either.
+    later: though MLflow cannot be reached.
     """
     study = reach.lasting(study)
     prepared = prepare(study)
@@ -73,7 +73,8 @@ def session(
             for row in run.board.rows.values():  # other paths may have come to want a stage since it was written
                 tracking.update(row)
             tracking.unbegun(run.board.rows.values())
-            ending = INTERRUPTED if run.interrupted else SOME_FAILED if run.frontier.failed else DONE
+            failed = run.frontier.failed or run.reading.lost
+            ending = INTERRUPTED if run.interrupted else SOME_FAILED if failed else DONE
             with folder_of(study) as folder:
                 past, costs = forecast.earlier(folder), prepared.costs
                 cost = forecast.compared(run.board, costs=costs, made=made, makespan=makespan, earlier=past)
@@ -89,7 +90,7 @@ def session(
     for key, reason in run.frontier.failed.items():
         click.echo(f"failed: {run.board.rows[key].path} (seed {run.board.rows[key].seed}): {plain(reason)}")
     click.echo(f"report: {page_of(study)}")
-    return UNTRACKED if ending == DONE and not (tracked or later) else ending
+    return UNTRACKED if ending == DONE and not tracked else ending
 
 
 def reached(uri: str) -> None:
@@ -220,26 +221,42 @@ def register(prepared: Prepared, board: Board, summary: dict[str, Any], tracking
 def rewrite(study: Study, out: File | None = None) -> str:
     """The report of what the store has now, in its own folder or another; -> the page."""
     prepared = prepare(study).at_a_glance()
+    board = prepared.board(prepared.frontier(prepared.stored))
+    page, _ = _rewritten(prepared, board, out)
+    return page
+
+
+def _rewritten(prepared: Prepared, board: Board, out: File | None) -> tuple[str, dict[str, Any]]:
+    """-> the page, and report.json."""
     for line in unknown(prepared.warm.as_json()):
         click.echo(f"warning: {line}", err=True)
-    board = prepared.board(prepared.frontier(prepared.stored))
-    with nullcontext(out) if out else folder_of(study) as folder:
+    with nullcontext(out) if out else folder_of(prepared.study) as folder:
         cost = forecast.compared(board, earlier=forecast.earlier(folder))
-        report.write(summary_of(prepared, board, cost), folder)
-    return str(out / "report.html") if out else page_of(study)
+        summary = summary_of(prepared, board, cost)
+        report.write(summary, folder)
+    return str(out / "report.html") if out else page_of(prepared.study), summary
 
 
-def relog(study: Study) -> bool:
-    """Log in MLflow what the store has and MLflow has not, whatever the reason; -> whether it has everything now."""
-    prepared, patience = prepare(study), study.resources.tracking_patience
+def relog(study: Study, out: File | None = None) -> bool:
+    """Write the report, and log in MLflow what the store has and MLflow has not, whatever the reason; -> whether it has
+    everything now. What another run is training is left to that, and so is the study's run in MLflow then."""
+    prepared, patience = prepare(study).at_a_glance(), study.resources.tracking_patience
     frontier = prepared.frontier(prepared.stored)
     board = prepared.board(frontier)
+    page, summary = _rewritten(prepared, board, out)
+    click.echo(page)
+    busy = prepared.busy(board)
     tracking = begun(prepared)
     try:
         for row in board.rows.values():
-            tracking.update(row)
-        tracking.unbegun(board.rows.values())
-        register(prepared, board, summary_of(prepared, board, forecast.compared(board)), tracking, patience=patience)
+            if row.key not in busy:
+                tracking.update(row)
+        if busy:
+            click.echo(f"warning: {len(busy)} stage(s) are being trained; that run logs them, and its end", err=True)
+        else:
+            tracking.unbegun(board.rows.values())
+        register(prepared, board, summary, tracking, patience=patience)
     finally:
-        tracked = tracking.close("FINISHED" if frontier.over else "KILLED", patience=patience)
+        status: Ending = "FINISHED" if frontier.over else "KILLED"
+        tracked = tracking.close(status, patience=patience, under_way=bool(busy))
     return tracked

@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 STATUS = {"running": "RUNNING", "paused": "RUNNING", "done": "FINISHED", "reused": "FINISHED"}
 STATUS |= {"pruned": "KILLED", "failed": "FAILED"}
+Ending = Literal["FINISHED", "FAILED", "KILLED"]
 STUDY, END = "study", "end"  # what the thread does beside stages, which have keys of 16 digits
 
 
@@ -67,13 +68,13 @@ class Tracking:
         possible(uri)
         self.client: Any = None
         self.experiment_id = ""
-        self.parent = ""  # the id of the study's run, once it is open
-        self.version = ""  # of the study
+        self.parent = self.version = ""  # the id of the study's run, once it is open; the study's version
         self.logged: dict[str, Logged] = {}
         self._opening: partial[str] | None = None
         self._doubtful: set[str] = set()  # keys that could not be written: part of it may be there
         self._failed: set[str] = set()  # keys of which that was ever so
         self.unregistered = False  # whether a student could not be registered
+        self.found_running = False  # whether the study's run was, before we opened it
         self._since = math.inf  # when somebody began to wait for MLflow
         self._background = Background(f"MLflow at {facts.public(uri)}", explain=reason)
         if not later:
@@ -110,9 +111,10 @@ class Tracking:
         name = tags.get("study", self.experiment)
         studies = every(partial(self.client.search_runs, [self.experiment_id], "tags.role = 'study'"))
         run: Run | None = next((run for run in studies if run.info.run_name == name), None)
+        self.found_running = run is not None and run.info.status == "RUNNING"
         if run is None:
             run = self.client.create_run(self.experiment_id, run_name=name, tags={"role": "study"})
-        elif run.info.status != "RUNNING":
+        elif not self.found_running:
             self.client.update_run(run.info.run_id, status="RUNNING")
         there = run.data.params
         wanted = {facts.metric(key): facts.public(value) for key, value in parameters.items()}
@@ -160,12 +162,12 @@ class Tracking:
             return None
         return version
 
-    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"], *, patience: float = 60.0) -> bool:
+    def close(self, status: Ending, *, patience: float = 60.0, under_way: bool = False) -> bool:
         """Write what is left and end all runs, but give up when MLflow does nothing for so many seconds; -> whether it
-        has everything."""
+        has everything. `under_way`: another driver trains the study, and will end the runs if they are its own."""
         came = self._settle(patience)
         left = len(self._background.left() - {STUDY, notes.UNBEGUN})
-        if self._opening is not None:
+        if self._opening is not None and not (under_way and self.found_running):
             self._background.put(END, partial(self._end, status))
         all_there = self._background.settle(patience if came else 1.0, since=time.monotonic())
         if not all_there:

@@ -14,13 +14,12 @@ import signal
 import threading
 import time
 import traceback
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import ray
 import torch
 from ray import tune
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayError
 
 from orchestrator.resources import Placement
 from trainers.deaths import life
@@ -34,6 +33,7 @@ from trainers.worker import Entry, Order
 POLL_SECONDS = 0.2  # how often the workers of a stage are asked for news
 BEAT = 2.0  # seconds between two signs of life, if nothing else is to be said
 GRACE = 24.0  # seconds for the last step of a stage whose process was told to go; Kubernetes, for one, gives 30
+POSTLESS = "lost the post by which its workers are heard of, and was ended"
 HEARD = 5.0  # seconds for the driver to hear that it left and to end it; of a death it might hear first
 
 
@@ -46,6 +46,7 @@ class Finished(NamedTuple):
     paused: bool = False
     again: str = ""  # why it is to be handed out once more: as `Again` has it
     left: bool = False  # before its time, with all that it has: to be gone on with somewhere else
+    lost: str = ""  # what this process cannot go on without: another takes the stage up, as if this had died
 
 
 def draining() -> set[str]:
@@ -106,6 +107,9 @@ class Trial(tune.Trainable):
         except queue.Empty:
             return self._sign_of_life()
         if isinstance(news, Finished):
+            if news.lost:
+                self.ending = True
+                return {"hung": news.lost}
             if news.left and (self.alone or self.going or self.node in draining()):
                 self.ending = True  # it was told to go, or its node goes
                 return {"left": True}
@@ -163,6 +167,8 @@ class Trial(tune.Trainable):
             self.news.put(Finished(again=again.why))
         except Stopped:
             self.news.put(Finished(left=True) if self.leaving.is_set() else Finished(failed="stopped"))
+        except ActorDiedError:
+            self.news.put(Finished(lost=POSTLESS))
         except StageFailed as error:
             self.news.put(Finished(failed=str(error), traceback=traceback.format_exc()))
         except Exception as error:
@@ -197,12 +203,17 @@ class Trial(tune.Trainable):
         looked = time.monotonic()
         while True:
             ended = over.wait(POLL_SECONDS)
-            with suppress(RayError):  # the next round may go well; whoever trains hears of a post that is gone
+            try:
                 for news in ray.get(post.take.remote()):
                     self.news.put(news)
                 if not ended and time.monotonic() - looked > min(BEAT, self.order.silence / 6):
                     looked = time.monotonic()
                     self._look_at_workers(post)
+            except ActorDiedError:  # the workers stop when they hear of it, and end with this process
+                self.news.put(Finished(lost=POSTLESS))
+                return
+            except RayError:  # the next round may go well
+                pass
             if ended:
                 return
 

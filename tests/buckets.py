@@ -114,7 +114,7 @@ def serving(patch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def anew() -> None:
     """Have this process read its environment anew."""
-    s3.opened.cache_clear()
+    s3.reached.cache_clear()
     s3.client.cache_clear()
 
 

@@ -67,9 +67,10 @@ def of_stage(place: Path | str) -> Trained | None:
     """The detector of a stage in a store; None when there is none. `place` is its folder, or the file of its weights:
     a path, or an address in a bucket.
 
-    Raises `Invalid` when they are damaged.
+    Raises `Invalid` when they are damaged, or the bucket cannot be used.
     """
     folder = _folder(place)
+    at(folder).reachable()
     try:
         result = Result.model_validate_json(at(folder).read(RESULT))
     except FileNotFoundError:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from trainers.alive import MARK, ended, mark
 from trainers.call import Invalid
 
 # How file systems say that they have no hard links, and those that hide the answer behind rights.
 LINKLESS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK}
 UNFLUSHABLE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # folders of some network file systems
+
+ASIDE = re.compile(rf"\..+\.(?:({MARK})-)?[0-9a-f]{{32}}")  # a file before it has its name
+DAY = 86400.0  # seconds
 
 
 def write(file: Path, fill: Callable[[Path], object], *, guard: Callable[[], object] = bool) -> None:
@@ -97,6 +103,20 @@ def digest(file: Path) -> str:
         return hasher.hexdigest()
 
 
+def left_behind(folder: Path) -> list[Path]:
+    """What processes that were killed were about to write in a folder: files of those of this machine that are no more,
+    and of any that are older than a day, when no clock is so wrong that somebody could still write them."""
+    found = []
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for entry in os.scandir(folder):
+            if (name := ASIDE.fullmatch(entry.name)) is None:
+                continue
+            with suppress(FileNotFoundError):
+                if ended(name[1] or "") or time.time() - entry.stat(follow_symlinks=False).st_mtime > DAY:
+                    found.append(Path(entry.path))
+    return sorted(found)
+
+
 def set_aside(file: Path) -> Path:
     """Rename a damaged file so that nobody reads it again; -> its new name."""
     aside = file.with_name(f"{file.name}.corrupt")
@@ -105,7 +125,7 @@ def set_aside(file: Path) -> Path:
 
 
 def _aside(file: Path) -> Path:
-    return file.with_name(f".{file.name}.{uuid4().hex}")
+    return file.with_name(f".{file.name}.{mark()}-{uuid4().hex}")
 
 
 def _make(folder: Path, made: list[Path]) -> None:

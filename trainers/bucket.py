@@ -24,6 +24,7 @@ from trainers import s3
 from trainers.call import Invalid
 from trainers.glimpse import Glimpse
 from trainers.place import Found, Place, matches
+from trainers.scratch import lasting, scratch
 
 WHERE = ("resources", "store")
 PART = 32 << 20  # bytes that are sent at once, and the most of a file that is in memory
@@ -31,7 +32,7 @@ AT_ONCE = 16  # small files that are read at the same time
 
 
 class Bucket:
-    """See `Place`. Raises `Invalid` when the bucket cannot be used at all, whichever is the first thing asked of it."""
+    """See `Place`."""
 
     pause = 2.0  # each look is a request that somebody pays for
 
@@ -87,7 +88,7 @@ class Bucket:
 
     @contextmanager
     def copy(self, name: str) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="tapath-") as folder:
+        with scratch() as folder:
             file = Path(folder) / Path(name).name
             with open(file, "wb") as handle:
                 self._receive(name, handle)
@@ -101,7 +102,7 @@ class Bucket:
 
     @contextmanager
     def draft(self, name: str) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="tapath-") as folder:
+        with scratch() as folder:
             yield Path(folder) / Path(name).name
 
     def settle(self, draft: Path, name: str, *, guard: Callable[[], object] = bool) -> None:
@@ -129,6 +130,9 @@ class Bucket:
         with suppress(FileNotFoundError):
             self._ask("delete_object", name)
 
+    def tidy(self, folder: str) -> None:
+        """An object is there whole or not at all. Parts of large ones are for the bucket's own rules to remove."""
+
     def set_aside(self, name: str) -> str:
         aside = f"{name}.corrupt"
         source = {"Bucket": self.bucket, "Key": self._key(name)}
@@ -140,7 +144,11 @@ class Bucket:
     def confine(self, name: str) -> None:
         """Nothing in a bucket leads elsewhere."""
 
+    def reachable(self) -> None:
+        s3.reached(self.bucket, self._key(""))
+
     def writable(self) -> None:
+        self.reachable()
         probe = f".probe-{uuid4().hex}"
         try:
             made = self.create(probe, "1")
@@ -159,7 +167,7 @@ class Bucket:
 
     @property
     def _client(self) -> Any:
-        return s3.opened(self.bucket, self._key(""))
+        return s3.client()
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}" if self.prefix else name
@@ -210,7 +218,7 @@ class Bucket:
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
     """Of this process, until it ends."""
-    return tempfile.TemporaryDirectory(prefix="tapath-")
+    return lasting()
 
 
 _copies: dict[tuple[str, str], Path] = {}  # of this process, by the file's name and version

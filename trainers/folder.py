@@ -84,6 +84,11 @@ class Folder:
     def remove(self, name: str) -> None:
         (self.root / name).unlink(missing_ok=True)
 
+    def tidy(self, folder: str) -> None:
+        for file in atomic.left_behind(self.root / folder):
+            with suppress(OSError):  # what cannot be removed is in nobody's way
+                file.unlink()
+
     def set_aside(self, name: str) -> Path:
         with _missing():
             return atomic.set_aside(self.root / name)
@@ -92,6 +97,9 @@ class Folder:
         for one in (self.root / name, (self.root / name).parent):
             if one.is_symlink() and not one.resolve().is_relative_to(self.root.resolve()):
                 raise Invalid(f"{one} is a symbolic link out of the store; put what it points to in its place")
+
+    def reachable(self) -> None:
+        """Whoever can ask at all is here."""
 
     def writable(self) -> None:
         try:

@@ -87,6 +87,9 @@ class Glimpse:
             self.place.remove(name)
             self._changed(name)
 
+    def tidy(self, folder: str) -> None:
+        self.place.tidy(folder)
+
     def set_aside(self, name: str) -> Path | str:
         aside = self.place.set_aside(name)
         self._changed(name)
@@ -95,6 +98,9 @@ class Glimpse:
 
     def confine(self, name: str) -> None:
         self.place.confine(name)
+
+    def reachable(self) -> None:
+        self.place.reachable()
 
     def writable(self) -> None:
         self.place.writable()

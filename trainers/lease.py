@@ -19,12 +19,12 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from trainers.address import at
+from trainers.alive import HIDDEN, machine, started
 from trainers.call import Spec
 from trainers.turns import Turns, Wait
 
 EXPIRY = 60.0  # seconds after which a lease that nobody renews is another's
 RENEWALS = 6  # in that time
-HIDDEN = "hidden"  # a process that lives, though nobody here may know since when
 
 
 _held: set[str] = set()  # the leases of this process, by name
@@ -42,23 +42,25 @@ class Holder(Spec):
     pid: int
     started: str  # when the process began, by the machine's own count
     expiry: float  # seconds in which it renews the lease, or loses it
+    study: str = ""  # for which it trains, by name
+    run: str = ""  # of that study, by a name of its own
     beat: int = 0
 
     @property
     def is_dead(self) -> bool:
         """Whether it is known to be gone. Of other machines nobody can know."""
-        if (self.machine, self.pid) == (_machine(), os.getpid()):
+        if (self.machine, self.pid) == (machine(), os.getpid()):
             return self.name not in _held  # of this process: it could not be removed when it was released
-        return self.machine == _machine() and _started(self.pid) not in (self.started, HIDDEN)
+        return self.machine == machine() and started(self.pid) not in (self.started, HIDDEN)
 
 
 class Lease:
     """The lease of one stage, as one process sees it."""
 
-    def __init__(self, folder: Path | str, *, expiry: float = EXPIRY) -> None:
+    def __init__(self, folder: Path | str, *, expiry: float = EXPIRY, study: str = "", run: str = "") -> None:
         self.place, self.expiry = at(folder), expiry
-        here = {"machine": _machine(), "pid": os.getpid(), "started": _started(os.getpid())}
-        self.me = Holder(name=uuid4().hex, expiry=expiry, **here)
+        here = {"machine": machine(), "pid": os.getpid(), "started": started(os.getpid())}
+        self.me = Holder(name=uuid4().hex, expiry=expiry, study=study, run=run, **here)
         self.number = 0  # 0: not held
         self._seen: tuple[int, Holder | None] = (0, None)
         self._since = time.monotonic()  # when what was seen last was new
@@ -100,19 +102,36 @@ class Lease:
                 self.release()
                 return False
             if not said:
-                say("another run trains this stage; waiting for it")
+                say(f"{self._whose(self._seen[1])}; waiting for it")
                 said = True
             yield Wait(min(self.place.pause, self.expiry / RENEWALS))
         return False
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody trains the stage, as far as one look can tell: who was frozen elsewhere is not known yet."""
+        number, holder = self._highest()
+        return number > 0 and not (holder is not None and holder.is_dead)
+
+    def _is_of_ours(self, holder: Holder | None) -> bool:
+        return holder is not None and holder.run == self.me.run != ""
+
+    def _whose(self, holder: Holder | None) -> str:
+        """Who it is that holds the stage, for people."""
+        if self._is_of_ours(holder):
+            return "an earlier process of this run has not given this stage up yet"
+        if holder is not None and holder.study == self.me.study != "":
+            return "another run of this study, or an earlier one whose process still lives, trains this stage"
+        return "another run trains this stage"
 
     def check(self) -> None:
         """Raise `Lost` if the stage is another's by now; to be called before anything of it is written."""
         number, holder = self._highest()
         # By its name, as numbers begin anew once nobody holds the stage.
         if number != self.number or (holder is not None and holder.name != self.me.name):
-            raise Lost(
-                f"another run has taken over {Path(self.place.address).name}, as this one was not heard of for a while"
-            )
+            who = "another process of this run" if self._is_of_ours(holder) else "another run"
+            key = Path(self.place.address).name
+            raise Lost(f"{who} has taken over {key}, as this one was not heard of for a while")
         if time.monotonic() - self._renewed > self.expiry / 2:
             self._renew()
 
@@ -165,32 +184,3 @@ class Lease:
 
 def _name(number: int) -> str:
     return f"lease-{number:06d}"
-
-
-def _machine() -> str:
-    """This machine since its start, and who is counted among its processes; empty where it does not say."""
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    return uuid4().hex
-
-
-def _started(pid: int) -> str:
-    """When a process of this machine began; empty if there is none, or it has ended and nobody has taken note."""
-    try:
-        # The name may have spaces and brackets: what counts comes after the last bracket.
-        state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return "" if _is_gone(pid) else HIDDEN
-    return "" if state in "ZX" else others[18]
-
-
-def _is_gone(pid: int) -> bool:
-    """Whether there is no such process here; another user's may be out of sight."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False

@@ -34,5 +34,7 @@ class Order(Spec):
     until: Count | None = None  # the epoch after which it pauses; None: never
     stage_data: bool | str = False  # to which folder of its node the data are copied first; true: to a temporary one
     content: str = ""  # what its files say, by the data set; empty: by the stage
+    study: str = ""  # for which it is trained, and in which run of it, by names
+    run: str = ""
     lease: Positive = EXPIRY  # seconds after which a stage whose process is silent may be trained by another
     silence: Positive = SILENCE  # seconds without a step, or without any sign of life, after which it counts as hung

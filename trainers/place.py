@@ -71,11 +71,18 @@ class Place(Protocol):
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
 
+    def tidy(self, folder: str) -> None:
+        """Remove from a folder what processes that were killed have half written."""
+
     def set_aside(self, name: str) -> Path | str:
         """Rename a damaged file so that nobody reads it again; -> what it is called then, outside of the place."""
 
     def confine(self, name: str) -> None:
         """Raise `Invalid` where a name leads out of the place, as a symbolic link may."""
+
+    def reachable(self) -> None:
+        """Raise `Invalid` at ("resources", "store") soon when nothing can be asked here. What is asked without this is
+        asked again for about a minute, and then is an `OSError`."""
 
     def writable(self) -> None:
         """Raise `Invalid` at ("resources", "store") when nothing can be stored here, or not safely."""

@@ -19,7 +19,7 @@ from trainers.call import Invalid
 
 WHERE = ("resources", "store")
 ATTEMPTS = 10  # of a request, over about a minute; AWS_MAX_ATTEMPTS says otherwise
-FIRST_ATTEMPTS = 4  # of the first, over seconds: somebody waits to hear that it is the wrong address
+FIRST_ATTEMPTS = 4  # of that by which somebody wants to hear, within seconds, whether it is the right address
 BLOCK = 1 << 20  # bytes that are received at once
 CONNECTING, SILENCE = 10, 30  # seconds, less than a lease lasts
 KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -36,26 +36,26 @@ ELSEWHERE = {"301", "307", "PermanentRedirect", "AuthorizationHeaderMalformed", 
 
 
 @cache
-def opened(bucket: str, prefix: str) -> Any:
-    """The client of this process for a bucket that has answered once. Raises `Invalid` if it does not."""
+def reached(bucket: str, prefix: str) -> None:
+    """Ask a bucket for something, once in a process. Raises `Invalid` if it cannot be used, and soon if nobody answers:
+    it may be the wrong address. Who asks without this waits as long as for any request."""
+    first = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": 1}
     try:
-        with talking(f"s3://{bucket}"):
-            first = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": 1}
-            try:
-                with talking(f"s3://{bucket}"):
-                    client(FIRST_ATTEMPTS).list_objects_v2(**first)
-            except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-                client(ATTEMPTS).list_objects_v2(**first)
-            return client(ATTEMPTS)
+        try:
+            with talking(f"s3://{bucket}"):
+                client(FIRST_ATTEMPTS).list_objects_v2(**first)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            with talking(f"s3://{bucket}"):
+                client().list_objects_v2(**first)
     except OSError as error:
         raise Invalid(f"the store s3://{bucket} cannot be used: {error.strerror}", WHERE) from None
 
 
 @cache
-def client(attempts: int) -> Any:
-    """Making one takes tenths of a second."""
+def client(attempts: int = ATTEMPTS) -> Any:
+    """Making one takes tenths of a second. Raises `Invalid` without boto3."""
     try:
         import boto3
         from botocore.config import Config

@@ -71,6 +71,7 @@ class Deaths(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         self.post.forget.remote()
+        self.post.report.remote({"epoch": 0.0, "workers": 0.0})
         for rank, error in worker_exceptions.items():
             cause = getattr(error, "health_check_failure", error)
             if isinstance(cause, RayActorError | OutOfMemoryError):
@@ -184,7 +185,7 @@ def _worker(config: dict[str, Any]) -> None:
 
     order, pulse, asked, over = Order.model_validate_json(config["order"]), Pulse(), Event(), Event()
     if workers.rank() == 0:
-        ray.get(post.report.remote({"epoch": 0.0}))  # all workers are here: from now on it trains
+        ray.get(post.report.remote({"epoch": 0.0, "workers": float(workers.count())}))  # from now on it trains
 
     def wrap(task: nn.Module) -> nn.Module:
         if workers.count() == 1:

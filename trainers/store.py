@@ -200,6 +200,7 @@ class Store:
     def keep(self, file: Path, sha256: str, source: str = "") -> None:
         """Have a copy of published weights here, where every worker can read it, and know of which source it is."""
         name = _kept(sha256)
+        self.place.tidy(PUBLISHED)
         if self.place.look(name) is None:
             with self.place.draft(name) as draft:
                 shutil.copyfile(file, draft)

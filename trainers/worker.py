@@ -48,7 +48,7 @@ def turns(order: Order, here: Workplace) -> Turns[Result]:
     """
     store, stage, stop, say = Store(order.store), order.stage, here.stop, here.say
     while True:
-        lease = Lease(store.place.file(stage.key), expiry=order.lease)
+        lease = Lease(store.place.file(stage.key), expiry=order.lease, study=order.study, run=order.run)
         try:
             ours = workers.rank() == 0 and (yield from lease.wait(done=lambda: store.check(stage), stop=stop, say=say))
             # Of several workers the first decides for all: what others see of the store may be older.
@@ -57,6 +57,7 @@ def turns(order: Order, here: Workplace) -> Turns[Result]:
                 store.drop_state(stage.key)
                 return result
             if workers.told(ours):
+                store.place.tidy(stage.key)
                 ask = replace(here, stop=here.pulse.beating(stop, device=here.device))
                 return (yield from _work(order, ask, guard=lease.check if ours else lambda: None))
             if workers.told(stop()):

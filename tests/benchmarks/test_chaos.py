@@ -44,11 +44,18 @@ def test_a_broken_promise_is_named(chaos, alone, change, said):
     assert chaos.broken(replace(alone, **change), alone) == [said]
 
 
-def test_only_processes_below_this_one_are_found(chaos):
+def test_only_processes_below_this_one_are_found_and_they_still_are_when_their_parent_is_gone(chaos):
+    import os
+    import signal
     import subprocess
 
-    command = (sys.executable, "-c", "import time; time.sleep(60)")
-    with subprocess.Popen(command) as mine:
-        assert mine.pid in chaos.processes(sys.executable)
+    program = "import subprocess, sys, time; subprocess.Popen(sys.argv[1:]); print('there', flush=True); time.sleep(60)"
+    child = (sys.executable, "-c", "import time; time.sleep(60)")
+    with subprocess.Popen((sys.executable, "-c", program, *child), stdout=subprocess.PIPE) as mine:
+        mine.stdout.readline()
+        (orphan,) = {*chaos.processes(sys.executable)} - {os.getpid(), mine.pid}
         mine.kill()
-    assert mine.pid not in chaos.processes(sys.executable)
+        mine.wait()
+        found = chaos.processes(sys.executable)
+        os.kill(orphan, signal.SIGKILL)
+    assert orphan in found and mine.pid not in found and 1 not in chaos.processes("")

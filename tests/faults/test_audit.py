@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path as File
 
@@ -13,6 +15,8 @@ import ray
 from ray.util import list_named_actors, placement_group
 
 from orchestrator import audit
+from trainers.address import at
+from trainers.atomic import DAY
 from trainers.scratch import abandoned, scratch, sweep
 
 LEAVING = """
@@ -51,6 +55,46 @@ def test_a_folder_of_a_process_that_was_killed_is_removed_and_others_are_not(tem
     assert not File(mine).exists() and sweep() == []
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from trainers.address import at
+place = at(sys.argv[1])
+with place.draft("0123456789abcdef/weights.safetensors") as draft:
+    draft.write_text("half of it")
+    print(draft, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed_over(store: str) -> File:
+    """The draft of a file in a store, of a process that was killed over it."""
+    ended = subprocess.run([sys.executable, "-c", KILLED, store], capture_output=True, text=True)
+    return File(ended.stdout.strip())
+
+
+def test_what_a_killed_process_was_about_to_write_to_a_bucket_is_removed(temporary: File) -> None:
+    draft = killed_over("s3://bucket/store")
+    assert draft.is_file() and draft.parent.parent == temporary
+    assert sweep() == [draft.parent] and not draft.exists()
+
+
+def test_what_killed_processes_had_half_written_in_a_folder_is_removed_when_its_stage_is_opened(tmp_path: File) -> None:
+    """Those of processes that live, and young ones of whom nobody knows, stay."""
+    dead, place = killed_over(str(tmp_path)), at(tmp_path)
+    folder, unknown = dead.parent, "0" * 32
+    old, young = folder / f".result.json.{unknown}", folder / f".measured.json.{unknown}"
+    for file in (old, young, folder / ".kept", folder / "result.json"):
+        file.write_text("text")
+    os.utime(old, (time.time() - 2 * DAY, time.time() - 2 * DAY))
+    os.utime(folder / ".kept", (0, 0))
+    with place.draft(f"{folder.name}/lease-000001") as mine:
+        mine.write_text("text")
+        place.tidy(folder.name)
+        assert sorted(folder.iterdir()) == sorted([mine, young, folder / ".kept", folder / "result.json"])
+    place.tidy("never-there")
+
+
 @pytest.fixture
 def cluster() -> Iterator[None]:
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR", namespace="left")
@@ -67,10 +111,13 @@ def test_what_is_left_in_the_cluster_is_said_and_removed(left: File) -> None:
 
     assert not audit.leftovers() and list_named_actors(all_namespaces=True) == []
     actor = ray.remote(num_cpus=0)(Forgotten).options(name="forgotten", lifetime="detached").remote()
+    nameless = ray.remote(num_cpus=0)(Forgotten).options(lifetime="detached").remote()
+    assert ray.get(nameless.lives.remote())
+    del nameless
     group = placement_group([{"CPU": 1}], lifetime="detached")
     assert ray.get(actor.lives.remote()) and ray.get(group.ready())
     assert audit.cleared(patience=0.3) == [
-        "1 actor(s) were left in the cluster and are removed: Forgotten",
+        "2 actor(s) were left in the cluster and are removed: Forgotten, Forgotten",
         "1 placement group(s) were left in the cluster and are removed",
         "1 temporary folder(s) of processes that were killed are removed",
     ]

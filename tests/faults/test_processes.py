@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path as File
@@ -177,7 +178,27 @@ def test_of_several_workers_one_that_is_killed_and_one_that_freezes_are_named_an
         frozen = time.monotonic()
         command.until(lambda: f" gave no sign of life, or made no step, for {SILENCE:g} s: ended" in command.text)
         assert time.monotonic() - frozen < 3 * SILENCE
+        further(command, tmp_path, limit=240)
+        kill(*processes("ray::Letters"))
+        lost = "of big (seed 0) lost the post by which its workers are heard of, and was ended; it goes on from epoch "
+        command.until(lambda: lost in command.text)
         assert command.end(limit=300) == 0, command.text
     assert command.text.count(" of 2 died; all go on from the last epoch") == 2
     undisturbed(tmp_path, shared, {})
     assert left(ray_cluster.address) == {"actors": [], "groups": []}
+
+
+def test_a_run_of_which_a_stage_failed_leaves_nothing_behind(
+    run: tuple[str, ...], ray_cluster: Cluster, tmp_path: File
+) -> None:
+    """No process, actor, placement group or temporary folder, be it of the driver or of workers."""
+    write(tmp_path, TEXT)
+    with underway(tmp_path, *run, *TWO, "--set", "recipe.lr=1.0e+30") as command:
+        command.until(lambda: len(processes(*WORKERS)) == 2)
+        ours = {pid for pid, _ in command.look()} | {*processes("ray::")}
+        assert command.end() == 3 and "big (seed 0): NonFinite" in command.text, command.text
+        assert command.left(patience=10) == set()
+    assert left(ray_cluster.address) == {"actors": [], "groups": []}
+    until(lambda: not processes(*TRIALS, *WORKERS, "ray::Letters", "ray::TrainController"))
+    folders = [folder.name for folder in File(tempfile.gettempdir()).glob("tapath-*-*-*-*")]
+    assert not [name for name in folders if int(name.split("-")[2]) in ours]

@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 
 from orchestrator import connection
-from orchestrator.session import relog
+from orchestrator.prepared import prepare
+from orchestrator.session import begun, relog
 from orchestrator.study import load
 from orchestrator.tracking import Tracking, best
 from tests.faults.servers import Mlflow, mlflow
@@ -30,6 +31,7 @@ from tests.orchestrator import studies
 from tests.orchestrator.heads import ports
 from tests.orchestrator.studies import Ran, tapath, underway, without, write
 from tests.orchestrator.tracked import begin, models, row, settle, steps
+from trainers.lease import Lease
 
 TWO = without("mid", "low")
 ALL = {("big", 1, 2), ("big > wee", 1, 2), ("wee", 1, 2)}  # its stages with their epochs
@@ -102,7 +104,7 @@ def test_a_study_may_be_trained_without_mlflow_and_logged_later(
     untracked: tuple[File, Ran, Ran], server: Mlflow
 ) -> None:
     folder, _, later = untracked
-    assert later.code == 0 and len(studies.stored(folder)) == 3, later.err
+    assert later.code == 4 and len(studies.stored(folder)) == 3, later.err
     assert later.err.count("Connection refused") == 1 and "Traceback" not in later.err, later.err
     assert "tapath report tiny.yaml --set resources.tracking=http://127.0.0.1:" in later.err
     assert "--relog" in later.err and "hush" not in later.err + later.out
@@ -256,3 +258,29 @@ def test_what_a_person_deleted_is_logged_again_from_the_store(
 def of_experiment(uri: str, name: str) -> list[Any]:
     client = connection.connect(uri)
     return list(client.search_runs([client.get_experiment_by_name(name).experiment_id]))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_who_logs_again_while_a_run_is_under_way_leaves_to_it_what_it_trains(
+    untracked: tuple[File, Ran, Ran], uri: str, tmp_path: File, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The study's run and the stage that is trained stay RUNNING; the stages that are done are logged."""
+    shutil.copytree(untracked[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    study, key = load("tiny.yaml", [f"resources.tracking={uri}"]), studies.stages(tmp_path)["big", "wee"]["key"]
+    (tmp_path / "store" / key / "result.json").unlink()
+    prepared = prepare(study)
+    (under_way,) = (row for row in prepared.board(prepared.frontier(prepared.stored)).rows.values() if row.key == key)
+    lease, driver = Lease(tmp_path / "store" / key), begun(prepared)
+    assert lease.take()
+    settle(driver, replace(under_way, state="running", history=[{"epoch": 1.0, "val/AP": 0.25, "seconds": 1.0}]))
+    assert relog(study)
+    assert "1 stage(s) are being trained; that run logs them" in capsys.readouterr().err
+    found = {run.data.tags.get("path", "study"): run.info.status for run in of_experiment(uri, "tiny")}
+    assert found == {"study": "RUNNING", "big > wee": "RUNNING", "big": "FINISHED", "wee": "FINISHED"}
+    lease.release()
+    assert relog(study)
+    found = {run.data.tags.get("path", "study"): run.info.status for run in of_experiment(uri, "tiny")}
+    assert found["study"] == found["big > wee"] == "KILLED", "nobody trains any more"
+    driver.close("KILLED")

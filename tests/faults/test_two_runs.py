@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 RUN = ("run", "tiny.yaml")
 TWO = without("mid", "low")
-WAITS = "another run trains this stage; waiting for it"
+WAITS = "another run of this study, or an earlier one whose process still lives, trains this stage; waiting for it"
 
 
 def holders(folder: File) -> dict[str, int]:

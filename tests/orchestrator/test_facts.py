@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.facts import LONGEST, entity, metric, parameters, parts, public, setting
@@ -75,6 +75,18 @@ def test_credentials_are_taken_out_of_any_text() -> None:
 )
 def test_no_password_survives(user: str, password: str, around: str) -> None:
     assert public(f"{around} https://{user}:{password}@host/path {around}") == f"{around} https://host/path {around}"
+
+
+@given(
+    user=st.text(st.characters(codec="ascii", exclude_categories=["C", "Z"], exclude_characters="/:"), min_size=1),
+    password=st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1),
+)
+@example(user="me", password="12/x")
+@example(user="me", password='1/"x')
+@example(user="me", password="1/x@2/y://z")
+def test_no_password_of_a_database_survives_whatever_is_in_it(user: str, password: str) -> None:
+    """Also where nobody has written it as a URI wants it."""
+    assert public(f"see postgresql://{user}:{password}@db:5432/x, and") == "see postgresql://db:5432/x, and"
 
 
 def test_long_values_are_cut() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path as File
+from typing import Any
 
 import pytest
 
@@ -97,6 +99,33 @@ def test_two_runs_on_a_bucket_of_a_busy_server_train_each_stage_once(server: Ser
     first, second = ({stage["key"]: (stage["score"], stage["history"]) for stage in stages} for stages in found)
     assert first == second, "whoever trained it, it was one training: with the same seconds"
     assert f"report: {store}/one/tiny/report.html" in runs[0].text
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_run_goes_on_when_its_bucket_was_away_for_longer_than_requests_are_tried_again(
+    server: Server, tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From when the first stage is finished, so that the driver alone asks for something."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    gone: list[float] = []
+
+    def away(number: int, environ: dict[str, Any]) -> str | None:
+        if gone:
+            return "reset" if time.monotonic() < gone[0] + 6 else None
+        if environ["REQUEST_METHOD"] == "DELETE" and "/lease-" in environ["PATH_INFO"]:
+            gone.append(time.monotonic())
+        return None
+
+    server.disturb = away
+    store = buckets.new()
+    write(tmp_path, TWO)
+    few = ("--set", "resources.stages_at_once=1", "--set", "controls=[]", "--set", "recipe.epochs=1")
+    ran = tapath(tmp_path, "run", "tiny.yaml", "--store", store, *few)
+    assert ran.code == 0 and "Traceback" not in ran.err, ran.err
+    assert ran.err.count(f"the store {store} cannot be read: {server.address} does not answer") == 1
+    assert ran.err.count(f"the store {store} answers again") == 1
+    assert states(tmp_path) == {"done": 2}
 
 
 def refused(*words: str) -> str:

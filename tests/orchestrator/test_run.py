@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator import waiting
 from orchestrator.prepared import prepare
+from orchestrator.resources import Placement
 from orchestrator.room import Node, Room
 from orchestrator.run import Run
 from orchestrator.signals import handling
@@ -71,6 +72,66 @@ def test_a_stage_that_waits_for_resources_is_said_to_as_long_as_it_waits(
     watch.join()
     assert 2 <= len(before) <= 5 and set(before) == {"big waits: needs 1 CPU, free are 0 of 4"}
     assert said == before, "it waits no more"
+
+
+def watched(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the run says, and for what its stages wait; it is looked for often."""
+    monkeypatch.setattr("orchestrator.waiting.PATIENCE", 0.2)
+    said: list[str] = []
+    run.say = said.append
+    short = "needs 2 CPU, free are 1 of 1"
+    threading.Thread(target=waiting.watch, args=(run, lambda placement: short), daemon=True).start()
+    return said
+
+
+def test_it_is_said_within_a_minute_what_a_stage_waits_for() -> None:
+    assert waiting.PATIENCE * 1.25 < 60
+
+
+def test_a_stage_whose_workers_died_and_find_no_room_again_is_said_to_wait(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = watched(run, monkeypatch)
+    stage = run.next()
+    assert stage is not None
+    run.started(stage.key)
+    run.epoch(stage.key, {"epoch": 0.0, "workers": 2.0})
+    time.sleep(0.5)
+    assert said == []
+    run.epoch(stage.key, {"epoch": 0.0, "workers": 0.0})
+    time.sleep(0.5)
+    assert set(said) == {"big waits: needs 2 CPU, free are 1 of 1"}
+    run.epoch(stage.key, {"epoch": 0.0, "workers": 2.0})
+    time.sleep(0.1)
+    before = list(said)
+    time.sleep(0.4)
+    assert said == before
+    run.stopping.set()
+
+
+def test_a_stage_whose_workers_are_late_again_and_again_has_waited_since_the_first_time(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_whole", lambda stage: Placement(workers=2, min_workers=1))
+    said = watched(run, monkeypatch)
+    for _ in range(8):  # more often than it would be said
+        stage = run.next()
+        assert stage is not None
+        time.sleep(0.05)
+        assert run.again(stage.key, "late")
+    assert "big waits: needs 2 CPU, free are 1 of 1" in said
+    run.stopping.set()
+
+
+def test_where_nothing_runs_it_is_said_what_the_first_stage_waits_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the last node is gone."""
+    run.room = Room([], {"big": Placement()})
+    said = watched(run, monkeypatch)
+    time.sleep(0.6)
+    run.stopping.set()
+    assert set(said) == {"big waits: needs 2 CPU, free are 1 of 1"}
 
 
 def test_what_a_new_process_tells_of_the_past_is_not_noted_twice(run: Run) -> None:

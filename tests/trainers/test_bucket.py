@@ -250,6 +250,16 @@ def test_a_server_that_is_busy_when_somebody_begins_is_waited_for(store: Store, 
     assert len(server.requests) > s3.FIRST_ATTEMPTS
 
 
+def test_a_worker_whose_first_request_meets_a_server_that_is_away_is_as_patient_as_later(
+    store: Store, server: Server
+) -> None:
+    """It never asks whether the address is right: somebody has, or there would be no worker."""
+    server.disturb = lambda number, environ: "reset" if number <= s3.FIRST_ATTEMPTS + 1 else None
+    server.requests.clear()
+    buckets.anew()
+    assert store.get(STAGE) is None and len(server.requests) > s3.FIRST_ATTEMPTS
+
+
 def test_wrong_credentials_are_refused(store: Store, server: Server) -> None:
     server.disturb = lambda number, environ: "refused"
     assert "the server says InvalidAccessKeyId: see that AWS_ACCESS_KEY_ID and " in refusal(store)

@@ -138,7 +138,7 @@ def test_a_process_of_this_machine_that_died_is_known_to_be_dead(folder: Path | 
 
 
 def test_a_number_that_another_process_has_by_now_is_not_the_holder(tmp_path: Path) -> None:
-    now = Lease(tmp_path).me.model_copy(update={"pid": os.getppid(), "started": leases._started(os.getppid())})
+    now = Lease(tmp_path).me.model_copy(update={"pid": os.getppid(), "started": leases.started(os.getppid())})
     assert not now.is_dead
     assert now.model_copy(update={"started": "1"}).is_dead and now.model_copy(update={"pid": 2**22 + 1}).is_dead
     assert not now.model_copy(update={"machine": "another", "pid": 2**22 + 1}).is_dead, "nobody can know"
@@ -202,6 +202,45 @@ def test_waiting_ends_when_the_stage_is_done_or_somebody_stops(folder: Path | st
     done, stop = (later, never) if how == "done" else (never, later)
     assert not alone(Lease(folder, expiry=60).wait(done=done, stop=stop, say=said.append))
     assert said == ["another run trains this stage; waiting for it"]
+
+
+@pytest.mark.parametrize(
+    ("study", "run", "waits", "lost"),
+    [
+        (
+            "mine",
+            "this",
+            "an earlier process of this run has not given this stage up yet",
+            "another process of this run",
+        ),
+        (
+            "mine",
+            "that",
+            "another run of this study, or an earlier one whose process still lives, trains",
+            "another run",
+        ),
+        ("theirs", "that", "another run trains this stage", "another run"),
+        ("", "", "another run trains this stage", "another run"),
+    ],
+)
+def test_it_is_said_whether_a_stage_is_held_by_another_run_or_by_a_process_of_this_one(
+    tmp_path: Path, study: str, run: str, waits: str, lost: str
+) -> None:
+    said: list[str] = []
+    first = Lease(tmp_path, study=study, run=run)
+    second = Lease(tmp_path, study="mine" if study else "", run="this" if run else "")
+    assert first.take() and second.is_held
+    stops = iter([False, True])
+    assert not alone(second.wait(done=lambda: False, stop=lambda: next(stops), say=said.append))
+    assert said[0].startswith(waits) and said[0].endswith("; waiting for it") and len(said) == 1
+    first.me = first.me.model_copy(update={"expiry": 0.0})
+    first._renew()
+    assert second.take()
+    with pytest.raises(Lost, match=f"^{lost} has taken over"):
+        first.check()
+    first.release()
+    second.release()
+    assert not second.is_held
 
 
 def test_what_was_done_in_the_moment_between_is_not_done_again(folder: Path | str) -> None:
@@ -293,8 +332,8 @@ def test_a_process_that_nobody_may_look_at_lives(monkeypatch: pytest.MonkeyPatch
     def refused(pid: int, number: int) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(leases.os, "kill", refused)
-    here = leases._machine()
-    monkeypatch.setattr(leases, "_machine", lambda: here)
+    monkeypatch.setattr(os, "kill", refused)
+    here = leases.machine()
+    monkeypatch.setattr(leases, "machine", lambda: here)
     monkeypatch.setattr(Path, "read_text", hidden)
     assert not other.is_dead
