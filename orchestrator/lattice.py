@@ -225,10 +225,14 @@ class Lattice:
         if which not in self._lessons:
             recipe, distill = applied(setting, self.models[name].recipe, self.distill)
             epochs = max(1, round(recipe.epochs * budget))
-            if one_guide:
-                recipe = recipe.model_copy(update={"guides": Guides()})
-            shorter = tuple(term.shortened(budget, epochs=epochs) for term in distill)
-            self._lessons[which] = recipe.model_copy(update={"epochs": epochs}), shorter
+            changed = dict[str, object]()
+            if one_guide and recipe.guides != Guides():
+                changed["guides"] = Guides()
+            if epochs != recipe.epochs:
+                changed["epochs"] = epochs
+            if changed:  # else it is one recipe for all, which is written out once
+                recipe = recipe.model_copy(update=changed)
+            self._lessons[which] = recipe, tuple(term.shortened(budget, epochs=epochs) for term in distill)
         return self._lessons[which]
 
     def _ends(self, name: str, *, teachers: bool) -> tuple[str, ...]:

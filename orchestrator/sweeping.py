@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import islice
 from math import inf
 
@@ -48,6 +48,7 @@ class Sweeping:
         self.strategy, self.sweep, self.lattice, self.seeds = strategy, sweep, lattice, seeds
         self._first = first
         self._reached = lru_cache(maxsize=None)(reached)
+        self._begun: dict[Path | None, list[Setting]] = {}  # what is tried first on an edge
         self._forget({})
 
     def _forget(self, scores: Scores) -> None:
@@ -213,17 +214,18 @@ class Sweeping:
         else:
             edge.decide(self._scores, lambda known: self._more(edge.path, edge, known))
 
-    @cached_property
-    def _grid(self) -> list[Setting]:
-        """The settings of every edge, where a grid is swept."""
-        return self.sweep.more([], {}, self.lattice.distill, seed="")
-
     def _more(self, path: Path, edge: Edge, known: Known) -> list[Setting]:
-        if self.sweep.sampler == "grid":
-            return edge.asked or self._grid
+        if edge.asked or known:
+            return self._asked_for(path, edge.asked, known)
+        which = None if self.sweep.sampler == "grid" else path  # a grid is the same on every edge
+        if which not in self._begun:
+            self._begun[which] = self._asked_for(path, [], known)
+        return self._begun[which]
+
+    def _asked_for(self, path: Path, asked: list[Setting], known: Known) -> list[Setting]:
         # On a path all edges have one setting, and prefixes are shared if all paths have the same settings.
         seed = str(path) if self.sweep.scope == "edge" else ""
-        return self.sweep.more(edge.asked, known, self.lattice.distill, seed=seed, first=self._first(path))
+        return self.sweep.more(asked, known, self.lattice.distill, seed=seed, first=self._first(path))
 
     def _show(self, edge: Edge) -> None:
         self._put(edge.wanted)

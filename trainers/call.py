@@ -52,9 +52,13 @@ class Invalid(ValueError):
         return Invalid(str(self), (*where, *self.where))
 
 
+# One for all: `json.dumps` would make another for each of thousands of small values.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
 def canonical(value: Any) -> str:
     """JSON that is the same for equal values: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def alternatives(name: str, known: Iterable[str]) -> str:

@@ -197,7 +197,7 @@ class Stage(Spec):
 def address(own: Mapping[str, str], *, teacher: str | None, semantics: int) -> str:
     """The key of a stage from its own fields, each as canonical JSON, and its teacher's key."""
     whole = {**own, "semantics": str(semantics), "teacher": _quoted(teacher)}
-    text = ",".join(f"{_quoted(name)}:{whole[name]}" for name in sorted(whole))
+    text = ",".join([f"{_quoted(name)}:{whole[name]}" for name in sorted(whole)])
     return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:16]
 
 

@@ -82,8 +82,9 @@ class Purse:
         """Those that are affordable, each time that with the highest chance, of equals the cheapest; in the order in
         which they were bought. One is bought only if there is enough for the paths that it is `leading` to, too."""
         through: dict[str, list[int]] = defaultdict(list)  # paths by the keys of their stages
-        for i, path in enumerate(paths):
-            for key in self._needs(path):
+        needs = [self._needs(path) for path in paths]
+        for i, own in enumerate(needs):
+            for key in own:
                 through[key].append(i)
         chances = [-chance(path) for path in paths]
         prices = [self.missing(path) for path in paths]
@@ -101,11 +102,11 @@ class Purse:
             bought.append(paths[i])
             self.left -= self.missing(paths[i])
             cheaper: dict[int, None] = {}
-            for key, (part, _) in self._needs(paths[i]).items():
+            for key, (part, _) in needs[i].items():
                 if part > self.paid[key]:
                     # Of each path through it only this summand has changed: there may be thousands.
                     for j in through[key]:
-                        wanted, cost = self._needs(paths[j])[key]
+                        wanted, cost = needs[j][key]
                         prices[j] -= (max(0.0, wanted - self.paid[key]) - max(0.0, wanted - part)) * cost
                         cheaper[j] = None
                     self.paid[key] = part
