@@ -245,7 +245,7 @@ def main() -> int:
     try:
         alone = play.play(folder / "alone", disturb=False)
         rows.append(row("alone", alone, alone))
-        for number in range(1, asked.rounds + 1):
+        for number in range(1, asked.rounds + 1 if alone.code == 0 else 1):
             one = play.play(folder / str(number), disturb=True)
             rows.append(row(str(number), one, alone))
             print(rows[-1], flush=True)
