@@ -18,11 +18,12 @@ from trainers.scratch import sweep
 
 PATIENCE = 10.0  # seconds in which what is about to end may end by itself
 RAYS_OWN = {"_AutoscalingCoordinatorActor"}  # Ray Train has one for all drivers of a cluster, that outlives each
+CLEANER = "PlacementGroupCleaner"  # Ray Train's, that outlives a killed driver for ever where no dashboard runs
 LOOK = 0.1  # seconds between two looks
 
 
 class Leftovers(NamedTuple):
-    """Of this driver, in the cluster that it has joined."""
+    """Of this driver, in the cluster that it has joined; and who cleans up for Ray Train after those that are dead."""
 
     actors: dict[str, str]  # the name of the class, by id
     groups: list[str]  # placement groups, by id
@@ -37,10 +38,12 @@ def leftovers() -> Leftovers:
     Asked of the control store itself, for the public API of states needs a dashboard. Ids end with their driver's.
     """
     job = ray.get_runtime_context().get_job_id()
+    dead = {one["JobID"] for one in ray._private.state.jobs() if one["IsDead"]}
     actors = {
-        key: actor["ActorClassName"].rpartition(".")[2]
+        key: name
         for key, actor in ray._private.state.actors().items()
-        if actor["JobID"] == job and actor["State"] != "DEAD" and actor["ActorClassName"] not in RAYS_OWN
+        if actor["State"] != "DEAD" and (name := actor["ActorClassName"].rpartition(".")[2]) not in RAYS_OWN
+        if actor["JobID"] == job or (name == CLEANER and actor["JobID"] in dead)
     }
     groups = [key for key, one in placement_group_table().items() if key.endswith(job) and one["state"] != "REMOVED"]
     return Leftovers(actors, groups)
