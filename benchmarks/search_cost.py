@@ -25,11 +25,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from processor import Processor
 
 ROOT = Path(__file__).parents[1]
 SLOTS = 2
@@ -38,7 +39,6 @@ OURS: dict[str, list[str]] = {  # what is set in the study
     "ours, best_predecessor": ["search=best_predecessor"],
 }
 WAYS = ("shell script", "Ray Tune", *OURS)
-TICK = os.sysconf("SC_CLK_TCK")
 
 
 def text(models: int, epochs: int, images: int) -> str:
@@ -65,42 +65,6 @@ class Took(NamedTuple):
     cpu: float
     makespan: float
     scores: Mapping[str, float]  # by path
-
-
-class Processor(threading.Thread):
-    """Adds up the processor seconds of a process and of all that come of it, as Linux counts them, until it is left."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.pids, self.ticks = {pid}, dict[tuple[int, int], int]()  # by process and its start
-        self.over = threading.Event()
-
-    def run(self) -> None:
-        while not self.over.wait(0.1):
-            self.look()
-
-    def look(self) -> None:
-        for file in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = file.read_text().rpartition(")")[2].split()
-            except OSError:  # it has just ended
-                continue
-            pid, parent, started = int(file.parent.name), int(fields[1]), int(fields[19])
-            if parent in self.pids or pid in self.pids:
-                self.pids.add(pid)
-                self.ticks[pid, started] = int(fields[11]) + int(fields[12])
-
-    def __enter__(self) -> Processor:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.join()
-
-    @property
-    def seconds(self) -> float:
-        return sum(self.ticks.values()) / TICK
 
 
 def timed(command: Sequence[str], folder: Path) -> tuple[float, float]:
@@ -272,6 +236,27 @@ def measure(models: int, ways: Sequence[str], epochs: int, images: int) -> list[
     return rows
 
 
+def planned(models: int, epochs: int, images: int) -> str:
+    """How many trainings each way needs, and how many times less FLOPs of them than a path at a time."""
+    from orchestrator.plan import pretend
+    from orchestrator.prepared import prepare
+    from orchestrator.study import load
+
+    said = []
+    with tempfile.TemporaryDirectory() as folder:
+        study = Path(folder) / "search.yaml"
+        study.write_text(text(models, epochs, images))
+        for way, sets in OURS.items():
+            prepared = prepare(load(study, [f"resources.store={folder}/none", *sets]))
+            lattice, cost = prepared.lattice, prepared.costs.relative
+            lineages = [list(lattice.stage(path, 0).lineage) for path in lattice.paths()]
+            apart = [lineages[0][0], *(stage for lineage in lineages for stage in lineage[1:])]
+            own = {node.stage.key: node.stage for node in pretend(prepared).wanted()}
+            less = sum(map(cost, apart)) / sum(map(cost, own.values()))
+            said.append(f"{way} {len(own)} ({less:.2f} times less FLOPs)")
+    return f"{models} models, planned trainings: each path on its own {len(apart)}, {', '.join(said)}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=int, nargs="+", default=[4, 5, 6])
@@ -292,6 +277,7 @@ def main() -> None:
         notes = [
             f"{said.epochs} epochs of {said.images} images. Seconds of training and measuring; of the processor, with",
             "the start of processes; compared with the first way. Regret: what the path found lacks to the best.",
+            *(planned(number, said.epochs, said.images) for number in said.models),
             "Goals at 6 models: exhaustive 2 times less and 4 times shorter, best_predecessor 5 times less",
         ]
         show("search_cost", rows, *notes)

@@ -44,6 +44,12 @@ def test_what_is_put_is_what_is_got(store: Store) -> None:
     assert list(Files(store.root)) == [f"{STAGE.key}/result.json", f"{STAGE.key}/weights.safetensors"]
 
 
+def test_a_result_holds_the_very_stage_that_it_was_asked_for_and_no_copy_of_its_lineage(store: Store) -> None:
+    put(store)
+    result = store.get(STAGE)
+    assert result is not None and result.stage is STAGE
+
+
 @pytest.mark.parametrize("to", ["folder", "bucket"])
 def test_a_store_may_be_moved_because_nothing_absolute_is_in_it(
     store: Store, tmp_path: Path, server: Server, to: str
