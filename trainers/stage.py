@@ -50,7 +50,7 @@ def run_here(
     def loop() -> Result:
         torch.set_num_threads(max(1, int(cpus)))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return work(order, device=device, report=report, stop=stop, say=say, pulse=pulse)
+        return work(order, device=device, report=report, stop=stop, say=say, pulse=pulse or Pulse())
 
     result: Result = TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0)).fit().return_value
     return result

@@ -32,6 +32,7 @@ from tests.trainers.stages import stage
 from tests.trainers.works import ROOT, TAUGHT, Crash, raising_at, run
 from trainers import course, states, visible, workers
 from trainers.call import Invalid
+from trainers.clock import Clock
 from trainers.folder import Folder
 from trainers.full import Full, fitting, needed
 from trainers.lease import Lease
@@ -369,7 +370,7 @@ def test_every_worker_goes_on_from_where_the_first_does(
     monkeypatch.setattr(workers, "told", lambda word: name if found else "")
     seen: list[int] = []
     training: Any = SimpleNamespace(
-        restore=lambda state: seen.append(state["epoch"]), balance=SimpleNamespace(alphas={})
+        restore=lambda state: seen.append(state["epoch"]), balance=SimpleNamespace(alphas={}), clock=Clock()
     )
     nothing: Any = SimpleNamespace(selects=False, restore=lambda usage: None)
     one: Any = course.Course(stage(epochs=3), training, nothing, nothing)
