@@ -11,6 +11,7 @@ reports are made. Goal: less than 1 GB, and a stage of 10,000 takes no more than
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import json
 import resource
@@ -44,12 +45,13 @@ def measure(models: int, sweep: str, folder: Path) -> dict[str, Any]:
     """Drive a run to its end in this process."""
     import torch
 
-    from orchestrator import cluster, forecast, session  # noqa: F401  # Ray and MLflow, as a driver has them
+    from orchestrator import forecast, session
     from orchestrator.prepared import prepare
     from orchestrator.progress import Progress
     from orchestrator.run import Run
     from orchestrator.study import load
 
+    importlib.import_module("orchestrator.cluster")  # brings Ray, as a driver has it
     file = folder / "scale.yaml"
     file.write_text(lattice(models) + "controls: [alone]\n" + (SWEEP if sweep != "none" else ""))
     loaded = peak()

@@ -54,7 +54,7 @@ class Frontier:
         self.failed: dict[str, str] = {}  # why
         self.lost: dict[str, str] = {}  # the key of the ancestor that failed
         self.reused: set[str] = set()  # in the store when they were first wanted
-        self.revision = 0  # how often more was wanted than before, or something else
+        self.fresh: list[Node] = []  # what has become wanted, perhaps once more, since somebody emptied this
         self._strategy, self._controls, self._cost = strategy, controls, cost
         self._done, self._paused = done, paused
         self._results: dict[str, float | None] = {}  # by key; None: not trained yet
@@ -180,10 +180,10 @@ class Frontier:
     def _extend(self, paths: list[Path]) -> None:
         """Take paths with their teachers, and note what of it is open."""
         new: list[Node] = []
-        self.revision += 1
         for path in paths:
             for seed in self.seeds if path.seeds is None else path.seeds:
                 self._visit(path, seed, new, needed=True)
+        self.fresh += new
         for node in new:
             if node.stage.key not in self._open and self._is_open(node.stage):
                 self._admit(node.stage)

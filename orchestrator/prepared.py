@@ -10,7 +10,7 @@ from orchestrator import experience, searching
 from orchestrator.board import Board, Row
 from orchestrator.checks import BATCH, check, fits
 from orchestrator.costs import Costs, identity, relative
-from orchestrator.frontier import Frontier
+from orchestrator.frontier import Frontier, Node
 from orchestrator.inputs import Inputs, read, unread
 from orchestrator.lattice import Lattice, Path, Scores
 from orchestrator.prices import Prices
@@ -224,14 +224,14 @@ class Prepared:
     def board(self, frontier: Frontier) -> Board:
         """A record of all that is wanted, finished stages filled in from the store."""
         board = Board(self.study.name)
-        self.extend(board, frontier)
+        self.extend(board, frontier.wanted())
         self.given_up(board, frontier)
         return board
 
-    def extend(self, board: Board, frontier: Frontier) -> list[Row]:
-        """Add the stages that have become wanted; -> their rows."""
+    def extend(self, board: Board, wanted: Iterable[Node]) -> list[Row]:
+        """Add the stages of these that are not there yet; -> their rows."""
         new = []
-        for node in frontier.wanted():
+        for node in wanted:
             key, path = node.stage.key, node.path.training
             if key in board.rows:
                 row = board.rows[key]

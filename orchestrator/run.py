@@ -41,7 +41,6 @@ class Run:
         self.room: Room | None = None  # of the cluster, once there is one
         self.nodes: Callable[[], list[Node]] = list  # of the cluster now
         self.looked = 0.0  # when they were last asked for
-        self.shown = 0  # the frontier's `revision` when the board was brought up to it
         self.tracebacks: dict[str, str] = {}
         self.waits = waiting.Waits()
         self.elastic = Elastic()
@@ -65,9 +64,9 @@ class Run:
         """Show what has become wanted, what is lost, and what was damaged."""
         while self.prepared.damaged:
             self.say(self.prepared.damaged.pop(0))
-        added: list[Row] = []
-        if self.shown != self.frontier.revision:  # else there is nothing new, and nobody need go through all there is
-            added, self.shown = self.prepared.extend(self.board, self.frontier), self.frontier.revision
+        # Only what is new: with a sweep on every edge there is something thousands of times.
+        fresh, self.frontier.fresh = self.frontier.fresh, []
+        added = self.prepared.extend(self.board, fresh)
         if added:
             gc.freeze()  # they stay to the end: thousands of them need not be walked through by every collection
         for row in added:

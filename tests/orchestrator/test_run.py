@@ -187,12 +187,16 @@ def test_a_stage_that_paused_without_a_word_in_the_store_fails_and_is_not_asked_
 def test_the_board_is_brought_up_only_to_what_has_changed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
     extend = run.prepared.extend
-    monkeypatch.setattr(run.prepared, "extend", lambda *both: looked.append(1) or extend(*both))
+    monkeypatch.setattr(
+        run.prepared, "extend", lambda board, wanted: looked.append(len(wanted)) or extend(board, wanted)
+    )
     run.refresh()
-    assert looked == []
-    run.frontier.revision += 1
+    node = run.frontier.wanted()[-1]
+    del run.board.rows[node.stage.key]
+    run.frontier.fresh.append(node)
     run.refresh()
-    assert looked == [1]
+    run.refresh()
+    assert looked == [0, 1, 0] and node.stage.key in run.board.rows
 
 
 def test_a_stage_is_handed_out_with_what_its_models_resources_say(tmp_path: File) -> None:
