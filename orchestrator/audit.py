@@ -50,10 +50,13 @@ def leftovers() -> Leftovers:
 
 
 def _kill(key: str) -> None:
-    """End the process of an actor. Ray ends only those of which one has a handle or a name, and those that Ray Train
-    leaves where a trial is killed and no dashboard runs have neither."""
+    """End an actor. Ray ends only those of which one has a handle or a name, and those that Ray Train leaves where a
+    trial is killed and no dashboard runs have neither: of these the process is ended."""
     found = ray._private.state.actors(key)
-    if found and found["State"] != "DEAD":
+    if found and found["Name"]:
+        with suppress(ValueError, RayError):  # it has ended meanwhile
+            ray.kill(ray.get_actor(found["Name"], namespace=found["RayNamespace"]))
+    elif found and found["State"] != "DEAD":
         there = NodeAffinitySchedulingStrategy(found["Address"]["NodeID"], soft=False)
         end = ray.remote(num_cpus=0, max_retries=0)(_end).options(scheduling_strategy=there)
         with suppress(RayError):  # its node is gone meanwhile

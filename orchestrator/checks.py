@@ -14,7 +14,6 @@ from orchestrator.settings import applied, text
 from orchestrator.strategies.waves import calls
 from trainers import build
 from trainers.call import Invalid, Term
-from trainers.compilers import uncompiled
 from trainers.spec import Recipe
 
 BATCH = ("recipe", "batch")
@@ -110,8 +109,6 @@ def speed(prepared: Prepared) -> None:
             wrong["channels_last"] = "this is for GPUs, and a stage has none; leave it out, or write false"
         if placed.compile and placed.sync_batch_norm:
             wrong["compile"] = "norms that ask other workers cannot be compiled; leave out sync_batch_norm, or this"
-        elif placed.compile and not placed.gpus and (missing := uncompiled("cpu")):
-            wrong["compile"] = missing
         for key, message in wrong.items():
             own = () if getattr(common, key) == getattr(placed, key) else ("models", name)
             raise Invalid(message, (*own, "resources", key))

@@ -80,7 +80,7 @@ class Frontier:
     @property
     def waiting(self) -> dict[str, Stage]:
         """What is wanted and not yet started, by key, teachers first."""
-        return {key: stage for key, stage in self._open.items() if key not in self.running}
+        return {key: stage for key, stage in list(self._open.items()) if key not in self.running}
 
     def wants(self, key: str) -> bool:
         """Whether a stage is to be trained, or trained further."""

@@ -20,7 +20,7 @@ from orchestrator.study import Study
 from orchestrator.warm import warm
 from trainers import build
 from trainers.call import Invalid
-from trainers.lease import Lease
+from trainers.lease import Lease, held
 from trainers.outputs import Network
 from trainers.spec import Model, Stage
 from trainers.store import Result, Store
@@ -269,8 +269,9 @@ class Prepared:
     def busy(self, board: Board) -> set[str]:
         """The keys of the stages that are not done and that somebody trains now."""
         place = self.store.place
-        keys = [row.key for row in board.rows.values() if row.state not in ("done", "reused")]
-        return {key for key in keys if Lease(place.file(key)).is_held}
+        leased = {name.split("/")[0] for name in place.find("*/lease-[0-9]*")}
+        open_ = {row.key for row in board.rows.values() if row.state not in ("done", "reused")}
+        return held({key: Lease(place.file(key)) for key in leased & open_})
 
     def fill(self, row: Row, result: Result, state: Any) -> None:
         self.results[row.key] = result

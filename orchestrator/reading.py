@@ -33,7 +33,8 @@ class Awaited:
 
 class Reading:
     """The one place where a run reads from the store once it has begun. Nothing sleeps here: Tune's loop goes on, and
-    what cannot be read is asked for again in a later round of it.
+    what cannot be read is asked for again in a later round of it. Only a request that is under way is waited for, as
+    long as whoever sends it tries again.
 
     `end` is called for a store that is away for longer than the study's `resources.silence`; `say` is told when it
     goes and comes.
@@ -85,14 +86,12 @@ class Reading:
         self.awaited[key] = Awaited(look, found, missing, time.monotonic() + visible.PATIENCE)
         self._look(key)
 
-    def look(self) -> bool:
-        """Look for what is awaited, and for the store itself if it is away; -> whether that answers: nothing can be
-        trained while it does not."""
+    def look(self) -> None:
+        """Look for what is awaited, and for the store itself if it is away: nothing can be trained while it is."""
         for key in list(self.awaited):
             self._look(key)
         if self.away is not None and not self.awaited:
             self.ask(lambda: self.place.look("any"))
-        return self.away is None
 
     def _look(self, key: str) -> None:
         one = self.awaited[key]

@@ -33,6 +33,7 @@ class Run:
         self.prepared = prepared
         self.stopping = threading.Event()
         self.reading = Reading(prepared, say=lambda text: self.say(text), end=self.stopping.set)
+        self.look = self.reading.look  # in every round of Tune's loop, also while it asks for no stage
         self.say: Callable[[str], None] = lambda text: None
         with self.reading.certain():
             self.frontier = prepared.frontier(self._stored)
@@ -80,7 +81,7 @@ class Run:
             self.room.change(self.nodes())
             self.looked = time.monotonic()
         apart = any(self.placement(self.board.rows[key].stage).apart for key in self.waits.handed)
-        if not self.reading.look() or apart:
+        if self.reading.away is not None or apart:
             return None  # until Ray has placed them all: it would give single workers what they are to have
         if self.elastic.released:
             key = self.elastic.released.pop()
@@ -184,8 +185,8 @@ class Run:
         if why in ("lost", "died") and (times := self.elastic.setback(row)) > SETBACKS:
             self.failed(key, f"its workers were lost {times} times after epoch {row.epoch}", "")
             return True
-        self.waits.withdrawn(key, why)
         if why == "released" and self.room and self.room.stands(key):
+            self.waits.withdrawn(key, why)
             self.elastic.released.append(key)
         else:
             self._left(key, why)
@@ -196,11 +197,13 @@ class Run:
         return True
 
     def _moved(self, key: str) -> bool:
-        """Whether a stage whose process is gone has lost its place with it: then it waits for room like any other."""
+        """Whether a stage whose process is gone has lost its place with it: then, and while the store is away, it waits
+        like any other."""
         if self.room is None:
             return False
         self.room.change(self.nodes())
-        if self.room.stands(key):
+        if self.room.stands(key) and self.reading.away is None:
+            self.waits.begin(key)
             return False
         self._left(key)
         self.frontier.retry(key)

@@ -30,6 +30,9 @@ class Listener(Protocol):
     def over(self) -> bool:
         """Nothing wanted is unfinished."""
 
+    def look(self) -> None:
+        """Time goes by: a round of Tune's loop."""
+
     def next(self) -> Stage | None:
         """A stage that may start now, if a slot is free for it."""
 
@@ -128,6 +131,7 @@ class StageSearcher(DriverOnly, Searcher):
 
     def watch(self, trials: list[Any]) -> None:
         """End the processes of which nothing was heard for too long: they, or their machines, are frozen."""
+        self.listener.look()
         self.trials, now = trials, time.monotonic()
         # Nobody was heard while this process itself stood still.
         missed, self.looked = max(0.0, now - self.looked - LOOK), now

@@ -65,7 +65,7 @@ def watch(run: Run, shortage: Callable[[Placement], str]) -> None:
             row = run.board.rows[key]
             run.say(f"{row.path} waits: {shortage(run.placement(row.stage))}")
         idle = not run.frontier.running and run.reading.away is None
-        first = next((key for key in list(run.board.rows) if key in run.frontier.waiting), "") if idle else ""
+        first = next((key for key in run.frontier.waiting if key in run.board.rows), "") if idle else ""
         for key in list(stalled.since):
             if key != first:
                 stalled.placed(key)

@@ -90,7 +90,7 @@ ENTRANCES = {
         "trainers.weights",
     },
     "orchestrator/experience.py": {"trainers.build", "trainers.finished", "trainers.store"},
-    "orchestrator/checks.py": {"trainers.build", "trainers.compilers"},
+    "orchestrator/checks.py": {"trainers.build"},
     "orchestrator/prepared.py": {"trainers.build", "trainers.lease", "trainers.outputs", "trainers.store"},
     "orchestrator/audit.py": {"trainers.scratch"},
     "orchestrator/reading.py": {"trainers.visible"},

@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 HIDDEN = "hidden"  # a process that lives, though nobody here may know since when
-MARK = r"([0-9a-f]{8})-(\d+)-(\d+)"
+MARK = r"([0-9a-f]{8})-(\d+)-(\d+|hidden)"
 
 
 def mark() -> str:

@@ -4,6 +4,9 @@ Each gets exactly what it would have got alone: its own random numbers are put b
 nothing else that it computes with is anybody else's. Whoever is furthest behind is next, so that those who begin at
 different epochs come together and then go side by side.
 
+A stage's peak of memory is that of the process since the last of them began. With `compile` a guide has graphs as early
+as the first of them wants it to, and those who join later differ in their last bits.
+
 "Furthest behind" also means that all who share a batch look at it before anybody asks for the next one.
 """
 
@@ -47,6 +50,7 @@ class Member:
             return result
         finally:
             self.here.clock.rest()
+            self.here.pulse.rest()  # no step of this one is to be expected
         self.chance = Chance(self.here.device)
         if isinstance(now, Wait):
             self.waits = time.monotonic() + now.seconds
@@ -72,10 +76,18 @@ def train_together(orders: Sequence[Order], workplaces: Sequence[Workplace], end
             time.sleep(min(member.waits for member in members) - now)
             continue
         member = min(able, key=lambda member: member.at)  # of equals the first
-        try:
-            outcome: Result | BaseException | None = member.go()
-        except (Exception, Stopped) as error:
-            outcome = error
-        if outcome is not None:
+        if _is_over(member, ended):
             members.remove(member)
-            ended(member.order.stage.key, outcome)
+
+
+def _is_over(member: Member, ended: Ended) -> bool:
+    """Let it take its turn; -> whether that was its last. Nothing holds on to an error here, nor by it to what the
+    training had in memory."""
+    try:
+        result = member.go()
+    except (Exception, Stopped) as error:
+        ended(member.order.stage.key, error)
+        return True
+    if result is not None:
+        ended(member.order.stage.key, result)
+    return result is not None

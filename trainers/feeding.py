@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from trainers.order import Order
 from trainers.outputs import Network, Outputs
 
 log = logging.getLogger(__name__)
+Guide = Callable[[Tensor], Outputs]
 
 # A loader process may hang twice until its stage fails, which is to be known before the stage itself counts as hung.
 LOADERS = 3
@@ -54,75 +55,124 @@ def batches(
     )
 
 
-class Feed:
-    """Batches on a device, for one student or for several who look at them in turn.
+@dataclass
+class Made:
+    """Something that was made once, for all who ask for it."""
 
-    Each batch is made when the first asks for it, and kept until another one is asked for; so is what a guide says of
-    it. Whoever asks for batches in an order of his own gets the right ones, and shares nothing. Who shares does not
-    change what is in a batch that he got. The time that something takes is split among the `clocks` of all who share.
+    value: Any
+    seconds: float  # that it took
+    clocks: list[Clock]  # of those who have asked for it, each of whom has paid his part
+
+
+class Feed:
+    """Batches on a device, for several students who look at them in turn, each by a share.
+
+    A batch is made when the first asks for it, and kept until another one is asked for; so is what a guide says of it.
+    Whoever asks for batches in an order of his own gets the right ones, and shares nothing.
     """
 
     def __init__(self, batches: Batches, *, device: torch.device) -> None:
         self.batches, self.device = batches, device
-        self.clocks: list[Clock] = []
-        self._made: Iterator[Batch] = iter(())
+        self.shares: list[Share] = []
+        batches.say = self._say
+        self._source: Iterator[Batch] = iter(())
         self._next: tuple[int, int] | None = None  # the epoch and the step of what is made next
         self._at: tuple[int, int] | None = None  # of the batch that is kept
-        self._batch: Batch | None = None
-        self._said: dict[Any, Outputs] = {}  # of it
+        self._kept: dict[Any, Made] = {}  # that batch, and what was said of it
+
+    def share(self, clock: Clock, say: Callable[[str], None]) -> Share:
+        """For one more student, whose clock goes while he takes his turn, and who is told of images that are bad."""
+        self.shares.append(Share(self, clock, say))
+        return self.shares[-1]
+
+    def leave(self, clock: Clock) -> None:
+        """The student with this clock needs no more. With the last, the processes go that load images."""
+        self.shares = [one for one in self.shares if one.clock is not clock]
+        if not self.shares:
+            self._source, self._next, self._at, self._kept = iter(()), None, None, {}
+
+    def batch(self, epoch: int, step: int, clock: Clock) -> Batch:
+        """The batch of a step of an epoch, both counted from 0."""
+        if self._at != (epoch, step):
+            self._at, self._kept = None, {}
+            if self._next != (epoch, step):
+                self._source = self.batches.epoch(epoch, start=step)
+            self._next = None  # should this fail
+            self._once("batch", self._make, clock)
+            self._at, self._next = (epoch, step), (epoch, step + 1)
+            if step + 1 == self.batches.steps:
+                next(self._source, None)  # lets the processes go that have made them
+        batch: Batch = self._once("batch", self._make, clock)
+        return batch
+
+    def said(self, guide: Guide, images: Tensor, clock: Clock) -> Outputs:
+        """What a guide says of images (B, 3, H, W): of the batch that is kept, or of a part of it, only once."""
+        batch = self._kept.get("batch")
+        # Alone nobody would ask again, and memory would be taken until the next batch.
+        if len(self.shares) == 1 or batch is None or not _of(images, batch.value[0]):
+            return guide(images)
+        precision = torch.is_autocast_enabled(images.device.type), torch.get_autocast_dtype(images.device.type)
+        which = (id(guide), images.data_ptr(), images.shape, images.stride(), precision)
+        answer: Outputs = self._once(which, lambda: guide(images), clock)
+        return answer
+
+    def forget(self) -> None:
+        """Keep nothing that was said: somebody needs the memory."""
+        self._kept = {which: made for which, made in self._kept.items() if which == "batch"}
+
+    def _make(self) -> Batch:
+        images, truth = next(self._source)
+        return images.to(self.device, non_blocking=True), truth.to(self.device)
+
+    def _once(self, which: Any, make: Callable[[], Any], clock: Clock) -> Any:
+        """What is kept, made now if it is not there. Its time is split evenly among all who have asked so far."""
+        made = self._kept.get(which)
+        if made is None:
+            started = time.perf_counter()
+            value = make()
+            made = self._kept[which] = Made(value, time.perf_counter() - started, [clock])
+        elif clock not in made.clocks:
+            count = len(made.clocks)
+            for other in made.clocks:
+                other.count(made.seconds / (count + 1) - made.seconds / count)
+            made.clocks.append(clock)
+            clock.count(made.seconds / (count + 1))
+        return made.value
+
+    def _say(self, text: str) -> None:
+        for one in self.shares:
+            one.say(text)
+
+
+class Share:
+    """One student's share of a feed."""
+
+    def __init__(self, feed: Feed, clock: Clock, say: Callable[[str], None]) -> None:
+        self.feed, self.clock, self.say = feed, clock, say
 
     @property
     def steps(self) -> int:
         """Batches in an epoch."""
-        return self.batches.steps
+        return self.feed.batches.steps
 
     @property
     def seed(self) -> int:
-        return self.batches.seed
+        return self.feed.batches.seed
 
     def epoch(self, n: int, *, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch n, counted from 0, without the first `start` of them."""
         for step in range(start, self.steps):
-            yield self._get(n, step)
+            yield self.feed.batch(n, step, self.clock)
 
-    def _get(self, epoch: int, step: int) -> Batch:
-        if self._at != (epoch, step):
-            self._batch, self._at, self._said = None, None, {}
-            if self._next != (epoch, step):
-                self._made = self.batches.epoch(epoch, start=step)
-            self._next = None  # should this fail
-            with self._paid():
-                images, truth = next(self._made)
-                self._batch = images.to(self.device, non_blocking=True), truth.to(self.device)
-            self._at, self._next = (epoch, step), (epoch, step + 1)
-            if step + 1 == self.steps:
-                next(self._made, None)  # lets the processes go that have made them
-        assert self._batch is not None
-        return self._batch
+    def asked(self, guide: Guide) -> Guide:
+        """A guide of whom others may have asked the same."""
+        return lambda images: self.feed.said(guide, images, self.clock)
 
-    def asked(self, guide: Callable[[Tensor], Outputs]) -> Callable[[Tensor], Outputs]:
-        """What a guide says of images (B, 3, H, W): of a batch of ours, or of the same part of one, only once."""
+    def forget(self) -> None:
+        """Keep nothing that was said."""
+        self.feed.forget()
 
-        def said(images: Tensor) -> Outputs:
-            if (
-                self._batch is None
-                or images.untyped_storage().data_ptr() != self._batch[0].untyped_storage().data_ptr()
-            ):
-                return guide(images)
-            precision = torch.is_autocast_enabled(images.device.type), torch.get_autocast_dtype(images.device.type)
-            which = (id(guide), images.data_ptr(), images.shape, images.stride(), precision)
-            if which not in self._said:
-                with self._paid():
-                    self._said[which] = guide(images)
-            return self._said[which]
 
-        return said
-
-    @contextmanager
-    def _paid(self) -> Iterator[None]:
-        """What happens inside is for all who share: each has his part of the time."""
-        started = time.perf_counter()
-        yield
-        seconds = time.perf_counter() - started
-        for clock in self.clocks if len(self.clocks) > 1 else ():
-            clock.count(seconds / len(self.clocks) - (0.0 if clock.stands else seconds))
+def _of(images: Tensor, batch: Tensor) -> bool:
+    """Whether images are some of a batch: in the very same memory."""
+    return images.untyped_storage().data_ptr() == batch.untyped_storage().data_ptr()

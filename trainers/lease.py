@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -107,12 +107,6 @@ class Lease:
             yield Wait(min(self.place.pause, self.expiry / RENEWALS))
         return False
 
-    @property
-    def is_held(self) -> bool:
-        """Whether somebody trains the stage, as far as one look can tell: who was frozen elsewhere is not known yet."""
-        number, holder = self._highest()
-        return number > 0 and not (holder is not None and holder.is_dead)
-
     def _is_of_ours(self, holder: Holder | None) -> bool:
         return holder is not None and holder.run == self.me.run != ""
 
@@ -180,6 +174,21 @@ class Lease:
 
     def _numbers(self) -> list[int]:
         return sorted(int(name.split("-")[1]) for name in self.place.find("lease-[0-9]*"))
+
+
+def held(leases: Mapping[str, Lease]) -> set[str]:
+    """The names of those that somebody holds. A process of this machine is known to live or not; another's is given the
+    time in which it would renew its lease."""
+    here, others = set[str](), dict[str, tuple[int, Holder | None]]()
+    for name, lease in leases.items():
+        number, holder = lease._highest()
+        if holder is not None and holder.machine == machine():
+            here |= set() if holder.is_dead else {name}
+        elif number:
+            others[name] = number, holder
+    expiry = [holder.expiry if holder else EXPIRY for _, holder in others.values()]
+    time.sleep(1.5 * max(expiry, default=0.0) / RENEWALS)
+    return here | {name for name, seen in others.items() if leases[name]._highest() != seen}
 
 
 def _name(number: int) -> str:

@@ -16,8 +16,9 @@ from trainers.average import Average
 from trainers.balance import Balance
 from trainers.chance import Chance
 from trainers.clock import Clock
+from trainers.data.batches import Batches
 from trainers.evaluate import precision
-from trainers.feeding import Feed
+from trainers.feeding import Share
 from trainers.memory import sparing
 from trainers.meter import Meter
 from trainers.nonfinite import Step, Tolerance, wrong
@@ -64,7 +65,7 @@ class Training:
         self,
         task: Task,
         recipe: Recipe,
-        batches: Feed,
+        batches: Batches | Share,
         *,
         device: torch.device,
         balance: Balance | None = None,

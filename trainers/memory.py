@@ -102,5 +102,6 @@ class Before:
         training.unchecked = dict(self.unchecked)
         training.balance.restore(copy.deepcopy(self.balance))  # its lists grow, and this may be needed again
         training.optimizer.zero_grad(set_to_none=True)
+        training.batches.forget()
         if training.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -131,7 +131,7 @@ def _prepared(order: Order, here: Workplace, store: Store, student: Network, dat
         guides = [
             here.shared.once(guide.key, partial(_guide, order, store, guide, data, device)) for guide in stage.guides
         ]
-    fed = here.shared.feed(batches(order, data, student, here.say, device=device), here.clock, device=device)
+    fed = here.shared.share(batches(order, data, student, here.say, device=device), here.clock, device=device)
     if order.sync_batch_norm:
         share_statistics(student)
     losses = build.losses(stage.distill, student, guides)

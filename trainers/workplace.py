@@ -12,7 +12,7 @@ from torch import nn
 
 from trainers.clock import Clock
 from trainers.data.batches import Batches
-from trainers.feeding import Feed
+from trainers.feeding import Feed, Share
 from trainers.pulse import Pulse
 
 log = logging.getLogger(__name__)
@@ -32,16 +32,17 @@ class Shared:
             self._kept[which] = make()
         return self._kept[which]
 
-    def feed(self, batches: Batches, clock: Clock, *, device: torch.device) -> Feed:
-        """These batches, or equal ones that are there already."""
-        feed = self._feeds.setdefault(batches.kind, Feed(batches, device=device))
-        feed.clocks.append(clock)
-        return feed
+    def share(self, batches: Batches, clock: Clock, *, device: torch.device) -> Share:
+        """Of these batches, or of equal ones that are there already."""
+        say = batches.say
+        if batches.kind not in self._feeds:
+            self._feeds[batches.kind] = Feed(batches, device=device)
+        return self._feeds[batches.kind].share(clock, say)
 
     def leave(self, clock: Clock) -> None:
         """A stage has ended."""
         for feed in self._feeds.values():
-            feed.clocks = [one for one in feed.clocks if one is not clock]
+            feed.leave(clock)
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ def goes_round(driver: Run, condition: Any, *, seconds: float = 10) -> None:
     late = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < late
+        driver.look()
         driver.next()
         time.sleep(0.01)
 
@@ -145,6 +146,7 @@ def test_while_the_store_is_away_a_finished_stage_is_asked_for_again_and_nothing
     driver.finished(key_of(driver))
     late = time.monotonic() + 0.5
     while time.monotonic() < late:
+        driver.look()
         assert driver.next() is None and state_of(driver) == "running"
     assert said == [f"the store {tmp_path / 'store'} cannot be read: Stale file handle; trying again until it can"]
     away.yes = False
@@ -152,6 +154,20 @@ def test_while_the_store_is_away_a_finished_stage_is_asked_for_again_and_nothing
     goes_round(driver, lambda: begun.append(driver.next()) or begun[-1] is not None)
     assert state_of(driver) == "done" and said[1:] == [f"the store {tmp_path / 'store'} answers again"]
     assert not driver.over
+
+
+def test_a_stage_whose_process_dies_while_the_store_is_away_is_not_handed_out_before_it_answers(
+    driver: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it answers it is handed on at once, and is said to wait if nobody takes it."""
+    key, room = key_of(driver), {"change": lambda nodes: None, "stands": lambda key: True, "give": lambda key: None}
+    stand_in: Any = SimpleNamespace(**room)
+    driver.room = stand_in
+    assert not driver.again(key, "died") and key in driver.waits.since and key in driver.frontier.running
+    Away(monkeypatch)
+    assert driver._stored(driver.frontier.running[key]) is None
+    assert driver.again(key, "died") and key not in driver.waits.since and key not in driver.frontier.running
+    assert driver.next() is None
 
 
 def test_a_run_whose_store_stays_away_ends_and_says_how_to_go_on(
@@ -180,7 +196,7 @@ def test_a_store_that_was_away_twice_was_not_away_in_between(driver: Run, monkey
         assert not yes or driver._stored(driver.frontier.running[key_of(driver)]) is None
         late = time.monotonic() + 0.3
         while time.monotonic() < late:
-            driver.next()
+            driver.look()
     assert driver.reading.away is not None and not driver.over
 
 

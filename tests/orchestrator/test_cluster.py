@@ -75,6 +75,8 @@ class Told:
         self.running += 1
         return SimpleNamespace(key=self.waiting.pop(0))
 
+    def look(self) -> None: ...
+
     def post(self, key: str) -> None: ...
 
     def again(self, key: str, why: str) -> bool:

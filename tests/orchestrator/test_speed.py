@@ -19,17 +19,18 @@ from trainers.call import Invalid
             ("resources.compile=true", "resources.sync_batch_norm=true"),
             "resources.compile: norms that ask other",
         ),
-        (("resources.compile=true",), "resources.compile: compile needs a compiler, and this machine has no none-such"),
         (("resources.teacher_precision=fp16",), "resources.teacher_precision: "),
     ],
 )
-def test_it_says_where_and_what_helps(
-    sets: tuple[str, ...], said: str, tmp_path: File, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CXX", "none-such")
+def test_it_says_where_and_what_helps(sets: tuple[str, ...], said: str, tmp_path: File) -> None:
     with pytest.raises(Invalid) as refusal:
         prepare(load(write(tmp_path, without("mid", "low")), sets))
     assert said in str(refusal.value)
+
+
+def test_a_compiler_is_needed_where_stages_run_and_not_here(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "none-such")
+    assert prepare(load(write(tmp_path, without("mid", "low")), ("resources.compile=true",)))
 
 
 def test_with_gpus_and_a_compiler_it_is_taken(tmp_path: File) -> None:

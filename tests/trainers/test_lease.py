@@ -13,8 +13,9 @@ import pytest
 
 from tests.trainers.places import Files
 from trainers import lease as leases
+from trainers.address import at
 from trainers.folder import Folder
-from trainers.lease import Holder, Lease, Lost
+from trainers.lease import Holder, Lease, Lost, held
 from trainers.store import Store
 from trainers.turns import alone
 
@@ -229,7 +230,7 @@ def test_it_is_said_whether_a_stage_is_held_by_another_run_or_by_a_process_of_th
     said: list[str] = []
     first = Lease(tmp_path, study=study, run=run)
     second = Lease(tmp_path, study="mine" if study else "", run="this" if run else "")
-    assert first.take() and second.is_held
+    assert first.take() and held({"one": second}) == {"one"}
     stops = iter([False, True])
     assert not alone(second.wait(done=lambda: False, stop=lambda: next(stops), say=said.append))
     assert said[0].startswith(waits) and said[0].endswith("; waiting for it") and len(said) == 1
@@ -240,7 +241,19 @@ def test_it_is_said_whether_a_stage_is_held_by_another_run_or_by_a_process_of_th
         first.check()
     first.release()
     second.release()
-    assert not second.is_held
+    assert not held({"one": second})
+
+
+def test_of_leases_of_another_machine_those_are_held_that_are_renewed(folder: Path | str) -> None:
+    place = at(folder)
+    left = Holder(name="left", machine="elsewhere", pid=1, started="1", expiry=0.6)
+    place.create("lease-000001", left.model_dump_json())
+    assert held({"left": Lease(folder)}) == set()
+    timer = threading.Timer(0.05, lambda: place.swap("lease-000001", place.read("lease-000001"), renewed))
+    renewed = left.model_copy(update={"beat": 1}).model_dump_json()
+    timer.start()
+    assert held({"kept": Lease(folder)}) == {"kept"}
+    timer.join()
 
 
 def test_what_was_done_in_the_moment_between_is_not_done_again(folder: Path | str) -> None:

@@ -109,6 +109,9 @@ class Batches:
             self._note(bad)
             yield batch
 
+    def forget(self) -> None:
+        """Nothing: what was made is not kept. See `trainers.feeding.Share`."""
+
     def _note(self, bad: dict[int, Bad]) -> None:
         """Count bad images where all their batches come by in order, so that the number of processes tells nothing."""
         from trainers.data.assemble import too_many

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,6 +86,8 @@ def _split(arrays: Sequence[np.ndarray], lane: Lane) -> list[Tensor]:
     return list(whole.split([len(one) for one in arrays]))
 
 
+@cache
 def lane_to(device: torch.device) -> Lane | None:
-    """The lane to a GPU; None where batches are needed on the CPU."""
+    """The lane to a GPU; None where batches are needed on the CPU. There is one: memory that a stream has used is kept
+    for that stream."""
     return Stream(device) if device.type == "cuda" else None
