@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import ray
 from ray.exceptions import RayError
-from ray.util import placement_group_table, remove_placement_group
+from ray.util import list_named_actors, placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -52,11 +52,14 @@ def leftovers() -> Leftovers:
 def _kill(key: str) -> None:
     """End an actor. Ray ends only those of which one has a handle or a name, and those that Ray Train leaves where a
     trial is killed and no dashboard runs have neither: of these the process is ended."""
-    found = ray._private.state.actors(key)
-    if found and found["Name"]:
+    for name in list_named_actors(all_namespaces=True):
         with suppress(ValueError, RayError):  # it has ended meanwhile
-            ray.kill(ray.get_actor(found["Name"], namespace=found["RayNamespace"]))
-    elif found and found["State"] != "DEAD":
+            actor = ray.get_actor(name["name"], namespace=name["namespace"])
+            if actor._actor_id.hex() == key:
+                ray.kill(actor)
+                return
+    found = ray._private.state.actors(key)
+    if found and found["State"] != "DEAD":
         there = NodeAffinitySchedulingStrategy(found["Address"]["NodeID"], soft=False)
         end = ray.remote(num_cpus=0, max_retries=0)(_end).options(scheduling_strategy=there)
         with suppress(RayError):  # its node is gone meanwhile

@@ -33,7 +33,7 @@ class Run:
         self.prepared = prepared
         self.stopping = threading.Event()
         self.reading = Reading(prepared, say=lambda text: self.say(text), end=self.stopping.set)
-        self.look = self.reading.look  # in every round of Tune's loop, also while it asks for no stage
+        self.look = self.reading.look
         self.say: Callable[[str], None] = lambda text: None
         with self.reading.certain():
             self.frontier = prepared.frontier(self._stored)

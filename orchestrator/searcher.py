@@ -114,6 +114,7 @@ class StageSearcher(DriverOnly, Searcher):
         self.looked = time.monotonic()
 
     def suggest(self, trial_id: str) -> Any:
+        self.listener.look()  # while nothing runs Tune does nothing but ask here, and while one begins all but that
         if self.listener.over:
             return Searcher.FINISHED
         stage = self.orphans.pop() if self.orphans else self.listener.next()

@@ -92,7 +92,7 @@ def test_a_process_that_gives_no_sign_of_life_is_ended_once_and_named(play: Play
     play.after(30)
     play.after(30)
     assert play.ended == ["actor of trial 0"]
-    assert play.told.looks == 4 * 10, "the run looks about in every round, though no stage is asked for"
+    assert play.told.looks == 1 + 4 * 10, "the run looks about in every round, though no stage is asked for"
     play.searcher.on_trial_complete(trial, error=True)
     assert play.told.lines == ["started", "gave no sign of life for 100 s and was ended"]
 
