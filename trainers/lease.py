@@ -64,7 +64,8 @@ class Lease:
         self.number = 0  # 0: not held
         self._seen: tuple[int, Holder | None] = (0, None)
         self._since = time.monotonic()  # when what was seen last was new
-        self._renewed = 0.0
+        self._renewed = 0.0  # when the last renewal began
+        self._late = False  # a renewal took so long that it may have been another's stage by then
         self._lock = threading.Lock()
         self._over = threading.Event()
 
@@ -120,14 +121,14 @@ class Lease:
 
     def check(self) -> None:
         """Raise `Lost` if the stage is another's by now; to be called before anything of it is written."""
+        if time.monotonic() - self._renewed > self.expiry / 2:
+            self._renew()  # or wait for the renewal under way
         number, holder = self._highest()
         # By its name, as numbers begin anew once nobody holds the stage.
-        if number != self.number or (holder is not None and holder.name != self.me.name):
+        if self._late or number != self.number or (holder is not None and holder.name != self.me.name):
             who = "another process of this run" if self._is_of_ours(holder) else "another run"
             key = Path(self.place.address).name
             raise Lost(f"{who} has taken over {key}, as this one was not heard of for a while")
-        if time.monotonic() - self._renewed > self.expiry / 2:
-            self._renew()
 
     def release(self) -> None:
         """Nobody holds it any more, if it was ours."""
@@ -147,10 +148,19 @@ class Lease:
     def _renew(self) -> None:
         with self._lock:
             # A file that is gone, or another's by now, is not made again.
-            if (old := self._ours()) is not None:
-                self.me = self.me.model_copy(update={"beat": self.me.beat + 1})
-                if self.place.swap(_name(self.number), old, self.me.model_dump_json()):
-                    self._renewed = time.monotonic()
+            began, old = time.monotonic(), self._ours()
+            if old is None:
+                return
+            self.me = self.me.model_copy(update={"beat": self.me.beat + 1})
+            if not self.place.swap(_name(self.number), old, self.me.model_dump_json()):
+                return
+            self._renewed = began
+            # Frozen between looking and writing: another may have had the stage and finished it, and the file that it
+            # removed is there again.
+            if time.monotonic() - began > self.expiry:
+                self._late = True
+                with suppress(OSError):
+                    self.place.remove(_name(self.number))
 
     def _ours(self) -> bytes | None:
         """What our file says; None if there is none that can be read, or it is another's."""

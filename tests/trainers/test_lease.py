@@ -320,6 +320,35 @@ def test_a_number_that_was_given_anew_is_not_the_old_holders(folder: Path | str)
     third.release()
 
 
+def test_who_was_frozen_while_it_renewed_claims_nothing_with_the_file_it_writes_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its look and its rename another took the stage, finished and released it."""
+    late, other = Lease(tmp_path, expiry=EXPIRY), Lease(tmp_path)
+    assert late.take()
+    swap, thawed, written = Folder.swap, threading.Event(), threading.Event()
+
+    def frozen(place: Folder, name: str, old: bytes, text: str) -> bool:
+        monkeypatch.setattr(Folder, "swap", swap)
+        late.place.remove(name)  # as who takes the next number does
+        thawed.wait()
+        time.sleep(EXPIRY)
+        (tmp_path / name).write_text(text)
+        written.set()
+        return True
+
+    monkeypatch.setattr(Folder, "swap", frozen)
+    until(lambda: not list(tmp_path.glob("lease-*")))
+    assert other.take()
+    other.release()
+    thawed.set()
+    assert written.wait(20)
+    with pytest.raises(Lost):
+        late.check()
+    assert not list(tmp_path.glob("lease-*")), "what it wrote late is in nobody's way"
+    late.release()
+
+
 def test_an_error_on_releasing_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = Lease(tmp_path)
     assert mine.take()
