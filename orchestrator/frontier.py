@@ -9,6 +9,7 @@ from math import inf
 from statistics import fmean
 
 from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.results import Results
 from orchestrator.turns import Turn, Turns
 from trainers.spec import Stage
 
@@ -53,12 +54,10 @@ class Frontier:
         self.running: dict[str, Stage] = {}
         self.failed: dict[str, str] = {}  # why
         self.lost: dict[str, str] = {}  # the key of the ancestor that failed
-        self.reused: set[str] = set()  # in the store when they were first wanted
         self.fresh: list[Node] = []  # what has become wanted, perhaps once more, since somebody emptied this
         self._strategy, self._controls, self._cost = strategy, controls, cost
-        self._done, self._paused = done, paused
-        self._results: dict[str, float | None] = {}  # by key; None: not trained yet
-        self._parts: dict[tuple[str, int], float | None] = {}  # by key and epoch; None: not trained so far yet
+        self._results = Results(done, paused)
+        self.reused = self._results.reused  # keys
         self._paths: dict[str, dict[Path, None]] = defaultdict(dict)  # by key; used as an ordered set
         self._asked: dict[Path, None] = {}
         self._answer: Iterable[Path] = ()  # the strategy's last
@@ -103,7 +102,7 @@ class Frontier:
         stage = self._open.get(key)
         if stage is None:
             return None
-        ends = [path.until for path in self._wanted_as(key) if self._value(path, stage) is None]
+        ends = [path.until for path in self._wanted_as(key) if self._results.value(path, stage) is None]
         return None if None in ends else max(end for end in ends if end is not None)
 
     def next(self, may: Callable[[str], bool] = lambda model: True) -> Stage | None:
@@ -119,7 +118,7 @@ class Frontier:
 
     def finish(self, key: str, score: float) -> None:
         """A running stage is trained."""
-        self._results[key] = score
+        self._results.finish(key, score)
         self._news(key)
 
     def pause(self, key: str) -> None:
@@ -142,7 +141,7 @@ class Frontier:
         stage = self.running.pop(key)
         for path in self._paths[key]:
             if path.until is not None:
-                self._parts.pop((key, path.until), None)
+                self._results.forget(key, path.until)
         known = len(self.scores)
         for path in self._paths[key]:
             self._rate(path)
@@ -200,7 +199,7 @@ class Frontier:
         if (path, seed) in self._nodes:
             return
         stage = self.lattice.stage(path, seed)
-        untrained = self._value(path, stage) is None
+        untrained = self._results.value(path, stage) is None
         if untrained and not needed:
             return
         if path.teacher:
@@ -209,27 +208,10 @@ class Frontier:
         self._paths[stage.key][path] = None
         new.append(node)
 
-    def _result(self, stage: Stage) -> float | None:
-        if stage.key not in self._results:
-            score = self._results[stage.key] = self._done(stage)
-            if score is not None:
-                self.reused.add(stage.key)
-        return self._results[stage.key]
-
-    def _value(self, path: Path, stage: Stage) -> float | None:
-        """The score of a path's stage, where the path ends; None: it is not trained so far."""
-        result = self._result(stage)
-        if path.until is None:
-            return result
-        if (stage.key, path.until) not in self._parts:
-            there = self._paused(stage, path.until)
-            self._parts[stage.key, path.until] = result if there is None else there
-        return self._parts[stage.key, path.until]
-
     def _is_open(self, stage: Stage) -> bool:
         """Neither trained as far as wanted, nor failed nor, decided here, lost. Teachers were looked at before."""
         key = stage.key
-        if key in self.failed or all(self._value(path, stage) is not None for path in self._wanted_as(key)):
+        if key in self.failed or all(self._results.value(path, stage) is not None for path in self._wanted_as(key)):
             return False
         if stage.teacher and stage.teacher.key in self.failed:
             self.lost[key] = stage.teacher.key
@@ -262,11 +244,11 @@ class Frontier:
     def _settle(self, key: str, stage: Stage) -> None:
         """After news of a stage: close it, or let it go on; and let those start that waited for it."""
         if key in self._open:
-            if any(self._value(path, stage) is None for path in self._wanted_as(key)):
+            if any(self._results.value(path, stage) is None for path in self._wanted_as(key)):
                 self._queue(key)
             else:
                 del self._open[key]
-        if self._results.get(key) is not None:
+        if self._results.trained(key):
             for student in self._students.pop(key, ()):
                 self._queue(student)
 
@@ -274,7 +256,7 @@ class Frontier:
         if key not in self._open or key in self.running:
             return False
         teacher = self._open[key].teacher
-        return teacher is None or self._results.get(teacher.key) is not None
+        return teacher is None or self._results.trained(teacher.key)
 
     def _queue(self, key: str) -> None:
         if self._may_start(key):
@@ -285,15 +267,9 @@ class Frontier:
         if path in self.scores:
             return
         stages = [self.lattice.stage(path, seed) for seed in self._seeds(path)]
-        results = [self._known(path, stage) for stage in stages]
+        results = [self._results.known(path, stage) for stage in stages]
         scores = [score for score in results if score is not None]
         if len(scores) == len(stages):  # though it may have failed later
             self.scores[path] = fmean(scores)
         elif any(stage.key in self.failed or stage.key in self.lost for stage in stages):
             self.scores[path] = -inf
-
-    def _known(self, path: Path, stage: Stage) -> float | None:
-        """As `_value`, without a look at the store for what was never wanted."""
-        if path.until is None:
-            return self._results.get(stage.key)
-        return self._value(path, stage) if stage.key in self._results else None
