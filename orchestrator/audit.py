@@ -19,6 +19,7 @@ from trainers.scratch import sweep
 PATIENCE = 10.0  # seconds in which what is about to end may end by itself
 RAYS_OWN = {"_AutoscalingCoordinatorActor"}  # Ray Train has one for all drivers of a cluster, that outlives each
 CLEANER = "PlacementGroupCleaner"  # Ray Train's, that outlives a killed driver for ever where no dashboard runs
+REMOVAL = 60.0  # seconds in which what is left must have gone
 LOOK = 0.1  # seconds between two looks
 
 
@@ -49,21 +50,27 @@ def leftovers() -> Leftovers:
     return Leftovers(actors, groups)
 
 
-def _kill(key: str) -> None:
-    """End an actor. Ray ends only those of which one has a handle or a name, and those that Ray Train leaves where a
-    trial is killed and no dashboard runs have neither: of these the process is ended."""
-    for name in list_named_actors(all_namespaces=True):
+def _remove(left: Leftovers) -> None:
+    """End actors and give groups back. Ray ends only those actors of which one has a handle or a name, and those that
+    Ray Train leaves where a trial is killed and no dashboard runs have neither: of these the process is ended."""
+    named = set()
+    for one in list_named_actors(all_namespaces=True):
         with suppress(ValueError, RayError):  # it has ended meanwhile
-            actor = ray.get_actor(name["name"], namespace=name["namespace"])
-            if actor._actor_id.hex() == key:
+            actor = ray.get_actor(one["name"], namespace=one["namespace"])
+            if actor._actor_id.hex() in left.actors:
                 ray.kill(actor)
-                return
-    found = ray._private.state.actors(key)
-    if found and found["State"] != "DEAD":
-        there = NodeAffinitySchedulingStrategy(found["Address"]["NodeID"], soft=False)
-        end = ray.remote(num_cpus=0, max_retries=0)(_end).options(scheduling_strategy=there)
-        with suppress(RayError):  # its node is gone meanwhile
-            ray.get(end.remote(found["Pid"]), timeout=PATIENCE)
+                named.add(actor._actor_id.hex())
+    ending = []
+    for key in left.actors.keys() - named:
+        found = ray._private.state.actors(key)
+        if found and found["State"] != "DEAD":
+            there = NodeAffinitySchedulingStrategy(found["Address"]["NodeID"], soft=False)
+            end = ray.remote(num_cpus=0, max_retries=0)(_end).options(scheduling_strategy=there)
+            ending.append(end.remote(found["Pid"]))
+    if ending:
+        ray.wait(ending, num_returns=len(ending), timeout=PATIENCE)
+    for key in left.groups:
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(key)))
 
 
 def _end(pid: int) -> None:
@@ -83,10 +90,14 @@ def cleared(patience: float = PATIENCE) -> list[str]:
         said.append(f"{len(left.actors)} actor(s) were left in the cluster and are removed: {names}")
     if left.groups:
         said.append(f"{len(left.groups)} placement group(s) were left in the cluster and are removed")
-    for key in left.actors:
-        _kill(key)
-    for key in left.groups:
-        remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(key)))
+    late = time.monotonic() + REMOVAL
+    while left and time.monotonic() < late:  # a node that is busy does what it is told late, or not at all
+        _remove(left)
+        time.sleep(LOOK)
+        left = leftovers()
+    if left:
+        kept = ", ".join([*sorted(left.actors.values()), *(f"group {key}" for key in left.groups)])
+        said.append(f"not removed within {REMOVAL:g} s, and to be looked for with `ray list actors`: {kept}")
     if folders := sweep():
         said.append(f"{len(folders)} temporary folder(s) of processes that were killed are removed")
     return said

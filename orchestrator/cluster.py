@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import IO, Any
@@ -217,19 +217,13 @@ def bundles(config: dict[str, Any]) -> PlacementGroupFactory:
 
 
 def tune_all(
-    run: Any,
-    order: Callable[[Stage], str],
-    placement: Callable[[Stage], Placement],
-    *,
-    folder: str,
-    silence: float = SILENCE,
+    run: Any, configure: Callable[[Sequence[Stage]], dict[str, Any]], *, folder: str, silence: float = SILENCE
 ) -> None:
-    """Let Tune run trials until the run is over. The searcher has a trial process that dies replaced."""
+    """Let Tune run trials until the run is over. The searcher has a trial process that dies replaced.
+
+    `configure`: what the process is told that trains these stages together.
+    """
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists trials that died, replaced or not
-
-    def configure(stage: Stage) -> dict[str, Any]:
-        return {"order": order(stage), "placement": placement(stage).model_dump_json(), "post": run.post(stage.key)}
-
     searcher = StageSearcher(run, configure, silence=silence, kills=killed)
     Tuner(
         tune.with_resources(Trial, bundles),
@@ -237,7 +231,7 @@ def tune_all(
             search_alg=searcher,
             num_samples=-1,
             reuse_actors=True,
-            trial_name_creator=lambda trial: searcher.keys.get(trial.trial_id, trial.trial_id),
+            trial_name_creator=lambda trial: searcher.name(trial.trial_id),
         ),
         run_config=RunConfig(
             name="tapath",

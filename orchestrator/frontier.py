@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
 from statistics import fmean
 
+from orchestrator.cohorts import Length, kin
 from orchestrator.lattice import Lattice, Path, Scores
 from orchestrator.results import Results
 from orchestrator.turns import Turn, Turns
@@ -28,12 +29,11 @@ class Node:
 class Frontier:
     """Hands out the stages of the paths that a strategy wants, teachers before students, longest chain first.
 
-    It has no state worth saving: `done` says what the store has (a stage's score, or None), `paused` what a stage that
-    is trained in part, or whole, had after some epoch (or None), and a frontier built afresh goes on where another
-    ended. If it is not over and nothing is running, `next` has a stage.
+    It has no state worth saving: `done` and `paused` say what the store has (see `Results`), and a frontier built
+    afresh goes on where another ended. If it is not over and nothing is running, `next` has a stage.
 
-    What a strategy adds to what it wanted before is added here, too; only where it takes something back, or a stage
-    fails, is all worked out anew: thousands of settings are swept in one study.
+    What a strategy adds to what it wanted is added here, too; only where it takes something back, or a stage fails, is
+    all worked out anew: thousands of settings are swept in one study.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class Frontier:
         cost: Callable[[Stage], float] = lambda stage: 1.0,
     ) -> None:
         assert seeds, "the study has checked that there is a seed"
-        self.lattice = lattice
-        self.seeds = seeds
+        self.lattice, self.seeds = lattice, seeds
         self.scores: dict[Path, float] = {}  # mean over the seeds; -inf: one of them failed. Written once
         self.running: dict[str, Stage] = {}
         self.failed: dict[str, str] = {}  # why
         self.lost: dict[str, str] = {}  # the key of the ancestor that failed
+        self.work = 0.0  # the costs of all that is open
         self.fresh: list[Node] = []  # what has become wanted, perhaps once more, since somebody emptied this
         self._strategy, self._controls, self._cost = strategy, controls, cost
         self._results = Results(done, paused)
@@ -67,6 +67,8 @@ class Frontier:
         self._open: dict[str, Stage] = {}  # wanted and unfinished; a teacher before its students
         self._students: dict[str, dict[str, None]] = defaultdict(dict)
         self._chain: dict[str, float] = {}  # the costliest chain from a key on, itself included
+        self._costs: dict[str, float] = {}  # as they were when they were admitted
+        self._kin: dict[Hashable, list[str]] = defaultdict(list)  # open keys, and some that are not any more
         self._order: dict[str, int] = {}
         self._turns = Turns()
         self._ask()
@@ -115,6 +117,26 @@ class Frontier:
             return None
         self.running[key] = self._open[key]
         return self.running[key]
+
+    def beside(self, key: str) -> list[Stage]:
+        """What may start now and may be trained together with this stage, longest chain first."""
+        like = kin(self.running[key])
+        keys = self._kin[like] = [one for one in self._kin[like] if one in self._open]
+        ready = sorted(filter(self._may_start, keys), key=lambda one: (-self._chain[one], self._order[one]))
+        return [self._open[one] for one in ready]
+
+    def join(self, key: str) -> None:
+        """A stage that may start does so, together with another one."""
+        self.running[key] = self._open[key]
+
+    def length(self, key: str) -> Length:
+        """How long an open stage is, and the longest chain from it on."""
+        return Length(self._costs[key], self._chain[key])
+
+    @property
+    def longest(self) -> float:
+        """The longest chain of what runs. Whatever waits for room is no longer, or it would run."""
+        return max((self._chain[key] for key in self.running if key in self._chain), default=0.0)
 
     def finish(self, key: str, score: float) -> None:
         """A running stage is trained."""
@@ -173,7 +195,7 @@ class Frontier:
     def _plan(self) -> None:
         """Work out from all that is asked what is open, what it waits for and whose turn it is."""
         self._nodes, self._open, self._chain, self._order, self._turns = {}, {}, {}, {}, Turns()
-        self._students = defaultdict(dict)
+        self._students, self._kin, self.work = defaultdict(dict), defaultdict(list), 0.0
         self._extend(list(self._asked))
 
     def _extend(self, paths: list[Path]) -> None:
@@ -229,12 +251,14 @@ class Frontier:
     def _admit(self, stage: Stage) -> None:
         """Note an open stage: whom it waits for, how long its chain makes those above it, and whether it may start."""
         key, chain = stage.key, self._cost(stage)
-        self._open[key], self._chain[key] = stage, chain
+        self._open[key], self._chain[key], self._costs[key] = stage, chain, chain
         self._order[key] = len(self._order)
+        self._kin[kin(stage)].append(key)
+        self.work += chain
         while stage.teacher and stage.teacher.key in self._open:
             self._students[stage.teacher.key][stage.key] = None
             stage = stage.teacher
-            chain += self._cost(stage)
+            chain += self._costs[stage.key]
             if chain <= self._chain[stage.key]:
                 break
             self._chain[stage.key] = chain
@@ -248,6 +272,7 @@ class Frontier:
                 self._queue(key)
             else:
                 del self._open[key]
+                self.work -= self._costs[key]
         if self._results.trained(key):
             for student in self._students.pop(key, ()):
                 self._queue(student)

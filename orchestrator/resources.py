@@ -69,6 +69,11 @@ class Placement(Spec):
         names = ("loader_workers", "micro_batch", "sync_batch_norm", "teacher_precision", "compile", "channels_last")
         return {name: getattr(self, name) for name in names}
 
+    def shares(self, other: Placement) -> bool:
+        """Whether stages of two models may be trained by one process."""
+        here = (self.apart, self.demand, self.labels, self.loader_workers)
+        return not self.apart and here == (other.apart, other.demand, other.labels, other.loader_workers)
+
     @property
     def fewest(self) -> int:
         """Workers of a stage without which it waits."""
@@ -93,6 +98,9 @@ class Resources(Placement):
     """Where and how a study runs, its models unless they say otherwise."""
 
     evaluate_every: Count = 1  # epochs, unless the recipe keeps the best, or trainings may pause
+    # Stages that one process trains together, as they share their teacher and their batches: at most so many, of those
+    # for which there is no room of their own.
+    cohort: Literal["auto"] | Count = "auto"
     bad_images: Index = 10  # how many training images a worker of a stage may find unreadable, and replace
     # The folder of each node to which it copies the data first, as /local/scratch; true: a temporary one.
     stage_data: Annotated[bool | Word, AfterValidator(_whole)] = False

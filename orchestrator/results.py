@@ -1,5 +1,4 @@
-"""What is known of stages: their scores, of the whole training or after some epoch, as the store has them or as they
-came."""
+"""What is known of the scores of stages, of the whole training or after some epoch."""
 
 from __future__ import annotations
 
@@ -10,7 +9,11 @@ from trainers.spec import Stage
 
 
 class Results:
-    """Asks the store of each stage once, when it is first wanted, and is told from then on."""
+    """Asks the store of each stage once, when it is first wanted, and is told from then on.
+
+    `done` says what the store has, a stage's score or None; `paused` what a stage that is trained in part, or whole,
+    had after some epoch, or None.
+    """
 
     def __init__(self, done: Callable[[Stage], float | None], paused: Callable[[Stage, int], float | None]) -> None:
         self.reused: set[str] = set()  # in the store when they were first wanted

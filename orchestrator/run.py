@@ -6,24 +6,22 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from orchestrator import reach, waiting
 from orchestrator.board import Board, Row
-from orchestrator.elastic import SETBACKS, Elastic, told
+from orchestrator.elastic import SETBACKS
+from orchestrator.handing import Handing
 from orchestrator.prepared import Prepared
 from orchestrator.reading import Reading
-from orchestrator.resources import Placement
-from orchestrator.room import Node, Room
+from orchestrator.room import Room
 from orchestrator.signals import handling
 from trainers.scratch import scratch
 from trainers.spec import Stage
 from trainers.store import Result
-
-LOOK = 2.0  # seconds after which the cluster is asked again which nodes it has
 
 
 class Run:
@@ -38,16 +36,10 @@ class Run:
         with self.reading.certain():
             self.frontier = prepared.frontier(self._stored)
         self.board = Board(prepared.study.name)
+        self.handing = Handing(prepared.study, self.frontier, self.board, lambda text: self.say(text))
         self.changed: Callable[[Row], None] = lambda row: None  # told of every change of a stage
-        self.room: Room | None = None  # of the cluster, once there is one
-        self.nodes: Callable[[], list[Node]] = list  # of the cluster now
-        self.looked = 0.0  # when they were last asked for
         self.tracebacks: dict[str, str] = {}
-        self.waits = waiting.Waits()
-        self.elastic = Elastic()
-        self.release: Callable[[str], None] = lambda post: None
         self.ends: dict[str, str] = {}  # what became of the process of a stage that waits for another
-        self.goals: dict[str, int | None] = {}  # the epochs after which stages that were handed out pause
 
     @property
     def over(self) -> bool:
@@ -76,38 +68,14 @@ class Run:
         for row in self.prepared.given_up(self.board, self.frontier) + self.prepared.lost(self.board, self.frontier):
             self.changed(row)
 
-    def next(self) -> Stage | None:
-        if self.room and time.monotonic() - self.looked > LOOK:
-            self.room.change(self.nodes())
-            self.looked = time.monotonic()
-        apart = any(self.placement(self.board.rows[key].stage).apart for key in self.waits.handed)
-        if self.reading.away is not None or apart:
-            return None  # until Ray has placed them all: it would give single workers what they are to have
-        if self.elastic.released:
-            key = self.elastic.released.pop()
-            return self._hand(self.board.rows[key].stage, self.goals[key])
-        stage = self.frontier.next(self.room.chooser()) if self.room else self.frontier.next()
-        if stage is None and self.room:
-            self.elastic.grow(self.room, self.board.rows, starting=self.waits.handed, ask=self.release)
-        if stage is None:
-            return None
-        if self.room:
-            self.room.take(stage.key, self.frontier.model(stage.key), batch=stage.shared)
-        return self._hand(stage, self.frontier.goal(stage.key))
-
-    def _hand(self, stage: Stage, goal: int | None) -> Stage:
-        self.goals[stage.key] = goal
-        self.waits.hand(stage.key)
-        if self.room and self._whole(stage).min_workers is not None:
-            row, count = self.board.rows[stage.key], self.room.workers(stage.key)
-            if text := told(row, count, self._whole(stage)):
-                self.say(text)
-        return stage
+    def next(self) -> list[Stage]:
+        """The stages that one process is to train together now."""
+        return [] if self.reading.away is not None else self.handing.next()
 
     def started(self, key: str) -> None:
         """A process has taken the stage up; several workers must be found first, and send an epoch 0 then."""
-        if not self.placement(self.board.rows[key].stage).apart:
-            self.waits.placed(key)
+        if not self.handing.placement(self.board.rows[key].stage).apart:
+            self.handing.waits.placed(key)
         row = self.board.rows[key]
         if row.state == "running":
             why = self.ends.pop(key, "ended")
@@ -117,7 +85,7 @@ class Run:
 
     def epoch(self, key: str, entry: dict[str, float]) -> None:
         row = self.board.rows[key]
-        self.waits.heard(key, entry)
+        self.handing.waits.heard(key, entry)
         if entry["epoch"] <= row.epoch:
             return  # a process that was replaced tells its past again
         row.history.append(entry)
@@ -131,7 +99,7 @@ class Run:
 
     def died(self, key: str, why: str) -> None:
         row = self.board.rows[key]
-        if self._whole(row.stage).min_workers is not None:
+        if self.handing.whole(row.stage).min_workers is not None:
             self.say(f"the process of {row.path} (seed {row.seed}) {why}")
         else:
             self.ends[key] = why  # said when another process goes on
@@ -148,7 +116,7 @@ class Run:
         self._expect(key, lambda: store.get(row.stage), found, f"its result is not in the store {store.root}")
 
     def paused(self, key: str) -> None:
-        row, goal, root = self.board.rows[key], self.goals.get(key), self.prepared.store.root
+        row, goal, root = self.board.rows[key], self.handing.goals.get(key), self.prepared.store.root
 
         def found(there: bool) -> None:
             row.state = "paused"
@@ -161,12 +129,12 @@ class Run:
 
     def _expect(self, key: str, look: Callable[[], Any], found: Callable[[Any], None], lacking: str) -> None:
         """Have `found` called with what a stage that has ended left in the store, once it can be read."""
-        self._left(key)
+        self.handing.left(key)
         self.reading.expect(key, look, found, lambda: self.failed(key, lacking, ""))
 
     def failed(self, key: str, reason: str, traceback: str) -> None:
         row = self.board.rows[key]
-        self._left(key)
+        self.handing.left(key)
         if self.stopping.is_set():
             self.frontier.retry(key)
             row.state = "waiting"
@@ -178,42 +146,36 @@ class Run:
         self.refresh()
 
     def again(self, key: str, why: str) -> bool:
-        """What a stage's workers have come to be too many or too few for goes on once there is room for it."""
-        row = self.board.rows[key]
-        if self._whole(row.stage).min_workers is None:
-            return self._moved(key)
-        if why in ("lost", "died") and (times := self.elastic.setback(row)) > SETBACKS:
+        """What has no process any more, or no memory beside others, is trained by another one once there is room."""
+        row, handing = self.board.rows[key], self.handing
+        if handing.whole(row.stage).min_workers is not None:
+            return self._resized(row, why)
+        if why == "crowded":
+            handing.cohorts.crowded(row.stage)
+            row.state = "waiting"
+            self.changed(row)
+        elif handing.stands(key) and self.reading.away is None:
+            handing.waits.begin(key)
+            return False
+        elif why == "died" and handing.cohorts.has(key):
+            handing.cohorts.part(key)
+        handing.retry(key)
+        return True
+
+    def _resized(self, row: Row, why: str) -> bool:
+        """A stage whose workers have come to be too many or too few goes on once there is room for it."""
+        key, handing = row.key, self.handing
+        if why in ("lost", "died") and (times := handing.elastic.setback(row)) > SETBACKS:
             self.failed(key, f"its workers were lost {times} times after epoch {row.epoch}", "")
             return True
-        if why == "released" and self.room and self.room.stands(key):
-            self.waits.withdrawn(key, why)
-            self.elastic.released.append(key)
+        if why == "released" and handing.room and handing.room.stands(key):
+            handing.waits.withdrawn(key, why)
+            handing.elastic.released.append(key)
         else:
-            self._left(key, why)
-            self.frontier.retry(key)
-            self.looked = 0.0  # a node may be gone
+            handing.retry(key, why)
         row.state = "waiting"
         self.changed(row)
         return True
-
-    def _moved(self, key: str) -> bool:
-        """Whether a stage whose process is gone has lost its place with it: then, and while the store is away, it waits
-        like any other."""
-        if self.room is None:
-            return False
-        self.room.change(self.nodes())
-        if self.room.stands(key) and self.reading.away is None:
-            self.waits.begin(key)
-            return False
-        self._left(key)
-        self.frontier.retry(key)
-        return True
-
-    def _left(self, key: str, why: str = "") -> None:
-        """A stage occupies nothing any more."""
-        self.waits.withdrawn(key, why)
-        if self.room:
-            self.room.give(key)
 
     @contextmanager
     def on_ray(self, address: str | None) -> Iterator[None]:
@@ -223,17 +185,17 @@ class Run:
 
         # The handler is put twice: Ray's start puts a SIGTERM handler of its own.
         with handling(self._break), cluster.connected(address), handling(self._break):
-            models, self.nodes, self.release = self.prepared.study.models, cluster.nodes, cluster.release
-            nodes = self.nodes()
-            self.room = Room(
+            models, nodes = self.prepared.study.models, cluster.nodes()
+            self.handing.nodes, self.handing.release = cluster.nodes, cluster.release
+            self.handing.room = room = Room(
                 nodes,
                 {name: one.resources for name, one in models.items() if name not in self.prepared.lattice.isolated()},
                 stages_at_once=self.prepared.study.resources.stages_at_once,
             )
-            self.room.check()
+            room.check()
             reach.scattered(self.prepared.study, len(nodes))
             if len(nodes) > 1:
-                reach.unseen(self.prepared.store.place, partial(cluster.seen, self.room.hosts()))
+                reach.unseen(self.prepared.store.place, partial(cluster.seen, room.hosts()))
             yield
 
     def train(self) -> None:
@@ -244,32 +206,23 @@ class Run:
             threading.Thread(target=waiting.watch, args=(self, cluster.shortage), daemon=True).start()
             try:
                 with scratch() as folder:
-                    cluster.tune_all(self, self._order, self.placement, folder=folder, silence=self.reading.silence)
+                    cluster.tune_all(self, self._configure, folder=folder, silence=self.reading.silence)
                 for key in self.reading.awaited:  # nobody waits for them any longer
                     self.failed(key, "stopped", "")
             finally:
                 for text in audit.cleared():
                     self.say(text)
 
-    def placement(self, stage: Stage) -> Placement:
-        """What a stage runs on, with as many workers as it has now."""
-        whole = self._whole(stage)
-        if whole.min_workers is None or self.room is None or stage.key not in self.room.taken:
-            return whole
-        return whole.model_copy(update={"workers": self.room.workers(stage.key)})
-
-    def _whole(self, stage: Stage) -> Placement:
-        return self.prepared.study.models[self.frontier.model(stage.key)].resources
-
-    def post(self, key: str) -> str | None:
-        """The name under which a stage that may have more workers is to be found."""
-        elastic = self._whole(self.board.rows[key].stage).min_workers is not None
-        return self.elastic.named(key) if elastic else None
+    def _configure(self, stages: Sequence[Stage]) -> dict[str, Any]:
+        """What the process is told that trains stages together."""
+        placement, post = self.handing.placement(stages[0]), self.handing.post(stages)
+        orders = [self._order(stage) for stage in stages]
+        return {"orders": orders, "placement": placement.model_dump_json(), "post": post}
 
     def _order(self, stage: Stage) -> str:
         from trainers.worker import Order
 
-        study, placement = self.prepared.study, self.placement(stage)
+        study, placement = self.prepared.study, self.handing.placement(stage)
         return Order(
             stage=stage,
             data=study.data,
@@ -278,7 +231,7 @@ class Run:
             # Whoever may pause is compared with whoever goes on, after as many epochs.
             evaluate_every=1 if self.prepared.pausing else study.resources.evaluate_every,
             bad_images=study.resources.bad_images,
-            until=self.goals[stage.key],
+            until=self.handing.goals[stage.key],
             run=self.board.run,
             study=study.name,
             lease=study.resources.lease,

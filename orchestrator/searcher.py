@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path as File
@@ -15,11 +15,12 @@ import ray
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
-from trainers.deaths import Life, why
+from trainers.deaths import WITH_NODE, Life, why
 from trainers.order import SILENCE
 from trainers.spec import Stage
 
 LOOK = 10.0  # seconds that Tune may need for one round of its loop
+LEFT = "left, for it or its node is taken away"
 RETRIES = 3  # how often the process of a stage may die before the stage counts as failed
 
 
@@ -33,8 +34,8 @@ class Listener(Protocol):
     def look(self) -> None:
         """Time goes by: a round of Tune's loop."""
 
-    def next(self) -> Stage | None:
-        """A stage that may start now, if a slot is free for it."""
+    def next(self) -> list[Stage]:
+        """The stages that one process is to train now; none if nothing may start, or no slot is free."""
 
     def started(self, key: str) -> None:
         """A process has taken the stage up."""
@@ -58,13 +59,13 @@ class Listener(Protocol):
         """The stage has no result."""
 
     def again(self, key: str, why: str) -> bool:
-        """Its workers were "lost", came "late" or were "released", or its process "died" or "left"; -> whether that is
-        seen to, as for all whose number of workers may change. Others are to go on where they were."""
+        """Its workers were "lost", came "late" or were "released", its process "died" or "left", or was too "crowded"
+        for it; -> whether that is seen to. If not, it is to go on where it was, alone."""
 
 
 @dataclass
 class UnderWay:
-    """A process that trains a stage."""
+    """A process that trains stages."""
 
     trial: Any  # of Tune
     heard: float  # when it last gave a sign of life
@@ -93,7 +94,7 @@ class StageSearcher(DriverOnly, Searcher):
     def __init__(
         self,
         listener: Listener,
-        configure: Callable[[Stage], dict[str, Any]],
+        configure: Callable[[Sequence[Stage]], dict[str, Any]],
         *,
         silence: float = SILENCE,
         kills: Callable[[str], int | None] = lambda node: None,
@@ -104,7 +105,7 @@ class StageSearcher(DriverOnly, Searcher):
         self.silence, self.kills = silence, kills
         self.listener = listener
         self.configure = configure
-        self.keys: dict[str, str] = {}
+        self.keys: dict[str, list[str]] = {}  # by the id of the trial those of its stages that have not ended
         self.stages: dict[str, Stage] = {}
         self.deaths: Counter[str] = Counter()  # since the stage came any further
         self.furthest: dict[str, float] = {}  # epochs, by key
@@ -117,18 +118,24 @@ class StageSearcher(DriverOnly, Searcher):
         self.listener.look()  # while nothing runs Tune does nothing but ask here, and while one begins all but that
         if self.listener.over:
             return Searcher.FINISHED
-        stage = self.orphans.pop() if self.orphans else self.listener.next()
-        if stage is None:
+        stages = [self.orphans.pop()] if self.orphans else self.listener.next()
+        if not stages:
             return None  # Tune asks again; something is running, or the run would be over
-        self.keys[trial_id], self.stages[stage.key] = stage.key, stage
-        return self.configure(stage)
+        self.keys[trial_id] = [stage.key for stage in stages]
+        self.stages |= {stage.key: stage for stage in stages}
+        return self.configure(stages)
+
+    def name(self, trial_id: str) -> str:
+        """Of a trial, for Tune's own files: its first stage, and how many there are beside it."""
+        first, *others = self.keys.get(trial_id, [trial_id])
+        return f"{first}+{len(others)}" if others else first
 
     def begin(self, trial: Any) -> None:
         """A trial has a process now."""
-        key = self.keys.get(trial.trial_id)
-        if key is not None:
+        if trial.trial_id in self.keys:
             self.under_way[trial.trial_id] = UnderWay(trial, time.monotonic())
-            self.listener.started(key)
+            for key in self.keys[trial.trial_id]:
+                self.listener.started(key)
 
     def watch(self, trials: list[Any]) -> None:
         """End the processes of which nothing was heard for too long: they, or their machines, are frozen."""
@@ -157,38 +164,52 @@ class StageSearcher(DriverOnly, Searcher):
             one.why = one.why or result.get("hung", "")
             if "life" in result:
                 one.life = Life.model_validate_json(result["life"])
+        if "ended" in result:
+            self._ended(trial_id, result)
         if "entry" in result:
-            key, entry = self.keys[trial_id], json.loads(result["entry"])
+            key, entry = result["key"], json.loads(result["entry"])
             if entry["epoch"] > self.furthest.get(key, 0):  # one that was replaced tells its past again
                 self.furthest[key] = entry["epoch"]
                 self.deaths.pop(key, None)
             self.listener.epoch(key, entry)
         if "said" in result:
-            self.listener.said(self.keys[trial_id], result["said"])
+            self.listener.said(result["key"], result["said"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        key, one = self.keys.pop(trial_id), self.under_way.pop(trial_id, None)
-        if (result or {}).get("left") or (one is not None and one.left):
-            self._goes_on(key, "left, for it or its node is taken away", "left")
+        one = self.under_way.pop(trial_id, None)
+        if result is not None and not error and "ended" in result:
+            self._ended(trial_id, result)
+        keys = self.keys.pop(trial_id)
+        if one is not None and one.left:
+            for key in keys:
+                self._goes_on(key, LEFT, "left")
         elif error or result is None:
-            self._died(key, trial_id, one)
-        elif result.get("failed"):
+            self._died(keys, self._cause(trial_id, one))
+
+    def _ended(self, trial_id: str, result: dict[str, Any]) -> None:
+        """One of a trial's stages has ended, though its process lives."""
+        key = result["key"]
+        self.keys[trial_id].remove(key)
+        if result["left"]:
+            self._goes_on(key, LEFT, "left")
+        elif result["failed"]:
             self.listener.failed(key, result["failed"], result["traceback"])
-        elif result.get("paused"):
+        elif result["paused"]:
             self.listener.paused(key)
-        elif result.get("again"):
+        elif result["again"]:
             self.listener.again(key, result["again"])
-        elif result.get("score") is not None:
+        else:
             self.listener.finished(key)
 
-    def _died(self, key: str, trial_id: str, one: UnderWay | None) -> None:
-        self.deaths[key] += 1
-        cause = self._cause(trial_id, one)
-        if self.deaths[key] > RETRIES or self.listener.over:
-            last = "" if cause == "died" else f"; the last {cause}"
-            self.listener.failed(key, f"its process died {self.deaths[key]} times{last}", "")
-        else:
-            self._goes_on(key, cause, "died")
+    def _died(self, keys: list[str], cause: str) -> None:
+        """The process of some stages is no more."""
+        for key in keys:
+            self.deaths[key] += cause != WITH_NODE  # for which the stage cannot be to blame
+            if self.deaths[key] > RETRIES or self.listener.over:
+                last = "" if cause == "died" else f"; the last {cause}"
+                self.listener.failed(key, f"its process died {self.deaths[key]} times{last}", "")
+            else:
+                self._goes_on(key, cause, "died")
 
     def _cause(self, trial_id: str, one: UnderWay | None) -> str:
         """What became of a process, perhaps before it had begun with anything."""

@@ -155,7 +155,7 @@ def _train(run: Run, tracking: Tracking, *, quiet: bool) -> tuple[dict[str, Any]
 
         run.changed, run.say = changed, progress.say
         run.refresh()
-        made = forecast.forecast(run.prepared, run.room)
+        made = forecast.forecast(run.prepared, run.handing.room)
         for line in (*run.prepared.warm.lines(), *forecast.text(made)):
             run.say(line)
         started = time.monotonic()

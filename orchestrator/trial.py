@@ -1,7 +1,7 @@
-"""The Tune trainable: trains one stage after another in a process that has torch loaded already.
+"""The Tune trainable: trains one stage after another, or several together, in a process that has torch loaded already.
 
-An error in a stage is a result ("failed", with the reason), not an error of the trial: Tune retries what died, and
-only a process can die. The process then takes the stage up where the store has it.
+An error in a stage is a result ("failed", with the reason), not an error of the trial: only a process can die. Another
+then takes its stages up where the store has them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import ray
@@ -22,13 +23,16 @@ from ray import tune
 from ray.exceptions import ActorDiedError, RayError
 
 from orchestrator.resources import Placement
+from trainers.cohort import Crowded
 from trainers.deaths import life
 from trainers.loop import Paused, Stopped
 from trainers.post import post_here
 from trainers.pulse import Pulse
 from trainers.scratch import sweep
 from trainers.stage import Again, StageFailed, run_here, run_on_workers
-from trainers.worker import Entry, Order
+from trainers.store import Result
+from trainers.worker import Order
+from trainers.workplace import Entry, Workplace
 
 POLL_SECONDS = 0.2  # how often the workers of a stage are asked for news
 BEAT = 2.0  # seconds between two signs of life, if nothing else is to be said
@@ -40,6 +44,7 @@ HEARD = 5.0  # seconds for the driver to hear that it left and to end it; of a d
 class Finished(NamedTuple):
     """The end of a stage: its score, or why there is none."""
 
+    key: str
     score: float | None = None
     failed: str = ""
     traceback: str = ""
@@ -61,7 +66,8 @@ def draining() -> set[str]:
 
 
 class Trial(tune.Trainable):
-    """One stage at a time; the thread beside it trains, so that every epoch can be handed on at once."""
+    """Those stages at a time that it is given; the thread beside it trains, so that every epoch can be handed on at
+    once."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self.stages, self.going, self.ending, self.looked = 0, False, False, 0.0
@@ -72,16 +78,19 @@ class Trial(tune.Trainable):
             signal.signal(signal.SIGTERM, self._terminated)
 
     def _start(self, config: dict[str, Any]) -> None:
-        self.news: queue.Queue[Entry | str | Finished] = queue.Queue()
+        self.news: queue.Queue[tuple[str, Entry | str | Finished]] = queue.Queue()
         self.stages += 1
-        self.stopping, self.leaving = threading.Event(), threading.Event()
+        self.stopping, self.leaving, self.gone = threading.Event(), threading.Event(), False
         self.post: Any = None
         self.pulse = Pulse()
-        self.order = order = Order.model_validate_json(config["order"])
+        self.orders = [Order.model_validate_json(order) for order in config["orders"]]
+        self.silence = self.orders[0].silence
+        self.open = {order.stage.key for order in self.orders}  # whose end the driver has not been told
+        self.training = set(self.open)  # that have not ended
         placement = Placement.model_validate_json(config["placement"])
         self.alone, self.post_name = not placement.apart, config.get("post")
         target = self._train_here if self.alone else self._train_on_workers
-        self.thread = threading.Thread(target=self._guard, args=(target, order, placement), daemon=True)
+        self.thread = threading.Thread(target=self._guard, args=(target, placement), daemon=True)
         self.thread.start()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -98,30 +107,37 @@ class Trial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         if self.ending:
             os._exit(1)  # the driver knows why, and has another process go on
+        if self.gone and not self.open:
+            self.ending = True
+            return {"left": True}
         if self.alone and not self.leaving.is_set() and time.monotonic() - self.looked > BEAT:
             self.looked = time.monotonic()
             if self.node in draining():
                 self.leave()
         try:
-            news = self.news.get(timeout=BEAT)
+            key, news = self.news.get(timeout=BEAT)
         except queue.Empty:
             return self._sign_of_life()
         if isinstance(news, Finished):
-            if news.lost:
-                self.ending = True
-                return {"hung": news.lost}
-            if news.left and (self.alone or self.going or self.node in draining()):
-                self.ending = True  # it was told to go, or its node goes
-                return {"left": True}
-            return {"done": True, **news._asdict()}
+            return self._ended(news)
         if isinstance(news, str):
-            return {"said": news}
-        return {"entry": json.dumps(news)}  # a dictionary would be flattened at its slashes
+            return {"key": key, "said": news}
+        return {"key": key, "entry": json.dumps(news)}  # a dictionary would be flattened at its slashes
+
+    def _ended(self, end: Finished) -> dict[str, Any]:
+        self.open.discard(end.key)
+        if end.lost:
+            self.ending = True
+            return {"hung": end.lost}
+        if end.left and (self.alone or self.going or self.node in draining()):
+            self.gone = True  # it was told to go, or its node goes; with the last of its stages it does
+            return self._sign_of_life()
+        return {"done": not self.open and not self.gone, "ended": True, **end._asdict()}
 
     def _sign_of_life(self) -> dict[str, Any]:
-        if self.pulse.silent() > self.order.silence:
+        if self.pulse.silent() > self.silence:
             self.ending = True
-            return {"hung": f"made no step for {self.order.silence:g} s and was ended"}
+            return {"hung": f"made no step for {self.silence:g} s and was ended"}
         return {"life": life(self.node).model_dump_json()}
 
     def leave(self) -> None:
@@ -158,28 +174,46 @@ class Trial(tune.Trainable):
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing, for the same reason."""
 
-    def _guard(self, train: Any, order: Order, placement: Placement) -> None:
+    def _guard(self, train: Callable[[Placement], None], placement: Placement) -> None:
         try:
-            self.news.put(Finished(score=train(order, placement)))
-        except Paused:
-            self.news.put(Finished(paused=True))
-        except Again as again:
-            self.news.put(Finished(again=again.why))
-        except Stopped:
-            self.news.put(Finished(left=True) if self.leaving.is_set() else Finished(failed="stopped"))
-        except ActorDiedError:
-            self.news.put(Finished(lost=POSTLESS))
-        except StageFailed as error:
-            self.news.put(Finished(failed=str(error), traceback=traceback.format_exc()))
-        except Exception as error:
-            self.news.put(Finished(failed=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()))
+            train(placement)
+        except (Exception, Paused, Stopped) as error:
+            for key in list(self.training):
+                self._end(key, error)
 
-    def _train_here(self, order: Order, placement: Placement) -> float:
-        put, stop = self.news.put, self.stopping.is_set
-        return run_here(order, cpus=placement.cpus, report=put, stop=stop, say=put, pulse=self.pulse).score
+    def _end(self, key: str, how: Result | BaseException) -> None:
+        """A stage has ended."""
+        self.training.discard(key)
+        match how:
+            case Result():
+                end = Finished(key, score=how.score)
+            case Paused():
+                end = Finished(key, paused=True)
+            case Again():
+                end = Finished(key, again=how.why)
+            case Crowded():
+                end = Finished(key, again="crowded")
+            case Stopped():
+                end = Finished(key, left=True) if self.leaving.is_set() else Finished(key, failed="stopped")
+            case ActorDiedError():
+                end = Finished(key, lost=POSTLESS)
+            case _:
+                kind = "" if isinstance(how, StageFailed) else f"{type(how).__name__}: "
+                said = "".join(traceback.format_exception(how))
+                end = Finished(key, failed=f"{kind}{how}", traceback=said)
+        self.news.put((key, end))
 
-    def _train_on_workers(self, order: Order, placement: Placement) -> float:
-        self.post = post_here(self.post_name)
+    def _train_here(self, placement: Placement) -> None:
+        def workplace(order: Order, device: torch.device) -> Workplace:
+            def put(news: Entry | str) -> None:
+                self.news.put((order.stage.key, news))
+
+            return Workplace(device, report=put, stop=self.stopping.is_set, say=put, pulse=self.pulse)
+
+        run_here(self.orders, workplace, self._end, cpus=placement.cpus)
+
+    def _train_on_workers(self, placement: Placement) -> None:
+        self.post, (order,) = post_here(self.post_name), self.orders
         over = threading.Event()
         watching = threading.Thread(target=self._watch_workers, args=(self.post, over), daemon=True)
         watching.start()
@@ -196,21 +230,21 @@ class Trial(tune.Trainable):
         finally:
             over.set()
             watching.join()
-        return result.score
+        self._end(order.stage.key, result)
 
     def _watch_workers(self, post: Any, over: threading.Event) -> None:
         """Hand on what the workers of a stage tell; end those that hang, and have all leave a node that goes."""
-        looked = time.monotonic()
+        looked, key = time.monotonic(), self.orders[0].stage.key
         while True:
             ended = over.wait(POLL_SECONDS)
             try:
                 for news in ray.get(post.take.remote()):
-                    self.news.put(news)
-                if not ended and time.monotonic() - looked > min(BEAT, self.order.silence / 6):
+                    self.news.put((key, news))
+                if not ended and time.monotonic() - looked > min(BEAT, self.silence / 6):
                     looked = time.monotonic()
                     self._look_at_workers(post)
             except ActorDiedError:  # the workers stop when they hear of it, and end with this process
-                self.news.put(Finished(lost=POSTLESS))
+                self.news.put((key, Finished(key, lost=POSTLESS)))
                 return
             except RayError:  # the next round may go well
                 pass
@@ -218,8 +252,9 @@ class Trial(tune.Trainable):
                 return
 
     def _look_at_workers(self, post: Any) -> None:
-        for rank, actor in ray.get(post.late.remote(self.order.silence)).items():
-            self.news.put(f"worker {rank} gave no sign of life, or made no step, for {self.order.silence:g} s: ended")
+        for rank, actor in ray.get(post.late.remote(self.silence)).items():
+            said = f"worker {rank} gave no sign of life, or made no step, for {self.silence:g} s: ended"
+            self.news.put((self.orders[0].stage.key, said))
             ray.kill(actor)
         if not self.leaving.is_set() and (ray.get(post.nodes.remote()) | {self.node}) & draining():
             self.leave()

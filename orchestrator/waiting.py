@@ -61,9 +61,9 @@ def watch(run: Run, shortage: Callable[[Placement], str]) -> None:
     """Say once a minute which stages of a run wait for resources, and for which, until it ends."""
     stalled = Waits()  # for the first stage that waits while nothing runs
     while not run.stopping.wait(PATIENCE / 4) and not run.frontier.over:
-        for key in run.waits.late() or stalled.late():
+        for key in run.handing.waits.late() or stalled.late():
             row = run.board.rows[key]
-            run.say(f"{row.path} waits: {shortage(run.placement(row.stage))}")
+            run.say(f"{row.path} waits: {shortage(run.handing.placement(row.stage))}")
         idle = not run.frontier.running and run.reading.away is None
         first = next((key for key in run.frontier.waiting if key in run.board.rows), "") if idle else ""
         for key in list(stalled.since):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from trainers.chance import Chance
+from trainers.headroom import free, most, used
 from trainers.loop import Stopped
 from trainers.order import Order
 from trainers.store import Result
@@ -25,6 +26,11 @@ from trainers.worker import turns
 from trainers.workplace import Shared, Workplace
 
 BEGINNING = Turn(-1, 0)  # before anything that a training says of itself
+SPARE = 0.1  # of the memory that is free, for what nobody has measured
+
+
+class Crowded(RuntimeError):
+    """There is no memory for a stage beside those that train already; it is to be trained elsewhere, or later."""
 
 
 class Member:
@@ -36,10 +42,33 @@ class Member:
         self.at = BEGINNING
         self.waits = 0.0  # until when, by the monotonic clock
         self.chance: Chance | None = None  # as it left it
+        self.took = 0  # bytes, the most at once of what came on top while it began, with its first step
         here.clock.rest()
 
-    def go(self) -> Result | None:
-        """Take a turn; -> the result, after the last. Raises whatever the stage raises."""
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has made its first step."""
+        return self.at > BEGINNING
+
+    def go(self, *, beside: int = 0) -> Result | None:
+        """Take a turn; -> the result, after the last. Raises whatever the stage raises.
+
+        `beside`: the bytes that others needed to begin, of which there must be as many to begin beside them: what the
+        first has loaded for all is counted once more, so this one finds more than it needs. Raises `Crowded`.
+        """
+        device = self.here.device
+        if self.has_begun:
+            return self._go()
+        if beside > (1 - SPARE) * free(device):
+            self.work.close()
+            raise Crowded
+        before = used(device)
+        try:
+            return self._go()
+        finally:
+            self.took = max(self.took, most(device) - before)
+
+    def _go(self) -> Result | None:
         if self.chance is not None:
             self.chance.put_back()
         self.here.clock.go()
@@ -76,15 +105,16 @@ def train_together(orders: Sequence[Order], workplaces: Sequence[Workplace], end
             time.sleep(min(member.waits for member in members) - now)
             continue
         member = min(able, key=lambda member: member.at)  # of equals the first
-        if _is_over(member, ended):
+        beside = max((one.took for one in members if one.has_begun), default=0)
+        if _is_over(member, ended, beside=beside):
             members.remove(member)
 
 
-def _is_over(member: Member, ended: Ended) -> bool:
+def _is_over(member: Member, ended: Ended, *, beside: int) -> bool:
     """Let it take its turn; -> whether that was its last. Nothing holds on to an error here, nor by it to what the
     training had in memory."""
     try:
-        result = member.go()
+        result = member.go(beside=beside)
     except (Exception, Stopped) as error:
         ended(member.order.stage.key, error)
         return True

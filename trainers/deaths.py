@@ -10,6 +10,7 @@ from pathlib import Path
 from trainers.call import Spec
 
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+WITH_NODE = "died with its node"
 UNLIMITED = 1 << 60  # what the first version of control groups has for no limit is more than that
 
 
@@ -40,7 +41,7 @@ def why(said: str, last: Life | None, killed: int | None = None) -> str:
     if "creation task" in said:
         return f"could not begin: {said.strip().splitlines()[-1].strip()}"
     if re.search(r"node .*(died|dead|terminated|preempted|drained)", said, re.IGNORECASE | re.DOTALL):
-        return "died with its node"
+        return WITH_NODE
     return "died"
 
 
@@ -56,7 +57,7 @@ def memory() -> tuple[int, int]:
     used = total = 0
     with suppress(OSError):
         text = (PROC / "meminfo").read_text()
-        total, free = (_field(text, name) * 1024 for name in ("MemTotal", "MemAvailable"))
+        total, free = (field(text, name) * 1024 for name in ("MemTotal", "MemAvailable"))
         used = total - free
     names = ("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")
     for limit, usage in names:  # the second and the first version of control groups
@@ -72,17 +73,17 @@ def kills() -> int:
     count = 0
     for file in (PROC / "vmstat", CGROUP / "memory.events", CGROUP / "memory/memory.oom_control"):
         with suppress(OSError):
-            count = max(count, _field(file.read_text(), "oom_kill"))
+            count = max(count, field(file.read_text(), "oom_kill"))
     return count
 
 
 def _peak() -> int:
     with suppress(OSError):
-        return _field((PROC / "self/status").read_text(), "VmHWM") * 1024
+        return field((PROC / "self/status").read_text(), "VmHWM") * 1024
     return 0
 
 
-def _field(text: str, name: str) -> int:
+def field(text: str, name: str) -> int:
     """The number behind a name at the beginning of a line."""
     found = re.search(rf"^{name}:?\s+(\d+)", text, flags=re.MULTILINE)
     return int(found[1]) if found else 0

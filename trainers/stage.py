@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event, Thread
 from typing import Any
 
@@ -22,6 +22,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
 from trainers import workers
+from trainers.cohort import Ended, train_together
 from trainers.deaths import why
 from trainers.lease import Lost
 from trainers.loop import Paused, Stopped
@@ -31,29 +32,24 @@ from trainers.pulse import Pulse
 from trainers.scratch import scratch
 from trainers.store import Result, Store
 from trainers.visible import awaited
-from trainers.worker import Entry, Order, work
+from trainers.worker import Order, work
+from trainers.workplace import Entry, Workplace
 
 log = logging.getLogger(__name__)
 
 
 def run_here(
-    order: Order,
-    *,
-    cpus: float,
-    report: Callable[[Entry], None],
-    stop: Callable[[], bool],
-    say: Callable[[str], None] = log.warning,
-    pulse: Pulse | None = None,
-) -> Result:
-    """Train a stage in this process, by TorchTrainer's local mode: no other process has to load torch for it."""
+    orders: Sequence[Order], workplace: Callable[[Order, torch.device], Workplace], ended: Ended, *, cpus: float
+) -> None:
+    """Train stages together in this process, by TorchTrainer's local mode: no other process has to load torch for it.
+    `workplace`: of a stage, on the device that was found; `ended` as `train_together` has it."""
 
-    def loop() -> Result:
+    def loop() -> None:
         torch.set_num_threads(max(1, int(cpus)))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return work(order, device=device, report=report, stop=stop, say=say, pulse=pulse or Pulse())
+        train_together(orders, [workplace(order, device) for order in orders], ended)
 
-    result: Result = TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0)).fit().return_value
-    return result
+    TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0)).fit()
 
 
 LATE = "WorkerGroupStartupTimeoutError"  # what Ray Train says when not all workers find room

@@ -68,7 +68,7 @@ def driver(tmp_path: Path) -> Run:
     study = load(write(tmp_path), (f"resources.store={tmp_path / 'store'}",))
     made = Run(prepare(study))
     made.refresh()
-    one = made.next()
+    (one,) = made.next()
     assert one is not None
     made.started(one.key)
     finished.store(study, ("big",))
@@ -147,11 +147,11 @@ def test_while_the_store_is_away_a_finished_stage_is_asked_for_again_and_nothing
     late = time.monotonic() + 0.5
     while time.monotonic() < late:
         driver.look()
-        assert driver.next() is None and state_of(driver) == "running"
+        assert driver.next() == [] and state_of(driver) == "running"
     assert said == [f"the store {tmp_path / 'store'} cannot be read: Stale file handle; trying again until it can"]
     away.yes = False
     begun: list[Any] = []
-    goes_round(driver, lambda: begun.append(driver.next()) or begun[-1] is not None)
+    goes_round(driver, lambda: begun.append(driver.next()) or begun[-1] != [])
     assert state_of(driver) == "done" and said[1:] == [f"the store {tmp_path / 'store'} answers again"]
     assert not driver.over
 
@@ -162,12 +162,12 @@ def test_a_stage_whose_process_dies_while_the_store_is_away_is_not_handed_out_be
     """When it answers it is handed on at once, and is said to wait if nobody takes it."""
     key, room = key_of(driver), {"change": lambda nodes: None, "stands": lambda key: True, "give": lambda key: None}
     stand_in: Any = SimpleNamespace(**room)
-    driver.room = stand_in
-    assert not driver.again(key, "died") and key in driver.waits.since and key in driver.frontier.running
+    driver.handing.room = stand_in
+    assert not driver.again(key, "died") and key in driver.handing.waits.since and key in driver.frontier.running
     Away(monkeypatch)
     assert driver._stored(driver.frontier.running[key]) is None
-    assert driver.again(key, "died") and key not in driver.waits.since and key not in driver.frontier.running
-    assert driver.next() is None
+    assert driver.again(key, "died") and key not in driver.handing.waits.since and key not in driver.frontier.running
+    assert driver.next() == []
 
 
 def test_a_run_whose_store_stays_away_ends_and_says_how_to_go_on(

@@ -32,8 +32,7 @@ def run(tmp_path: File) -> Run:
 def test_a_process_that_takes_a_stage_up_again_is_said_to_go_on(run: Run) -> None:
     said: list[str] = []
     run.say = said.append
-    stage = run.next()
-    assert stage is not None
+    (stage,) = run.next()
     run.started(stage.key)
     assert said == []
     run.epoch(stage.key, {"epoch": 1.0, "seconds": 1.0, "val/AP": 0.25})
@@ -44,8 +43,7 @@ def test_a_process_that_takes_a_stage_up_again_is_said_to_go_on(run: Run) -> Non
 def test_why_a_process_ended_is_said_if_anybody_knows(run: Run) -> None:
     said: list[str] = []
     run.say = said.append
-    stage = run.next()
-    assert stage is not None
+    (stage,) = run.next()
     run.started(stage.key)
     run.died(stage.key, "died with its node")
     assert said == [], "another process is still to be found"
@@ -59,8 +57,7 @@ def test_a_stage_that_waits_for_resources_is_said_to_as_long_as_it_waits(
     monkeypatch.setattr("orchestrator.waiting.PATIENCE", 0.2)
     said: list[str] = []
     run.say = said.append
-    stage = run.next()
-    assert stage is not None
+    (stage,) = run.next()
     watch = threading.Thread(target=waiting.watch, args=(run, lambda placement: "needs 1 CPU, free are 0 of 4"))
     watch.start()
     time.sleep(1)
@@ -92,8 +89,7 @@ def test_a_stage_whose_workers_died_and_find_no_room_again_is_said_to_wait(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = watched(run, monkeypatch)
-    stage = run.next()
-    assert stage is not None
+    (stage,) = run.next()
     run.started(stage.key)
     run.epoch(stage.key, {"epoch": 0.0, "workers": 2.0})
     time.sleep(0.5)
@@ -112,10 +108,10 @@ def test_a_stage_whose_workers_died_and_find_no_room_again_is_said_to_wait(
 def test_a_stage_whose_workers_are_late_again_and_again_has_waited_since_the_first_time(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "_whole", lambda stage: Placement(workers=2, min_workers=1))
+    monkeypatch.setattr(run.handing, "whole", lambda stage: Placement(workers=2, min_workers=1))
     said = watched(run, monkeypatch)
     for _ in range(8):  # more often than it would be said
-        stage = run.next()
+        (stage,) = run.next()
         assert stage is not None
         time.sleep(0.05)
         assert run.again(stage.key, "late")
@@ -127,7 +123,7 @@ def test_where_nothing_runs_it_is_said_what_the_first_stage_waits_for(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when the last node is gone."""
-    run.room = Room([], {"big": Placement()})
+    run.handing.room = Room([], {"big": Placement()})
     said = watched(run, monkeypatch)
     time.sleep(0.6)
     run.stopping.set()
@@ -135,8 +131,7 @@ def test_where_nothing_runs_it_is_said_what_the_first_stage_waits_for(
 
 
 def test_what_a_new_process_tells_of_the_past_is_not_noted_twice(run: Run) -> None:
-    stage = run.next()
-    assert stage is not None
+    (stage,) = run.next()
     for _ in range(2):
         run.started(stage.key)
         run.epoch(stage.key, {"epoch": 1.0, "seconds": 1.0, "val/AP": 0.25})
@@ -174,9 +169,8 @@ def test_a_stage_that_paused_without_a_word_in_the_store_fails_and_is_not_asked_
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(visible, "PATIENCE", 0.0)
-    stage = run.next()
-    assert stage is not None
-    run.goals[stage.key] = 1
+    (stage,) = run.next()
+    run.handing.goals[stage.key] = 1
     run.started(stage.key)
     run.paused(stage.key)
     row = run.board.rows[stage.key]
@@ -212,7 +206,7 @@ def test_a_stage_is_handed_out_with_what_its_models_resources_say(tmp_path: File
     made.refresh()
     orders = {}
     for _ in range(2):
-        stage = made.next()
+        (stage,) = made.next()
         assert stage is not None
         orders[made.board.rows[stage.key].path] = Order.model_validate_json(made._order(stage))
     big, *others = (orders[name] for name in sorted(orders))
@@ -223,19 +217,20 @@ def test_a_stage_is_handed_out_with_what_its_models_resources_say(tmp_path: File
 
 
 def test_a_stage_whose_node_is_gone_waits_for_room_and_one_whose_node_is_there_keeps_its_place(run: Run) -> None:
+    run.handing.cohorts.most = 1
     here, there = (Node(name, {"CPU": 1.0}) for name in ("here", "there"))
-    run.nodes = lambda: [here, there]
-    run.room = Room(run.nodes(), {name: one.resources for name, one in run.prepared.study.models.items()})
-    stage = run.next()
-    assert stage is not None
+    run.handing.nodes = lambda: [here, there]
+    placements = {name: one.resources for name, one in run.prepared.study.models.items()}
+    run.handing.room = Room(run.handing.nodes(), placements, stages_at_once=1)
+    (stage,) = run.next()
     run.started(stage.key)
-    (place,) = run.room.taken[stage.key][1]
-    assert run.again(stage.key, "left") is False and stage.key in run.room.taken
-    run.nodes = lambda: [node for node in (here, there) if node.name != place]
-    assert run.again(stage.key, "left") is True and stage.key not in run.room.taken
+    (place,) = run.handing.room.taken[stage.key][1]
+    assert run.again(stage.key, "left") is False and stage.key in run.handing.room.taken
+    run.handing.nodes = lambda: [node for node in (here, there) if node.name != place]
+    assert run.again(stage.key, "left") is True and stage.key not in run.handing.room.taken
     said: list[str] = []
     run.say = said.append
-    again = run.next()
-    assert again == stage and run.room.taken[stage.key][1] != [place]
+    (again,) = run.next()
+    assert again == stage and run.handing.room.taken[stage.key][1] != [place]
     run.started(stage.key)
     assert said == ["the process of big (seed 0) ended; it goes on from epoch 0"]

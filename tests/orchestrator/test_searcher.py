@@ -13,6 +13,7 @@ import pytest
 from orchestrator import searcher as searching
 from orchestrator.cluster import Interrupted
 from orchestrator.searcher import LOOK, RETRIES, StageSearcher
+from orchestrator.trial import Finished
 from trainers.deaths import Life
 
 LIFE = Life(node="n", pid=1, peak=2**30, used=2**30, total=2**31, kills=0)
@@ -36,8 +37,8 @@ class Told:
             self.lines.append(f"again: {why}")
         return self.elastic
 
-    def next(self) -> Any:
-        return SimpleNamespace(key="key")
+    def next(self) -> list[Any]:
+        return [SimpleNamespace(key="key")]
 
     def started(self, key: str) -> None:
         self.lines.append("started")
@@ -59,7 +60,7 @@ class Play:
         monkeypatch.setattr(searching.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(searching.ray, "kill", self.ended.append)
         self.told = Told()
-        self.searcher = StageSearcher(self.told, lambda stage: {}, silence=100, kills=lambda node: self.killed)
+        self.searcher = StageSearcher(self.told, lambda stages: {}, silence=100, kills=lambda node: self.killed)
         self.trials: list[Any] = []
 
     def begin(self) -> str:
@@ -76,6 +77,11 @@ class Play:
         for _ in range(10):
             self.now += seconds / 10
             self.searcher.watch(self.trials)
+
+
+def end(key: str = "key", **how: Any) -> dict[str, Any]:
+    """What a trial says of the end of a stage."""
+    return {"ended": True, **Finished(key, **how)._asdict()}
 
 
 @pytest.fixture
@@ -142,7 +148,7 @@ def test_a_stage_whose_number_of_workers_may_change_is_handed_out_by_the_run_and
     play: Play,
 ) -> None:
     play.told.elastic = True
-    play.searcher.on_trial_complete(play.begin(), {"left": True})
+    play.searcher.on_trial_complete(play.begin(), end(left=True))
     play.searcher.on_trial_complete(play.begin(), error=True)
     assert [line for line in play.told.lines if line.startswith("again")] == ["again: left", "again: died"]
     assert not play.searcher.orphans
@@ -152,7 +158,7 @@ def test_deaths_are_forgotten_once_the_stage_has_come_further(play: Play) -> Non
     for epoch in range(1, 2 * RETRIES):
         for _ in range(2):  # the second tells of the same epoch again, and dies in the next
             trial = play.begin()
-            play.searcher.on_trial_result(trial, {"entry": json.dumps({"epoch": epoch})})
+            play.searcher.on_trial_result(trial, {"key": "key", "entry": json.dumps({"epoch": epoch})})
             play.searcher.on_trial_complete(trial, error=True)
     assert {*play.told.lines} == {"started", "died"}
     for _ in range(RETRIES - 1):
@@ -172,5 +178,5 @@ def test_all_are_asked_once_to_end_and_tune_goes_on_until_they_have(play: Play) 
     stopping.set()
     for trial in (first, second):
         assert not interrupted.stop_all() and not interrupted.stop_all() and asked == [first, second]
-        play.searcher.on_trial_complete(trial, {"failed": "stopped", "traceback": ""})
+        play.searcher.on_trial_complete(trial, end(failed="stopped"))
     assert interrupted.stop_all()

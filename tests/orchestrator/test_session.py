@@ -228,6 +228,7 @@ def test_training_on_the_written_folder_gives_the_very_same_weights(finished: Fi
     from trainers.data.digits import write as write_digits
     from trainers.stage import run_here
     from trainers.worker import Order
+    from trainers.workplace import Workplace
 
     write_digits(Call(name="Digits", args={"classes": 3, "train": 32, "val": 16}).of(data), tmp_path / "scenes")
     digits = "{Digits: {classes: 3, train: 32, val: 16}}"
@@ -236,7 +237,9 @@ def test_training_on_the_written_folder_gives_the_very_same_weights(finished: Fi
     wanted = prepared.frontier(lambda stage: None).wanted()
     (alone,) = (node.stage for node in wanted if node.path.models == ("wee",))
     order = Order(stage=alone, data=study.data, store=str(tmp_path / "store"))
-    result = run_here(order, cpus=1, report=lambda entry: None, stop=lambda: False)
+    ended: list[Any] = []
+    run_here([order], lambda order, device: Workplace(device), lambda key, result: ended.append(result), cpus=1)
+    (result,) = ended
     assert studies.stored(finished)[alone.key] == (result.score, result.sha256)
 
 
