@@ -160,7 +160,7 @@ class StageSearcher(DriverOnly, Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if one := self.under_way.get(trial_id):
             one.heard = time.monotonic()
-            one.left = one.left or "left" in result
+            one.left = one.left or ("left" in result and "ended" not in result)
             one.why = one.why or result.get("hung", "")
             if "life" in result:
                 one.life = Life.model_validate_json(result["life"])

@@ -59,7 +59,7 @@ class Member:
         device = self.here.device
         if self.has_begun:
             return self._go()
-        if beside > (1 - SPARE) * free(device):
+        if beside and beside > (1 - SPARE) * free(device):
             self.work.close()
             raise Crowded
         before = used(device)

@@ -26,6 +26,7 @@ class Told:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.keys = ["key"]  # of what it hands out together
         self.elastic = False  # the number of its workers may change
         self.looks = 0
 
@@ -38,7 +39,7 @@ class Told:
         return self.elastic
 
     def next(self) -> list[Any]:
-        return [SimpleNamespace(key="key")]
+        return [SimpleNamespace(key=key) for key in self.keys]
 
     def started(self, key: str) -> None:
         self.lines.append("started")
@@ -180,3 +181,34 @@ def test_all_are_asked_once_to_end_and_tune_goes_on_until_they_have(play: Play) 
         assert not interrupted.stop_all() and not interrupted.stop_all() and asked == [first, second]
         play.searcher.on_trial_complete(trial, end(failed="stopped"))
     assert interrupted.stop_all()
+
+
+def test_of_stages_that_train_together_each_is_told_of_for_itself(play: Play) -> None:
+    play.told.keys = ["a", "b", "c"]
+    trial = play.begin()
+    assert play.searcher.name(trial) == "a+2"
+    play.searcher.on_trial_result(trial, {"key": "b", "entry": json.dumps({"epoch": 1})})
+    play.searcher.on_trial_result(trial, end("b", failed="no good", traceback="where"))
+    play.searcher.on_trial_result(trial, end("c", again="crowded"))
+    play.searcher.on_trial_complete(trial, end("a", failed="nor this"))
+    assert play.told.lines == ["started"] * 3 + ["no good", "nor this"]
+    assert not play.searcher.keys and not play.searcher.under_way
+
+
+def test_with_a_process_die_those_of_its_stages_that_have_not_ended(play: Play) -> None:
+    play.told.keys = ["a", "b"]
+    trial = play.begin()
+    play.searcher.on_trial_result(trial, end("a", failed="no good"))
+    play.searcher.on_trial_complete(trial, error=True)
+    assert play.told.lines == ["started"] * 2 + ["no good", "died"]
+    assert dict(play.searcher.deaths) == {"b": 1}
+    assert [stage.key for stage in play.searcher.orphans] == ["b"]
+
+
+def test_a_death_with_a_node_is_no_stages_fault(play: Play) -> None:
+    for _ in range(RETRIES + 2):
+        play.file.write_text("The actor died because its node has died. Node Id: abc")
+        trial = play.begin()
+        play.searcher.watch(play.trials)
+        play.searcher.on_trial_complete(trial, error=True)
+    assert {*play.told.lines} == {"started", "died with its node"}

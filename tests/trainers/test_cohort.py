@@ -10,8 +10,8 @@ import torch
 
 from tests.trainers.stages import CPU, STEPS, model, order, stage
 from tests.trainers.works import ROOT, run, untimed
-from trainers import worker
-from trainers.cohort import train_together
+from trainers import cohort, headroom, worker
+from trainers.cohort import Crowded, train_together
 from trainers.loop import Paused, Stopped
 from trainers.spec import Stage
 from trainers.store import Result, Store
@@ -146,3 +146,27 @@ def test_the_seconds_of_all_are_not_more_than_went_by(store: Path) -> None:
     outcomes = together(SIBLINGS, store)
     passed = time.perf_counter() - started
     assert 0 < sum(one.seconds for one in outcomes if isinstance(one, Result)) < passed
+
+
+def test_where_there_is_no_memory_for_another_it_is_given_back_and_the_others_are_as_alone(
+    tmp_path: Path, rooted: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first begins in any case; of what it took there must be as much for the next, and there is for one."""
+    shutil.copytree(rooted, tmp_path, dirs_exist_ok=True)
+    left = iter([10_000, 999])
+    monkeypatch.setattr(cohort, "used", lambda device: 0)
+    monkeypatch.setattr(cohort, "most", lambda device: 1_000)
+    monkeypatch.setattr(cohort, "free", lambda device: next(left))
+    first, second, third = together(SIBLINGS[:3], tmp_path)
+    assert isinstance(first, Result) and isinstance(second, Result) and isinstance(third, Crowded)
+    assert_same(alone, tmp_path, SIBLINGS[:2])
+    assert Store(tmp_path).get(SIBLINGS[2]) is None
+    assert not list(tmp_path.rglob("lease-*"))
+
+
+def test_what_a_stage_takes_of_this_machine_is_known() -> None:
+    before = headroom.used(CPU)
+    held = torch.ones(2**24)
+    assert headroom.used(CPU) - before > 2**25 and headroom.most(CPU) >= headroom.used(CPU) - 2**20
+    assert 0 < headroom.free(CPU) < 2**50
+    del held
