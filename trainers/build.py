@@ -115,6 +115,7 @@ class Losses(NamedTuple):
     modules: dict[str, nn.Module]
     terms: dict[str, Term]  # when each counts
     guides: dict[str, int]  # whom each listens to: 0 is the teacher, 1 the teacher's teacher
+    heads: set[int]  # the guides of whom some loss reads more than features
 
 
 def losses(terms: tuple[Term, ...], student: nn.Module, guides: Sequence[nn.Module]) -> Losses:
@@ -124,7 +125,7 @@ def losses(terms: tuple[Term, ...], student: nn.Module, guides: Sequence[nn.Modu
     """
     times = Counter(term.name for term in terms)
     seen: Counter[str] = Counter()
-    built = Losses({}, {}, {})
+    built = Losses({}, {}, {}, set())
     for term in terms:
         seen[term.name] += 1
         if silent(term):
@@ -134,6 +135,8 @@ def losses(terms: tuple[Term, ...], student: nn.Module, guides: Sequence[nn.Modu
             name += f"_of_guide_{number + 1}" if number else ""
             built.modules[name] = term.of(distill, student, guide)
             built.terms[name], built.guides[name] = term, number
+            if not getattr(built.modules[name], "features_only", False):
+                built.heads.add(number)
     return built
 
 

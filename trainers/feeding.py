@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trainers import build, workers
+from trainers.asked import Asked
 from trainers.clock import Clock
 from trainers.data.batches import CPU, Batch, Batches
 from trainers.order import Order
@@ -105,7 +106,7 @@ class Feed:
         batch: Batch = self._once("batch", self._make, clock)
         return batch
 
-    def said(self, guide: Guide, images: Tensor, clock: Clock) -> Outputs:
+    def said(self, guide: Asked, images: Tensor, clock: Clock) -> Outputs:
         """What a guide says of images (B, 3, H, W): of the batch that is kept, or of a part of it, only once."""
         batch = self._kept.get("batch")
         # Alone nobody would ask again, and memory would be taken until the next batch.
@@ -113,7 +114,8 @@ class Feed:
             return guide(images)
         precision = torch.is_autocast_enabled(images.device.type), torch.get_autocast_dtype(images.device.type)
         which = (id(guide), images.data_ptr(), images.shape, images.stride(), precision)
-        answer: Outputs = self._once(which, lambda: guide(images), clock)
+        whole = guide.whole or (True, *which) in self._kept  # as for somebody who has left meanwhile
+        answer: Outputs = self._once((whole, *which), lambda: guide(images), clock)
         return answer
 
     def forget(self) -> None:
@@ -164,7 +166,7 @@ class Share:
         for step in range(start, self.steps):
             yield self.feed.batch(n, step, self.clock)
 
-    def asked(self, guide: Guide) -> Guide:
+    def asked(self, guide: Asked) -> Guide:
         """A guide of whom others may have asked the same."""
         return lambda images: self.feed.said(guide, images, self.clock)
 

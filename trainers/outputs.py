@@ -111,6 +111,8 @@ class Detector(Protocol):
     start: float  # where in a cell the distances to edges start: 0 at its upper left corner, 0.5 in its middle
     anchors: int  # a: predictions a cell; 0 for a detector without sigmoid class logits at each cell (`cls` is empty)
 
+    features_only: bool  # while it is true `forward` leaves the head out; who always says all has no such attribute
+
     def forward(self, images: Tensor) -> Outputs:
         """(B, 3, height, width) -> Outputs."""
 

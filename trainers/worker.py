@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trainers import build, speed, teacher, workers
+from trainers.asked import Asked
 from trainers.balance import balanced
 from trainers.chance import Chance
 from trainers.course import Course
@@ -113,6 +114,11 @@ def _work(order: Order, here: Workplace, *, guard: Callable[[], None]) -> Turns[
     return _stored(store, stage)
 
 
+def _asked(guide: Network, order: Order, device: torch.device) -> Asked:
+    """A guide as an order has it asked."""
+    return Asked(guide, speed.guide(guide, order, device=device))
+
+
 def _opened(order: Order, here: Workplace) -> Any:
     """The data of a stage, for all workers or, if one of them was stopped while it copied them, for none."""
     which = (order.data.canonical, order.stage_data, order.content, order.stage.data)
@@ -152,12 +158,12 @@ def _prepared(order: Order, here: Workplace, store: Store, student: Network, dat
     if not losses.modules:
         return training, no_lesson
     how = (order.compile, order.teacher_precision, stage.recipe.precision)
-    looks = [
-        here.shared.once((of.key, *how), partial(speed.guide, guide, order, device=device))
-        for of, guide in zip(stage.guides, guides, strict=True)
-    ]
-    asked = [fed.asked(look) for look in looks]
-    return training, Teaching(asked, losses.terms, losses.guides, stage, steps=fed.steps)
+    asked = []
+    for number, (of, guide) in enumerate(zip(stage.guides, guides, strict=True)):
+        make = partial(_asked, guide, order, device)
+        asked.append(here.shared.guide((of.key, *how), make, here.clock, head=number in losses.heads))
+    looks = [fed.asked(guide) for guide in asked]
+    return training, Teaching(looks, losses.terms, losses.guides, stage, steps=fed.steps)
 
 
 def _guide(order: Order, store: Store, guide: Stage, data: Any, device: torch.device) -> Network:

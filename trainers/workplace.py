@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainers.asked import Asked
 from trainers.clock import Clock
 from trainers.data.batches import Batches
 from trainers.feeding import Feed, Share
@@ -25,12 +26,23 @@ class Shared:
     def __init__(self) -> None:
         self._kept: dict[Any, Any] = {}  # data and guides, by what they are
         self._feeds: dict[Any, Feed] = {}  # by what is in their batches
+        self._guides: dict[Any, Asked] = {}  # by what they are, and how they are asked
 
     def once(self, which: Any, make: Callable[[], Any]) -> Any:
         """What `make` returns, made for the first who asks."""
         if which not in self._kept:
             self._kept[which] = make()
         return self._kept[which]
+
+    def guide(self, which: Any, make: Callable[[], Asked], clock: Clock, *, head: bool) -> Asked:
+        """A guide, made for the first who asks for it. `head`: whether the one with this clock reads what its head
+        says."""
+        if which not in self._guides:
+            self._guides[which] = make()
+        guide = self._guides[which]
+        if head:
+            guide.read_by(clock)
+        return guide
 
     def share(self, batches: Batches, clock: Clock, *, device: torch.device) -> Share:
         """Of these batches, or of equal ones that are there already."""
@@ -43,6 +55,8 @@ class Shared:
         """A stage has ended."""
         for feed in self._feeds.values():
             feed.leave(clock)
+        for guide in self._guides.values():
+            guide.leave(clock)
 
 
 @dataclass(frozen=True)

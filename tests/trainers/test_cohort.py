@@ -114,6 +114,25 @@ def test_data_are_opened_once_batches_made_once_and_guides_loaded_and_asked_once
     }
 
 
+@pytest.mark.parametrize(("stages", "times"), [(SIBLINGS[2:], 0), (SIBLINGS[1:], 2 * STEPS), (SIBLINGS, 3 * STEPS)])
+def test_a_guides_head_is_left_out_unless_one_of_them_reads_it(
+    store: Path, monkeypatch: pytest.MonkeyPatch, stages: Sequence[Stage], times: int
+) -> None:
+    """PKD and FGD read features, LD and KD the head; whether the first who asks reads it or not."""
+    called: list[int] = []
+
+    def verified(*args: Any, **knobs: Any) -> Any:
+        guide = real_guide(*args, **knobs)
+        guide.head.cls.register_forward_hook(lambda *said: called.append(1))
+        return guide
+
+    real_guide = worker.teacher.verified
+    monkeypatch.setattr(worker.teacher, "verified", verified)
+    together(stages[::-1], store)
+    levels = 3
+    assert len(called) == levels * times
+
+
 def test_one_that_fails_leaves_the_others_alone(alone: Path, store: Path) -> None:
     def fails(entry: dict[str, float]) -> None:
         raise RuntimeError("no disk")

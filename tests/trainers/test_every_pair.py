@@ -89,6 +89,26 @@ def test_it_reaches_the_student_or_is_refused_with_the_reason(name: str, own: di
         check_same(student, fresh(name, own, width=4), images)
 
 
+@EVERY
+@pytest.mark.parametrize("loss", LOSSES)
+def test_who_says_that_features_are_enough_learns_the_same_from_a_teacher_without_a_head(
+    name: str, own: dict[str, Any], loss: str
+) -> None:
+    student, teacher = fresh(name, own, width=4).train(), fresh(name, own, width=8).eval().requires_grad_(False)
+    if not hasattr(teacher, "features_only") or not teaches(loss, name, own):
+        return
+    built = Call(name=loss).complete(distill).of(distill, student, teacher)
+    if not getattr(built, "features_only", False):
+        return
+    images, truth = noise((64, 64), (40, 50), padded=(64, 64))
+    outputs = student(images)
+    targets, whole = student.assign(outputs, truth), teacher(images)
+    teacher.features_only = True
+    brief = teacher(images)
+    assert not (brief.cls or brief.box or brief.own) and (whole.cls or whole.own)
+    assert torch.equal(built(outputs, brief, targets), built(outputs, whole, targets))
+
+
 def check_same(taught: Network, alone: Network, images: Tensor) -> None:
     """A student that was taught has the weights of one that was not, and says the same by the same weights."""
     assert {key: value.shape for key, value in taught.state_dict().items()} == {

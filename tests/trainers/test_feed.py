@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.trainers.stages import CPU
+from trainers.asked import Asked
 from trainers.clock import Clock
 from trainers.feeding import Feed, Share
 from trainers.outputs import Outputs, Truth
@@ -93,14 +94,14 @@ def test_a_guide_is_asked_once_by_those_who_share_and_nothing_is_kept_for_one_al
         asked.clear()
         several = shares(slow, count)
         images, _ = next(several[0].epoch(0))
-        said = [one.asked(guide)(images) for one in (several * 2)[:2]]
+        said = [one.asked(Asked(None, guide))(images) for one in (several * 2)[:2]]
         assert len(asked) == times and torch.equal(said[0].features[0], said[1].features[0])
 
 
 def test_a_part_of_a_batch_and_other_images_are_not_taken_for_the_whole(slow: Slow) -> None:
     one, _ = shares(slow, 2)
     images, _ = next(one.epoch(0))
-    asked = one.asked(lambda images: Outputs(features=[images.sum((1, 2, 3))]))
+    asked = one.asked(Asked(None, lambda images: Outputs(features=[images.sum((1, 2, 3))])))
     asked(images)
     assert [len(asked(part).features[0]) for part in (images[:1], images)] == [1, 2]
     assert asked(images + 1).features[0].tolist() == [48.0, 48.0]
@@ -109,7 +110,7 @@ def test_a_part_of_a_batch_and_other_images_are_not_taken_for_the_whole(slow: Sl
 def test_what_was_said_is_forgotten_when_memory_is_needed_and_with_the_next_batch(slow: Slow) -> None:
     asked: list[int] = []
     one, other = shares(slow, 2)
-    guide = one.asked(lambda images: asked.append(1) or Outputs(features=[images]))
+    guide = one.asked(Asked(None, lambda images: asked.append(1) or Outputs(features=[images])))
     batches = one.epoch(0)
     images, _ = next(batches)
     guide(images)

@@ -34,6 +34,7 @@ class ATSS(nn.Module):
     four edges, counted in strides, 0..reg_max.
     """
 
+    features_only = False
     keep_towers: frozenset[int] = frozenset()
 
     def __init__(
@@ -70,6 +71,8 @@ class ATSS(nn.Module):
         """Images of 0..1, (B, 3, height, width) of any size -> Outputs, `own` with the logits of `centerness`."""
         maps = self.backbone(images)
         features = self.neck(maps[-MAPS:])
+        if self.features_only:
+            return Outputs(features, maps=maps, by=self)
         cls, box, kept = both(self.head.cls_tower, self.head.box_tower, features, self.keep_towers)
         cls, box, centred = self.head.predict(cls, box)
         return Outputs(features, cls, box, maps, {"centerness": centred}, towers=kept, by=self)

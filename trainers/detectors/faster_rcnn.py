@@ -28,6 +28,8 @@ class FasterRCNN(nn.Module):
     number of proposals: see `Convention`.
     """
 
+    features_only = False
+
     def __init__(
         self,
         backbone: Backbone,
@@ -70,6 +72,8 @@ class FasterRCNN(nn.Module):
         """Images of 0..1, (B, 3, height, width) of any size -> Outputs of the first stage."""
         maps = self.backbone(images)
         features = self.neck(maps)
+        if self.features_only:
+            return Outputs(features, maps=maps, by=self)
         objectness, deltas = self.rpn.head(features)
         return Outputs(features, maps=maps, own={"objectness": objectness, "deltas": deltas}, anchors=0, by=self)
 

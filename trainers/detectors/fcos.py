@@ -46,6 +46,7 @@ class FCOS(nn.Module):
     With `reg_max`, which torchvision does not know, distances are distributions, counted in strides, 0..reg_max.
     """
 
+    features_only = False
     keep_towers: frozenset[int] = frozenset()
 
     def __init__(
@@ -88,6 +89,8 @@ class FCOS(nn.Module):
         """
         maps = self.backbone(images)
         features = self.neck(maps[-MAPS:])
+        if self.features_only:
+            return Outputs(features, maps=maps, by=self)
         classes, boxes = self.head.classification_head, self.head.regression_head
         cls, box, kept = both(classes.conv, boxes.conv, features, self.keep_towers)
         cls, box, centred = self.head.predict(cls, box)

@@ -32,6 +32,7 @@ PRIOR = 0.01  # the score of every class before training
 class GFL(nn.Module):
     """FPN and two towers that all levels share. The distance of an edge is counted in strides, 0..reg_max."""
 
+    features_only = False
     keep_towers: frozenset[int] = frozenset()
 
     def __init__(
@@ -70,6 +71,8 @@ class GFL(nn.Module):
         """Images of 0..1, (B, 3, height, width) of any size -> Outputs."""
         maps = self.backbone(images)
         features = self.neck(maps[-MAPS:])
+        if self.features_only:
+            return Outputs(features, maps=maps, by=self)
         cls, box, kept = both(self.head.cls_tower, self.head.box_tower, features, self.keep_towers)
         cls, box = self.head.predict(cls, box)
         return Outputs(features, cls, box, maps, towers=kept, by=self)

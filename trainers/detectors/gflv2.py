@@ -28,6 +28,7 @@ class GFLv2(nn.Module):
     `Outputs.cls` are the class logits alone, as distillation reads them, and `own["quality"]` the qualities, 0..1.
     """
 
+    features_only = False
     keep_towers: frozenset[int] = frozenset()
 
     def __init__(
@@ -74,6 +75,8 @@ class GFLv2(nn.Module):
         """Images of 0..1, (B, 3, height, width) of any size -> Outputs, `own` with `quality`, L of (B, 1, H, W)."""
         maps = self.backbone(images)
         features = self.neck(maps[-MAPS:])
+        if self.features_only:
+            return Outputs(features, maps=maps, by=self)
         cls, box, kept = both(self.head.cls_tower, self.head.box_tower, features, self.keep_towers)
         cls, box = self.head.predict(cls, box)
         return Outputs(features, cls, box, maps, {"quality": self.quality(box)}, towers=kept, by=self)

@@ -40,6 +40,8 @@ class RepPoints(nn.Module):
     refined points, x1, y1, x2, y2, in the same measure. `Targets` are the positives of the refinement.
     """
 
+    features_only = False
+
     def __init__(
         self,
         backbone: Backbone,
@@ -74,6 +76,8 @@ class RepPoints(nn.Module):
         """Images of 0..1, (B, 3, height, width) of any size -> Outputs."""
         maps = self.backbone(images)
         features = self.neck(maps[-MAPS:])
+        if self.features_only:
+            return Outputs(features, maps=maps, by=self)
         cls, init, points = (list(levels) for levels in zip(*map(self.head, features), strict=True))
         box = [moment_box(x, self.head.moment_transfer) for x in points]
         return Outputs(features, cls, box, maps, {"init": init, "points": points}, by=self)

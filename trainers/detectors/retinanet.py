@@ -47,6 +47,7 @@ class RetinaNet(nn.Module):
     distribution focal loss.
     """
 
+    features_only = False
     keep_towers: frozenset[int] = frozenset()
 
     def __init__(
@@ -94,6 +95,8 @@ class RetinaNet(nn.Module):
         """Images of 0..1, (B, 3, height, width) of any size -> Outputs."""
         maps = self.backbone(images)
         features = self.neck(maps[-MAPS:])
+        if self.features_only:
+            return Outputs(features, maps=maps, by=self)
         classes, boxes = self.head.classification_head, self.head.regression_head
         cls, box, kept = both(classes.conv, boxes.conv, features, self.keep_towers)
         cls = [classes.cls_logits(x) for x in cls]

@@ -53,6 +53,7 @@ class CWD(nn.Module):
         self.weight = weight
         self.temperature = temperature
         self.source = source
+        self.features_only = source != "cls"
 
     def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """-> (), already weighted."""

@@ -79,6 +79,7 @@ class DeFeat(nn.Module):
             some_part((*self.neck_weights, *self.masked_weights, backbone_weight, *self.cls_weights), "DeFeat")
         self.temperatures = (cls_positive_temperature, cls_negative_temperature)
         self.neck, self.backbone = nn.ModuleList(), nn.ModuleList()
+        self.features_only = not any(self.cls_weights)
         if any(self.neck_weights):
             same_strides(student, teacher)
             self.strides = tuple(student.strides)

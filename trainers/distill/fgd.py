@@ -62,6 +62,8 @@ class FGD(nn.Module):
       differ in size, the masks of the smaller ones reach too far right and down.
     """
 
+    features_only = True
+
     def __init__(
         self,
         student: Detector,

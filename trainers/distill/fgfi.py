@@ -45,6 +45,8 @@ class FGFI(nn.Module):
     apart, which matters for small boxes. Counts are those of the whole batch of all workers.
     """
 
+    features_only = True
+
     def __init__(
         self,
         student: Detector,

@@ -44,6 +44,8 @@ class Imitation(nn.Module):
     pyramids of another width, which there are none of in that table.
     """
 
+    features_only = True
+
     def __init__(
         self, student: Detector, teacher: Detector, *, weight: NonNegative = 2.0, region: Where = "fine"
     ) -> None:

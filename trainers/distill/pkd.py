@@ -32,6 +32,8 @@ class PKD(nn.Module):
     loss depends on how a batch is spread.
     """
 
+    features_only = True
+
     def __init__(
         self,
         student: Detector,
