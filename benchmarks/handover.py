@@ -24,6 +24,7 @@ from table import show
 
 from orchestrator import cluster
 from orchestrator.prepared import prepare
+from orchestrator.resources import Placement
 from orchestrator.run import Run
 from orchestrator.searcher import StageSearcher
 from orchestrator.study import load
@@ -66,9 +67,10 @@ def unwrapped(method: Any) -> Any:
 class Watched(Trial):
     """The real trial, with a watch."""
 
-    def _train_here(self, order: Order, config: dict[str, Any]) -> float:
+    def _train_here(self, placement: Placement) -> None:
+        (order,) = self.orders
         watch(str(Path(order.store).parent / "marks"), order)
-        return super()._train_here(order, config)
+        super()._train_here(placement)
 
 
 def naive(config: dict[str, Any]) -> None:
@@ -82,16 +84,19 @@ def naive(config: dict[str, Any]) -> None:
         watch(str(Path(order.store).parent / "marks"), order)
         work(order, device=torch.device("cpu"))
 
-    order = Order.model_validate_json(config["order"])
-    TorchTrainer(loop, train_loop_config=config, scaling_config=ScalingConfig(num_workers=1)).fit()
+    order = Order.model_validate_json(config["orders"][0])
+    TorchTrainer(
+        loop, train_loop_config={"order": config["orders"][0]}, scaling_config=ScalingConfig(num_workers=1)
+    ).fit()
     result = Store(order.store).get(order.stage)
     assert result is not None, "it was just trained"
-    tune.report({"score": result.score, "failed": "", "done": True})
+    end = {"left": False, "failed": "", "paused": False, "again": ""}
+    tune.report({"key": order.stage.key, "ended": True, "score": result.score, "done": True, **end})
 
 
-def train_naively(run: Run, order: Any, resources: Any, *, folder: str, **_: Any) -> None:
+def train_naively(run: Run, configure: Any, *, folder: str, **_: Any) -> None:
     """`cluster.tune_all` with the naive trainable; its trials ask for little, so that their workers find room."""
-    searcher = StageSearcher(run, lambda stage: {"order": order(stage)})
+    searcher = StageSearcher(run, lambda stages: {"orders": configure(stages)["orders"]})
     Tuner(
         tune.with_resources(naive, PlacementGroupFactory([{"CPU": 0.01}])),
         tune_config=TuneConfig(search_alg=searcher, num_samples=-1),
@@ -105,7 +110,10 @@ def measured(way: str, models: int) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "chain.yaml"
         file.write_text(f"{lattice(models)}edges: [{chain}]\n")
-        study = load(file, [f"resources.store={folder}/store", "resources.stages_at_once=1", "recipe.epochs=1"])
+        study = load(
+            file,
+            [f"resources.store={folder}/store", "resources.stages_at_once=1", "resources.cohort=1", "recipe.epochs=1"],
+        )
         run = Run(prepare(study))
         run.refresh()
         if way == "naive":

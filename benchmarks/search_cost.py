@@ -5,7 +5,7 @@ Four ways to the best path from the largest to the smallest, on the demo's digit
 - a shell script: one training after another, each a process of its own; every path trains its assistants and its
   student anew, and only the root teacher is trained once;
 - Ray Tune as one would write it first: a trial a path, which fits a TorchTrainer for each training, two at a time;
-- `tapath run` with exhaustive search, and with best_predecessor.
+- `tapath run` with exhaustive search, and with best_predecessor, with cohorts and with each stage trained alone.
 
 Every training has one thread and does the same work in the same code. Counted are the seconds of training and
 measuring that each noted, processor seconds of all processes, Ray, MLflow and the import of torch with them, and the
@@ -35,7 +35,9 @@ from processor import Processor
 ROOT = Path(__file__).parents[1]
 SLOTS = 2
 OURS: dict[str, list[str]] = {  # what is set in the study
+    "ours, exhaustive, each stage alone": ["search=exhaustive", "resources.cohort=1"],
     "ours, exhaustive": ["search=exhaustive"],
+    "ours, best_predecessor, each stage alone": ["search=best_predecessor", "resources.cohort=1"],
     "ours, best_predecessor": ["search=best_predecessor"],
 }
 WAYS = ("shell script", "Ray Tune", *OURS)
@@ -247,6 +249,8 @@ def planned(models: int, epochs: int, images: int) -> str:
         study = Path(folder) / "search.yaml"
         study.write_text(text(models, epochs, images))
         for way, sets in OURS.items():
+            if "resources.cohort=1" in sets:
+                continue  # the same trainings
             prepared = prepare(load(study, [f"resources.store={folder}/none", *sets]))
             lattice, cost = prepared.lattice, prepared.costs.relative
             lineages = [list(lattice.stage(path, 0).lineage) for path in lattice.paths()]

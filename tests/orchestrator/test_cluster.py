@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path as File
 from types import SimpleNamespace
@@ -27,19 +28,21 @@ def fragile() -> type[tune.Trainable]:
         """Finishes at its first step, after it died as often as the stage's order says, where the order says."""
 
         def setup(self, config: dict[str, Any]) -> None:
-            self.order, self.steps = config["order"], 0
+            (self.order,), self.steps = config["orders"], 0
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self.order = new_config["order"]
+            (self.order,) = new_config["orders"]
             self.perhaps("between")
             return True
 
         def step(self) -> dict[str, Any]:
             self.perhaps("training")
             self.steps += 1
+            key = self.order.split("|")[1]
             if self.steps == 1:
-                return {"said": "an image is bad"}
-            return {"done": True, "score": 1.0}
+                return {"key": key, "said": "an image is bad"}
+            end = {"score": 1.0, "left": False, "failed": "", "paused": False, "again": ""}
+            return {"done": True, "ended": True, "key": key, **end}
 
         def save_checkpoint(self, checkpoint_dir: str) -> None: ...
 
@@ -69,15 +72,13 @@ class Told:
     def over(self) -> bool:
         return len(self.done) + len(self.failures) == self.total
 
-    def next(self) -> Any:
+    def next(self) -> list[Any]:
         if not self.waiting or self.running:
-            return None
+            return []
         self.running += 1
-        return SimpleNamespace(key=self.waiting.pop(0))
+        return [SimpleNamespace(key=self.waiting.pop(0))]
 
     def look(self) -> None: ...
-
-    def post(self, key: str) -> None: ...
 
     def again(self, key: str, why: str) -> bool:
         return False
@@ -107,15 +108,15 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     folder = tmp_path_factory.mktemp("fragile")
     orders = {"whole": "never|0", "between": "between|1", "training": "training|2", "hopeless": "training|99"}
     run = Told(list(orders))
+
+    def configure(stages: Sequence[Any]) -> dict[str, Any]:
+        own = [f"{folder}|{stage.key}|{orders[stage.key]}" for stage in stages]
+        return {"orders": own, "placement": Placement().model_dump_json()}
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster, "Trial", fragile())
         with cluster.connected("local"):
-            cluster.tune_all(
-                run,
-                lambda stage: f"{folder}|{stage.key}|{orders[stage.key]}",
-                lambda stage: Placement(),
-                folder=str(folder / "tune"),
-            )
+            cluster.tune_all(run, configure, folder=str(folder / "tune"))
     return run
 
 
