@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from plan import study as lattice
@@ -17,23 +16,25 @@ from table import show
 
 from orchestrator import cluster
 from orchestrator.prepared import prepare
+from orchestrator.resources import Placement
 from orchestrator.run import Run
 from orchestrator.session import facts
 from orchestrator.study import load
 from orchestrator.tracking import Tracking
 from orchestrator.trial import Trial
 from trainers.store import Store
-from trainers.worker import Order
 
 
 class Nothing(Trial):
     """Stores a result without training for it."""
 
-    def _train_here(self, order: Order, config: dict[str, Any]) -> float:
+    def _train_here(self, placement: Placement) -> None:
         entry = {"epoch": 1.0, "seconds": 0.0, "train/loss": 1.0, "val/AP": 0.5}
-        self.news.put(entry)
         facts = {"metrics": {"val/AP": 0.5}, "history": [entry], "seconds": 0.0, "device": "cpu"}
-        return Store(order.store).put(order.stage, {"w": torch.ones(1)}, score=0.5, **facts).score
+        for order in self.orders:
+            self.news.put((order.stage.key, entry))
+            result = Store(order.store).put(order.stage, {"w": torch.ones(1)}, score=0.5, **facts)
+            self._end(order.stage.key, result)
 
 
 class Timed(Run):
@@ -51,7 +52,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "nothing.yaml"
         file.write_text(lattice(7) + "seeds: [0, 1, 2, 3]\ncontrols: [alone]\n")
-        study = load(file, [f"resources.store={folder}/store", f"resources.tracking=sqlite:///{folder}/mlflow.db"])
+        sets = [
+            f"resources.store={folder}/store",
+            f"resources.tracking=sqlite:///{folder}/mlflow.db",
+            "resources.cohort=1",
+        ]
+        study = load(file, [*places, "resources.cohort=1"])
         prepared = prepare(study)
         tracking = Tracking(study.resources.tracking_uri, study.name)
         tracking.start(facts(study, prepared), {"study": study.name})

@@ -65,8 +65,7 @@ def measure(models: int, sweep: str, folder: Path) -> dict[str, Any]:
         taken = []
         while not run.over:
             start = time.process_time()
-            stage = run.next()
-            assert stage is not None, "nothing runs, so something may start"
+            (stage,) = run.next()
             run.started(stage.key)
             history = [entry(epoch, int(stage.key, 16) % 1000 / 1000) for epoch in range(1, EPOCHS + 1)]
             for one in history:
