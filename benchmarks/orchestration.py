@@ -52,11 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "nothing.yaml"
         file.write_text(lattice(7) + "seeds: [0, 1, 2, 3]\ncontrols: [alone]\n")
-        sets = [
-            f"resources.store={folder}/store",
-            f"resources.tracking=sqlite:///{folder}/mlflow.db",
-            "resources.cohort=1",
-        ]
+        places = [f"resources.store={folder}/store", f"resources.tracking=sqlite:///{folder}/mlflow.db"]
         study = load(file, [*places, "resources.cohort=1"])
         prepared = prepare(study)
         tracking = Tracking(study.resources.tracking_uri, study.name)
