@@ -79,11 +79,7 @@ class Handing:
         most, where = self.cohorts.size(first), self.whole(first)
         if most == 1 or self.room is None or where.apart:
             return []
-        able = [
-            stage
-            for stage in self.frontier.beside(first.key)
-            if self.cohorts.may_join(stage) and self.whole(stage).shares(where)
-        ]
+        able = [stage for stage in self.frontier.beside(first.key) if self._may_join(stage, where)]
         length = self.frontier.length
         numbers = joined(
             length(first.key),
@@ -96,6 +92,13 @@ class Handing:
         for number in numbers:
             self.frontier.join(able[number].key)
         return [able[number] for number in numbers]
+
+    def _may_join(self, stage: Stage, where: Placement) -> bool:
+        """Whether a stage may be trained where another is."""
+        own = self.whole(stage)
+        # A model with a limit of its own to how many are trained at once may not slip past it.
+        unlimited = own.stages_at_once == self.study.resources.stages_at_once
+        return unlimited and own.shares(where) and self.cohorts.may_join(stage)
 
     def _hand(self, stage: Stage, goal: int | None) -> Stage:
         self.goals[stage.key] = goal

@@ -57,6 +57,12 @@ def test_a_model_that_runs_on_something_else_does_not_share(tmp_path: File) -> N
     assert big and all(len(names) == 1 or "big" not in names for names in models)
 
 
+def test_a_model_with_a_limit_of_its_own_joins_nobody(tmp_path: File) -> None:
+    run = began(tmp_path, slots=1, sets=("models.wee.resources.stages_at_once=1",))
+    (cohort,) = handed(run)
+    assert [run.frontier.model(key) for key in cohort] == ["big"]
+
+
 def test_a_place_is_given_up_by_the_last_who_leaves_it(tmp_path: File) -> None:
     run = began(tmp_path, slots=1)
     ((first, *others),) = handed(run)
