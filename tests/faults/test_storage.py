@@ -139,7 +139,8 @@ def test_after_a_full_disk_and_damage_the_same_command_says_what_was_damaged_onc
 ) -> None:
     """The disk fills in the second stage. Then a bit of its last state is flipped, and its teacher's file is cut."""
     write(tmp_path, without("mid", "low"))
-    words = ("run", "tiny.yaml", "--set", "recipe.epochs=8", "--set", "resources.stages_at_once=1")
+    one_by_one = ("--set", "resources.stages_at_once=1", "--set", "resources.cohort=1")
+    words = ("run", "tiny.yaml", "--set", "recipe.epochs=8", *one_by_one)
     with underway(tmp_path, *words) as command:
         command.until(lambda: studies.stored(tmp_path) and stage_at_epoch(tmp_path, 2))
         (trial,) = trials(command)

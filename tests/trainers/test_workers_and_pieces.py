@@ -131,7 +131,8 @@ def test_pieces_change_nothing_where_batch_norms_are_fixed(ran: Ran, world: int)
 @pytest.mark.parametrize("case", SCORED)
 def test_the_score_is_that_of_one_worker_without_pieces(ran: Ran, case: str, world: int) -> None:
     whole, part = (ran[n][0]["scores"][case]["AP"] for n in (1, world))
-    assert whole > 0.05 and part == pytest.approx(whole, abs=0.003)
+    # Sums in another order: over so few images one box more or less is half a point, other processors round otherwise.
+    assert whole > 0.05 and part == pytest.approx(whole, abs=0.008)
 
 
 def test_live_batch_norms_that_do_not_share_their_statistics_depend_on_the_workers(tmp_path: Path) -> None:
