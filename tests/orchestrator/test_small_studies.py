@@ -21,7 +21,8 @@ ROOT = File(__file__).parents[2]
 SMALL = sorted((ROOT / "search_spaces" / "small").glob("*.yaml"))
 NAMES = [file.stem for file in SMALL]
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+# All studies, one after another, before the first test: minutes on a busy machine.
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def said(name: str) -> dict[str, dict[str, int]]:
