@@ -31,7 +31,7 @@ DOORS = {
     # The client, the registered model, and the code of the model that MLflow serves.
     "mlflow": {"orchestrator/connection.py", "orchestrator/registry.py", "orchestrator/served.py"},
     "yaml": {"orchestrator/yamlfile.py", "orchestrator/kuberay.py"},
-    "click": {"orchestrator/cli.py", "orchestrator/session.py"},
+    "click": {"orchestrator/cli.py", "orchestrator/commands", "orchestrator/session.py"},
     "rich": {"orchestrator/datacheck.py", "orchestrator/live_table.py", "orchestrator/progress.py"},
     "jinja2": {"orchestrator/report.py"},
     "torch": {"trainers", "orchestrator/samplers.py", "orchestrator/trial.py", "orchestrator/served.py"},
@@ -125,7 +125,7 @@ ENTRANCES = {
         "trainers.published",
         "trainers.schedules",
     },
-    "orchestrator/cli.py": {"trainers.data", "trainers.data.digits"},
+    "orchestrator/commands/measuring.py": {"trainers.data", "trainers.data.digits"},
     "orchestrator/checked.py": {"trainers.data.inspection", "trainers.data.rules"},
     "orchestrator/datacheck.py": {
         "trainers.atomic",

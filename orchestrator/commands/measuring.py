@@ -1,0 +1,79 @@
+"""Commands about data and weights without a study: evaluate, data digits, data check."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path as File
+from typing import Any
+
+import click
+
+from trainers.call import Invalid
+
+
+@click.command()
+@click.argument("weights")
+@click.option("--data", required=True, help="As in a study, '{COCO: {root: ...}}', or a study's file.")
+@click.option("--metric", help="As in a study, '{VocAP: {points: area}}', instead of the data's.")
+@click.option("--model", help="What a published file is of: '{detector: GFL, backbone: {ResNet: {depth: 50}}}'.")
+@click.option("--recipe", help="Changes how it is measured: '{batch: 4, resize: [800, 1333]}'.")
+@click.option("--loader-workers", default=0, show_default=True, help="Processes that load images.")
+@click.option("--save", type=click.Path(path_type=File), help="Write what is found, in COCO's format of results.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(weights: str, save: File | None, as_json: bool, **options: Any) -> None:
+    """How good weights are: a stage's folder in a store, or a published file with its --model."""
+    from orchestrator import evaluation
+
+    if save is not None and not save.parent.is_dir():
+        raise Invalid(f"there is no folder {save.parent} to write {save.name} to", ("--save",))
+    made = evaluation.evaluate(weights, **options)
+    results = made.pop("results")
+    if save is not None:
+        save.write_text(json.dumps(results))
+    click.echo(json.dumps(made, indent=1) if as_json else evaluation.text(made))
+
+
+@click.group()
+def data() -> None:
+    """Data sets."""
+
+
+@data.command()
+@click.argument("folder", type=click.Path(path_type=File))
+@click.option("--classes", default=3, show_default=True)
+@click.option("--train", default=600, show_default=True, help="Training images.")
+@click.option("--val", default=200, show_default=True, help="Validation images.")
+@click.option("--size", default=64, show_default=True, help="Pixels a side.")
+@click.option("--seed", default=0, show_default=True)
+def digits(folder: File, **knobs: int) -> None:
+    """Write the demo set as a folder with COCO annotations. A study on it is the same study."""
+    from trainers import data as datasets
+    from trainers.call import Call
+    from trainers.data.digits import write
+
+    made = Call(name="Digits", args=knobs).complete(datasets).of(datasets)
+    write(made, folder)
+    click.echo(f"{len(made.train)} training and {len(made.val)} validation images in {folder}")
+    click.echo(f"use it with  data: {{COCO: {{root: {folder}}}}}")
+
+
+@data.command()
+@click.argument("target", metavar="DIR", type=click.Path(path_type=File, exists=True))
+@click.option("--train", help="The annotations of the training images, from DIR.")
+@click.option("--val", help="The annotations of the validation images, from DIR.")
+@click.option("--train-images", help="The folder of the training images, from DIR.")
+@click.option("--val-images", help="The folder of the validation images, from DIR.")
+@click.option("--images", type=click.Path(path_type=File), help="The folder of images, if DIR is one annotation file.")
+@click.option("--fix", type=click.Path(path_type=File), metavar="OUT", help="Write a clean copy of the annotations.")
+@click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Processes that read images.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(target: File, images: File | None, fix: File | None, jobs: int, as_json: bool, **knobs: str | None) -> None:
+    """Read all of a COCO folder once, and say what is wrong with it. Exit code 3 if anything is."""
+    from orchestrator import checked, datacheck
+
+    given = {key: value for key, value in knobs.items() if value is not None}
+    report = datacheck.check(target, knobs=given, images=images, fix=fix, jobs=jobs)
+    click.echo(json.dumps(checked.as_json(report), indent=1) if as_json else checked.text(report))
+    sys.exit(report.code)

@@ -1,0 +1,31 @@
+"""What several commands take: a study, where its results lie, and what is changed of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path as File
+from typing import Any
+
+import click
+
+
+def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """STUDY, --store and --set; the command gets a loaded study."""
+
+    @click.argument("study", type=click.Path(path_type=File))
+    @click.option("--store", help="Where results and weights lie, instead of resources.store.")
+    @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change the study: recipe.epochs=2")
+    @wraps(command)
+    def wrapped(study: File, store: str | None, sets: tuple[str, ...], **options: Any) -> Any:
+        return command(loaded_study(study, store, sets), **options)
+
+    return wrapped
+
+
+def loaded_study(study: File, store: str | None, sets: tuple[str, ...]) -> Any:
+    from orchestrator.study import load
+
+    extra = (f"resources.store={json.dumps(store)}",) if store else ()
+    return load(study, (*sets, *extra))
