@@ -77,7 +77,7 @@ class Handing:
     def _beside(self, first: Stage) -> list[Stage]:
         """Stages that start together with one that has a place, as they have none of their own."""
         most, where = self.cohorts.size(first), self.whole(first)
-        if most == 1 or self.room is None or where.apart:
+        if most == 1 or self.room is None:
             return []
         able = [stage for stage in self.frontier.beside(first.key) if self._may_join(stage, where)]
         length = self.frontier.length

@@ -70,9 +70,10 @@ class Placement(Spec):
         return {name: getattr(self, name) for name in names}
 
     def shares(self, other: Placement) -> bool:
-        """Whether stages of two models may be trained by one process."""
-        here = (self.apart, self.demand, self.labels, self.loader_workers)
-        return not self.apart and here == (other.apart, other.demand, other.labels, other.loader_workers)
+        """Whether stages of two models may be trained by one process, or by the same workers: if their number is fixed."""
+        here = (self.workers, self.demand, self.labels, self.loader_workers)
+        fixed = self.min_workers is None and other.min_workers is None
+        return fixed and here == (other.workers, other.demand, other.labels, other.loader_workers)
 
     @property
     def fewest(self) -> int:

@@ -26,10 +26,10 @@ from orchestrator.resources import Placement
 from trainers.cohort import Crowded
 from trainers.deaths import life
 from trainers.loop import Paused, Stopped
-from trainers.post import post_here
+from trainers.post import End, post_here
 from trainers.pulse import Pulse
 from trainers.scratch import sweep
-from trainers.stage import Again, StageFailed, run_here, run_on_workers
+from trainers.stage import Again, StageFailed, outcome, run_here, run_on_workers
 from trainers.store import Result
 from trainers.worker import Order
 from trainers.workplace import Entry, Workplace
@@ -213,14 +213,13 @@ class Trial(tune.Trainable):
         run_here(self.orders, workplace, self._end, cpus=placement.cpus)
 
     def _train_on_workers(self, placement: Placement) -> None:
-        self.post, (order,) = post_here(self.post_name), self.orders
-        over = threading.Event()
+        self.post, over = post_here(self.post_name, [order.stage.key for order in self.orders]), threading.Event()
         watching = threading.Thread(target=self._watch_workers, args=(self.post, over), daemon=True)
         watching.start()
         try:
-            result = run_on_workers(
-                order,
-                num_workers=1 if order.stage.published else placement.workers,
+            run_on_workers(
+                self.orders,
+                num_workers=1 if self.orders[0].stage.published else placement.workers,
                 threads=max(1, int(placement.cpus)),
                 demand=placement.demand,
                 labels=placement.labels,
@@ -230,21 +229,26 @@ class Trial(tune.Trainable):
         finally:
             over.set()
             watching.join()
-        self._end(order.stage.key, result)
+        for key in list(self.training):
+            self._end(key, StageFailed("its workers ended and said nothing of it"))
 
     def _watch_workers(self, post: Any, over: threading.Event) -> None:
         """Hand on what the workers of a stage tell; end those that hang, and have all leave a node that goes."""
-        looked, key = time.monotonic(), self.orders[0].stage.key
+        looked, orders = time.monotonic(), {order.stage.key: order for order in self.orders}
         while True:
             ended = over.wait(POLL_SECONDS)
             try:
-                for news in ray.get(post.take.remote()):
-                    self.news.put((key, news))
+                for key, news in ray.get(post.take.remote()):
+                    if isinstance(news, End):
+                        self._end(key, outcome(orders[key], news))
+                    else:
+                        self.news.put((key, news))
                 if not ended and time.monotonic() - looked > min(BEAT, self.silence / 6):
                     looked = time.monotonic()
                     self._look_at_workers(post)
             except ActorDiedError:  # the workers stop when they hear of it, and end with this process
-                self.news.put((key, Finished(key, lost=POSTLESS)))
+                for key in list(self.training):
+                    self._end(key, ActorDiedError())
                 return
             except RayError:  # the next round may go well
                 pass

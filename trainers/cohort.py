@@ -1,5 +1,7 @@
 """Stages that one process trains in turn, step by step: they share data, batches and what their guides say of them.
 
+Or several workers do, of which each has its part of every stage and takes the same turns as the others.
+
 Each gets exactly what it would have got alone: its own random numbers are put back whenever it is its turn, and
 nothing else that it computes with is anybody else's. Whoever is furthest behind is next, so that those who begin at
 different epochs come together and then go side by side.
@@ -16,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from trainers import workers
 from trainers.chance import Chance
 from trainers.headroom import free, most, used
 from trainers.loop import Stopped
@@ -40,7 +43,7 @@ class Member:
         self.order, self.here = order, here
         self.work = turns(order, here)
         self.at = BEGINNING
-        self.waits = 0.0  # until when, by the monotonic clock
+        self.waits = 0.0  # until when, by the monotonic clock; 0: it does not
         self.chance: Chance | None = None  # as it left it
         self.took = 0  # bytes, the most at once of what came on top while it began, with its first step
         here.clock.rest()
@@ -59,7 +62,7 @@ class Member:
         device = self.here.device
         if self.has_begun:
             return self._go()
-        if beside and beside > (1 - SPARE) * free(device):
+        if workers.anywhere(bool(beside) and beside > (1 - SPARE) * free(device), device=device):
             self.work.close()
             raise Crowded
         before = used(device)
@@ -81,33 +84,51 @@ class Member:
             self.here.clock.rest()
             self.here.pulse.rest()  # no step of this one is to be expected
         self.chance = Chance(self.here.device)
-        if isinstance(now, Wait):
-            self.waits = time.monotonic() + now.seconds
-        else:
+        self.waits = time.monotonic() + now.seconds if isinstance(now, Wait) else 0.0
+        if isinstance(now, Turn):
             self.at = now
         return None
 
 
+AGREED = (Stopped, Crowded)  # what all workers of a stage come to in the same turn
 Ended = Callable[[str, Result | BaseException], None]  # the key of a stage, and its result or why it has none
 
 
 def train_together(orders: Sequence[Order], workplaces: Sequence[Workplace], ended: Ended) -> None:
     """Train stages, each for itself: that one fails, pauses or is finished leaves the others alone.
 
-    `ended` is told of each. The workplaces have one device, and what is `shared` is made here.
+    `ended` is told of each. The workplaces have one device, and what is `shared` is made here. Where there are several
+    workers an error is raised: others may wait for the one that met it, so all have to begin again, without its stage.
     """
     shared = Shared()
     members = [Member(order, replace(here, shared=shared)) for order, here in zip(orders, workplaces, strict=True)]
-    while members:
+    try:
+        while members:
+            member = members[_next(members)]
+            beside = max((one.took for one in members if one.has_begun), default=0)
+            if _is_over(member, ended, beside=beside):
+                members.remove(member)
+    finally:
+        for member in members:
+            member.work.close()  # gives its lease back
+
+
+def _next(members: Sequence[Member]) -> int:
+    """Whose turn it is, by number. Where somebody waits it is a matter of clocks: the first worker's."""
+    if not any(member.waits for member in members):
+        return _furthest_behind(members)
+    number: int = workers.told(None if workers.rank() else _furthest_behind(members))
+    return number
+
+
+def _furthest_behind(members: Sequence[Member]) -> int:
+    """Of those that wait no longer, and of equals the first."""
+    while True:
         now = time.monotonic()
-        able = [member for member in members if member.waits <= now]
-        if not able:
-            time.sleep(min(member.waits for member in members) - now)
-            continue
-        member = min(able, key=lambda member: member.at)  # of equals the first
-        beside = max((one.took for one in members if one.has_begun), default=0)
-        if _is_over(member, ended, beside=beside):
-            members.remove(member)
+        able = [number for number, member in enumerate(members) if member.waits <= now]
+        if able:
+            return min(able, key=lambda number: members[number].at)
+        time.sleep(min(member.waits for member in members) - now)
 
 
 def _is_over(member: Member, ended: Ended, *, beside: int) -> bool:
@@ -117,6 +138,8 @@ def _is_over(member: Member, ended: Ended, *, beside: int) -> bool:
         result = member.go(beside=beside)
     except (Exception, Stopped) as error:
         ended(member.order.stage.key, error)
+        if workers.count() > 1 and not isinstance(error, AGREED):
+            raise
         return True
     if result is not None:
         ended(member.order.stage.key, result)

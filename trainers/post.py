@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -22,37 +23,56 @@ class Beat(NamedTuple):
     heard: float = 0.0  # when
 
 
-class Letters:
-    """Between a stage's workers and its trial: epochs and what the user should know one way, the wish to stop the
-    other."""
+class End(NamedTuple):
+    """How a stage ended for its workers."""
 
-    def __init__(self) -> None:
-        self.news: list[Entry | str] = []
+    how: Literal["done", "paused", "stopped", "released", "crowded", "failed"]
+    reason: str = ""  # why it failed
+
+
+class Letters:
+    """Between the workers of some stages, which they train together, and the trial: epochs, ends and what the user
+    should know one way, the wish to stop the other."""
+
+    def __init__(self, keys: Sequence[str] = ()) -> None:
+        self.open = list(keys)  # the stages that have not ended
+        self.news: list[tuple[str, Entry | str | End]] = []  # with the stage's key
         self.stopping = False
-        self.pausing = False
         self.releasing = False
         self.left = False  # because they were released
-        self.failure: str | None = None
-        self.micro_batch: int | None = None  # what memory was enough for
+        self.micro_batches: dict[str, int] = {}  # by key, what memory was enough for
         self.beats: dict[int, Beat] = {}  # by rank, the last of each worker
         self.looked = time.monotonic()
 
-    def report(self, news: Entry | str) -> None:
-        self.news.append(news)
+    def report(self, key: str, news: Entry | str) -> None:
+        self.news.append((key, news))
+
+    def tell(self, news: Entry | str) -> None:
+        """What is so for all of the stages."""
+        self.news += [(key, news) for key in self.open]
+
+    def end(self, key: str, how: End) -> None:
+        """A stage has ended. Several workers may say so; the first who does is believed."""
+        if key in self.open:
+            self.open.remove(key)
+            if self.left and how.how == "stopped":
+                how = End("released")
+            self.news.append((key, how))
+
+    def still(self) -> list[str]:
+        """The stages that have not ended."""
+        return self.open
 
     def forget(self) -> None:
         """The workers are replaced by others."""
         self.beats.clear()
 
-    def take(self) -> list[Entry | str]:
+    def take(self) -> list[tuple[str, Entry | str | End]]:
         taken, self.news = self.news, []
         return taken
 
     def stop(self) -> None:
         self.stopping = True
-
-    def stopped(self) -> bool:
-        return self.stopping
 
     def release(self) -> None:
         """Have the workers end after their epoch, as there may be more of them."""
@@ -62,9 +82,6 @@ class Letters:
         """Whether the workers are to end after this epoch; no more of them are wanted for what comes after the last."""
         self.left = self.releasing and not (last or self.stopping)
         return self.stopping or self.left
-
-    def has_left(self) -> bool:
-        return self.left
 
     def beat(self, rank: int, beat: Beat) -> bool:
         """A worker lives; -> whether it is to stop."""
@@ -87,32 +104,21 @@ class Letters:
         late = {rank for rank, beat in self.beats.items() if now - beat.heard > limit} or hung
         return {rank: self.beats.pop(rank).actor for rank in late}
 
-    def pause(self) -> None:
-        self.pausing = True
+    def lessen(self, key: str, micro_batch: int, text: str) -> None:
+        """Have a stage begin again with fewer images at once; several workers may say so at the same time."""
+        if micro_batch < self.micro_batches.get(key, micro_batch + 1):
+            self.micro_batches[key] = micro_batch
+            self.news.append((key, text))
 
-    def paused(self) -> bool:
-        return self.pausing
-
-    def lessen(self, micro_batch: int, text: str) -> None:
-        """Have the stage begin again with fewer images at once; several workers may say so at the same time."""
-        if self.micro_batch is None or micro_batch < self.micro_batch:
-            self.micro_batch = micro_batch
-            self.news.append(text)
-
-    def fewest(self) -> int | None:
-        return self.micro_batch
-
-    def fail(self, reason: str) -> None:
-        self.failure = self.failure or reason
-
-    def failed(self) -> str | None:
-        return self.failure
+    def fewest(self) -> dict[str, int]:
+        return self.micro_batches
 
 
 Post: Any = ray.remote(num_cpus=0)(Letters)
 
 
-def post_here(name: str | None) -> Any:
-    """A post on this node, so that it does not go with another; under a name for others to find, if there is one."""
+def post_here(name: str | None, keys: Sequence[str]) -> Any:
+    """A post for the stages with these keys, on this node, so that it does not go with another; under a name for others
+    to find, if there is one."""
     node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Post.options(name=name, scheduling_strategy=node).remote()
+    return Post.options(name=name, scheduling_strategy=node).remote(list(keys))

@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from threading import Event, Thread
 from typing import Any
 
@@ -22,17 +23,17 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
 from trainers import workers
-from trainers.cohort import Ended, train_together
+from trainers.cohort import Crowded, Ended, train_together
 from trainers.deaths import why
 from trainers.lease import Lost
 from trainers.loop import Paused, Stopped
 from trainers.memory import Fewer
-from trainers.post import Beat
+from trainers.post import Beat, End
 from trainers.pulse import Pulse
 from trainers.scratch import scratch
 from trainers.store import Result, Store
 from trainers.visible import awaited
-from trainers.worker import Order, work
+from trainers.worker import Order
 from trainers.workplace import Entry, Workplace
 
 log = logging.getLogger(__name__)
@@ -67,12 +68,12 @@ class Deaths(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         self.post.forget.remote()
-        self.post.report.remote({"epoch": 0.0, "workers": 0.0})
+        self.post.tell.remote({"epoch": 0.0, "workers": 0.0})
         for rank, error in worker_exceptions.items():
             cause = getattr(error, "health_check_failure", error)
             if isinstance(cause, RayActorError | OutOfMemoryError):
                 said = f"worker {rank} of {self.count} {why(str(cause), None)}; all go on from the last epoch"
-                self.post.report.remote(said)
+                self.post.tell.remote(said)
 
 
 class StageFailed(RuntimeError):
@@ -91,7 +92,7 @@ class Again(RuntimeError):
 
 
 def run_on_workers(
-    order: Order,
+    orders: Sequence[Order],
     *,
     num_workers: int,
     threads: int,
@@ -100,20 +101,27 @@ def run_on_workers(
     post: Any,
     fixed: bool = True,
     tries: int = 3,
-) -> Result:
-    """Train a stage with data-parallel workers, each of so many threads. A worker that dies is replaced and the stage
-    goes on from its last epoch, at most `tries` times, and so it does with half the images at once where memory runs
-    out; an error in the training itself is final and raised as `StageFailed`. `demand`: what a worker asks of its node,
-    under Ray's names; `labels`: what the node must have. Their number may be another next time where it is not `fixed`:
-    `Again` is raised when some die or do not come, or the post has them released."""
-    spared = order.stage.recipe.batch.bit_length()  # how often images can be halved
-    failures = FailureConfig(max_failures=tries + spared)
+) -> None:
+    """Train stages together with data-parallel workers, each of so many threads; the post is told of each how it ended.
+
+    A worker that dies is replaced and the stages go on from their last epochs, at most `tries` times, and so they do
+    with half the images at once where memory runs out for one. An error in a stage's own training is the end of that
+    stage, and the others begin again without it. `demand`: what a worker asks of its node, under Ray's names; `labels`:
+    what the node must have. The workers' number may be another next time where it is not `fixed`: `Again` is raised
+    when some die or do not come; and where several stages lost workers too often, as nobody knows for which of them.
+    """
+    spared = sum(order.stage.recipe.batch.bit_length() for order in orders)  # how often images can be halved
+    failures = FailureConfig(max_failures=tries + spared + len(orders) - 1)
     if not fixed:
         failures = FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0)
     with scratch() as folder:
         trainer = TorchTrainer(
             _worker,
-            train_loop_config={"order": order.model_dump_json(), "post": post, "threads": threads},
+            train_loop_config={
+                "orders": [order.model_dump_json() for order in orders],
+                "post": post,
+                "threads": threads,
+            },
             scaling_config=ScalingConfig(
                 num_workers=num_workers,
                 use_gpu="GPU" in demand,
@@ -122,29 +130,16 @@ def run_on_workers(
             ),
             torch_config=TorchConfig(timeout_s=PATIENCE),
             run_config=RunConfig(
-                name=order.stage.key,
+                name=orders[0].stage.key,
                 storage_path=folder,
                 failure_config=failures,
                 callbacks=[Deaths(post, num_workers)],
             ),
         )
-        _fit(trainer, post, fixed=fixed)
-    failure = ray.get(post.failed.remote())
-    if failure is not None:
-        raise StageFailed(failure)
-    if ray.get(post.paused.remote()):
-        raise Paused
-    if ray.get(post.stopped.remote()):
-        raise Stopped
-    if ray.get(post.has_left.remote()):
-        raise Again("released")
-    result = awaited(lambda: Store(order.store).get(order.stage))
-    if result is None:
-        raise StageFailed(f"its result cannot be seen in {order.store} from {platform.node()}: does every node see it?")
-    return result
+        _fit(trainer, post, fixed=fixed, together=len(orders) > 1)
 
 
-def _fit(trainer: TorchTrainer, post: Any, *, fixed: bool) -> None:
+def _fit(trainer: TorchTrainer, post: Any, *, fixed: bool, together: bool) -> None:
     """Train; once more if it was only that memory ran out. Raises `Again`."""
     while True:
         before = ray.get(post.fewest.remote())
@@ -152,36 +147,76 @@ def _fit(trainer: TorchTrainer, post: Any, *, fixed: bool) -> None:
             trainer.fit()
             return
         except TrainingFailedError as error:
+            if not ray.get(post.still.remote()):
+                return
+            if together:
+                raise Again("died") from error
             if fixed:
                 raise
-            if ray.get(post.failed.remote()) is not None:
-                return
             if ray.get(post.fewest.remote()) == before:
                 cause = getattr(error, "controller_failure", None)
                 raise Again("late" if type(cause).__name__ == LATE else "lost") from error
 
 
+def outcome(order: Order, end: End) -> Result | BaseException:
+    """What a stage has come to that ended in this way."""
+    match end.how:
+        case "done":
+            result = awaited(lambda: Store(order.store).get(order.stage))
+            here = platform.node()
+            return result or StageFailed(
+                f"its result cannot be seen in {order.store} from {here}: does every node see it?"
+            )
+        case "failed":
+            return StageFailed(end.reason)
+        case "paused":
+            return Paused()
+        case "stopped":
+            return Stopped()
+        case how:
+            return Again(how)
+
+
 def _worker(config: dict[str, Any]) -> None:
     """What each of several workers does."""
-    post = config["post"]
-    if ray.get(post.failed.remote()) is not None:
-        return  # this is a new try of something that trying does not mend
+    post, over = config["post"], Event()
+    still = ray.get(post.still.remote())  # when it begins again some have ended
+    orders = [Order.model_validate_json(text) for text in config["orders"]]
+    orders = [order for order in orders if order.stage.key in still]
+    if not orders:
+        return
     torch.set_num_threads(config["threads"])
-    device = ray.train.torch.get_device()
+    if workers.rank() == 0:
+        ray.get(post.tell.remote({"epoch": 0.0, "workers": float(workers.count())}))  # from now on they train
+    pulse, asked, fewest = Pulse(), Event(), ray.get(post.fewest.remote())
+    beating = (post, workers.rank(), pulse, asked, over, min(BEAT, orders[0].silence / 6))
+    Thread(target=_beat, args=beating, daemon=True).start()
+    orders = [
+        order.model_copy(update={"micro_batch": fewest.get(order.stage.key, order.micro_batch)}) for order in orders
+    ]
+    try:
+        train_together(
+            orders,
+            [_workplace(order, post, stop=asked.is_set, pulse=pulse) for order in orders],
+            partial(_end, post),
+        )
+    finally:
+        over.set()
+
+
+def _workplace(order: Order, post: Any, *, stop: Callable[[], bool], pulse: Pulse) -> Workplace:
+    """Of one of several workers."""
+    device, key = ray.train.torch.get_device(), order.stage.key
 
     def report(entry: Entry) -> None:
         # All workers learn of a wish to stop at the same epoch, or the others would wait for one that left.
         stopping = torch.zeros(1, device=device)
         if workers.rank() == 0:
-            ray.get(post.report.remote(entry))
+            ray.get(post.report.remote(key, entry))
             stopping += ray.get(post.leave.remote(entry["epoch"] == order.stage.recipe.epochs))
         if workers.total(stopping).item() > 0:
             raise Stopped
         ray.train.report(entry)
-
-    order, pulse, asked, over = Order.model_validate_json(config["order"]), Pulse(), Event(), Event()
-    if workers.rank() == 0:
-        ray.get(post.report.remote({"epoch": 0.0, "workers": float(workers.count())}))  # from now on it trains
 
     def wrap(task: nn.Module) -> nn.Module:
         if workers.count() == 1:
@@ -189,33 +224,37 @@ def _worker(config: dict[str, Any]) -> None:
         return nn.parallel.DistributedDataParallel(task, device_ids=[device] if device.type == "cuda" else None)
 
     def say(text: str) -> None:
-        ray.get(post.report.remote(text))
+        ray.get(post.report.remote(key, text))
 
-    beating = (post, workers.rank(), pulse, asked, over, min(BEAT, order.silence / 6))
-    Thread(target=_beat, args=beating, daemon=True).start()
-    fewest = ray.get(post.fewest.remote())
-    if fewest is not None:
-        order = order.model_copy(update={"micro_batch": fewest})
-    try:
-        work(order, device=device, report=report, stop=asked.is_set, wrap=wrap, say=say, pulse=pulse)
-    except Fewer as error:
-        ray.get(post.lessen.remote(error.micro_batch, str(error)))
-        raise  # Ray ends the others, wherever they wait, and begins again with all
-    except Paused:
-        ray.get(post.pause.remote())
-    except Stopped:
-        return
-    except Lost:
-        raise  # another run has it; all workers begin again, and wait for that
-    except Exception as error:
-        if not of_others(error):
-            ray.get(post.fail.remote(f"{type(error).__name__}: {error}"))
-        raise
-    finally:
-        over.set()
+    return Workplace(device, report=report, stop=stop, wrap=wrap, say=say, pulse=pulse)
 
 
-def of_others(error: Exception) -> bool:
+def _end(post: Any, key: str, how: Result | BaseException) -> None:
+    """A stage has ended for one of its workers, or it begins again with all others."""
+    match how:
+        case Fewer():
+            ray.get(post.lessen.remote(key, how.micro_batch, str(how)))
+            return
+        case Lost():
+            return  # another run has it; that is waited for
+        case Result():
+            end = End("done")
+        case Paused():
+            end = End("paused")
+        case Stopped():
+            end = End("stopped")
+        case Crowded():
+            end = End("crowded")
+        case _ if of_others(how):
+            return
+        case _:
+            end = End("failed", f"{type(how).__name__}: {how}")
+    # The first worker is the last to know that a stage is done, as it stores it; of an error any may be the only one.
+    if workers.rank() == 0 or end.how == "failed":
+        ray.get(post.end.remote(key, end))
+
+
+def of_others(error: BaseException) -> bool:
     """Whether a worker failed only because another one is gone: it was told so where they wait for each other."""
     network = (torch.distributed.DistBackendError, torch.distributed.DistNetworkError)
     return isinstance(error, network) or any(word in str(error) for word in GONE)

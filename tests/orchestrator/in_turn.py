@@ -1,22 +1,42 @@
-"""Studies run one after another in one process, each as `tapath run` runs it, on a Ray that is started once."""
+"""Commands and studies one after another in one process, each as `tapath` runs it, on a Ray that is started once."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from click.testing import CliRunner
 
 from orchestrator import cluster
+from orchestrator.cli import main as tapath
 from orchestrator.session import session
 from orchestrator.study import load
 
 
-def main(files: list[str], sets: dict[str, list[str]]) -> dict[str, int]:
-    """-> the exit code of each. `sets`: for some of the files, what `--set` would change."""
+@contextmanager
+def one_ray() -> Iterator[None]:
     with cluster.connected(None):
         cluster.connected = lambda address: nullcontext()  # each study would start its own, and take it down
+        yield
+
+
+def run(files: list[str], sets: dict[str, list[str]]) -> dict[str, int]:
+    """-> the exit code of each study. `sets`: for some of the files, what `--set` would change."""
+    with one_ray():
         return {file: session(load(file, sets.get(file, [])), quiet=True) for file in files}
 
 
+def say(lines: list[str]) -> list[dict[str, Any]]:
+    """-> what each command prints and ends with."""
+    with one_ray():
+        ended = [CliRunner().invoke(tapath, shlex.split(line)) for line in lines]
+    return [{"out": one.output, "code": one.exit_code} for one in ended]
+
+
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[2:], json.loads(sys.argv[1]))))
+    what, *words = sys.argv[1:]
+    print(json.dumps(say(words) if what == "commands" else run(words, json.loads(what))))

@@ -49,6 +49,17 @@ def test_a_study_may_have_it_that_each_trains_alone(tmp_path: File) -> None:
     assert [len(cohort) for cohort in handed(run)] == [1]
 
 
+def test_those_who_have_several_workers_share_them(tmp_path: File) -> None:
+    run = began(tmp_path, slots=1, sets=("resources.workers=2", "resources.cpus=0.5"))
+    (cohort,) = handed(run)
+    assert len(cohort) > 1
+
+
+def test_those_whose_workers_may_change_in_number_have_them_for_themselves(tmp_path: File) -> None:
+    run = began(tmp_path, slots=1, sets=("resources.workers=2", "resources.min_workers=1", "resources.cpus=0.5"))
+    assert [len(cohort) for cohort in handed(run)] == [1]
+
+
 def test_a_model_that_runs_on_something_else_does_not_share(tmp_path: File) -> None:
     run = began(tmp_path, slots=1, sets=("models.big.resources.cpus=0.5",))
     big = run.frontier.waiting

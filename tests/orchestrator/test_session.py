@@ -244,22 +244,25 @@ def test_training_on_the_written_folder_gives_the_very_same_weights(finished: Fi
 
 
 def test_two_workers_train_what_one_does(finished: File, tmp_path: File) -> None:
-    """One edge on two workers of one CPU each; its teacher and the student alone are there already."""
+    """Two edges together on two workers of one CPU each; their teacher is there already."""
     there = studies.stages(finished)
-    for path in [("big",), ("wee",)]:
-        key = there[path]["key"]
-        shutil.copytree(finished / "store" / key, tmp_path / "elsewhere" / key)
-    write(tmp_path, without("mid", "low"))
+    key = there["big",]["key"]
+    shutil.copytree(finished / "store" / key, tmp_path / "elsewhere" / key)
+    write(tmp_path, without("low"))
     cpus = min(1.0, (studies.CPUS or 1) / 2)
-    words = ("--set", "resources.workers=2", "--set", f"resources.cpus={cpus}", "--store", "elsewhere")
-    ran = tapath(tmp_path, "run", "tiny.yaml", *words)
+    sets = ("edges=[[big, mid], [big, wee]]", "students=[mid, wee]", "controls=[]", "resources.stages_at_once=1")
+    changes = [word for one in (*sets, "resources.workers=2", f"resources.cpus={cpus}") for word in ("--set", one)]
+    ran = tapath(tmp_path, "run", "tiny.yaml", "--store", "elsewhere", *changes)
     assert ran.code == 0, ran.err
-    one, two = there["big", "wee"], studies.stages(tmp_path)["big", "wee"]
-    assert two["key"] == one["key"], "workers are no part of a stage"
-    assert two["state"] == "done" and two["key"] in studies.stored(tmp_path, "elsewhere")
-    assert [epoch["epoch"] for epoch in two["history"]] == [1, 2]
-    for mine, theirs in zip(two["history"], one["history"], strict=True):
-        assert mine["val/AP"] == pytest.approx(theirs["val/AP"], abs=0.003)
+    said = ran.out + ran.err
+    assert max(said.index(f"started  big > {name}") for name in ("mid", "wee")) < said.index("done     big >"), said
+    for path in [("big", "mid"), ("big", "wee")]:
+        one, two = there[path], studies.stages(tmp_path)[path]
+        assert two["key"] == one["key"], "workers are no part of a stage"
+        assert two["state"] == "done" and two["key"] in studies.stored(tmp_path, "elsewhere")
+        assert [epoch["epoch"] for epoch in two["history"]] == [1, 2]
+        for mine, theirs in zip(two["history"], one["history"], strict=True):
+            assert mine["val/AP"] == pytest.approx(theirs["val/AP"], abs=0.003)
 
 
 # What stands beside the best path.

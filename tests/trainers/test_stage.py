@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from tests.trainers.stages import order, stage
+from tests.trainers.test_cohort import assert_same
 from tests.trainers.works import run
 from trainers.backbones import TinyResNet
 from trainers.order import Order
-from trainers.post import Post
-from trainers.stage import Again, run_on_workers
+from trainers.post import End, Post
+from trainers.stage import Again, outcome, run_on_workers
 from trainers.store import Result, Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -58,17 +59,34 @@ def cluster() -> Iterator[None]:
 @pytest.mark.usefixtures("cluster")
 def test_all_workers_begin_again_with_half_as_many_images_where_one_has_no_memory(tmp_path: Path) -> None:
     whole = run(PLAIN, tmp_path / "one")
-    post: Any = Post.remote()
-    demand = {"CPU": 0.5}
-    two = order(PLAIN, tmp_path / "two")
-    result = run_on_workers(two, num_workers=2, threads=1, demand=demand, labels={}, post=post)
-    (said,) = (news for news in ray.get(post.take.remote()) if isinstance(news, str))
+    news = on_two_workers(order(PLAIN, tmp_path / "two"))
+    result = Store(tmp_path / "two").get(PLAIN)
+    (said,) = (one for _, one in news if isinstance(one, str))
+    assert news[-1] == (PLAIN.key, End("done")) and result is not None
     assert said.startswith("out of memory in epoch 1, step 1 with 4 images at once; from now on 2 at once for each")
     assert result.usage is not None and result.usage.workers == 2
     assert result.score == pytest.approx(whole.score, abs=0.003)
     ours, theirs = (Store(tmp_path / name).weights(one) for name, one in (("one", whole), ("two", result)))
     for name, value in ours.items():
         torch.testing.assert_close(theirs[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_one_of_two_stages_on_the_same_workers_fails_and_the_other_is_as_if_trained_alone(tmp_path: Path) -> None:
+    fails = stage(epochs=2, fixed_norm=True, lr=1e30)
+    on_two_workers(order(PLAIN, tmp_path / "alone", micro_batch=2))
+    news = on_two_workers(*(order(one, tmp_path / "shared", micro_batch=2) for one in (fails, PLAIN)))
+    ends = {key: one for key, one in news if isinstance(one, End)}
+    assert ends[PLAIN.key] == End("done")
+    assert ends[fails.key].how == "failed" and ends[fails.key].reason.startswith("NonFinite: ")
+    assert_same(tmp_path / "alone", tmp_path / "shared", [PLAIN])
+
+
+def on_two_workers(*orders: Order) -> list[tuple[str, Any]]:
+    """All that two workers say who train these stages together."""
+    post: Any = Post.remote([one.stage.key for one in orders])
+    run_on_workers(orders, num_workers=2, threads=1, demand={"CPU": 0.5}, labels={}, post=post)
+    return list(ray.get(post.take.remote()))
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -81,15 +99,13 @@ def until(condition: Callable[[], Any]) -> Any:
 
 def elastic(order: Order, num_workers: int, disturb: Callable[[Any], None]) -> Result | str:
     """The result of workers whose number may change, or why they end before; `disturb` has their post meanwhile."""
-    post: Any = Post.remote()
-    found: list[Result | str] = []
+    post: Any = Post.remote([order.stage.key])
+    found: list[str] = []
 
     def train() -> None:
         try:
-            found.append(
-                run_on_workers(
-                    order, num_workers=num_workers, threads=1, demand={"CPU": 0.5}, labels={}, post=post, fixed=False
-                )
+            run_on_workers(
+                [order], num_workers=num_workers, threads=1, demand={"CPU": 0.5}, labels={}, post=post, fixed=False
             )
         except Again as again:
             found.append(again.why)
@@ -98,8 +114,13 @@ def elastic(order: Order, num_workers: int, disturb: Callable[[Any], None]) -> R
     thread.start()
     disturb(post)
     thread.join()
-    assert ray.get(post.failed.remote()) is None
-    return found[0]
+    if found:
+        return found[0]
+    how = outcome(order, next(one for _, one in ray.get(post.take.remote()) if isinstance(one, End)))
+    if isinstance(how, Again):
+        return how.why
+    assert isinstance(how, Result), how
+    return how
 
 
 @pytest.mark.usefixtures("cluster")

@@ -1,0 +1,151 @@
+"""What the pages of docs/ tell people to type and write works as it stands there, page after page in one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path as File
+from typing import Any, NamedTuple
+
+import click
+import pytest
+
+from orchestrator.cli import main
+from tests.orchestrator import studies
+
+ROOT = File(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+IN_TURN = ["path-search", "sweeps", "mlflow"]  # a later page asks about what an earlier one trained
+PATHS = r"`((?:trainers|orchestrator|tests|search_spaces|benchmarks|deploy)/[\w/.-]*)`"
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    kind: str  # what stands behind the fence
+    text: str
+
+    @property
+    def file(self) -> str:
+        """The file that its first line says it is."""
+        return self.text.partition("\n")[0].removeprefix("# ")
+
+
+def blocks(page: File) -> list[Block]:
+    return [Block(*found) for found in re.findall(r"```([a-z ]+)\n(.*?)```", page.read_text(), flags=re.DOTALL)]
+
+
+def typed(page: File) -> list[str]:
+    """Every `tapath` command of a page, in text and in blocks."""
+    text = page.read_text()
+    inline = re.findall(r"`(tapath [a-z][^`]*)`", text)
+    return inline + [line for block in blocks(page) if block.kind.startswith("sh") for line in block.text.splitlines()]
+
+
+def written(page: File, folder: File) -> list[str]:
+    """Write the page's studies into a folder. -> its commands, without the program's name."""
+    for block in blocks(page):
+        if block.kind == "yaml":
+            (folder / block.file).write_text(block.text)
+    return [
+        line.removeprefix("tapath ") for block in blocks(page) if block.kind == "sh" for line in block.text.splitlines()
+    ]
+
+
+def in_turn(folder: File, lines: list[str], root: File = ROOT) -> list[dict[str, Any]]:
+    """What each command prints and ends with, one after another in one process, with the sources in `root`."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.orchestrator.in_turn", "commands", *lines],
+        cwd=folder,
+        env=studies.environment() | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    assert ended.returncode == 0, ended.stderr
+    found: list[dict[str, Any]] = json.loads(ended.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_of_a_page_is_one_that_there_is(page: File) -> None:
+    for line in typed(page):
+        program, *words = shlex.split(line)
+        assert program == "tapath", line
+        group: click.Command = main
+        while isinstance(group, click.Group):
+            name, *words = words
+            assert name in group.commands, line
+            group = group.commands[name]
+        if words:  # else it is the command's name
+            group.make_context(
+                name, ["." if word == "DIR" else word for word in words]
+            )  # raises what a user would read
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_files_that_a_page_names_are_there(page: File) -> None:
+    examples = {block.file for block in blocks(page) if block.kind == "python"}
+    assert [name for name in re.findall(PATHS, page.read_text()) if not (ROOT / name).exists()] == []
+    assert all((ROOT / name).parent.is_dir() for name in examples)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
+def test_the_links_of_a_page_lead_somewhere(page: File) -> None:
+    local = [name for name in re.findall(r"\]\(([^)#]+)", page.read_text()) if "://" not in name]
+    assert [name for name in local if not (page.parent / name).exists()] == []
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_what_the_pages_say_can_be_done_can_be_done(tmp_path: File) -> None:
+    lines = [line for name in IN_TURN for line in written(ROOT / "docs" / f"{name}.md", tmp_path)]
+    ended = dict(zip(lines, in_turn(tmp_path, lines), strict=True))
+    assert {line: one["out"] for line, one in ended.items() if one["code"] != 0} == {}
+    assert "large > small" in ended["best shrink.yaml"]["out"]
+    assert "LD.temperature" in ended["best sweep.yaml"]["out"]
+    assert all(one["out"].strip() for one in ended.values())
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_method_of_the_page_can_be_added_as_it_says(tmp_path: File) -> None:
+    """In a copy of the sources: the new file, and the lines for those that are there."""
+    page, copy = ROOT / "docs" / "adding-a-method.md", tmp_path / "copy"
+    for name in ("orchestrator", "trainers", "tests"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for block in blocks(page):
+        if block.kind == "python":
+            with (copy / block.file).open("a") as file:
+                file.write(block.text.partition("\n")[2])
+    folder = tmp_path / "here"
+    folder.mkdir()
+    lines = written(page, folder)
+    assert [one["code"] for one in in_turn(folder, lines, copy)] == [0] * len(lines)
+    stages = studies.stages(folder, "attention")
+    assert all(epoch["train/loss_attentiontransfer"] > 0 for epoch in stages["large", "small"]["history"])
+    contracts = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "tests/trainers/test_every_loss.py",
+            "-k",
+            "AttentionTransfer",
+        ],
+        cwd=copy,
+        env=os.environ | {"PYTHONPATH": str(copy)},
+        capture_output=True,
+        text=True,
+    )
+    assert contracts.returncode == 0, contracts.stdout
