@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from orchestrator.verdict import (
     headline,
     question,
     remarks,
-    way,
     yardsticks,
 )
 
@@ -41,21 +41,13 @@ def write(summary: Mapping[str, Any], folder: Path) -> Path:
 
 def render(summary: Mapping[str, Any]) -> str:
     """The page. Whatever comes from the study or from an error is escaped: it stays text."""
-    pages = Environment(
-        loader=FileSystemLoader(PAGE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters.update(arrow=arrow, between=between, clock=clock, count=count, epochs=epochs, marking=_marking)
-    pages.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    summary = _straight(summary)
+    drawn = _straight(drawing(summary))
+    summary = _straight({**summary, "stages": [{**stage, "history": []} for stage in summary["stages"]]})
     answers = summary["answers"]
     paths = [
         _row(outcome, answer) for answer in answers for outcome in (*answer["ranking"], answer["baseline"]) if outcome
     ]
-    return pages.get_template("report.html").render(
+    return _templates().get_template("report.html").render(
         summary,
         question=question(summary),
         headlines=[(headline(summary, answer, full=True), _led(answer)) for answer in answers],
@@ -69,8 +61,22 @@ def render(summary: Mapping[str, Any]) -> str:
         beside=[
             (answer["best"], rivals) for answer in answers if (rivals := yardsticks(summary, answer, answer["best"]))
         ],
-        drawing=drawing(summary),
+        drawing=drawn,
     )
+
+
+@cache
+def _templates() -> Environment:
+    pages = Environment(
+        loader=FileSystemLoader(PAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters.update(arrow=arrow, between=between, clock=clock, count=count, epochs=epochs, marking=_marking)
+    pages.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return pages
 
 
 def _row(outcome: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,8 +135,8 @@ def _marking(text: str, part: str) -> Markup:
 def _straight(value: Any) -> Any:
     """The same, with what turns the direction of text shown by its number."""
     if isinstance(value, str):
-        return value.translate(TURNS)
-    if isinstance(value, Mapping):
+        return value if value.isascii() else value.translate(TURNS)
+    if isinstance(value, dict):
         return {_straight(name): _straight(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [_straight(one) for one in value]

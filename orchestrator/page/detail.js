@@ -1,4 +1,5 @@
 /* From the side: a model's trainings, and of one of them the curves, the losses by name, the setting and the time. */
+const FIRST = 50;  // trainings of a model that its table begins with
 const took = new Map(((data.told.cost || {}).stages || []).map(one => [one.key, one]));
 
 /* Opens on this stage, or on that of the best path, or on the best. */
@@ -9,11 +10,12 @@ function detail(name, index) {
   const order = ({stage}) => stage.score ?? -Infinity;
   own.sort((a, b) => order(b) - order(a));
   const first = own.find(({i}) => i === index) || own.find(({stage}) => best(stage)) || own[0];
+  if (own.indexOf(first) >= FIRST) own.unshift(...own.splice(own.indexOf(first), 1));
   const close = push("\u00d7", {class: "close", "aria-label": "Close"}, () => box.close());
   const head = make("div", {class: "head"}, make("h2", {id: "detail-name", tabindex: -1}, name), close);
   const about = make("p", {class: "soft"}, [model.title, ...(model.parameters ? [model.parameters + " parameters"] : [])].join(", "));
   const one = make("div", {});
-  box.replaceChildren(head, about, ...(own.length ? [trainings(own, first.i, one), one] : [make("p", {}, "It was not trained.")]));
+  box.replaceChildren(head, about, ...(own.length ? [...trainings(own, first.i, one), one] : [make("p", {}, "It was not trained.")]));
   if (!box.open) {
     box.showModal();
     box.onclose = () => { box.replaceChildren(); if (from && from.isConnected) from.focus(); };
@@ -28,7 +30,7 @@ function detail(name, index) {
 function trainings(own, shown, one) {
   const settings = own.some(({stage}) => stage.setting), heads = ["path", ...(settings ? ["setting"] : []), ...(severalSeeds ? ["seed"] : []), "state", data.metric, "time"];
   const body = make("tbody");
-  for (const {stage, i} of own) {
+  const rows = own.map(({stage, i}) => {
     const cells = [stage.state, stage.score === null ? "" : figure(stage.score), stage.seconds ? clock(stage.seconds) : ""];
     const row = make("tr", i === shown ? {"aria-current": "true"} : {});
     const open = push(arrow(stage.path) + (stage.role === "alone" ? " alone" : "") + (stage.budget === 1 ? "" : " @" + stage.budget), {}, () => {
@@ -38,10 +40,13 @@ function trainings(own, shown, one) {
     });
     row.append(make("td", {}, open), ...(settings ? [make("td", {}, stage.setting)] : []), ...(severalSeeds ? [make("td", {class: "n"}, String(stage.seed))] : []));
     row.append(...cells.map((text, n) => make("td", {class: n ? "n" : stage.state}, text)));
-    body.append(row);
-  }
+    return row;
+  });
+  body.append(...rows.slice(0, FIRST));
+  const rest = rows.slice(FIRST), more = push("Show all " + rows.length, {class: "more"}, () => { body.append(...rest); more.remove(); });
   const number = text => ["seed", data.metric, "time"].includes(text) ? {class: "n", scope: "col"} : {scope: "col"};
-  return make("div", {class: "wide tall"}, make("table", {}, make("thead", {}, make("tr", {}, ...heads.map(text => make("th", number(text), text)))), body));
+  const table = make("div", {class: "wide tall"}, make("table", {}, make("thead", {}, make("tr", {}, ...heads.map(text => make("th", number(text), text)))), body));
+  return rest.length ? [table, more] : [table];
 }
 
 /* One training. */

@@ -110,7 +110,7 @@ function picture(holder, redraw) {
 
 function show(holder) {
   const own = pictures.get(holder);
-  if (own.shown) return;
+  if (own.shown || !holder.clientWidth) return;  // a window that has no size yet will have one
   own.shown = true;
   nearing.unobserve(holder);
   holder.classList.remove("unseen");
@@ -120,7 +120,7 @@ function show(holder) {
 /* What a picture shows has changed; one that was never near is drawn once it is. */
 function again(holder) {
   const own = pictures.get(holder);
-  if (own && own.shown) own.redraw();
+  if (own && own.shown && holder.clientWidth) own.redraw();
 }
 
 let wide = innerWidth;
