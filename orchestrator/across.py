@@ -63,6 +63,7 @@ def summary_of(one: Remembered, *, earlier: Mapping[str, Any] | None = None) -> 
             judging=judging,
         ),
         cost=forecast.compared(board, earlier=earlier),
+        made=one.made,
     )
 
 

@@ -20,7 +20,7 @@ from trainers.call import Invalid
 
 LIMIT = 95 * 2**20  # bytes; Ray's job server takes 100 MiB at once, and tells nobody so until all is there
 LISTED = 5  # files that are named when it is too much
-SOURCES = (".py", ".html")
+SOURCES = (".py", ".html", ".css", ".js")
 PACKAGES = (orchestrator, trainers)
 
 

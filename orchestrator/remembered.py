@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from orchestrator import notes
+from orchestrator import notes, provenance
 from orchestrator.board import Row, State
 from orchestrator.connection import WHERE, LoggedModel, Metric, MlflowClient, Run, connect, every, histories, talking
 from orchestrator.facts import metric
@@ -32,9 +32,10 @@ class Remembered:
     study: str
     described: Mapping[str, Any]
     lattice: Lattice
-    text: str  # of the study's file
+    text: str  # of the study's file, with what was set from the command line
     rows: list[Row]  # in the order in which they became wanted
     cautions: list[str] = field(default_factory=list)  # what is not as it should be
+    made: Mapping[str, Any] | None = None  # as `provenance.made` has it, if that was noted
 
 
 class Written(NamedTuple):
@@ -108,7 +109,8 @@ def _experiment(client: MlflowClient, name: str, identifier: str) -> Remembered:
         were = "stage is" if left == 1 else "stages are"
         cautions.insert(0, f"{left} {were} left out, which the study of {name} does not want as it was run last.")
     study = run.data.tags.get("study", name)
-    return Remembered(name, study, described, lattice, notes.joined(notes.TEXT, run.data.tags), rows, cautions)
+    yaml, made = notes.joined(notes.TEXT, run.data.tags), provenance.remembered(run.data.tags)
+    return Remembered(name, study, described, lattice, yaml, rows, cautions, made)
 
 
 def _once(runs: Sequence[Run]) -> list[Run]:

@@ -5,19 +5,29 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from itertools import pairwise
+from functools import cache
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
-from orchestrator.answers import AXES, ways
-from orchestrator.verdict import arrow, between, cautions, clock, epochs, headline, remarks, way, yardsticks
+from orchestrator.drawing import STATES, count, drawing
+from orchestrator.verdict import (
+    arrow,
+    between,
+    cautions,
+    clock,
+    epochs,
+    headline,
+    question,
+    remarks,
+    yardsticks,
+)
 
-# A state of an edge or a model is the first of these that one of its stages is in.
-STATES = ("done", "reused", "running", "waiting", "paused", "pruned", "failed", "lost")
-SHOWN = 20  # paths whose seeds are drawn
+PAGE = Path(__file__).parent / "page"
+# What turns the direction of the text after it, and so may have a name read as another: shown by its number.
+TURNS = {ord(c): f"\\u{ord(c):04x}" for c in "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"}
 
 
 def write(summary: Mapping[str, Any], folder: Path) -> Path:
@@ -31,22 +41,17 @@ def write(summary: Mapping[str, Any], folder: Path) -> Path:
 
 def render(summary: Mapping[str, Any]) -> str:
     """The page. Whatever comes from the study or from an error is escaped: it stays text."""
-    pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters.update(arrow=arrow, between=between, clock=clock, count=count, epochs=epochs)
-    pages.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    drawn = _straight(drawing(summary))
+    summary = _straight({**summary, "stages": [{**stage, "history": []} for stage in summary["stages"]]})
     answers = summary["answers"]
     paths = [
         _row(outcome, answer) for answer in answers for outcome in (*answer["ranking"], answer["baseline"]) if outcome
     ]
-    return pages.get_template("report.html").render(
+    return _templates().get_template("report.html").render(
         summary,
-        headlines=[headline(summary, answer) for answer in answers],
+        question=question(summary),
+        headlines=[(headline(summary, answer, full=True), _led(answer)) for answer in answers],
+        figures=_figures(summary, answers[0]) if len(answers) == 1 else [],
         cautions=[line for answer in answers for line in remarks(summary, answer)] + cautions(summary),
         states=STATES,
         paths=paths,
@@ -56,29 +61,22 @@ def render(summary: Mapping[str, Any]) -> str:
         beside=[
             (answer["best"], rivals) for answer in answers if (rivals := yardsticks(summary, answer, answer["best"]))
         ],
-        drawing=drawing(summary),
+        drawing=drawn,
     )
 
 
-def drawing(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page's script draws: the lattice, the points of cost against score, and the curves."""
-    scores = _scores(summary)
-    best = [answer["best"]["path"] for answer in summary["answers"] if answer["best"]]
-    return {
-        "metric": summary["metric"],
-        "best": best,
-        "models": [_node(model, scores, summary["stages"]) for model in summary["models"]],
-        "edges": [_edge(edge, scores, summary["stages"], best=best) for edge in summary["edges"]],
-        "points": [
-            {"name": way(outcome["path"]) + epochs(outcome)}
-            | {key: outcome[key] for key in ("path", "score", "spread", "front", *AXES)}
-            for outcome in ways(summary["answers"])
-        ],
-        "seeds": [row for answer in summary["answers"] for row in _seeds(answer)] if len(summary["seeds"]) > 1 else [],
-        "stages": [_curves(stage) for stage in summary["stages"]],
-        "sweeps": summary["sweeps"],
-        "rungs": [_race(race) for race in summary["rungs"]],
-    }
+@cache
+def _templates() -> Environment:
+    pages = Environment(
+        loader=FileSystemLoader(PAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters.update(arrow=arrow, between=between, clock=clock, count=count, epochs=epochs, marking=_marking)
+    pages.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return pages
 
 
 def _row(outcome: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,102 +85,62 @@ def _row(outcome: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any
     return {
         **outcome,
         "alone": len(outcome["path"]) == 1,
-        "first": outcome is answer["best"],
-        "is_direct": outcome is answer["direct"],
+        "first": _same(outcome, answer["best"]),
+        "is_direct": _same(outcome, answer["direct"]),
         "tied": several and outcome["path"] in answer["tied"],
         "recommended": several and outcome["path"] == answer["recommended"],
     }
 
 
-def _seeds(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The scores of each seed, by path, best first, and those that the best stands beside."""
-    beside = (answer["direct"], answer["baseline"], answer["same_compute"])
-    first = answer["ranking"][:SHOWN]
-    return [
-        {
-            "name": way(outcome["path"]) + epochs(outcome),
-            "path": outcome["path"],
-            "tied": outcome["path"] in answer["tied"] and outcome is not answer["same_compute"],
-            **{key: outcome[key] for key in ("score", "scores", "interval")},
-        }
-        for outcome in (*first, *(other for other in beside if other and other not in first))
+def _same(outcome: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:
+    return other is not None and outcome["path"] == other["path"]
+
+
+def _led(answer: Mapping[str, Any]) -> str:
+    """The path that the answer is about, as its sentence writes it."""
+    return arrow(answer["best"]["path"]) if answer["best"] else ""
+
+
+def _figures(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The answer in figures: what each is of, how large, and what else there is to say of it."""
+    best = answer["best"]
+    if not best:
+        return []
+    seeds = len(best["scores"])
+    bounds = " to ".join(f"{end:.3f}" for end in best["interval"]) if best["interval"] else ""
+    found = [{"of": summary["metric"], "value": f"{best['score']:.3f}", "told": bounds or f"of {_many(seeds, 'seed')}"}]
+    found += [
+        {"of": f"over {one['name']}", "value": f"{one['gain']:+.3f}", "told": between(one["interval"])}
+        for one in yardsticks(summary, answer, best)
     ]
+    if best["seconds"] is not None:
+        told = f"{_many(len(best['path']), 'stage')}, {'a' if seeds > 1 else 'one'} seed"
+        found.append({"of": "training time", "value": clock(best["seconds"]), "told": told})
+    return found
 
 
-def count(number: int | None) -> str:
-    """11.6 M, 38 k, 512."""
-    if number is None:
-        return ""
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return str(number)
+def _many(number: int, what: str) -> str:
+    return f"{'one' if number == 1 else number} {what}{'' if number == 1 else 's'}"
 
 
-def _scores(summary: Mapping[str, Any]) -> dict[tuple[str, ...], float]:
-    """Mean score over the seeds of every path of full budget that is trained, also of those to assistants."""
-    found: dict[tuple[str, ...], list[float]] = {}
-    for stage in summary["stages"]:
-        if stage["state"] in ("done", "reused") and stage["budget"] == 1 and stage["score"] is not None:
-            found.setdefault(tuple(stage["path"]), []).append(stage["score"])
-    means = {path: fmean(scores) for path, scores in found.items()}
-    taught = [outcome for answer in summary["answers"] for outcome in answer["ranking"]]
-    return means | {tuple(outcome["path"]): outcome["score"] for outcome in taught}
+def _marking(text: str, part: str) -> Markup:
+    """The text with a path in it marked, which an end of a clause follows; no arrow begins a line."""
+    places = [place for end in ":," if part and (place := text.find(f" {part}{end}") + 1)]
+    start = min(places, default=len(text))
+    pieces = (text[:start], text[start : start + len(part)], text[start + len(part) :])
+    before, marked, after = (escape(piece.replace(" > ", "\u00a0> ")) for piece in pieces)
+    return Markup("{}<strong>{}</strong>{}").format(before, marked, after) if marked else before
 
 
-def _node(
-    model: Mapping[str, Any], scores: Mapping[tuple[str, ...], float], stages: list[dict[str, Any]]
-) -> dict[str, Any]:
-    own = [score for path, score in scores.items() if path[-1] == model["name"]]
-    return {
-        "name": model["name"],
-        "title": f"{model['detector']} on {model['backbone']}",
-        "parameters": count(model["parameters"]),
-        "score": max(own, default=None),
-        "state": _state(own, [stage["state"] for stage in stages if stage["model"] == model["name"]]),
-    }
-
-
-def _edge(
-    edge: list[str], scores: Mapping[tuple[str, ...], float], stages: list[dict[str, Any]], *, best: list[list[str]]
-) -> dict[str, Any]:
-    """`paths`: all trainings along this edge, best first. `score`: that on the best path, else the best."""
-    _, student = ends = edge[0], edge[1]
-    own = sorted(((score, path) for path, score in scores.items() if path[-2:] == ends), reverse=True)
-    on_best = next((path for path in best if ends in list(pairwise(path))), None)
-    part = tuple(on_best[: on_best.index(student) + 1]) if on_best else ()
-    return {
-        "ends": edge,
-        "best": on_best is not None,
-        "score": scores.get(part, own[0][0] if own else None),
-        "paths": [{"path": path, "score": score} for score, path in own],
-        "state": _state(own, [stage["state"] for stage in stages if tuple(stage["path"][-2:]) == ends]),
-    }
-
-
-def _state(scores: list[Any], states: list[str]) -> str:
-    return "done" if scores else next((state for state in STATES if state in states), "unseen")
-
-
-def _curves(stage: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage's curves, column by column and rounded to five digits: 2,000 stages must stay a small page."""
-    history = stage["history"]
-    series = sorted({n for epoch in history for n in epoch if n.startswith(("val/", "train/loss"))})
-    return {
-        **{key: stage[key] for key in ("path", "role", "seed", "budget", "state", "epochs")},
-        "epoch": [epoch["epoch"] for epoch in history],
-        "curves": {n: [_short(epoch.get(n)) for epoch in history] for n in series},
-    }
-
-
-def _race(race: Mapping[str, Any]) -> dict[str, Any]:
-    """Who was given up when, its curves rounded."""
-    lines = [line | {"points": [(epoch, _short(score)) for epoch, score in line["points"]]} for line in race["lines"]]
-    return {**race, "lines": lines}
-
-
-def _short(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.5g}")
+def _straight(value: Any) -> Any:
+    """The same, with what turns the direction of text shown by its number."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.translate(TURNS)
+    if isinstance(value, dict):
+        return {_straight(name): _straight(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_straight(one) for one in value]
+    return value
 
 
 def _put(path: Path, text: str) -> None:

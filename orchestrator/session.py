@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shlex
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import click
 
-from orchestrator import elastic, expectations, forecast, notes, reach, report
+from orchestrator import elastic, expectations, forecast, notes, provenance, reach, report
 from orchestrator.board import Board, Row
 from orchestrator.connection import answering
 from orchestrator.facts import public, without_secrets
@@ -110,8 +111,8 @@ def begun(prepared: Prepared, *, later: bool = False) -> Tracking:
     again = shlex.join(["tapath", "report", study.file, *sets, "--relog"])
     patience = resources.tracking_patience
     tracking = Tracking(resources.tracking_uri, study.name, later=later, patience=patience, again=again)
-    known = {"study": study.name, "metric": prepared.score_name}
-    tracking.start(facts(study, prepared), known, description=described(prepared), text=study.text)
+    known = {"study": study.name, "metric": prepared.score_name, provenance.TAG: json.dumps(provenance.made(study))}
+    tracking.start(facts(study, prepared), known, description=described(prepared), text=study.yaml)
     return tracking
 
 
@@ -170,7 +171,7 @@ def summary_of(prepared: Prepared, board: Board, cost: Mapping[str, Any]) -> dic
     judging = judges(study.search, study.seeds) or study.seeds
     return summarize(
         name=study.name,
-        text=without_secrets(study.text),
+        text=without_secrets(study.yaml),
         metric=prepared.score_name,
         search=str(study.search),
         seeds=study.seeds,
@@ -191,6 +192,7 @@ def summary_of(prepared: Prepared, board: Board, cost: Mapping[str, Any]) -> dic
             students=prepared.lattice.students,
         ),
         cost=cost,
+        made=provenance.made(study),
     )
 
 

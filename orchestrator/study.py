@@ -18,10 +18,10 @@ from orchestrator.expectations import check_paths
 from orchestrator.knobs import checked
 from orchestrator.lattice import Entry, Lattice
 from orchestrator.mistakes import found, unknown
-from orchestrator.overrides import assign
+from orchestrator.overrides import applied
 from orchestrator.resources import Placement, Resources
 from orchestrator.sweep import Sweep, sweep
-from orchestrator.yamlfile import parse, read
+from orchestrator.yamlfile import parse, read, written
 from trainers import backbones, detectors, distill, optim, schedules
 from trainers import data as datasets
 from trainers.augment import Crop, OneOf, Resize, misfit
@@ -139,16 +139,21 @@ class Study(Spec):
         """The study with every default written out: another study file, as JSON or YAML."""
         return self.model_dump(mode="json", exclude=ORIGIN)
 
+    @property
+    def yaml(self) -> str:
+        """Its file with all `sets` in it; the text as it is where there are none."""
+        if not self.sets:
+            return self.text
+        return written(applied(parse(self.text, self.file), self.sets).tree)
+
     def refusal(self, mistake: Invalid) -> Invalid:
         """A mistake that was found later, with file and line of its key."""
-        return _changed(parse(self.text, self.file), self.sets).refusal([mistake])
+        return applied(parse(self.text, self.file), self.sets).refusal([mistake])
 
 
 Kind = TypeVar("Kind", bound=Call)
 
 ORIGIN = {"file", "text", "sets"}  # the fields that are not written in a study
-# What `--set` may add on its way.
-CREATED = {"recipe", "resources", "search", "sweep", "optimizer", "schedule", "guides", "resize", "crop"}
 
 
 def load(file: Path | str, sets: Sequence[str] = ()) -> Study:
@@ -156,7 +161,7 @@ def load(file: Path | str, sets: Sequence[str] = ()) -> Study:
 
     Raises `Invalid`: up to ten lines `demo.yaml:12: recipe.epochs: ...what is wrong, and what would do...`.
     """
-    document = _changed(read(Path(file)), sets)
+    document = applied(read(Path(file)), sets)
     tree = {"name": Path(file).stem, **document.tree}
     written = {key: value for key, value in tree.items() if key not in ORIGIN}
     mistakes = [unknown((key,), _known(())) for key in tree if key in ORIGIN]
@@ -169,15 +174,6 @@ def load(file: Path | str, sets: Sequence[str] = ()) -> Study:
         raise document.refusal(mistakes)
     study = study.model_copy(update={"file": str(file), "text": document.text, "sets": tuple(sets)})
     return _complete(study, document)
-
-
-def _changed(document: Document, sets: Sequence[str]) -> Document:
-    if not isinstance(document.tree, dict):
-        kind = "empty" if document.tree is None else "not a mapping"
-        raise document.refusal([Invalid(f"this is {kind}; a study has at least data, models and distill")])
-    for assignment in sets:
-        document = assign(document, assignment, creates=CREATED)
-    return document
 
 
 def _known(where: Where) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from orchestrator.answers import answer, mark_fronts
 from orchestrator.board import Board, Row, State
 from orchestrator.lattice import Path
 from orchestrator.settings import Setting, values
+from trainers.call import Call
 from trainers.spec import Model, Stage
 
 
@@ -33,10 +35,12 @@ def summarize(
     sweeps: Sequence[Mapping[str, Any]] = (),
     rungs: Sequence[Mapping[str, Any]] = (),
     cost: Mapping[str, Any] | None = None,
+    made: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The models go from the root teacher on; `students` are the last if none are named; `text` is the study's YAML,
     `parameters` counts weights; `expected` is what `expectations.compared` says, published by `source`; `sweeps` what
-    `swept.swept` says, `rungs` what `rungs.rungs` says, `cost` what `forecast.compared` says.
+    `swept.swept` says, `rungs` what `rungs.rungs` says, `cost` what `forecast.compared` says, `made` what
+    `provenance.made` says.
 
     What is not known is None; NaN and infinity never appear. A path's `score` is the mean over the seeds, known
     once every seed is trained; `spread` is the standard deviation over the seeds (n - 1; None for one seed),
@@ -74,6 +78,7 @@ def summarize(
         "cost": dict(cost) if cost else None,
         "stages": [_stage(row) for row in board.rows.values()],
         "counts": {state: board.count(state) for state in get_args(State)},
+        "made": dict(made) if made else None,
         "study_yaml": text,
     }
 
@@ -219,6 +224,12 @@ def _model(name: str, model: Model, parameters: int | None) -> dict[str, Any]:
     }
 
 
+def _called(call: Call) -> str:
+    """`LD (temperature 10, weight 0.25)`."""
+    said = ", ".join(f"{name} {json.dumps(value)}" for name, value in call.args.items())
+    return f"{call.name} ({said})" if said else call.name
+
+
 def _stage(row: Row) -> dict[str, Any]:
     path = row.path.models
     return {
@@ -228,6 +239,7 @@ def _stage(row: Row) -> dict[str, Any]:
         "path": list(path),
         "budget": row.path.budget,
         "setting": values(row.path.setting),
+        "losses": [_called(term) for term in row.stage.distill],
         "seed": row.seed,
         "role": row.role,
         "state": row.state,

@@ -84,19 +84,28 @@ def leader(board: Board) -> str:
     return f"{when} {'; '.join(found)}{chosen}" if found else ""
 
 
-def headline(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
-    """The answer for one student in a sentence."""
+def question(summary: Mapping[str, Any]) -> str:
+    """What a study asks."""
+    students = listed([answer["student"] for answer in summary["answers"]])
+    return f"What is the best way to teach {students} what {summary['models'][0]['name']} knows?"
+
+
+def headline(summary: Mapping[str, Any], answer: Mapping[str, Any], *, full: bool = False) -> str:
+    """The answer for one student in a sentence. full: with the interval of its score, and its cost."""
     best, baseline, direct = answer["best"], answer["baseline"], answer["direct"]
     metric, root, student = summary["metric"], summary["models"][0]["name"], answer["student"]
     so_far = _open(summary) > 0
     if not best:
         return f"No path from {root} to {student} is trained {'yet' if so_far else 'to the end'}."
     reached = f"{metric} {best['score']:.3f}"
+    cost = f", for {clock(best['seconds'])} of training" if full and best["seconds"] is not None else ""
+    if full and best["interval"]:
+        reached += f" ({' to '.join(f'{end:.3f}' for end in best['interval'])})"
     if baseline and best["gain_over_baseline"] <= 0:
         ahead = f"{'So far no' if so_far else 'No'} path from {root} to {student} beats {student} alone"
         return (
             f"{ahead}, {metric} {baseline['score']:.3f}: the best, {arrow(best['path'])}, has {reached}"
-            f" ({best['gain_over_baseline']:+.3f})."
+            f" ({best['gain_over_baseline']:+.3f}){cost}."
         )
     gains = [f"{best['gain_over_baseline']:+.3f} over {student} alone"] if baseline else []
     if direct and direct["path"] != best["path"]:
@@ -104,7 +113,7 @@ def headline(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
     if best["gain_over_same_compute"] is not None:
         gains.append(f"{best['gain_over_same_compute']:+.3f} over {student} alone with the same compute")
     start = "So far the best way" if so_far else "The best way"
-    return f"{start} from {root} to {student} is {arrow(best['path'])}: {', '.join([reached, *gains])}."
+    return f"{start} from {root} to {student} is {arrow(best['path'])}: {', '.join([reached, *gains])}{cost}."
 
 
 def yardsticks(

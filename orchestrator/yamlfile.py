@@ -162,6 +162,12 @@ class _Tree:
         return found
 
 
+def written(tree: Any) -> str:
+    """Plain data as YAML that `parse` reads as the same: short lists and mappings on one line, in their order."""
+    text: str = yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
+    return text
+
+
 def _problem(error: yaml.MarkedYAMLError) -> str:
     problem = ", ".join(filter(None, (error.context, error.problem)))
     return f"{problem}; indent with spaces, not tabs" if "'\\t'" in problem else problem

@@ -3,6 +3,7 @@ empty MLflow database; and a folder of one's own."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path as File
@@ -14,6 +15,7 @@ from tests.orchestrator.studies import Ran, tapath, write
 
 if TYPE_CHECKING:  # importing MLflow takes seconds, which only its own tests should
     from orchestrator.tracking import Tracking
+    from tests.orchestrator.browser import Browser
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +65,14 @@ def tracking(uri: str) -> Iterator[Tracking]:
     opened = begin(uri)
     yield opened
     opened._background.stop()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A real browser; where there is none its tests are skipped, but never where everything has to pass."""
+    from tests.orchestrator import browser as real
+
+    if lacking := real.lacking():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(lacking)
+    with real.browsing(tmp_path_factory.mktemp("browser")) as window:
+        yield window

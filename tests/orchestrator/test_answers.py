@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.answers import AXES, mark_fronts, ways
-from orchestrator.report import drawing, render
+from orchestrator.drawing import drawing
+from orchestrator.report import render
 from orchestrator.verdict import beside, leader, verdict
 from tests.orchestrator.boards import SIZES, board, summary
 from tests.orchestrator.test_report import Page

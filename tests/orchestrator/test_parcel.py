@@ -43,7 +43,8 @@ def test_only_the_study_and_our_own_sources_are_shipped_whatever_lies_around(fol
         (folder / name).write_bytes(b"0")
     found = shipped()
     assert found["tiny.yaml"] == folder / "tiny.yaml"
-    assert {"orchestrator/cli.py", "orchestrator/report.html", "trainers/loop.py"} < found.keys()
+    assert {"orchestrator/cli.py", "trainers/loop.py"} < found.keys()
+    assert {f"orchestrator/page/{name}" for name in ("report.html", "style.css", "drawing.js")} < found.keys()
     rest = {place for place in found if not place.startswith(("orchestrator/", "trainers/"))}
     assert rest == {"tiny.yaml"} and not any("__pycache__" in place for place in found)
     assert sum(file.stat().st_size for file in found.values()) < 3 * 2**20

@@ -1,7 +1,8 @@
 """The page of a study with several seeds: what stands beside the best path, every seed as a point, and ties."""
 
+from orchestrator.drawing import drawing
 from orchestrator.lattice import Path
-from orchestrator.report import drawing, render
+from orchestrator.report import render
 from tests.orchestrator.boards import board, longer, summary, the_answer
 from tests.orchestrator.test_report import EVIL, Page
 

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.board import Board, Row
+from orchestrator.drawing import drawing
 from orchestrator.lattice import Lattice, Path
-from orchestrator.report import drawing, render
+from orchestrator.report import render
 from orchestrator.rungs import rungs
 from orchestrator.sweep import Stop
 from tests.orchestrator.boards import board, lattice, summary, want

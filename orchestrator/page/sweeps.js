@@ -1,13 +1,13 @@
-{#- Draws the settings of an edge: two knobs as a map, one or more than two as lines from axis to axis. -#}
-function told(point) {
+/* The settings of an edge: two knobs as a map, one or more than two as lines from axis to axis. */
+function toldOf(point) {
   const values = Object.entries(point.text).map(([name, text]) => name + " " + text);
   const score = point.score === null ? "no score" : data.metric + " " + figure(point.score);
   const from = point.warm ? ["from " + point.warm] : [];
   return [score + (point.won ? ", the winner" : ""), point.state + " after " + point.epochs + " epochs", ...from, ...values].join("\n");
 }
 
-function drawSweep(number) {
-  const holder = at("sweep"), edge = data.sweeps[number], scores = edge.points.map(p => p.score).filter(s => s !== null);
+function drawSweep() {
+  const holder = at("sweep"), edge = data.sweeps[at("edge") ? Number(at("edge").value) : 0], scores = edge.points.map(p => p.score).filter(s => s !== null);
   const low = Math.min(...scores), high = Math.max(...scores), strength = p => p.score === null ? 0 : (p.score - low) / (high - low || 1);
   const box = {left: 24, right: 24, top: 34, bottom: 34, width: holder.clientWidth, height: narrow() ? 280 : 340};
   const svg = draw("svg", null, {width: box.width, height: box.height, role: "img", "aria-label": "Settings of " + arrow(edge.path)});
@@ -16,8 +16,8 @@ function drawSweep(number) {
   const colour = p => p.won ? "var(--best)" : p.score === null ? "var(--bad)" : "var(--ink)";
   const follow = (node, point, px, py) => {
     node.setAttribute("tabindex", 0);
-    node.setAttribute("aria-label", told(point));
-    for (const event of ["pointerenter", "focus"]) node.addEventListener(event, () => tip(holder, told(point), px, py));
+    node.setAttribute("aria-label", toldOf(point));
+    for (const event of ["pointerenter", "focus"]) node.addEventListener(event, () => tip(holder, toldOf(point), px, py));
     for (const event of ["pointerleave", "blur"]) node.addEventListener(event, () => tip(holder, ""));
   };
   if (map) {
@@ -56,12 +56,4 @@ function drawSweep(number) {
     }
   }
   holder.replaceChildren(svg);
-}
-
-if (data.sweeps.length) {
-  const chosen = () => at("edge") ? Number(at("edge").value) : 0;
-  const best = data.sweeps.findIndex(edge => isBest(edge.path));
-  if (at("edge")) { at("edge").value = Math.max(0, best); at("edge").addEventListener("change", () => drawSweep(chosen())); }
-  addEventListener("resize", () => drawSweep(chosen()));
-  drawSweep(chosen());
 }

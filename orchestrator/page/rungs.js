@@ -1,6 +1,6 @@
-{#- Draws a race: score against epoch, epochs by their logarithm, a line for each that raced. -#}
-function drawRungs(number) {
-  const holder = at("rungs"), race = data.rungs[number], ends = race.rungs.map(rung => rung.epoch), last = ends[ends.length - 1];
+/* A race: score against epoch, epochs by their logarithm, a line for each that raced. */
+function drawRungs() {
+  const holder = at("rungs"), race = data.rungs[at("race") ? Number(at("race").value) : 0], ends = race.rungs.map(rung => rung.epoch), last = ends[ends.length - 1];
   const box = {left: 48, right: 16, top: 30, bottom: 44, width: holder.clientWidth, height: narrow() ? 280 : 340};
   const svg = draw("svg", null, {width: box.width, height: box.height, role: "img", "aria-label": "Rungs of " + race.name});
   const lines = race.lines.filter(line => line.points.length), points = lines.flatMap(line => line.points);
@@ -44,12 +44,4 @@ function drawRungs(number) {
     draw("title", text, {}, won.name);
   }
   holder.replaceChildren(svg);
-}
-
-if (data.rungs.length) {
-  const chosen = () => at("race") ? Number(at("race").value) : 0;
-  const best = data.rungs.findIndex(race => race.path && isBest(race.path));
-  if (at("race")) { at("race").value = Math.max(0, best); at("race").addEventListener("change", () => drawRungs(chosen())); }
-  addEventListener("resize", () => drawRungs(chosen()));
-  drawRungs(chosen());
 }

@@ -1,4 +1,4 @@
-{#- The part of the report's script that draws the seeds: a row a path, a point a seed, the mean and its interval. -#}
+/* The seeds: a row a path, a point a seed, the mean and its interval. */
 function drawSeeds() {
   const holder = at("seeds"), rows = data.seeds;
   if (!holder) return;
