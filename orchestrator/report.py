@@ -20,16 +20,18 @@ STATES = ("done", "reused", "running", "waiting", "paused", "pruned", "failed", 
 SHOWN = 20  # paths whose seeds are drawn
 
 
-def write(summary: Mapping[str, Any], folder: Path) -> Path:
-    """Write both files of a summary, each whole or not at all. -> report.html."""
+def write(summary: Mapping[str, Any], folder: Path, pictures: Mapping[str, Any] | None = None) -> Path:
+    """Write the files of a summary, each whole or not at all. -> report.html. `pictures`: see `pictures.pictures`."""
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "report.html"
     _put(folder / "report.json", json.dumps(summary, allow_nan=False))
-    _put(page, render(summary))
+    if pictures:
+        _put(folder / "pictures.json", json.dumps(pictures, allow_nan=False))
+    _put(page, render(summary, pictures))
     return page
 
 
-def render(summary: Mapping[str, Any]) -> str:
+def render(summary: Mapping[str, Any], pictures: Mapping[str, Any] | None = None) -> str:
     """The page. Whatever comes from the study or from an error is escaped: it stays text."""
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -57,6 +59,7 @@ def render(summary: Mapping[str, Any]) -> str:
             (answer["best"], rivals) for answer in answers if (rivals := yardsticks(summary, answer, answer["best"]))
         ],
         drawing=drawing(summary),
+        pictures=pictures,
     )
 
 

@@ -24,7 +24,7 @@ def page_of(study: Study) -> str:
 
 @contextmanager
 def folder_of(study: Study) -> Iterator[File]:
-    """A folder with the last report's figures; what is in it when the block ends is the study's report."""
+    """A folder with the last report's figures and pictures; what is in it when the block ends is the study's report."""
     runs = study.resources.runs
     if not in_bucket(runs):
         yield File(runs) / study.name
@@ -32,8 +32,9 @@ def folder_of(study: Study) -> Iterator[File]:
     place = at(runs)
     with scratch() as made:
         folder = File(made)
-        with suppress(OSError, Invalid):
-            (folder / "report.json").write_bytes(place.read(f"{study.name}/report.json"))
+        for name in ("report.json", "pictures.json"):
+            with suppress(OSError, Invalid):
+                (folder / name).write_bytes(place.read(f"{study.name}/{name}"))
         yield folder
         try:
             for file in sorted(folder.iterdir()):

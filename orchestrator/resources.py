@@ -111,6 +111,7 @@ class Resources(Placement):
     store: Annotated[Word, AfterValidator(checked)] = "store"
     runs: Annotated[Word, AfterValidator(checked)] = "runs"
     tracking: Word | None = None  # None: where MLflow's own variable says, or here
+    pictures: Annotated[int, Field(ge=0, le=100)] = 6  # validation images in the report, with what was found in them
     tracking_patience: NonNegative = 60  # seconds for which a run waits in the end for MLflow to have everything
 
     @property

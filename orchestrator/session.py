@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from orchestrator import elastic, expectations, forecast, notes, reach, report
+from orchestrator import elastic, expectations, forecast, notes, pictures, reach, report
 from orchestrator.board import Board, Row
 from orchestrator.connection import answering
 from orchestrator.facts import public, without_secrets
@@ -89,6 +89,8 @@ def session(
         click.echo(line)
     for key, reason in run.frontier.failed.items():
         click.echo(f"failed: {run.board.rows[key].path} (seed {run.board.rows[key].seed}): {plain(reason)}")
+    if not run.interrupted:
+        pictures.illustrate(prepared, run.board, summary)
     click.echo(f"report: {page_of(study)}")
     return UNTRACKED if ending == DONE and not tracked else ending
 
@@ -233,7 +235,7 @@ def _rewritten(prepared: Prepared, board: Board, out: File | None) -> tuple[str,
     with nullcontext(out) if out else folder_of(prepared.study) as folder:
         cost = forecast.compared(board, earlier=forecast.earlier(folder))
         summary = summary_of(prepared, board, cost)
-        report.write(summary, folder)
+        report.write(summary, folder, pictures.pictures(prepared, board, summary, folder))
     return str(out / "report.html") if out else page_of(prepared.study), summary
 
 
