@@ -20,13 +20,13 @@ from orchestrator.facts import public, without_secrets
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.progress import Progress
 from orchestrator.reported import folder_of, page_of
-from orchestrator.run import Run
 from orchestrator.rungs import rungs
 from orchestrator.strategies.waves import judges
 from orchestrator.study import Study
 from orchestrator.summary import summarize
 from orchestrator.swept import swept
 from orchestrator.tracking import Ending, Tracking
+from orchestrator.underway import Run
 from orchestrator.verdict import arrow, beside, plain, verdict
 from orchestrator.warm import unknown
 from trainers.call import Invalid
