@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import copy
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from orchestrator import scalar
 from orchestrator.document import Document, Where, located, printable
 from orchestrator.yamlfile import parse
 from trainers.call import Invalid, alternatives
+
+# What `--set` may add to a study on its way.
+CREATED = {"recipe", "resources", "search", "sweep", "optimizer", "schedule", "guides", "resize", "crop"}
+
+
+def applied(document: Document, sets: Sequence[str]) -> Document:
+    """A study's document after each of these. Raises `Invalid` if it is no mapping, or as `assign` does."""
+    if not isinstance(document.tree, dict):
+        kind = "empty" if document.tree is None else "not a mapping"
+        raise document.refusal([Invalid(f"this is {kind}; a study has at least data, models and distill")])
+    for assignment in sets:
+        document = assign(document, assignment, creates=CREATED)
+    return document
 
 
 def assign(document: Document, assignment: str, *, creates: Collection[str]) -> Document:

@@ -105,7 +105,7 @@ def _made(
 
 
 def _pairs(panels: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """Of each student the distilled one, and itself alone; or where that is not there, taught directly, or the teacher."""
+    """Of each student the distilled one, and itself alone; where that is not there, taught directly, or the teacher."""
     place = {(panel["student"], panel["role"]): number for number, panel in enumerate(panels)}
     made = []
     for (student, role), number in place.items():

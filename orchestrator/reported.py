@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path as File
+from typing import Any
 
 from orchestrator.study import Study
 from trainers.address import at, in_bucket
@@ -20,6 +22,12 @@ log = logging.getLogger(__name__)
 def page_of(study: Study) -> str:
     """What people open, or fetch."""
     return f"{study.resources.runs.rstrip('/')}/{study.name}/report.html"
+
+
+def figures_of(study: Study) -> dict[str, Any]:
+    """report.json, as it was written last. Raises `OSError` where there is none."""
+    made: dict[str, Any] = json.loads(at(study.resources.runs).read(f"{study.name}/report.json"))
+    return made
 
 
 @contextmanager

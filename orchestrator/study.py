@@ -18,7 +18,7 @@ from orchestrator.expectations import check_paths
 from orchestrator.knobs import checked
 from orchestrator.lattice import Entry, Lattice
 from orchestrator.mistakes import found, unknown
-from orchestrator.overrides import assign
+from orchestrator.overrides import applied
 from orchestrator.resources import Placement, Resources
 from orchestrator.sweep import Sweep, sweep
 from orchestrator.yamlfile import parse, read
@@ -141,22 +141,26 @@ class Study(Spec):
 
     def refusal(self, mistake: Invalid) -> Invalid:
         """A mistake that was found later, with file and line of its key."""
-        return _changed(parse(self.text, self.file), self.sets).refusal([mistake])
+        return applied(parse(self.text, self.file), self.sets).refusal([mistake])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from orchestrator.shown import of_study  # it plans
+
+        return of_study(self)
 
 
 Kind = TypeVar("Kind", bound=Call)
 
 ORIGIN = {"file", "text", "sets"}  # the fields that are not written in a study
-# What `--set` may add on its way.
-CREATED = {"recipe", "resources", "search", "sweep", "optimizer", "schedule", "guides", "resize", "crop"}
 
 
-def load(file: Path | str, sets: Sequence[str] = ()) -> Study:
-    """The study in a file, after each of `sets` (`recipe.epochs=2`), every call complete.
+def load(file: Path | str, sets: Sequence[str] = (), *, text: str | None = None) -> Study:
+    """The study in a file, or of a text that is called so, after each of `sets` (`recipe.epochs=2`), calls complete.
 
     Raises `Invalid`: up to ten lines `demo.yaml:12: recipe.epochs: ...what is wrong, and what would do...`.
     """
-    document = _changed(read(Path(file)), sets)
+    document = applied(read(Path(file)) if text is None else parse(text, str(file)), sets)
     tree = {"name": Path(file).stem, **document.tree}
     written = {key: value for key, value in tree.items() if key not in ORIGIN}
     mistakes = [unknown((key,), _known(())) for key in tree if key in ORIGIN]
@@ -169,15 +173,6 @@ def load(file: Path | str, sets: Sequence[str] = ()) -> Study:
         raise document.refusal(mistakes)
     study = study.model_copy(update={"file": str(file), "text": document.text, "sets": tuple(sets)})
     return _complete(study, document)
-
-
-def _changed(document: Document, sets: Sequence[str]) -> Document:
-    if not isinstance(document.tree, dict):
-        kind = "empty" if document.tree is None else "not a mapping"
-        raise document.refusal([Invalid(f"this is {kind}; a study has at least data, models and distill")])
-    for assignment in sets:
-        document = assign(document, assignment, creates=CREATED)
-    return document
 
 
 def _known(where: Where) -> Iterable[str]:

@@ -58,7 +58,7 @@ def doubtful(
     if not doubts:
         return None
     worst = max(doubts)
-    lines = []
+    lines: list[dict[str, Any]] = []
     for number in alike:
         said = say(detectors[number], split, worst.image, recipes[number], device=device)
         if worst.row >= len(said.edges):  # its images are resized to another size
