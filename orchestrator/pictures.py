@@ -49,7 +49,7 @@ def pictures(prepared: Prepared, board: Board, summary: Mapping[str, Any], folde
         reason = "interrupted"
     except Exception as error:  # all is trained and stored: nothing that goes wrong here may sound as if it were lost
         reason = str(error) or type(error).__name__
-    log.warning("the report has no pictures: %s", plain(reason))
+    log.warning("the report has no pictures: %s", plain(f"{reason:.300}"))
     return None
 
 

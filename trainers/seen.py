@@ -81,11 +81,10 @@ def _shown(
 def visits(count: int) -> list[int]:
     """The places of at most `LOOKED` images, spread evenly, in an order in which every beginning is spread evenly."""
     some = min(count, LOOKED)
-
-    def reverse(step: int) -> int:
-        return int(f"{step:016b}"[::-1], 2)
-
-    return [step * count // some for step in sorted(range(some), key=reverse)]
+    bits = (some - 1).bit_length()
+    # Halves, then quarters, and so on: the numbers 0, 1, 2, ... with their bits in reverse.
+    turned = (int(f"{number:0{bits}b}"[::-1], 2) for number in range(1 << bits))
+    return list(dict.fromkeys((one * some >> bits) * count // some for one in turned))
 
 
 def free() -> torch.device:
