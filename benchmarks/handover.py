@@ -25,10 +25,10 @@ from table import show
 from orchestrator import cluster
 from orchestrator.prepared import prepare
 from orchestrator.resources import Placement
-from orchestrator.run import Run
 from orchestrator.searcher import StageSearcher
 from orchestrator.study import load
 from orchestrator.trial import Trial
+from orchestrator.underway import Run
 from trainers.loop import Training
 from trainers.store import Store
 from trainers.worker import Order, work

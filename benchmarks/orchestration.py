@@ -17,11 +17,11 @@ from table import show
 from orchestrator import cluster
 from orchestrator.prepared import prepare
 from orchestrator.resources import Placement
-from orchestrator.run import Run
 from orchestrator.session import facts
 from orchestrator.study import load
 from orchestrator.tracking import Tracking
 from orchestrator.trial import Trial
+from orchestrator.underway import Run
 from trainers.store import Store
 
 

@@ -48,8 +48,8 @@ def measure(models: int, sweep: str, folder: Path) -> dict[str, Any]:
     from orchestrator import forecast, session
     from orchestrator.prepared import prepare
     from orchestrator.progress import Progress
-    from orchestrator.run import Run
     from orchestrator.study import load
+    from orchestrator.underway import Run
 
     importlib.import_module("orchestrator.cluster")  # brings Ray, as a driver has it
     file = folder / "scale.yaml"

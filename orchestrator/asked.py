@@ -7,12 +7,15 @@ from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as File
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.choice import choose
 from orchestrator.facts import without_secrets
 from orchestrator.ranking import Found, first, paths
 from orchestrator.resources import Resources
+
+if TYPE_CHECKING:
+    from orchestrator.study import Study
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,15 @@ def of_experiments(names: Sequence[str] | None, tracking: str | None) -> Asked:
 def of_study(file: File, tracking: str | None) -> Asked:
     """Of a study as its file is now: checkpoints of before a change do not count. Raises `Invalid`."""
     # Imported here: it imports torch, and an experiment is asked for without.
-    from orchestrator.prepared import students
     from orchestrator.study import load
 
-    study = load(file)
+    return of_loaded(load(file), tracking)
+
+
+def of_loaded(study: Study, tracking: str | None) -> Asked:
+    """Of a study as it is. Raises `Invalid`."""
+    from orchestrator.prepared import students
+
     keys, score = students(study)
     return Asked(
         tracking or study.resources.tracking_uri,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -33,8 +34,15 @@ class Leftovers(NamedTuple):
         return bool(self.actors or self.groups)
 
 
-def leftovers() -> Leftovers:
-    """The actors that live and the placement groups that hold resources; the stages' queues are actors, too.
+def there() -> set[str]:
+    """The ids of the actors and placement groups that this driver has before a run: in a notebook, somebody else's."""
+    job = ray.get_runtime_context().get_job_id()
+    return {key for key in (*ray._private.state.actors(), *placement_group_table()) if key.endswith(job)}
+
+
+def leftovers(but: Collection[str] = ()) -> Leftovers:
+    """The actors that live and the placement groups that hold resources; the stages' queues are actors, too. Without
+    those of these ids.
 
     Asked of the control store itself, for the public API of states needs a dashboard. Ids end with their driver's.
     """
@@ -43,11 +51,13 @@ def leftovers() -> Leftovers:
     actors = {
         key: name
         for key, actor in ray._private.state.actors().items()
-        if actor["State"] != "DEAD" and (name := actor["ActorClassName"].rpartition(".")[2]) not in RAYS_OWN
+        if actor["State"] != "DEAD"
+        and key not in but
+        and (name := actor["ActorClassName"].rpartition(".")[2]) not in RAYS_OWN
         if actor["JobID"] == job or (name == CLEANER and actor["JobID"] in dead)
     }
-    groups = [key for key, one in placement_group_table().items() if key.endswith(job) and one["state"] != "REMOVED"]
-    return Leftovers(actors, groups)
+    own = {key: one for key, one in placement_group_table().items() if key.endswith(job) and key not in but}
+    return Leftovers(actors, [key for key, one in own.items() if one["state"] != "REMOVED"])
 
 
 def _remove(left: Leftovers) -> None:
@@ -78,11 +88,12 @@ def _end(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def cleared(patience: float = PATIENCE) -> list[str]:
-    """Remove what this driver has left after so many seconds, and the temporary folders of processes that were killed;
-    -> what there is to say of it. What lives no longer than its driver needs no removing, and is said all the same."""
+def cleared(patience: float = PATIENCE, *, but: Collection[str] = ()) -> list[str]:
+    """Remove what this driver has left after so many seconds, but for these ids, and the temporary folders of processes
+    that were killed; -> what there is to say of it. What lives no longer than its driver needs no removing, and is said
+    all the same."""
     late = time.monotonic() + patience
-    while (left := leftovers()) and time.monotonic() < late:
+    while (left := leftovers(but)) and time.monotonic() < late:
         time.sleep(LOOK)
     said = []
     if left.actors:
@@ -94,7 +105,7 @@ def cleared(patience: float = PATIENCE) -> list[str]:
     while left and time.monotonic() < late:  # a node that is busy does what it is told late, or not at all
         _remove(left)
         time.sleep(LOOK)
-        left = leftovers()
+        left = leftovers(but)
     if left:
         kept = ", ".join([*sorted(left.actors.values()), *(f"group {key}" for key in left.groups)])
         said.append(f"not removed within {REMOVAL:g} s, and to be looked for with `ray list actors`: {kept}")

@@ -67,8 +67,14 @@ def _join(address: str, here: dict[str, Any]) -> None:
 def connected(address: str | None) -> Iterator[None]:
     """Ray at an address, or of a job's own cluster, or started here for the length of the run.
 
+    A process that is connected already, as a notebook may be, stays so: its Ray is neither started nor ended here.
     Raises `Invalid` at ("--address",) when there is none, or when it does not let us in.
     """
+    if ray.is_initialized():
+        if address:
+            raise Invalid("this process is connected to Ray already; leave the address out", ("--address",))
+        yield
+        return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     here: dict[str, Any] = {"num_cpus": os.cpu_count(), "include_dashboard": False} if address == "local" else {}
     with tempfile.TemporaryFile("w+") as said:

@@ -30,16 +30,18 @@ PAGE = Path(__file__).parent / "page"
 TURNS = {ord(c): f"\\u{ord(c):04x}" for c in "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"}
 
 
-def write(summary: Mapping[str, Any], folder: Path) -> Path:
-    """Write both files of a summary, each whole or not at all. -> report.html."""
+def write(summary: Mapping[str, Any], folder: Path, pictures: Mapping[str, Any] | None = None) -> Path:
+    """Write the files of a summary, each whole or not at all. -> report.html. `pictures`: see `pictures.pictures`."""
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "report.html"
     _put(folder / "report.json", json.dumps(summary, allow_nan=False))
-    _put(page, render(summary))
+    if pictures:
+        _put(folder / "pictures.json", json.dumps(pictures, allow_nan=False))
+    _put(page, render(summary, pictures))
     return page
 
 
-def render(summary: Mapping[str, Any]) -> str:
+def render(summary: Mapping[str, Any], pictures: Mapping[str, Any] | None = None) -> str:
     """The page. Whatever comes from the study or from an error is escaped: it stays text."""
     drawn = _straight(drawing(summary))
     summary = _straight({**summary, "stages": [{**stage, "history": []} for stage in summary["stages"]]})
@@ -47,21 +49,28 @@ def render(summary: Mapping[str, Any]) -> str:
     paths = [
         _row(outcome, answer) for answer in answers for outcome in (*answer["ranking"], answer["baseline"]) if outcome
     ]
-    return _templates().get_template("report.html").render(
-        summary,
-        question=question(summary),
-        headlines=[(headline(summary, answer, full=True), _led(answer)) for answer in answers],
-        figures=_figures(summary, answers[0]) if len(answers) == 1 else [],
-        cautions=[line for answer in answers for line in remarks(summary, answer)] + cautions(summary),
-        states=STATES,
-        paths=paths,
-        over_alone=any(answer["baseline"] for answer in answers),
-        over_direct=any(answer["direct"] for answer in answers),
-        tested=any(outcome["test"] is not None for outcome in paths),
-        beside=[
-            (answer["best"], rivals) for answer in answers if (rivals := yardsticks(summary, answer, answer["best"]))
-        ],
-        drawing=drawn,
+    return (
+        _templates()
+        .get_template("report.html")
+        .render(
+            summary,
+            question=question(summary),
+            headlines=[(headline(summary, answer, full=True), _led(answer)) for answer in answers],
+            figures=_figures(summary, answers[0]) if len(answers) == 1 else [],
+            cautions=[line for answer in answers for line in remarks(summary, answer)] + cautions(summary),
+            states=STATES,
+            paths=paths,
+            over_alone=any(answer["baseline"] for answer in answers),
+            over_direct=any(answer["direct"] for answer in answers),
+            tested=any(outcome["test"] is not None for outcome in paths),
+            beside=[
+                (answer["best"], rivals)
+                for answer in answers
+                if (rivals := yardsticks(summary, answer, answer["best"]))
+            ],
+            drawing=drawn,
+            pictures=_straight(pictures),
+        )
     )
 
 

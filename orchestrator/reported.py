@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path as File
+from typing import Any
 
 from orchestrator.study import Study
 from trainers.address import at, in_bucket
@@ -22,9 +24,15 @@ def page_of(study: Study) -> str:
     return f"{study.resources.runs.rstrip('/')}/{study.name}/report.html"
 
 
+def figures_of(study: Study) -> dict[str, Any]:
+    """report.json, as it was written last. Raises `OSError` where there is none."""
+    made: dict[str, Any] = json.loads(at(study.resources.runs).read(f"{study.name}/report.json"))
+    return made
+
+
 @contextmanager
 def folder_of(study: Study) -> Iterator[File]:
-    """A folder with the last report's figures; what is in it when the block ends is the study's report."""
+    """A folder with the last report's figures and pictures; what is in it when the block ends is the study's report."""
     runs = study.resources.runs
     if not in_bucket(runs):
         yield File(runs) / study.name
@@ -32,8 +40,9 @@ def folder_of(study: Study) -> Iterator[File]:
     place = at(runs)
     with scratch() as made:
         folder = File(made)
-        with suppress(OSError, Invalid):
-            (folder / "report.json").write_bytes(place.read(f"{study.name}/report.json"))
+        for name in ("report.json", "pictures.json"):
+            with suppress(OSError, Invalid):
+                (folder / name).write_bytes(place.read(f"{study.name}/{name}"))
         yield folder
         try:
             for file in sorted(folder.iterdir()):

@@ -70,7 +70,7 @@ class Placement(Spec):
         return {name: getattr(self, name) for name in names}
 
     def shares(self, other: Placement) -> bool:
-        """Whether stages of two models may be trained by one process, or by the same workers: if their number is fixed."""
+        """Whether stages of two models may be trained by one process, or by the same workers of a fixed number."""
         here = (self.workers, self.demand, self.labels, self.loader_workers)
         fixed = self.min_workers is None and other.min_workers is None
         return fixed and here == (other.workers, other.demand, other.labels, other.loader_workers)
@@ -112,6 +112,7 @@ class Resources(Placement):
     store: Annotated[Word, AfterValidator(checked)] = "store"
     runs: Annotated[Word, AfterValidator(checked)] = "runs"
     tracking: Word | None = None  # None: where MLflow's own variable says, or here
+    pictures: Annotated[int, Field(ge=0, le=100)] = 6  # validation images in the report, with what was found in them
     tracking_patience: NonNegative = 60  # seconds for which a run waits in the end for MLflow to have everything
 
     @property

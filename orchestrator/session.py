@@ -14,20 +14,20 @@ from typing import Any
 
 import click
 
-from orchestrator import elastic, expectations, forecast, notes, provenance, reach, report
+from orchestrator import elastic, expectations, forecast, notes, pictures, provenance, reach, report
 from orchestrator.board import Board, Row
 from orchestrator.connection import answering
 from orchestrator.facts import public, without_secrets
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.progress import Progress
 from orchestrator.reported import folder_of, page_of
-from orchestrator.run import Run
 from orchestrator.rungs import rungs
 from orchestrator.strategies.waves import judges
 from orchestrator.study import Study
 from orchestrator.summary import summarize
 from orchestrator.swept import swept
 from orchestrator.tracking import Ending, Tracking
+from orchestrator.underway import Run
 from orchestrator.verdict import arrow, beside, plain, verdict
 from orchestrator.warm import unknown
 from trainers.call import Invalid
@@ -90,6 +90,8 @@ def session(
         click.echo(line)
     for key, reason in run.frontier.failed.items():
         click.echo(f"failed: {run.board.rows[key].path} (seed {run.board.rows[key].seed}): {plain(reason)}")
+    if not run.interrupted:
+        pictures.illustrate(prepared, run.board, summary)
     click.echo(f"report: {page_of(study)}")
     return UNTRACKED if ending == DONE and not tracked else ending
 
@@ -235,7 +237,7 @@ def _rewritten(prepared: Prepared, board: Board, out: File | None) -> tuple[str,
     with nullcontext(out) if out else folder_of(prepared.study) as folder:
         cost = forecast.compared(board, earlier=forecast.earlier(folder))
         summary = summary_of(prepared, board, cost)
-        report.write(summary, folder)
+        report.write(summary, folder, pictures.pictures(prepared, board, summary, folder))
     return str(out / "report.html") if out else page_of(prepared.study), summary
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -18,6 +17,7 @@ from orchestrator.expectations import check_paths
 from orchestrator.knobs import checked
 from orchestrator.lattice import Entry, Lattice
 from orchestrator.mistakes import found, unknown
+from orchestrator.names import model_name, study_name
 from orchestrator.overrides import applied
 from orchestrator.resources import Placement, Resources
 from orchestrator.sweep import Sweep, sweep
@@ -28,22 +28,6 @@ from trainers.augment import Crop, OneOf, Resize, misfit
 from trainers.call import Call, Index, Invalid, Percent, Spec, Term
 from trainers.published import Source
 from trainers.spec import Best, Data, Guides, Model, Recipe, Weights
-
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-
-
-def _name(name: str) -> str:
-    if not NAME.fullmatch(name) or ".." in name:
-        raise ValueError(
-            "write at most 100 letters, digits, - _ and ., starting with a letter, digit or _ and without .."
-        )
-    return name
-
-
-def _model_name(name: str) -> str:
-    if not 0 < len(name) <= 100 or not name.isprintable() or name != name.strip() or set("/>") & set(name):
-        raise ValueError("name a model with 1 to 100 visible characters, none of them > or /")
-    return name
 
 
 def _edges(edges: Any) -> Any:
@@ -87,9 +71,9 @@ class Listed(Spec):
 class Study(Spec):
     """What to train, with what, and in which order. `file`, `text` and `sets` say where it comes from."""
 
-    name: Annotated[str, AfterValidator(_name)]
+    name: Annotated[str, AfterValidator(study_name)]
     data: Call
-    models: dict[Annotated[str, AfterValidator(_model_name)], Listed]  # strongest first
+    models: dict[Annotated[str, AfterValidator(model_name)], Listed]  # strongest first
     edges: Annotated[Literal["any"] | tuple[tuple[str, str], ...], BeforeValidator(_edges)] = "any"
     students: tuple[str, ...] = ()  # whom paths lead to; empty: the last model
     recipe: Recipe = Recipe()
@@ -150,18 +134,24 @@ class Study(Spec):
         """A mistake that was found later, with file and line of its key."""
         return applied(parse(self.text, self.file), self.sets).refusal([mistake])
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from orchestrator.shown import of_study  # it plans
+
+        return of_study(self)
+
 
 Kind = TypeVar("Kind", bound=Call)
 
 ORIGIN = {"file", "text", "sets"}  # the fields that are not written in a study
 
 
-def load(file: Path | str, sets: Sequence[str] = ()) -> Study:
-    """The study in a file, after each of `sets` (`recipe.epochs=2`), every call complete.
+def load(file: Path | str, sets: Sequence[str] = (), *, text: str | None = None) -> Study:
+    """The study in a file, or of a text that is called so, after each of `sets` (`recipe.epochs=2`), calls complete.
 
     Raises `Invalid`: up to ten lines `demo.yaml:12: recipe.epochs: ...what is wrong, and what would do...`.
     """
-    document = applied(read(Path(file)), sets)
+    document = applied(read(Path(file)) if text is None else parse(text, str(file)), sets)
     tree = {"name": Path(file).stem, **document.tree}
     written = {key: value for key, value in tree.items() if key not in ORIGIN}
     mistakes = [unknown((key,), _known(())) for key in tree if key in ORIGIN]

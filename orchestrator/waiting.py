@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.resources import Placement
 
 if TYPE_CHECKING:
-    from orchestrator.run import Run
+    from orchestrator.underway import Run
 
 PATIENCE = 45.0  # seconds that a stage may wait before it is said what it waits for; with a quarter more not a minute
 

@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import save_file
 
 from orchestrator.prepared import prepare
-from orchestrator.run import Run
 from orchestrator.study import load
+from orchestrator.underway import Run
 from tests.orchestrator import stored as finished
 from tests.orchestrator import studies
 from tests.orchestrator.studies import Underway, command_line, tapath, underway, without, write

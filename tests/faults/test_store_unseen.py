@@ -14,8 +14,8 @@ import pytest
 
 from orchestrator import reading
 from orchestrator.prepared import prepare
-from orchestrator.run import Run
 from orchestrator.study import load
+from orchestrator.underway import Run
 from tests.orchestrator import stored as finished
 from tests.orchestrator.studies import write
 from tests.trainers.stages import stage

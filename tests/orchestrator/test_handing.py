@@ -6,8 +6,8 @@ import pytest
 
 from orchestrator.prepared import prepare
 from orchestrator.room import Node, Room
-from orchestrator.run import Run
 from orchestrator.study import load
+from orchestrator.underway import Run
 from tests.orchestrator.studies import write
 
 

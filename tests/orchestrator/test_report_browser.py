@@ -112,7 +112,9 @@ def test_a_click_on_a_model_shows_its_curves_its_losses_by_name_its_setting_and_
     browser.click("[data-model=r18]")
     assert browser.texts("dialog h2") == ["r18"]
     assert browser.texts("dialog h3") == ["r101 > r18, LD.weight 4"]
-    assert {"settingLD.weight 4", "losses of distillationLD (weight 4.0)", "statedone"} < set(browser.texts("dialog dl div"))
+    assert {"settingLD.weight 4", "losses of distillationLD (weight 4.0)", "statedone"} < set(
+        browser.texts("dialog dl div")
+    )
     assert browser.texts("dialog tr[aria-current] td")[1] == "LD.weight 4"
     browser.click("dialog td button", 2)
     path, setting = browser.texts("dialog tr[aria-current] td")[:2]

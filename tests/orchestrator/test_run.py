@@ -14,9 +14,9 @@ from orchestrator import waiting
 from orchestrator.prepared import prepare
 from orchestrator.resources import Placement
 from orchestrator.room import Node, Room
-from orchestrator.run import Run
 from orchestrator.signals import handling
 from orchestrator.study import load
+from orchestrator.underway import Run
 from tests.orchestrator.studies import write
 from trainers import visible
 from trainers.worker import Order

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -32,12 +32,17 @@ def filled(split: Split) -> Split:
     kept = [index for index in range(len(split)) if len(split.boxes(index))]
     if not kept:
         raise Invalid("no training image has an object to learn", ("empty",))
-    images = [split.coco["images"][index] for index in kept]
+    return these(split, kept)
+
+
+def these(split: Split, places: Sequence[int]) -> Split:
+    """The images at these places, in this order, with all their annotations."""
+    images = [split.coco["images"][index] for index in places]
     ids = {image["id"] for image in images}
     annotations = [row for row in split.coco["annotations"] if row["image_id"] in ids]
     coco = {**split.coco, "images": images, "annotations": annotations}
-    return Split(coco, split.classes, partial(_picked, split.read, kept), split.outlines)
+    return Split(coco, split.classes, partial(_picked, split.read, places), split.outlines)
 
 
-def _picked(read: Callable[[int], Tensor], places: list[int], index: int) -> Tensor:
+def _picked(read: Callable[[int], Tensor], places: Sequence[int], index: int) -> Tensor:
     return read(places[index])

@@ -202,6 +202,7 @@ class Run:
         """Let Ray Tune train what is wanted and missing, until nothing is left or somebody interrupts."""
         from orchestrator import audit, cluster
 
+        theirs = audit.there()
         with handling(self._interrupt):
             threading.Thread(target=waiting.watch, args=(self, cluster.shortage), daemon=True).start()
             try:
@@ -210,7 +211,7 @@ class Run:
                 for key in self.reading.awaited:  # nobody waits for them any longer
                     self.failed(key, "stopped", "")
             finally:
-                for text in audit.cleared():
+                for text in audit.cleared(but=theirs):
                     self.say(text)
 
     def _configure(self, stages: Sequence[Stage]) -> dict[str, Any]:
