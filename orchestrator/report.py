@@ -47,21 +47,27 @@ def render(summary: Mapping[str, Any]) -> str:
     paths = [
         _row(outcome, answer) for answer in answers for outcome in (*answer["ranking"], answer["baseline"]) if outcome
     ]
-    return _templates().get_template("report.html").render(
-        summary,
-        question=question(summary),
-        headlines=[(headline(summary, answer, full=True), _led(answer)) for answer in answers],
-        figures=_figures(summary, answers[0]) if len(answers) == 1 else [],
-        cautions=[line for answer in answers for line in remarks(summary, answer)] + cautions(summary),
-        states=STATES,
-        paths=paths,
-        over_alone=any(answer["baseline"] for answer in answers),
-        over_direct=any(answer["direct"] for answer in answers),
-        tested=any(outcome["test"] is not None for outcome in paths),
-        beside=[
-            (answer["best"], rivals) for answer in answers if (rivals := yardsticks(summary, answer, answer["best"]))
-        ],
-        drawing=drawn,
+    return (
+        _templates()
+        .get_template("report.html")
+        .render(
+            summary,
+            question=question(summary),
+            headlines=[(headline(summary, answer, full=True), _led(answer)) for answer in answers],
+            figures=_figures(summary, answers[0]) if len(answers) == 1 else [],
+            cautions=[line for answer in answers for line in remarks(summary, answer)] + cautions(summary),
+            states=STATES,
+            paths=paths,
+            over_alone=any(answer["baseline"] for answer in answers),
+            over_direct=any(answer["direct"] for answer in answers),
+            tested=any(outcome["test"] is not None for outcome in paths),
+            beside=[
+                (answer["best"], rivals)
+                for answer in answers
+                if (rivals := yardsticks(summary, answer, answer["best"]))
+            ],
+            drawing=drawn,
+        )
     )
 
 
