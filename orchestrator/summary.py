@@ -38,7 +38,7 @@ def summarize(
     made: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The models go from the root teacher on; `students` are the last if none are named; `text` is the study's YAML;
-    `expected`, `sweeps`, `rungs`, `cost`, `made` are what `expectations`, `swept`, `rungs`, `forecast`, `provenance` say.
+    `expected`, `sweeps`, `rungs`, `cost`, `made` are of `expectations`, `swept`, `rungs`, `forecast`, `provenance`.
 
     What is not known is None; NaN and infinity never appear. A path's `score` is the mean over the seeds, known
     once every seed is trained; `spread` is the standard deviation over the seeds (n - 1; None for one seed),
