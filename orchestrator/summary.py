@@ -223,7 +223,7 @@ def _model(name: str, model: Model, parameters: int | None) -> dict[str, Any]:
 
 def _called(call: Call) -> str:
     """`LD (temperature 10, weight 0.25)`."""
-    said = ", ".join(f"{name} {json.dumps(value)}" for name, value in call.args.items())
+    said = ", ".join(f"{name} {json.dumps(value)}" for name, value in sorted(call.args.items()))
     return f"{call.name} ({said})" if said else call.name
 
 

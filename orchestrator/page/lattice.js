@@ -65,7 +65,7 @@ function drawLattice() {
 function drawLegend() {
   const names = {best: "on the best path", done: "trained", bad: "failed, or what it needed did", pruned: "given up early", unseen: "not trained"};
   const there = new Set(data.edges.map(kindOf));
-  const losses = [...new Set(data.stages.filter(stage => stage.losses.length).map(stage => stage.losses.join(" + ")))];
+  const losses = [...new Set(data.stages.filter(stage => stage.losses.length).map(stage => stage.losses.map(loss => loss.split(" (")[0]).join(" + ")))];
   at("legend").replaceChildren(...Object.keys(names).filter(kind => there.has(kind)).map(kind => {
     const swatch = draw("svg", null, {width: 28, height: 10, "aria-hidden": "true"});
     draw("line", swatch, {x1: 0, x2: 28, y1: 5, y2: 5, ...kinds[kind]});
