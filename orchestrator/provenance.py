@@ -16,6 +16,7 @@ from orchestrator.facts import public
 from orchestrator.study import Study
 
 LIBRARIES = ("tapath", "torch", "torchvision", "ray", "mlflow")
+SOURCES = ("orchestrator", "trainers")
 PATIENCE = 10.0  # seconds for which git may think
 TAG = "made"  # of the study's run in MLflow
 
@@ -59,7 +60,8 @@ def _commit(folder: File) -> tuple[str | None, bool]:
     try:
         _git(folder, "ls-files", "--error-unmatch", File(__file__).name)
         commit = _git(folder, "rev-parse", "HEAD").strip()
-        return commit, bool(_git(folder, "status", "--porcelain", "--untracked-files=no", "--", "..").strip())
+        told = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", *(f"../{name}" for name in SOURCES))
+        return commit, bool(told.strip())
     except (OSError, subprocess.SubprocessError):
         return None, False
 

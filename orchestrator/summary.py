@@ -37,25 +37,22 @@ def summarize(
     cost: Mapping[str, Any] | None = None,
     made: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The models go from the root teacher on; `students` are the last if none are named; `text` is the study's YAML,
-    `parameters` counts weights; `expected` is what `expectations.compared` says, published by `source`; `sweeps` what
-    `swept.swept` says, `rungs` what `rungs.rungs` says, `cost` what `forecast.compared` says, `made` what
-    `provenance.made` says.
+    """The models go from the root teacher on; `students` are the last if none are named; `text` is the study's YAML;
+    `expected`, `sweeps`, `rungs`, `cost`, `made` are of `expectations`, `swept`, `rungs`, `forecast`, `provenance`.
 
     What is not known is None; NaN and infinity never appear. A path's `score` is the mean over the seeds, known
     once every seed is trained; `spread` is the standard deviation over the seeds (n - 1; None for one seed),
     `interval` where the mean lies (95%); `test` is the mean on the test images, on which nothing is selected, None
-    without such; `seconds` is what the path's stages took for one seed, on average; `parameters` and `latency_ms` are
-    of its last model. Gains are paired by seeds, over the student alone (`baseline`), the `direct` path and the student
-    alone with the compute of the best path (`same_compute`), each with the interval of the paired difference.
+    without such; `seconds` is what its stages took for one seed, on average; `parameters` and `latency_ms` are of its
+    last model. Gains are paired by seeds, over the student alone (`baseline`), the `direct` path and the student alone
+    with the compute of the best path (`same_compute`), each with the interval of the paired difference.
 
     There is one answer for each student. Its `tied` are the ways to it, alone included, that cannot be told from the
-    best, which is the first; with one seed nothing is known of ties. `recommended` is the cheapest of them. `front` of
-    a path: by what it lies on Pareto's front of all students' paths.
+    best, which is the first; one seed knows of none. `recommended`: their cheapest. `front`: by what it is on Pareto's.
     """
-    edges, names = [(teacher, taught) for teacher, taught in edges], list(models)
+    edges, names, counted = [(teacher, taught) for teacher, taught in edges], list(models), parameters or {}
     found = [
-        _answer(board, seeds, student, edges, metric, root=names[0], parameters=(parameters or {}).get(student))
+        _answer(board, seeds, student, edges, metric, root=names[0], parameters=counted.get(student))
         for student in students or names[-1:]
     ]
     mark_fronts(found)
@@ -67,7 +64,7 @@ def summarize(
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "seconds": time.time() - board.started,
         "compute_seconds": sum(row.seconds for row in board.rows.values() if _trained_here(row)),
-        "models": [_model(n, model, (parameters or {}).get(n)) for n, model in models.items()],
+        "models": [_model(n, model, counted.get(n)) for n, model in models.items()],
         "edges": [list(edge) for edge in edges],
         "students": [one["student"] for one in found],
         "answers": found,
@@ -78,7 +75,7 @@ def summarize(
         "cost": dict(cost) if cost else None,
         "stages": [_stage(row) for row in board.rows.values()],
         "counts": {state: board.count(state) for state in get_args(State)},
-        "made": dict(made) if made else None,
+        "made": dict(made or {}) or None,
         "study_yaml": text,
     }
 
@@ -226,7 +223,7 @@ def _model(name: str, model: Model, parameters: int | None) -> dict[str, Any]:
 
 def _called(call: Call) -> str:
     """`LD (temperature 10, weight 0.25)`."""
-    said = ", ".join(f"{name} {json.dumps(value)}" for name, value in call.args.items())
+    said = ", ".join(f"{name} {json.dumps(value)}" for name, value in sorted(call.args.items()))
     return f"{call.name} ({said})" if said else call.name
 
 

@@ -13,7 +13,7 @@ const kindOf = edge => edge.best ? "best" : edge.paths.length ? "done" : ended(e
 function drawLattice() {
   const holder = at("lattice"), models = data.models, gap = Math.max(76, Math.min(480, (holder.clientWidth - 92) / Math.max(1, models.length - 1)));
   const place = new Map(models.map((model, i) => [model.name, i])), x = name => 46 + place.get(name) * gap;
-  const swept = data.edges.some(edge => edge.setting), rise = swept ? 58 : narrow() ? 34 : 42, span = edge => Math.abs(place.get(edge.ends[1]) - place.get(edge.ends[0]));
+  const swept = !narrow() && data.edges.some(edge => edge.setting), rise = swept ? 58 : narrow() ? 34 : 42, span = edge => Math.abs(place.get(edge.ends[1]) - place.get(edge.ends[0]));
   const base = 34 + rise * Math.max(1, ...data.edges.map(span)), width = 92 + gap * (models.length - 1);
   const svg = draw("svg", null, {width, height: base + 84, role: "group", "aria-label": "Models and who taught whom"});
   const labels = draw("g", null, {}), crowded = data.edges.length > 15, parts = [];
@@ -26,7 +26,7 @@ function drawLattice() {
     const bad = ended(edge.counts), shown = edge.paths.length ? figure(edge.score) : bad ? "\u00d7 failed" : edge.counts.pruned ? "given up" : edge.counts.running ? "running" : "";
     const quiet = crowded && !edge.best && !(bad && !edge.paths.length) ? " quiet" : "";
     const lines = [[shown, kind === "best" ? "is-best" : kind === "bad" ? "is-bad" : ""]];
-    if (edge.setting) lines.push([short(edge.setting, gap * span(edge) * 0.8), ""]);
+    if (edge.setting && !narrow()) lines.push([short(edge.setting, gap * span(edge) * 0.8), ""]);
     if (edge.paths.length && edge.counts.pruned) lines.push([short(edge.counts.pruned + " given up early", gap * span(edge) * 0.8), ""]);
     if (bad && edge.paths.length) lines.push(["\u00d7 " + bad + " failed", "is-bad"]);
     const texts = lines.map(([text, look], i) => draw("text", labels, {x: middle, y: high + 4 + 15 * i, "text-anchor": "middle", class: "halo " + look + quiet, "pointer-events": "none"}, text));
@@ -65,7 +65,7 @@ function drawLattice() {
 function drawLegend() {
   const names = {best: "on the best path", done: "trained", bad: "failed, or what it needed did", pruned: "given up early", unseen: "not trained"};
   const there = new Set(data.edges.map(kindOf));
-  const losses = [...new Set(data.stages.filter(stage => stage.losses.length).map(stage => stage.losses.join(" + ")))];
+  const losses = [...new Set(data.stages.filter(stage => stage.losses.length).map(stage => stage.losses.map(loss => loss.split(" (")[0]).join(" + ")))];
   at("legend").replaceChildren(...Object.keys(names).filter(kind => there.has(kind)).map(kind => {
     const swatch = draw("svg", null, {width: 28, height: 10, "aria-hidden": "true"});
     draw("line", swatch, {x1: 0, x2: 28, y1: 5, y2: 5, ...kinds[kind]});

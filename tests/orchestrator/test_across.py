@@ -196,6 +196,7 @@ def test_with_nothing_but_the_database_the_report_is_that_of_the_run_and_that_of
     # What it cost was predicted in the run, and MLflow was not told.
     own = studies.report(finished)
     assert plain(made, "cost") == plain(own, "cost")
+    assert made["made"]["command"].startswith("tapath run tiny.yaml") and "torch" in made["made"]["versions"]
     assert [one | {"predicted": None, "basis": "unknown"} for one in own["cost"]["stages"]] == made["cost"]["stages"]
 
     stored = tapath(finished, "report", "tiny.yaml", "--out", str(tmp_path / "stored"))

@@ -35,6 +35,11 @@ def large() -> dict[str, Any]:
     return report_pages.large()
 
 
+@cache
+def large_page() -> str:
+    return render(large())
+
+
 @STUDIES
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_page_opens_from_a_file_without_a_word_in_the_console_and_asks_for_nothing(
@@ -245,7 +250,7 @@ def test_what_a_table_shows_can_be_taken_along_as_it_stands(browser: Browser) ->
 
 
 def test_a_folded_table_is_taken_along_whole(browser: Browser) -> None:
-    browser.show(render(large()))
+    browser.show(large_page())
     assert browser.run("return [...document.querySelectorAll('#paths tbody tr')].filter(x => !x.hidden).length") == 21
     assert len(rows(browser.take("Download paths as CSV").read_text())) == 257
     browser.run("document.querySelector('.more').click()")
@@ -326,7 +331,7 @@ def test_hostile_names_stay_text(browser: Browser) -> None:
 def test_513_stages_are_a_small_page_that_answers_at_once_and_draws_what_is_looked_at(
     browser: Browser, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    html = render(large())
+    html = large_page()
     assert len(html.encode()) < 5e6
     opened = browser.show(html)
     assert browser.run(f"return {DRAWN}") == 0, "nobody has looked at curves yet"
