@@ -210,4 +210,4 @@ def test_with_nothing_but_the_database_the_report_is_that_of_the_run_and_that_of
     for name in ("device", "seconds", "images_per_second", "peak_memory_bytes", "measuring_seconds", "workers"):
         assert [one[name] for one in made["cost"]["stages"]] == [one[name] for one in again["cost"]["stages"]]
     pages = [(place / "report.html").read_text() for place in (tmp_path / "runs" / "tiny", finished / "runs" / "tiny")]
-    assert pages[0].count("<section") == pages[1].count("<section")
+    assert pages[0].count("<section") == pages[1].count("<section") - 1, "pictures need weights and data"

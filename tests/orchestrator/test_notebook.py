@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -214,9 +213,9 @@ def test_two_runs_in_one_process_and_in_the_users_own_ray(folder: File) -> None:
     """As the cells of a notebook, one after another."""
     write(folder, without("mid", "low"))
     (folder / "cells.py").write_text(NOTEBOOK)
-    ran = subprocess.run([sys.executable, "cells.py"], capture_output=True, text=True, timeout=500, env=environment())
+    ran = subprocess.run([sys.executable, "cells.py"], capture_output=True, text=True, timeout=550, env=environment())
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "connected to Ray already; leave the address out" in ran.stdout
-    assert not re.search(r"\x1b", ran.stdout + ran.stderr), "no codes for terminals"
-    assert len(re.findall(r"^The best way", ran.stdout, re.MULTILINE)) == 3
+    assert "\x1b" not in ran.stdout + ran.stderr, "no codes for terminals"
+    assert ran.stdout.count("report: runs/tiny/report.html") == 3 and ran.stderr.count("  started  ") == 3
     assert "were left in the cluster" not in ran.stderr

@@ -186,7 +186,7 @@ def test_a_study_that_wants_none_has_no_section_and_nothing_is_looked_up(
     monkeypatch.setattr("trainers.seen.look", never)
     session.rewrite(load("tiny.yaml", ["resources.pictures=0"]))
     assert 'id="seen"' not in (ran / "report.html").read_text()
-    with pytest.raises(Invalid, match=r"resources.pictures: Input should be greater"):
+    with pytest.raises(Invalid, match=r"resources\.pictures: Input should be greater"):
         load("tiny.yaml", ["resources.pictures=-1"])
 
 
