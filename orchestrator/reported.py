@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path as File
@@ -14,12 +15,21 @@ from trainers.call import Invalid
 from trainers.place import Place
 from trainers.scratch import scratch
 
+LOG = "run.log"
+
 log = logging.getLogger(__name__)
 
 
 def page_of(study: Study) -> str:
     """What people open, or fetch."""
     return f"{study.resources.runs.rstrip('/')}/{study.name}/report.html"
+
+
+def log_of(study: Study) -> File:
+    """Where a run logs what libraries print: beside its report or, if that goes to a bucket, in a folder here."""
+    if in_bucket(study.resources.runs):
+        return File(tempfile.mkdtemp(prefix=f"tapath-{study.name}-")) / LOG
+    return File(study.resources.runs) / study.name / LOG
 
 
 @contextmanager

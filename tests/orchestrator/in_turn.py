@@ -15,7 +15,7 @@ def main(files: list[str], sets: dict[str, list[str]]) -> dict[str, int]:
     """-> the exit code of each. `sets`: for some of the files, what `--set` would change."""
     with cluster.connected(None):
         cluster.connected = lambda address: nullcontext()  # each study would start its own, and take it down
-        return {file: session(load(file, sets.get(file, [])), quiet=True) for file in files}
+        return {file: session(load(file, sets.get(file, [])), manner="quiet") for file in files}
 
 
 if __name__ == "__main__":
