@@ -73,8 +73,13 @@ class LiveTable:
 
     def _begun(self) -> Live:
         # Others print into the log, so nothing needs to be caught here.
-        quiet = {"redirect_stdout": False, "redirect_stderr": False}
-        return Live(get_renderable=self.render, console=self.console, auto_refresh=False, **quiet)
+        return Live(
+            get_renderable=self.render,
+            console=self.console,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
 
     def start(self) -> None:
         self.live.start(refresh=True)

@@ -75,7 +75,7 @@ def _session(run: Run, progress: Progress, streams: Aside, *, address: str | Non
     prepared, study, ending = run.prepared, run.prepared.study, SOME_FAILED
     with nullcontext() if run.over else run.on_ray(address):
         # Whatever can be refused was refused by now; from here on things are written.
-        streams.keep(log_of(study))
+        logged(streams, study)
         progress.begin(streams.file)
         tracking, patience = begun(prepared, later=later), study.resources.tracking_patience
         try:
@@ -97,6 +97,15 @@ def _session(run: Run, progress: Progress, streams: Aside, *, address: str | Non
     code = UNTRACKED if ending == DONE and not tracked else ending
     progress.answer(answered(run, summary), summary, page=page_of(study), code=code)
     return code
+
+
+def logged(streams: Aside, study: Study) -> None:
+    """Have the log beside the report. Raises `Invalid` where neither could be written."""
+    try:
+        streams.keep(log_of(study))
+    except OSError as error:
+        message = f"{study.resources.runs} cannot be written: {error.strerror}; name a folder that can"
+        raise study.refusal(Invalid(message, ("resources", "runs"))) from error
 
 
 def reached(uri: str) -> None:

@@ -6,11 +6,14 @@ import math
 from datetime import datetime
 
 import pytest
+from click.testing import CliRunner
 
 from orchestrator import json_lines
+from orchestrator.cli import main
 from orchestrator.lattice import Path
 from orchestrator.progress import Progress
 from tests.orchestrator.boards import board, fail, row, start, summary
+from tests.orchestrator.studies import write
 
 STAGE = {
     *("time", "event", "path", "key", "seed", "role", "epoch", "epochs", "score", "seconds", "left"),
@@ -154,3 +157,20 @@ def test_every_key_is_written_down():
     said = json_lines.__doc__
     for key in STAGE | {"format", "version", "study", "run", "log", "part", "counts", "text", "exit", "answers"}:
         assert f"`{key}`" in said, key
+
+
+def test_of_a_job_that_is_followed_stdout_has_the_json_alone(tmp_path, monkeypatch):
+    handed = []
+
+    def submitted(study, *, address, follow, words, say):
+        handed.extend(words)
+        for line in ("started", '{"event": "end"}', "warning: x"):
+            say(line)
+        return 0
+
+    monkeypatch.setattr("orchestrator.submit.submit", submitted)
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path)
+    ended = CliRunner().invoke(main, ("submit", "tiny.yaml", "--follow", "--json-lines"))
+    assert ended.exit_code == 0 and handed == ["--json-lines"]
+    assert ended.stdout == '{"event": "end"}\n' and ended.stderr == "started\nwarning: x\n"
