@@ -37,6 +37,7 @@ class Row:
     warm: str = ""  # where the setting of its edge comes from, if an earlier study found it
     others: list[Path] = field(default_factory=list)  # more paths that want it: of equal models under other names
     place: int = 0  # how many became wanted before it
+    group: str = ""  # equal for stages that one process trains together; empty: it is alone
 
     @property
     def key(self) -> str:
@@ -60,6 +61,12 @@ class Row:
     def choice(self) -> str:
         """How it comes that the score is not the last epoch's."""
         return "" if self.selected is None else f"best epoch {self.selected} of {self.epochs}, selected on val"
+
+    @property
+    def speed(self) -> float | None:
+        """Images a second in training: of the last epoch so far, or of the whole."""
+        last = self.history[-1].get("train/images_per_second") if self.history else None
+        return self.usage.get("images_per_second", last)
 
     @property
     def left(self) -> float | None:

@@ -2,34 +2,78 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import click
 
+from orchestrator.chatter import Unexpected
 from orchestrator.commands import asking, measuring, running
 from orchestrator.document import printable
+from orchestrator.facts import public
 from trainers.call import Invalid
 
-# The exit code after Ctrl-C; 2 is bad input, as in click itself. `session` has the others.
-INTERRUPTED = 130
+# The exit codes after Ctrl-C, and after what nobody has thought of; 2 is bad input, as in click itself. `outcome` has
+# the others.
+INTERRUPTED, BROKEN, REFUSED = 130, 1, 2
 
 
 class Group(click.Group):
-    """Turns a user's mistake into one message and exit code 2, and Ctrl-C into 130."""
+    """Turns whatever goes wrong into one message and an exit code; a traceback is shown by --debug alone."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except Invalid as error:
-            if ctx.params.get("debug"):
-                raise
             where = ".".join(str(part) for part in error.where)
-            lines = f"error: {f'{where}: ' if where else ''}{error}".split("\n")
-            click.echo("\n".join(map(printable, lines)), err=True)  # it may have names out of files in it
-            ctx.exit(2)
+            _say(ctx, error, f"error: {f'{where}: ' if where else ''}{error}")
+            ctx.exit(REFUSED)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click knows them
+        except Exception as error:
+            _say(ctx, error, unexpected(error))
+            ctx.exit(BROKEN)
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        _takes_debug(cmd)
+        super().add_command(cmd, name)
+
+
+def unexpected(error: Exception) -> str:
+    """What is said of an error that nobody has thought of: ours, or of a library or a machine."""
+    first = error.__cause__ if isinstance(error, Unexpected) else error
+    if isinstance(first, OSError) and first.strerror:
+        said = f"{first.strerror}{f': {first.filename}' if first.filename else ''}"
+    else:
+        said = " ".join(str(first).split()) or "it says no more"
+    if isinstance(error, Unexpected):
+        hint = f"{error.log} has where. What is trained is kept: the same command goes on"
+    else:
+        hint = "with --debug the same command shows where"
+    return f"error: {type(first).__name__}: {public(said)}\nThis was not expected; {hint}."
+
+
+def _say(ctx: click.Context, error: Exception, text: str) -> None:
+    if ctx.params.get("debug"):
+        traceback.print_exception(error)
+    click.echo("\n".join(map(printable, text.split("\n"))), err=True)  # it may have names out of files in it
+
+
+def _takes_debug(command: click.Command) -> None:
+    """Let --debug be written behind the command's name, too."""
+
+    def note(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value:
+            ctx.find_root().params["debug"] = True
+
+    command.params.append(
+        click.Option(["--debug"], is_flag=True, expose_value=False, callback=note, help="Show where an error is from.")
+    )
+    for part in getattr(command, "commands", {}).values():
+        _takes_debug(part)
 
 
 @click.group(cls=Group)

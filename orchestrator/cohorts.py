@@ -82,6 +82,10 @@ class Cohorts:
         """Whether a stage was handed out with others, and has not ended."""
         return key in self._places
 
+    def place(self, key: str) -> str:
+        """Equal for stages that are trained together; empty: it is alone."""
+        return self._places.get(key, "")
+
     def crowded(self, stage: Stage) -> None:
         """There was no memory for a stage beside the others."""
         place = self._places[stage.key]

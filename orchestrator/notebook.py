@@ -48,7 +48,7 @@ def run(
     from orchestrator.session import session
 
     wanted = study if isinstance(study, Study) else load(study)
-    code = session(wanted, address=address, quiet=quiet, yes=yes, later=later)
+    code = session(wanted, address=address, manner="quiet" if quiet else "", yes=yes, later=later)
     return Result(code, page_of(wanted), figures_of(wanted))
 
 

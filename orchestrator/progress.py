@@ -1,135 +1,131 @@
-"""The run in the terminal: a live table of stages, or plain lines where nobody sees a table."""
+"""How a run speaks: a live table, plain lines, JSON lines, or its answer alone."""
 
 from __future__ import annotations
 
-import sys
-import threading
-import time
-from collections import Counter
+import os
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from types import TracebackType
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
-from rich.console import Console
+from orchestrator.board import Board, Row
+from orchestrator.json_lines import JsonLines, answers
+from orchestrator.outlook import Outlook
+from orchestrator.plain_lines import Lines
+from orchestrator.verdict import plain
+from trainers.spec import Stage
 
-from orchestrator.board import Board, Row, State
-from orchestrator.live_table import LiveTable
-from orchestrator.verdict import clock, leader, plain, tally
+if TYPE_CHECKING:
+    from orchestrator.live_table import LiveTable
 
-HEARTBEAT = 60.0  # seconds between two plain lines that say what runs
-QUIET = 10.0  # seconds between two plain lines about epochs of one stage
+Manner = Literal["", "quiet", "json"]  # empty: as the stream can
+
+
+class View(Protocol):
+    """What is told of all that happens."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def changed(self, row: Row) -> None: ...
+    def say(self, text: str, event: str = "note") -> None: ...
+    def tell(self, event: str, row: Row, text: str) -> None: ...
 
 
 class Progress:
     """Shows a board from `with` to the end of it. Names and reasons are text, never markup.
 
-    `live`: a table that refreshes itself; None: where `stream` is a terminal that can.
+    `err` is where people see how it goes, `out` where the answer is printed, or by the manner "json" every event;
+    `log` gets plain lines, whatever is shown. `live`: a table that refreshes itself; None: where `err` is a terminal
+    that can.
     """
 
-    def __init__(self, board: Board, *, stream: TextIO = sys.stderr, live: bool | None = None) -> None:
-        self.board = board
-        self.console = Console(file=stream, highlight=False, markup=False, force_terminal=live)
-        able = stream.isatty() and not self.console.is_dumb_terminal
-        self.view = LiveTable(board, self.console) if (able if live is None else live) else Lines(board, stream)
+    def __init__(
+        self,
+        board: Board,
+        *,
+        out: TextIO,
+        err: TextIO,
+        log: TextIO | None = None,
+        manner: Manner = "",
+        live: bool | None = None,
+    ) -> None:
+        self.board, self.out, self.err, self.manner = board, out, err, manner
+        self.outlook = Outlook(board)
+        self.json = JsonLines(board, out, self.outlook) if manner == "json" else None
+        self.table: LiveTable | None = None
+        if not manner and (able(err) if live is None else live):
+            from orchestrator.live_table import LiveTable  # loads rich
+
+            self.table = LiveTable(board, err, self.outlook)
+        lines = None if manner or self.table else Lines(board, err, self.outlook)
+        self.shown: View | None = self.json or self.table or lines  # None: nothing
+        kept = Lines(board, log, self.outlook) if log else None
+        self.views: list[View] = [view for view in (self.shown, kept) if view is not None]
 
     def __enter__(self) -> Progress:
-        self.view.start()
+        for view in self.views:
+            view.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.view.stop()
+        for view in self.views:
+            view.stop()
+
+    def begin(self, log: str) -> None:
+        """Say where the log is; before anything else."""
+        if self.json:
+            self.json.begin(version("tapath"), log)
+        elif not self.manner:
+            print(f"log: {plain(log)}", file=self.err, flush=True)
+
+    def expect(self, made: Mapping[str, Any], cost: Callable[[Stage], float], *, whole: bool) -> None:
+        """Take a forecast of the run, as `Outlook` does."""
+        self.outlook.expect(made, cost, whole=whole)
 
     def changed(self, row: Row) -> None:
         """The driver changed this row."""
-        self.view.changed(row)
+        self.outlook.changed(row)
+        for view in self.views:
+            view.changed(row)
 
     def say(self, text: str) -> None:
-        """Print a line, above the table if there is one."""
-        self.view.say(plain(text))
+        """Say something that is of no stage."""
+        for view in self.views:
+            view.say(text)
+
+    def tell(self, event: str, row: Row, text: str) -> None:
+        """Say something of a stage."""
+        for view in self.views:
+            view.tell(event, row, text)
+
+    def warn(self, text: str) -> None:
+        """Warn, whatever the manner; the log has it already."""
+        if self.shown is not None:
+            self.shown.say(text, "warning")
+        if self.manner:
+            print(f"warning: {plain(text)}", file=self.err, flush=True)
+
+    def leave(self) -> None:
+        """The process ends at once."""
+        if self.table:
+            self.table.leave()
+
+    def answer(self, lines: list[str], summary: Mapping[str, Any], *, page: str, code: int) -> None:
+        """Say what came of it."""
+        if self.json:
+            self.json.end(code, report=page, **answers(summary))
+            return
+        for line in [*lines, f"report: {page}"]:
+            print(line, file=self.out, flush=True)
+
+    def broken(self, code: int, reason: str) -> None:
+        """Nothing came of it; whoever started the run is told by an error of why."""
+        if self.json:
+            self.json.end(code, reason=reason)
 
 
-class Lines:
-    """One line an event, and once a minute what runs."""
-
-    def __init__(self, board: Board, stream: TextIO) -> None:
-        self.board, self.stream = board, stream
-        self.lock = threading.RLock()
-        self.known: dict[str, tuple[State, float]] = {}  # state last told, and when, by key
-        self.reused = 0  # not told yet
-        self.counted, self.seeds = 0, set[int]()  # rows, and the seeds that they have
-        self.over = threading.Event()
-        self.heart = threading.Thread(target=self._beat, name="progress", daemon=True)
-
-    def start(self) -> None:
-        self.heart.start()
-
-    def stop(self) -> None:
-        self.over.set()
-        self.heart.join()
-        self._tell_reused()
-        best = leader(self.board)
-        totals = tally(Counter(row.state for row in self.board.rows.values()))
-        self._print("end", ", ".join(filter(None, [totals, best])))
-
-    def say(self, text: str) -> None:
-        with self.lock:
-            self._tell_reused()
-            print(text, file=self.stream, flush=True)
-
-    def changed(self, row: Row) -> None:
-        with self.lock:
-            state, told = self.known.get(row.key, (None, 0.0))
-            now = time.monotonic()
-            again = state == row.state
-            if again and (row.state != "running" or now - told < QUIET or row.epoch == row.epochs):
-                return  # nothing new, or so soon after the last line or before the one that it is done
-            self.known[row.key] = row.state, now
-            if row.state == "reused":
-                self.reused += 1
-            elif row.state != "waiting":
-                event = ("epoch" if again else "started") if row.state == "running" else row.state
-                self._tell_reused()
-                self._print(event, self._what(row, again=again))
-
-    def _what(self, row: Row, *, again: bool) -> str:
-        name, score = self._name(row), "" if row.score is None else f"  score {row.score:.3f}"
-        chosen = f" ({row.choice})" if row.choice else ""
-        if row.state == "running" and again:
-            left = "" if row.left is None else f"  {clock(row.left)} left"
-            return f"{name}  {row.epoch}/{row.epochs}{score}{left}"
-        if row.state == "running":
-            epochs = f"{row.epochs} epochs" if row.epochs else "measured only"
-            return f"{name}  {epochs}" + (f", from epoch {row.epoch}" if row.epoch else "")
-        if row.state == "lost":
-            above = self.board.rows.get(row.reason)
-            return f"{name}  needs {self._name(above) if above else row.reason}, which failed"
-        return f"{name}: {row.reason}" if row.state == "failed" else f"{name}{score}{chosen}  in {clock(row.seconds)}"
-
-    def _name(self, row: Row) -> str:
-        alone = " alone" if row.role == "alone" else ""
-        rows = self.board.rows
-        if len(rows) != self.counted:  # a line is written of each stage: not every time are all looked through
-            self.counted, self.seeds = len(rows), {other.seed for other in list(rows.values())}
-        return f"{row.path}{alone}" + (f" (seed {row.seed})" if len(self.seeds) > 1 else "")
-
-    def _tell_reused(self) -> None:
-        if self.reused:
-            number, self.reused = self.reused, 0
-            self._print("reused", f"{number} stage{'' if number == 1 else 's'} trained before")
-
-    def _beat(self) -> None:
-        while not self.over.wait(HEARTBEAT):
-            with self.lock:
-                self._tell_reused()
-                rows = list(self.board.rows.values())
-                running = [self._name(row) for row in rows if row.state == "running"]
-                more = f" and {len(running) - 4} more" if len(running) > 4 else ""
-                what = f"{'; '.join(running[:4])}{more}" if running else "nothing"
-                totals = tally(Counter(row.state for row in rows if row.state != "running"))
-                self._print("running", ". ".join(filter(None, [what, totals])))
-
-    def _print(self, what: str, text: str) -> None:
-        passed = clock(time.time() - self.board.started)
-        with self.lock:
-            print(f"{passed:>8}  {what:<8} {plain(text)}", file=self.stream, flush=True)
+def able(stream: TextIO) -> bool:
+    """Whether a stream is a terminal on which a table can refresh itself."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")

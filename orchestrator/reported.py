@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path as File
@@ -15,6 +16,8 @@ from trainers.address import at, in_bucket
 from trainers.call import Invalid
 from trainers.place import Place
 from trainers.scratch import scratch
+
+LOG = "run.log"
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,13 @@ def figures_of(study: Study) -> dict[str, Any]:
     """report.json, as it was written last. Raises `OSError` where there is none."""
     made: dict[str, Any] = json.loads(at(study.resources.runs).read(f"{study.name}/report.json"))
     return made
+
+
+def log_of(study: Study) -> File:
+    """Where a run logs what libraries print: beside its report or, if that goes to a bucket, in a folder here."""
+    if in_bucket(study.resources.runs):
+        return File(tempfile.mkdtemp(prefix=f"tapath-{study.name}-")) / LOG
+    return File(study.resources.runs) / study.name / LOG
 
 
 @contextmanager

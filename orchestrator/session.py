@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
+import logging
 import shlex
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -16,11 +15,13 @@ import click
 
 from orchestrator import elastic, expectations, forecast, notes, pictures, provenance, reach, report
 from orchestrator.board import Board, Row
+from orchestrator.chatter import Aside, aside
 from orchestrator.connection import answering
 from orchestrator.facts import public, without_secrets
+from orchestrator.outcome import DONE, INTERRUPTED, SOME_FAILED, STATUS, UNTRACKED, answered, broken_off
 from orchestrator.prepared import Prepared, prepare
-from orchestrator.progress import Progress
-from orchestrator.reported import folder_of, page_of
+from orchestrator.progress import Manner, Progress
+from orchestrator.reported import folder_of, log_of, page_of
 from orchestrator.rungs import rungs
 from orchestrator.strategies.waves import judges
 from orchestrator.study import Study
@@ -28,23 +29,18 @@ from orchestrator.summary import summarize
 from orchestrator.swept import swept
 from orchestrator.tracking import Ending, Tracking
 from orchestrator.underway import Run
-from orchestrator.verdict import arrow, beside, plain, verdict
+from orchestrator.verdict import arrow
 from orchestrator.warm import unknown
 from trainers.call import Invalid
 from trainers.store import Damaged
 
 MANY = 1000  # trainings that nobody starts by mistake
-DONE, SOME_FAILED, UNTRACKED, INTERRUPTED = 0, 3, 4, 130
-# Of the study's run in MLflow, by the exit code.
-STATUS: dict[int, Ending] = {
-    DONE: "FINISHED",
-    SOME_FAILED: "FAILED",
-    INTERRUPTED: "KILLED",
-}
+
+log = logging.getLogger(__name__)
 
 
 def session(
-    study: Study, *, address: str | None = None, quiet: bool = False, yes: bool = False, later: bool = False
+    study: Study, *, address: str | None = None, manner: Manner = "", yes: bool = False, later: bool = False
 ) -> int:
     """Train what a study wants and lacks, then report; -> the exit code.
 
@@ -65,12 +61,26 @@ def session(
     if not later:
         reached(study.resources.tracking_uri)
     prepared.keep()
-    ending = SOME_FAILED
+    with aside() as streams:
+        progress = Progress(run.board, out=streams.out, err=streams.err, log=streams.log, manner=manner)
+        streams.warn = progress.warn
+        try:
+            return _session(run, progress, streams, address=address, later=later)
+        except BaseException as error:
+            progress.broken(*broken_off(error))
+            raise
+
+
+def _session(run: Run, progress: Progress, streams: Aside, *, address: str | None, later: bool) -> int:
+    """The same, of a run that speaks by `progress`."""
+    prepared, study, ending = run.prepared, run.prepared.study, SOME_FAILED
     with nullcontext() if run.over else run.on_ray(address):
         # Whatever can be refused was refused by now; from here on things are written.
+        logged(streams, study)
+        progress.begin(streams.file)
         tracking, patience = begun(prepared, later=later), study.resources.tracking_patience
         try:
-            made, makespan = _train(run, tracking, quiet=quiet)
+            made, makespan = _train(run, tracking, progress)
             for row in run.board.rows.values():  # other paths may have come to want a stage since it was written
                 tracking.update(row)
             tracking.unbegun(run.board.rows.values())
@@ -81,19 +91,24 @@ def session(
                 cost = forecast.compared(run.board, costs=costs, made=made, makespan=makespan, earlier=past)
                 summary = summary_of(prepared, run.board, cost)
                 _report(run, summary, folder)
+                streams.copy(folder)
             register(prepared, run.board, summary, tracking, patience=patience)
         finally:
             tracked = tracking.close(STATUS[ending], patience=patience)
-    for line in (*verdict(summary), *beside(summary)):
-        click.echo(line)
-    for line in expectations.text(summary["expected"], summary["source"]):
-        click.echo(line)
-    for key, reason in run.frontier.failed.items():
-        click.echo(f"failed: {run.board.rows[key].path} (seed {run.board.rows[key].seed}): {plain(reason)}")
     if not run.interrupted:
         pictures.illustrate(prepared, run.board, summary)
-    click.echo(f"report: {page_of(study)}")
-    return UNTRACKED if ending == DONE and not tracked else ending
+    code = UNTRACKED if ending == DONE and not tracked else ending
+    progress.answer(answered(run, summary), summary, page=page_of(study), code=code)
+    return code
+
+
+def logged(streams: Aside, study: Study) -> None:
+    """Have the log beside the report. Raises `Invalid` where neither could be written."""
+    try:
+        streams.keep(log_of(study))
+    except OSError as error:
+        message = f"{study.resources.runs} cannot be written: {error.strerror}; name a folder that can"
+        raise study.refusal(Invalid(message, ("resources", "runs"))) from error
 
 
 def reached(uri: str) -> None:
@@ -147,18 +162,19 @@ def described(prepared: Prepared) -> str:
     )
 
 
-def _train(run: Run, tracking: Tracking, *, quiet: bool) -> tuple[dict[str, Any], float]:
+def _train(run: Run, tracking: Tracking, progress: Progress) -> tuple[dict[str, Any], float]:
     """Train, and tell the terminal and MLflow of it; -> what was forecast, and how many seconds it took."""
-    stream = io.StringIO() if quiet else sys.stderr
-    with Progress(run.board, stream=stream) as progress:
+    with progress:
 
         def changed(row: Row) -> None:
             tracking.update(row)
             progress.changed(row)
 
-        run.changed, run.say = changed, progress.say
+        run.changed, run.say, run.tell, run.leave = changed, progress.say, progress.tell, progress.leave
         run.refresh()
         made = forecast.forecast(run.prepared, run.handing.room)
+        if run.handing.room:
+            progress.expect(made, run.prepared.costs.relative, whole=not run.prepared.pausing)
         for line in (*run.prepared.warm.lines(), *forecast.text(made)):
             run.say(line)
         started = time.monotonic()
@@ -219,7 +235,7 @@ def register(prepared: Prepared, board: Board, summary: dict[str, Any], tracking
             with prepared.store.weights_copy(prepared.results[row.key]) as file:
                 tracking.register(name, row, file, patience=patience)
         except (Damaged, OSError) as error:
-            click.echo(f"warning: {name} is not registered: {error}", err=True)
+            log.warning("%s is not registered: %s", name, error)
 
 
 def rewrite(study: Study, out: File | None = None) -> str:

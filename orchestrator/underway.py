@@ -38,6 +38,9 @@ class Run:
         self.board = Board(prepared.study.name)
         self.handing = Handing(prepared.study, self.frontier, self.board, lambda text: self.say(text))
         self.changed: Callable[[Row], None] = lambda row: None  # told of every change of a stage
+        # Told what there is to know of one: that it is tried again ("retry"), or something else ("note").
+        self.tell: Callable[[str, Row, str], None] = lambda event, row, text: self.say(text)
+        self.leave: Callable[[], None] = lambda: None  # called before the process ends at once
         self.tracebacks: dict[str, str] = {}
         self.ends: dict[str, str] = {}  # what became of the process of a stage that waits for another
 
@@ -79,8 +82,10 @@ class Run:
         row = self.board.rows[key]
         if row.state == "running":
             why = self.ends.pop(key, "ended")
-            self.say(f"the process of {row.path} (seed {row.seed}) {why}; it goes on from epoch {row.epoch}")
+            text = f"the process of {row.path} (seed {row.seed}) {why}; it goes on from epoch {row.epoch}"
+            self.tell("retry", row, text)
         row.state, row.started = "running", row.started or time.time()
+        row.group = self.handing.cohorts.place(key)
         self.changed(row)
 
     def epoch(self, key: str, entry: dict[str, float]) -> None:
@@ -95,12 +100,12 @@ class Run:
 
     def said(self, key: str, text: str) -> None:
         row = self.board.rows[key]
-        self.say(f"{row.path} (seed {row.seed}): {text}")
+        self.tell("note", row, f"{row.path} (seed {row.seed}): {text}")
 
     def died(self, key: str, why: str) -> None:
         row = self.board.rows[key]
         if self.handing.whole(row.stage).min_workers is not None:
-            self.say(f"the process of {row.path} (seed {row.seed}) {why}")
+            self.tell("retry", row, f"the process of {row.path} (seed {row.seed}) {why}")
         else:
             self.ends[key] = why  # said when another process goes on
 
@@ -244,6 +249,7 @@ class Run:
     def _interrupt(self, number: int, frame: object) -> None:
         """Ctrl-C or SIGTERM once: stop at the next step, all finished epochs are kept. Twice: end now."""
         if self.stopping.is_set():
+            self.leave()
             os._exit(128 + number)
         self.stopping.set()
         self.say("stopping at the next step; finished epochs are kept, run the same command to go on")

@@ -11,12 +11,15 @@ from orchestrator.board import Board, State
 from orchestrator.summary import outcomes
 
 
-def verdict(summary: Mapping[str, Any]) -> list[str]:
-    """The answer for each student in a sentence, followed by what to beware of; then what holds for all."""
+def verdict(summary: Mapping[str, Any], *, reasons: bool = True) -> list[str]:
+    """The answer for each student in a sentence, followed by what to beware of; then what holds for all.
+
+    `reasons`: say why the first stage failed, if any did.
+    """
     said = []
     for answer in summary["answers"]:
         said += [headline(summary, answer), *remarks(summary, answer)]
-    return said + cautions(summary)
+    return said + cautions(summary, reasons=reasons)
 
 
 def remarks(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
@@ -27,8 +30,8 @@ def remarks(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
     return said + _selected(summary, answer) + _tested(summary, answer)
 
 
-def cautions(summary: Mapping[str, Any]) -> list[str]:
-    """What to beware of in all answers."""
+def cautions(summary: Mapping[str, Any], *, reasons: bool = True) -> list[str]:
+    """What to beware of in all answers. `reasons`: say why the first stage failed, if any did."""
     counts, said = summary["counts"], []
     found = [answer for answer in summary["answers"] if answer["best"]]
     if len(summary["seeds"]) > 1 and found:
@@ -41,7 +44,7 @@ def cautions(summary: Mapping[str, Any]) -> list[str]:
         lost = f", and {counts['lost']} that needed them could not start" if counts["lost"] else ""
         first = next(stage for stage in summary["stages"] if stage["state"] == "failed")
         why = f"{arrow(first['path'])}: {plain(first['reason'])}"
-        said.append(f"{_stages(counts['failed'])} failed{lost}. The first was {why}")
+        said.append(f"{_stages(counts['failed'])} failed{lost}." + (f" The first was {why}" if reasons else ""))
     return said
 
 

@@ -75,10 +75,11 @@ def report(
         if tracking:
             raise Invalid("a study's report is made from its store; --tracking goes with --experiment", ("--tracking",))
         from orchestrator import session
+        from orchestrator.outcome import DONE, UNTRACKED
 
         loaded = loaded_study(study, store, sets)
         if relog:
-            sys.exit(0 if session.relog(loaded, out) else session.UNTRACKED)
+            sys.exit(DONE if session.relog(loaded, out) else UNTRACKED)
         click.echo(session.rewrite(loaded, out))
         return
     if store or sets or relog:

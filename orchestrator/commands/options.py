@@ -1,4 +1,4 @@
-"""What several commands take: a study, where its results lie, and what is changed of it."""
+"""What several commands take: a study, where its results lie, and what is changed of it; and how a run speaks."""
 
 from __future__ import annotations
 
@@ -20,6 +20,20 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def wrapped(study: File, store: str | None, sets: tuple[str, ...], **options: Any) -> Any:
         return command(loaded_study(study, store, sets), **options)
+
+    return wrapped
+
+
+def manner_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--quiet and --json-lines, of which there may be one; the command gets its `manner`."""
+
+    @click.option("--quiet", is_flag=True, help="Print only the answer.")
+    @click.option("--json-lines", is_flag=True, help="Print each event as JSON, one a line, the answer last.")
+    @wraps(command)
+    def wrapped(*args: Any, quiet: bool, json_lines: bool, **options: Any) -> Any:
+        if quiet and json_lines:
+            raise click.UsageError("--quiet prints the answer alone, --json-lines every event: choose one of them")
+        return command(*args, manner="quiet" if quiet else "json" if json_lines else "", **options)
 
     return wrapped
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from orchestrator.commands.options import study_options
+from orchestrator.commands.options import manner_options, study_options
 
 
 @click.command()
@@ -26,30 +26,40 @@ def plan(study: Any, as_json: bool, no_data: bool) -> None:
 @click.command()
 @study_options
 @click.option("--address", help="A running Ray cluster; without it Ray starts here.")
-@click.option("--quiet", is_flag=True, help="Print only the answer.")
+@manner_options
 @click.option("--yes", is_flag=True, help="Train more than a thousand stages.")
 @click.option("--tracking-later", "later", is_flag=True, help="Train though MLflow cannot be reached; log it later.")
-def run(study: Any, address: str | None, quiet: bool, yes: bool, later: bool) -> None:
+def run(study: Any, address: str | None, manner: Any, yes: bool, later: bool) -> None:
     """Train what is wanted and missing, then say which path is best. Run it again to go on."""
     from orchestrator.session import session
 
-    sys.exit(session(study, address=address, quiet=quiet, yes=yes, later=later))
+    sys.exit(session(study, address=address, manner=manner, yes=yes, later=later))
 
 
 @click.command()
 @study_options
 @click.option("--address", help="The cluster's job server, http://HEAD:8265.")
 @click.option("--follow", is_flag=True, help="Read along until it ends, and end with its exit code.")
+@manner_options
 @click.option("--yes", is_flag=True, help="Train more than a thousand stages.")
 @click.option("--tracking-later", "later", is_flag=True, help="Train though MLflow cannot be reached; log it later.")
 @click.option("--kuberay", is_flag=True, help="Print a RayJob for Kubernetes instead.")
 @click.option("--image", default="tapath:latest", show_default=True, help="With --kuberay: an image with tapath in it.")
 @click.option("--claim", default="tapath", show_default=True, help="With --kuberay: the volume claim of the store.")
 def submit(
-    study: Any, address: str | None, follow: bool, yes: bool, later: bool, kuberay: bool, image: str, claim: str
+    study: Any,
+    address: str | None,
+    follow: bool,
+    manner: Any,
+    yes: bool,
+    later: bool,
+    kuberay: bool,
+    image: str,
+    claim: str,
 ) -> None:
     """Run the study as a job of a Ray cluster. Submit it again to go on."""
-    words = (*(["--yes"] if yes else []), *(["--tracking-later"] if later else []))
+    asked = {"--quiet": manner == "quiet", "--json-lines": manner == "json", "--yes": yes, "--tracking-later": later}
+    words = tuple(word for word, wanted in asked.items() if wanted)
     if kuberay:
         from orchestrator.kuberay import manifest
 
@@ -57,7 +67,11 @@ def submit(
         return
     from orchestrator.submit import submit as start
 
-    sys.exit(start(study, address=address, follow=follow, words=words, say=click.echo))
+    def say(text: str) -> None:
+        """A job's log has its stdout and its stderr in one; here they are two again, as far as a program needs."""
+        click.echo(text, err=manner == "json" and not text.startswith("{"))
+
+    sys.exit(start(study, address=address, follow=follow, words=words, say=say))
 
 
 @click.command()

@@ -107,6 +107,17 @@ def fail(filled: Board, path: Path, reason: str) -> None:
         row.reason = reason if first else key
 
 
+def row(filled: Board, *path: str, seed: int = 0) -> Row:
+    """The row of a path."""
+    return next(each for each in filled.rows.values() if each.path == Path(path) and each.seed == seed)
+
+
+def start(each: Row, epochs: int = 0) -> None:
+    """It is being trained, ten seconds an epoch."""
+    each.state, each.history, each.score = "running", each.history[:epochs], None
+    each.seconds = 10.0 * epochs
+
+
 def the_answer(found: dict[str, Any]) -> dict[str, Any]:
     """That of a summary, if there is one student."""
     (answer,) = found["answers"]

@@ -27,7 +27,7 @@ def one_ray() -> Iterator[None]:
 def run(files: list[str], sets: dict[str, list[str]]) -> dict[str, int]:
     """-> the exit code of each study. `sets`: for some of the files, what `--set` would change."""
     with one_ray():
-        return {file: session(load(file, sets.get(file, [])), quiet=True) for file in files}
+        return {file: session(load(file, sets.get(file, [])), manner="quiet") for file in files}
 
 
 def say(lines: list[str]) -> list[dict[str, Any]]:

@@ -49,6 +49,12 @@ def test_every_field_is_one_that_kuberay_has_and_none_is_missing(folder: File, t
     assert misfits(config) == misfits(job) == []
 
 
+@pytest.mark.parametrize("word", ["--quiet", "--json-lines"])
+def test_how_a_run_is_to_speak_is_handed_on(folder: File, word: str) -> None:
+    _, job = printed(changed(), word)
+    assert shlex.split(job["spec"]["entrypoint"])[5:7] == ["/home/ray/study/tiny.yaml", word]
+
+
 def test_the_job_runs_the_very_study_from_a_config_map(folder: File) -> None:
     config, job = printed(changed(), "--set", "recipe.epochs=3", "--yes", "--tracking-later")
     assert config["data"] == {"tiny.yaml": changed()}

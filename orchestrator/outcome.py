@@ -1,0 +1,43 @@
+"""What came of a run: its exit code, and what is said in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator import expectations
+from orchestrator.facts import public
+from orchestrator.reported import page_of
+from orchestrator.underway import Run
+from orchestrator.tracking import Ending
+from orchestrator.verdict import beside, plain, verdict
+from trainers.call import Invalid
+
+DONE, BROKEN, REFUSED, SOME_FAILED, UNTRACKED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+# Of the study's run in MLflow, by the exit code.
+STATUS: dict[int, Ending] = {
+    DONE: "FINISHED",
+    SOME_FAILED: "FAILED",
+    INTERRUPTED: "KILLED",
+}
+
+
+def broken_off(error: BaseException) -> tuple[int, str]:
+    """The exit code of a run that an error broke off, and the error in words."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "interrupted"
+    return (REFUSED if isinstance(error, Invalid) else BROKEN), public(str(error) or type(error).__name__)
+
+
+def answered(run: Run, summary: Mapping[str, Any]) -> list[str]:
+    """What people are told in the end: which path is best, what it stands beside, and what failed, whole."""
+    folder = page_of(run.prepared.study).rpartition("/")[0]
+    lines = [*verdict(summary, reasons=False), *beside(summary)]
+    lines += expectations.text(summary["expected"], summary["source"])
+    for key, reason in run.frontier.failed.items():
+        row, told = run.board.rows[key], run.tracebacks.get(key)
+        where = f"; where: {folder}/failed-{key}.txt" if told else ""
+        lines.append(f"failed: {row.path} (seed {row.seed}): {plain(reason)}{where}")
+    if run.frontier.failed:
+        lines.append("What is done is kept; the same command tries again what failed.")
+    return lines
