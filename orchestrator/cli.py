@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from orchestrator.commands import asking, measuring, running
+from orchestrator.commands import asking, measuring, running, student
 from orchestrator.document import printable
 from trainers.call import Invalid
 
@@ -47,6 +47,9 @@ for command in (
     running.why,
     asking.best,
     asking.report,
+    student.predict,
+    student.export,
+    student.latency,
     measuring.evaluate,
     measuring.data,
 ):

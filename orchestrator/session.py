@@ -15,6 +15,7 @@ import click
 
 from orchestrator import elastic, expectations, forecast, notes, reach, report
 from orchestrator.board import Board, Row
+from orchestrator.card import card
 from orchestrator.connection import answering
 from orchestrator.facts import public, without_secrets
 from orchestrator.prepared import Prepared, prepare
@@ -213,7 +214,9 @@ def register(prepared: Prepared, board: Board, summary: dict[str, Any], tracking
         name = board.name + (f"-{answer['student']}" if several else "")
         try:
             with prepared.store.weights_copy(prepared.results[row.key]) as file:
-                tracking.register(name, row, file, patience=patience)
+                said = card(prepared, summary, answer, row, name=name)
+                ids = prepared.inputs.dataset.val.categories
+                tracking.register(name, row, file, patience=patience, card=said, categories=ids)
         except (Damaged, OSError) as error:
             click.echo(f"warning: {name} is not registered: {error}", err=True)
 

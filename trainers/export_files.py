@@ -14,6 +14,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -71,7 +72,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{name}.{SUFFIX[kind]}" for name in ("model", "second")[: len(programs)]]
     for name, program in zip(names, programs, strict=True):
-        atomic.write(folder / name, lambda file, program=program: _write(program, file, kind))
+        atomic.write(folder / name, partial(_write, program, kind))
     rule = {
         "graphs": names,
         "outputs": _outputs(detector, side),
@@ -98,7 +99,7 @@ def _outputs(detector: Network, side: int) -> dict[str, list[int]]:
     return found
 
 
-def _write(program: ExportedProgram, file: Path, kind: Format) -> None:
+def _write(program: ExportedProgram, kind: Format, file: Path) -> None:
     if kind == "torch":
         with file.open("wb") as stream:
             torch.export.save(program, stream)

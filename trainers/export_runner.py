@@ -57,7 +57,7 @@ class Detector:
         decode = {"dense": dense, "mimic": mimic, "regions": self.regions}[self.rule["kind"]]
         grid = laid(self.rule, maps, canvas=pixels.shape[2:], size=(height, width))
         found = best(decode(self.rule, maps, grid), grid.size, self.rule)
-        boxes = found.boxes / np.float32([width / image.shape[1], height / image.shape[0]] * 2)
+        boxes = found.boxes / np.array([width / image.shape[1], height / image.shape[0]] * 2, np.float32)
         every, names = (
             zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True),
             self.rule["classes"],
@@ -69,7 +69,7 @@ class Detector:
         divisor = self.rule["divisor"]
         height, width = (-(-side // divisor) * divisor for side in image.shape[:2])
         canvas = np.empty((1, 3, height, width), np.float32)
-        canvas[:] = np.float32(self.rule["padding"])[:, None, None]
+        canvas[:] = np.array(self.rule["padding"], np.float32)[:, None, None]
         canvas[0, :, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1) / np.float32(255)
         return canvas
 
@@ -143,7 +143,7 @@ def laid(rule: Rule, maps: dict[str, list[Array]], *, canvas: Sequence[int], siz
         y, x = np.meshgrid(np.arange(high), np.arange(wide), indexing="ij")
         cell = np.stack([x, y], axis=-1).reshape(-1, 1, 2).repeat(len(shapes), axis=1).reshape(-1, 2)
         centre = (cell * [right, down]).astype(np.float32)
-        box = np.tile(centre, 2) + np.tile(np.float32(shapes), (high * wide, 1))
+        box = np.tile(centre, 2) + np.tile(np.array(shapes, np.float32), (high * wide, 1))
         within = (cell * stride < [size[1], size[0]]).all(axis=1) | rule["padding_counts"]
         parts.append((centre, box, np.full((len(cell), 1), stride, np.float32), within))
     joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -247,7 +247,7 @@ def reading(start: float, end: float, length: int, rule: Rule) -> tuple[Array, i
 
 def best(found: Found, size: tuple[int, int], rule: Rule) -> Found:
     """Cut to the image of (height, width), suppressed class by class, and only so many."""
-    boxes = np.minimum(np.maximum(found.boxes, 0), np.float32([size[1], size[0]] * 2))
+    boxes = np.minimum(np.maximum(found.boxes, 0), np.array([size[1], size[0]] * 2, np.float32))
     kept = ((boxes[:, 2:] - boxes[:, :2]) >= rule.get("smallest", 0)).all(axis=1).nonzero()[0]
     boxes, scores, labels = boxes[kept], found.scores[kept], found.labels[kept]
     apart = boxes + (labels * (boxes.max(initial=0) + 1)).astype(np.float32)[:, None]

@@ -144,7 +144,7 @@ def test_the_runner_decodes_every_convention(
     detector, split = make(name, own), images()
     monkeypatch.setattr(export_files, "graph", lambda *_, **__: None)
     monkeypatch.setattr(export_files, "second_graph", lambda *_: None)
-    monkeypatch.setattr(export_files, "_write", lambda program, file, kind: file.touch())
+    monkeypatch.setattr(export_files, "_write", lambda program, kind, file: file.touch())
     export_files.save(detector, tmp_path, classes=CLASSES, resize=Resize(short=40, long=64))
     raw = Raw(without(detector, (*training_only(detector), *second_stage(detector)))).eval()
     networks = {"model.onnx": raw, "second.onnx": getattr(detector, "second_network", lambda: None)()}
