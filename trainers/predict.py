@@ -15,6 +15,7 @@ from trainers.evaluate import find
 from trainers.outputs import Detections, Network
 from trainers.spec import Recipe
 
+READABLE = 480  # pixels of a picture's long side
 GOLDEN = 0.618034  # of the circle of hues: neighbours differ most
 
 
@@ -44,12 +45,17 @@ def above(found: Detections, score: float) -> Detections:
 
 
 def draw(image: Tensor, found: Detections, file: Path, *, classes: Sequence[str]) -> None:
-    """Write a PNG of an image, (3, H, W) uint8, with what was found in it: the best lies on top."""
+    """Write a PNG of an image, (3, H, W) uint8, with what was found in it: the best lies on top.
+
+    A small image is shown several times as large, so that names can be read.
+    """
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    zoom = max(1, READABLE // max(picture.size))
+    picture = picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(picture)
     side = min(picture.size)
     width, font = max(1, round(side / 250)), ImageFont.load_default(size=max(9, round(side / 35)))
-    rows = list(zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True))
+    rows = list(zip((found.boxes * zoom).tolist(), found.scores.tolist(), found.labels.tolist(), strict=True))
     for box, score, label in reversed(rows):
         colour = hue(label)
         pen.rectangle(box, outline=colour, width=width)

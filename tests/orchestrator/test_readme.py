@@ -37,7 +37,7 @@ def test_a_command_of_the_readme_works(command: str, finished: File, tmp_path: F
     names["IMAGES"] = "digits/val2017"
     words = [names.get(word, word) for word in command.split()]
     if words[:2] == ["data", "check"] or "digits/val2017" in words:
-        tapath(folder, "data", "digits", "digits")
+        tapath(folder, "data", "digits", "digits", "--val", "4")
     ran = tapath(folder, *(["plan", "tiny.yaml"] if words == ["plan"] else words))
     assert ran.code == 0, ran.err
     assert ran.out.strip()

@@ -266,3 +266,12 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
     with pytest.raises(Invalid, match="holds something else"):
         export_files.save(make(*CASES[0]), tmp_path, classes=CLASSES)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_backbone_without_a_graph_for_any_size_is_refused_by_name(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        swin = Call(name="Swin").complete(backbones).of(backbones)
+        detector = Call(name="GFL", args=SMALL).complete(detectors).of(detectors, swin, 2)
+    with pytest.raises(Invalid, match="Swin's windows depend on an image's size"):
+        export_files.save(detector, tmp_path / "out", classes=CLASSES, kind="torch")
+    assert not (tmp_path / "out").exists()
