@@ -30,20 +30,20 @@ class Picture(NamedTuple):
 def pictures(places: Sequence[str]) -> list[Picture]:
     """The images of files and folders, each once, in their order; of folders all with an image's suffix, those deeper
     down too. Raises `Invalid`, which names all that are none."""
-    found: dict[File, str] = {}
+    found: dict[File, tuple[File, str]] = {}  # as it was named, by where it really is
     missing: list[str] = []
     for place in map(File, places):
         if place.is_dir():
             inside = sorted(one for one in place.rglob("*") if one.suffix.lower() in SUFFIXES and one.is_file())
             missing += [] if inside else [f"{place}: a folder without images"]
             for one in inside:
-                found.setdefault(one.resolve(), str(one.relative_to(place)))
+                found.setdefault(one.resolve(), (one, str(one.relative_to(place))))
         elif place.is_file():
-            found.setdefault(place.resolve(), place.name)
+            found.setdefault(place.resolve(), (place, place.name))
         else:
             missing.append(f"{place}: there is no such file or folder")
     checked = []
-    for file, name in found.items():
+    for file, name in found.values():
         try:
             with file.open("rb") as stream:
                 checked.append(Picture(file, name, size_of(stream, str(file))))
