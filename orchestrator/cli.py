@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from orchestrator.chatter import Unexpected
-from orchestrator.commands import asking, measuring, running
+from orchestrator.commands import asking, measuring, running, student
 from orchestrator.document import printable
 from orchestrator.facts import public
 from trainers.call import Invalid
@@ -91,6 +91,9 @@ for command in (
     running.why,
     asking.best,
     asking.report,
+    student.predict,
+    student.export,
+    student.latency,
     measuring.evaluate,
     measuring.data,
 ):

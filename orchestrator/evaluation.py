@@ -81,9 +81,10 @@ def named(text: str, package: ModuleType | None, option: str) -> Call:
         raise error.under(option) from None
 
 
-def detector(weights: str, model: str | None, call: Call) -> Trained:
-    """The detector that is meant: of a stage, or of a file when it is said what model that is of."""
+def detector(weights: str, model: str | None, call: Call | None) -> Trained:
+    """The detector that is meant: of a stage, or of a file when it is said what model that is of, for which data."""
     if model is not None:
+        assert call is not None, "a file of weights does not say which classes it knows"
         return of_file(weights, modelled(model), call)
     place = weights if in_bucket(weights) else File(weights).expanduser()
     if isinstance(place, File) and not place.exists():

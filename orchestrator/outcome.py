@@ -8,8 +8,8 @@ from typing import Any
 from orchestrator import expectations
 from orchestrator.facts import public
 from orchestrator.reported import page_of
-from orchestrator.underway import Run
 from orchestrator.tracking import Ending
+from orchestrator.underway import Run
 from orchestrator.verdict import beside, plain, verdict
 from trainers.call import Invalid
 

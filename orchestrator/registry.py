@@ -2,33 +2,99 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tempfile
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version as installed
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import trainers
 from orchestrator import facts
 from orchestrator.board import Row
-from orchestrator.connection import LoggedModel, MlflowClient, ModelVersion
+from orchestrator.connection import LoggedModel, MlflowClient, ModelVersion, connect, talking
+from trainers.call import Invalid
 
 SERVED = Path(__file__).with_name("served.py")
 NEEDS = ("mlflow", "numpy", "pillow", "pydantic", "pycocotools", "safetensors", "torch", "torchvision")
 
 
-def register(client: MlflowClient, name: str, row: Row, weights: Path, model: LoggedModel) -> str:
-    """Have this checkpoint under this name with the alias `best`, uploaded if need be; -> its version."""
+ADDRESS = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/([0-9]+))")
+CATEGORIES = "categories.json"
+
+
+class Version(NamedTuple):
+    """A registered student, here for a while."""
+
+    name: str
+    stage: Path  # as JSON
+    weights: Path
+    categories: list[dict[str, Any]]  # `id` and `name` in its data, by label; none of older versions
+    card: str
+
+
+def register(
+    client: MlflowClient,
+    name: str,
+    row: Row,
+    weights: Path,
+    model: LoggedModel,
+    *,
+    card: str = "",
+    categories: Sequence[int] = (),
+) -> str:
+    """Have this checkpoint under this name with the alias `best`, uploaded if need be; -> its version.
+
+    `card` describes it, in Markdown; `categories` are the ids that its data has for its classes.
+    """
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, tags={"made_by": "tapath"})
     versions = client.search_model_versions(f"name = '{name}'")
     mine = [v for v in versions if (v.tags.get("key"), v.tags.get("sha256")) == (row.key, row.sha256)]
-    version = mine[0] if mine else _upload(client, name, row, weights, model)
+    version = mine[0] if mine else _upload(client, name, row, weights, model, categories)
+    if card and version.description != facts.public(card):  # what it stands beside may be known since
+        client.update_model_version(name, version.version, facts.public(card))
     if "best" not in version.aliases:
         client.set_registered_model_alias(name, "best", version.version)
     return str(version.version)
 
 
-def _upload(client: MlflowClient, name: str, row: Row, weights: Path, model: LoggedModel) -> ModelVersion:
+@contextmanager
+def fetched(uri: str, address: str) -> Iterator[Version]:
+    """The registered student at models:/NAME@ALIAS or models:/NAME/VERSION, while the block lasts. Raises `Invalid`."""
+    parts = ADDRESS.fullmatch(address)
+    if parts is None:
+        raise Invalid(f"{address} is no address of a registered model; write models:/NAME@best or models:/NAME/1")
+    name, alias, number = parts.groups()
+    with tempfile.TemporaryDirectory() as folder:
+        with talking(uri):
+            client = connect(uri)
+            found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+            there = client.get_model_version_download_uri(name, found.version)
+            from mlflow.artifacts import download_artifacts
+
+            artifacts = Path(download_artifacts(there, dst_path=folder, tracking_uri=uri)) / "artifacts"
+        stage, weights = artifacts / "stage.json", next(artifacts.glob("*.safetensors"), None)
+        if weights is None or not stage.is_file():
+            raise Invalid(f"{address} was not registered by tapath: it has no stage.json and no weights")
+        categories = artifacts / CATEGORIES
+        known = json.loads(categories.read_text(encoding="utf-8")) if categories.is_file() else []
+        yield Version(name, stage, weights, known, found.description or "")
+
+
+def described(uri: str, name: str, key: str) -> str:
+    """The card of a stage that is registered under this name; empty if there is none."""
+    with talking(uri):
+        versions = connect(uri).search_model_versions(f"name = '{name}'")
+    return next((v.description or "" for v in versions if v.tags.get("key") == key), "")
+
+
+def _upload(
+    client: MlflowClient, name: str, row: Row, weights: Path, model: LoggedModel, categories: Sequence[int]
+) -> ModelVersion:
     # Imported here: it is slow and warns of itself, and most that track never register.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -37,10 +103,13 @@ def _upload(client: MlflowClient, name: str, row: Row, weights: Path, model: Log
     with tempfile.TemporaryDirectory() as folder:
         stage = Path(folder) / "stage.json"
         stage.write_text(row.stage.model_dump_json(indent=1), encoding="utf-8")
+        ids = Path(folder) / CATEGORIES
+        named = zip(categories, row.stage.data.classes, strict=bool(categories))
+        ids.write_text(json.dumps([{"id": id, "name": name} for id, name in named]), encoding="utf-8")
         save_model(
             Path(folder) / "model",
             python_model=str(SERVED),
-            artifacts={"weights": str(weights), "stage": str(stage)},
+            artifacts={"weights": str(weights), "stage": str(stage), "categories": str(ids)},
             code_paths=[str(Path(trainers.__file__).parent)],
             # Named here, since MLflow would install and run the model to find out.
             pip_requirements=[f"{package}=={installed(package)}" for package in NEEDS],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -17,9 +18,8 @@ from safetensors.torch import load_file
 from trainers import build
 from trainers.call import Invalid
 from trainers.data.images import FORMATS, read_image
-from trainers.data.split import Split
-from trainers.evaluate import find
 from trainers.outputs import Detections
+from trainers.predict import predict
 from trainers.spec import Stage
 
 
@@ -49,19 +49,9 @@ class Student(PythonModel):
         """
         with tempfile.TemporaryDirectory() as folder:
             images = [picture(text, Path(folder)) for text in model_input]
-        split = Split(
-            coco={
-                "images": [{"id": i, "height": im.shape[1], "width": im.shape[2]} for i, im in enumerate(images)],
-                "annotations": [],
-                "categories": [{"id": k, "name": name} for k, name in enumerate(self.stage.data.classes)],
-            },
-            classes=self.stage.data.classes,
-            read=images.__getitem__,
-        )
-        # One by one: what is found in an image depends on its padding, and so on the others of its batch.
-        recipe = self.stage.recipe.model_copy(update={"batch": 1})
-        found = find(self.detector, split, recipe, device=self.device)
-        return [self.answer(found[i]) for i in range(len(images))]
+        stage = self.stage
+        look = partial(predict, self.detector, classes=stage.data.classes, recipe=stage.recipe, device=self.device)
+        return [self.answer(look(image)) for image in images]
 
     def answer(self, found: Detections) -> Answer:
         labels = found.labels.tolist()

@@ -15,6 +15,7 @@ import click
 
 from orchestrator import elastic, expectations, forecast, notes, pictures, provenance, reach, report
 from orchestrator.board import Board, Row
+from orchestrator.card import card
 from orchestrator.chatter import Aside, aside
 from orchestrator.connection import answering
 from orchestrator.facts import public, without_secrets
@@ -233,7 +234,9 @@ def register(prepared: Prepared, board: Board, summary: dict[str, Any], tracking
         name = board.name + (f"-{answer['student']}" if several else "")
         try:
             with prepared.store.weights_copy(prepared.results[row.key]) as file:
-                tracking.register(name, row, file, patience=patience)
+                said = card(prepared, summary, answer, row, name=name)
+                ids = prepared.inputs.dataset.val.categories
+                tracking.register(name, row, file, patience=patience, card=said, categories=ids)
         except (Damaged, OSError) as error:
             log.warning("%s is not registered: %s", name, error)
 

@@ -143,11 +143,11 @@ class Tracking:
         """Note which of the stages have no run, in the end."""
         self._background.put(notes.UNBEGUN, partial(self._note_unbegun, notes.unbegun(rows)))
 
-    def register(self, name: str, row: Row, weights: Path, *, patience: float = 60.0) -> str | None:
+    def register(self, name: str, row: Row, weights: Path, *, patience: float = 60.0, **told: Any) -> str | None:
         """Have a finished student in the registry as `models:/NAME@best`, loadable by `mlflow.pyfunc`.
 
-        -> its version; nothing is added when these weights are there already. None, with a warning, when
-        MLflow has not got the stage, and did nothing for so many seconds, or fails.
+        -> its version; nothing is added when these weights are there already. None, with a warning, when MLflow has
+        not got the stage, and did nothing for so many seconds, or fails. `told`: more for `registry.register`.
         """
         self._settle(patience)
         have = self.logged.get(row.key)
@@ -155,7 +155,7 @@ class Tracking:
             if have is None or not have.whole:
                 raise ConnectionError("it has not got the stage yet")
             with talking(self.uri):
-                version = register(self.client, facts.entity(name), row, weights, have.model)
+                version = register(self.client, facts.entity(name), row, weights, have.model, **told)
         except (Invalid, ConnectionError) as error:
             self.unregistered = True
             log.warning("%s is not registered: %s; to do it: %s", facts.entity(name), error, self.again)

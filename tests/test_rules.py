@@ -40,6 +40,7 @@ DOORS = {
     "torchvision": {"trainers"},
     "pycocotools": {"trainers/data/masks.py"},
     "safetensors": {"trainers/store.py", "trainers/weights.py", "orchestrator/served.py"},
+    "onnxruntime": {"trainers/export_runner.py"},
     "boto3": {"trainers/s3.py"},
     "botocore": {"trainers/s3.py"},
     "pickle": {"trainers/weights.py"},  # the name of an error: nothing is unpickled
@@ -153,9 +154,20 @@ ENTRANCES = {
     "orchestrator/served.py": {
         "trainers.build",
         "trainers.data.images",
-        "trainers.data.split",
-        "trainers.evaluate",
         "trainers.outputs",
+        "trainers.predict",
+    },
+    # The student in a user's hands.
+    "orchestrator/meant.py": {"trainers.appraisal"},
+    "orchestrator/prediction.py": {"trainers.appraisal", "trainers.data.images", "trainers.predict"},
+    "orchestrator/exporting.py": {"trainers.export_files", "trainers.outputs"},
+    "orchestrator/latency.py": {
+        "trainers.appraisal",
+        "trainers.build",
+        "trainers.footprint",
+        "trainers.outputs",
+        "trainers.store",
+        "trainers.teacher",
     },
     # Shipped whole: with a model, and with a job.
     "orchestrator/registry.py": {"trainers"},

@@ -16,7 +16,7 @@ from trainers.evaluate import find
 from trainers.metrics.coco import to_coco
 from trainers.outputs import Detections, Network
 from trainers.published import Source, fetch
-from trainers.spec import Model, Recipe
+from trainers.spec import Model, Recipe, Stage
 from trainers.store import RESULT, WEIGHTS, Damaged, Result, Store
 
 
@@ -86,6 +86,20 @@ def of_stage(place: Path | str) -> Trained | None:
     except Damaged as error:
         raise Invalid(str(error)) from None
     return Trained(detector, result.stage.data.classes, result.stage.recipe.measuring())
+
+
+def of_record(stage: Path, file: Path) -> Trained:
+    """The detector of a stage from what it was, as JSON, and the file of its weights: as a registry keeps both.
+
+    Raises `Invalid`.
+    """
+    try:
+        known = Stage.model_validate_json(stage.read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        raise Invalid(f"{stage.name} cannot be read as a stage") from None
+    detector = build.network(known.model, len(known.data.classes))
+    detector.load_state_dict(weights.read(file))
+    return Trained(detector.to(here()).eval().requires_grad_(False), known.data.classes, known.recipe.measuring())
 
 
 def _folder(place: Path | str) -> Path | str:

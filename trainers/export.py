@@ -28,8 +28,14 @@ class Raw(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         outputs: Outputs = self.detector(images)
-        pyramid = [] if self.detector.anchors else outputs.features
-        return tuple(tensors([pyramid, outputs.cls, outputs.box, outputs.own]))
+        return tuple(tensors(list(parts(self.detector, outputs).values())))
+
+
+def parts(detector: Network, outputs: Outputs) -> dict[str, list[Tensor]]:
+    """What a graph gives, level by level, in its order; what is empty is left out."""
+    pyramid = outputs.features if hasattr(detector, "second_network") else []
+    every = {"pyramid": pyramid, "cls": outputs.cls, "box": outputs.box, **outputs.own}
+    return {name: list(levels) for name, levels in every.items() if len(levels)}
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
@@ -41,14 +47,18 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from tensors(one)
 
 
-def graph(detector: Network, size: tuple[int, int]) -> ExportedProgram:
+def graph(detector: Network, size: tuple[int, int], *, multiple: int = 0) -> ExportedProgram:
     """The graph for batches of any length of images of 0..1 of this (height, width), a multiple of all strides.
 
-    What is there in training alone, or for the second stage, is neither computed nor among its weights.
+    `multiple`: of any size, if both sides are multiples of it. What is there in training alone, or for the second
+    stage, is neither computed nor among its weights.
     """
     example = torch.zeros(2, 3, *size, device=next(detector.parameters()).device)
     raw = Raw(without(detector, (*training_only(detector), *second_stage(detector)))).eval()
-    return torch.export.export(raw, (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
+    shape: dict[int, Any] = {0: Dim("batch", min=1)}
+    if multiple:
+        shape |= {2: multiple * Dim("rows", min=1), 3: multiple * Dim("columns", min=1)}
+    return torch.export.export(raw, (example,), dynamic_shapes=(shape,))
 
 
 def second_graph(detector: Network) -> ExportedProgram:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from itertools import islice
+from collections.abc import Iterator
+from itertools import cycle, islice
 from statistics import median
 
 import torch
@@ -33,18 +34,26 @@ class Footprint(Spec):
     latency_ms: float
 
 
-@torch.no_grad()
 def footprint(detector: Network, split: Split, recipe: Recipe, *, device: torch.device) -> Footprint:
     """Measure a detector on the first images of a split. It is left in evaluation mode."""
-    detector.eval()
-    prepared = in_order(split, batch=1, resize=recipe.resize, divisor=build.divisor(detector))
-    images = [(images.to(device), truth.sizes) for images, truth in islice(prepared, IMAGES)]
     times: list[float] = []
+    for seconds in passes(detector, split, recipe, device=device):
+        times.append(seconds)
+        if len(times) >= LEAST and (len(times) == MOST or sum(times) >= ENOUGH):
+            break
+    return Footprint(parameters=build.parameters(detector), latency_ms=1000 * median(times))
+
+
+def passes(detector: Network, split: Split, recipe: Recipe, *, device: torch.device, batch: int = 1) -> Iterator[float]:
+    """Seconds of one pass after another, without end, each from a batch in memory to its boxes: of the first images of
+    a split in turn, after one pass of each that does not count. The detector is left in evaluation mode."""
+    detector.eval()
+    prepared = in_order(split, batch=batch, resize=recipe.resize, divisor=build.divisor(detector))
+    images = [(images.to(device), truth.sizes) for images, truth in islice(prepared, IMAGES)]
     for one in images:
         _pass(detector, *one, recipe, device)  # the first of a size may choose algorithms
-    while len(times) < LEAST or (len(times) < MOST and sum(times) < ENOUGH):
-        times.append(_pass(detector, *images[len(times) % len(images)], recipe, device))
-    return Footprint(parameters=build.parameters(detector), latency_ms=1000 * median(times))
+    for one in cycle(images):
+        yield _pass(detector, *one, recipe, device)
 
 
 def takes(detector: Network, split: Split, recipe: Recipe, *, device: torch.device) -> Footprint | None:
@@ -57,6 +66,7 @@ def takes(detector: Network, split: Split, recipe: Recipe, *, device: torch.devi
         return None
 
 
+@torch.no_grad()
 def _pass(
     detector: Network, images: Tensor, sizes: list[tuple[int, int]], recipe: Recipe, device: torch.device
 ) -> float:

@@ -34,9 +34,10 @@ def test_a_command_of_the_readme_works(command: str, finished: File, tmp_path: F
     shutil.copytree(finished, folder)
     weights = next((folder / "store").glob("*/result.json")).parent
     names = {"STUDY": "tiny.yaml", "NAME": "tiny", "DIR": "digits", "WEIGHTS": str(weights)}
+    names["IMAGES"] = "digits/val2017"
     words = [names.get(word, word) for word in command.split()]
-    if words[:2] == ["data", "check"]:
-        tapath(folder, "data", "digits", "digits")
+    if words[:2] == ["data", "check"] or "digits/val2017" in words:
+        tapath(folder, "data", "digits", "digits", "--val", "4")
     ran = tapath(folder, *(["plan", "tiny.yaml"] if words == ["plan"] else words))
     assert ran.code == 0, ran.err
     assert ran.out.strip()
