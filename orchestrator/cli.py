@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from orchestrator.commands import asking, measuring, running
+from orchestrator.commands import asking, housekeeping, measuring, running, starting
 from orchestrator.document import printable
 from trainers.call import Invalid
 
@@ -49,5 +49,11 @@ for command in (
     asking.report,
     measuring.evaluate,
     measuring.data,
+    starting.init,
+    starting.doctor,
+    starting.schema,
+    starting.completion,
+    housekeeping.gc,
+    housekeeping.reproduce,
 ):
     main.add_command(command)

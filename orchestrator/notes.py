@@ -17,7 +17,7 @@ from orchestrator.sweep import Sweep
 from trainers.call import Term, canonical
 from trainers.spec import Data, Model, Recipe, Stage
 
-DESCRIPTION, TEXT, UNBEGUN = "description", "study.yaml", "unbegun"  # of a study
+DESCRIPTION, TEXT, SETS, UNBEGUN = "description", "study.yaml", "sets", "unbegun"  # of a study
 SPEC, PATHS, PLACE, FIGURES, VERSION = "spec", "paths", "place", "figures", "study_version"  # of a stage
 
 

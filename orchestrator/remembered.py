@@ -35,6 +35,7 @@ class Remembered:
     text: str  # of the study's file
     rows: list[Row]  # in the order in which they became wanted
     cautions: list[str] = field(default_factory=list)  # what is not as it should be
+    sets: tuple[str, ...] = ()  # what was changed of that text on the command line
 
 
 class Written(NamedTuple):
@@ -108,7 +109,9 @@ def _experiment(client: MlflowClient, name: str, identifier: str) -> Remembered:
         were = "stage is" if left == 1 else "stages are"
         cautions.insert(0, f"{left} {were} left out, which the study of {name} does not want as it was run last.")
     study = run.data.tags.get("study", name)
-    return Remembered(name, study, described, lattice, notes.joined(notes.TEXT, run.data.tags), rows, cautions)
+    written_as = notes.joined(notes.TEXT, run.data.tags)
+    sets = tuple(json.loads(run.data.tags.get(notes.SETS, "[]")))
+    return Remembered(name, study, described, lattice, written_as, rows, cautions, sets)
 
 
 def _once(runs: Sequence[Run]) -> list[Run]:

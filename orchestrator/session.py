@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shlex
 import sys
 import time
@@ -110,7 +111,8 @@ def begun(prepared: Prepared, *, later: bool = False) -> Tracking:
     again = shlex.join(["tapath", "report", study.file, *sets, "--relog"])
     patience = resources.tracking_patience
     tracking = Tracking(resources.tracking_uri, study.name, later=later, patience=patience, again=again)
-    known = {"study": study.name, "metric": prepared.score_name}
+    said = json.dumps([public(one) for one in study.sets])
+    known = {"study": study.name, "metric": prepared.score_name, notes.SETS: said}
     tracking.start(facts(study, prepared), known, description=described(prepared), text=study.text)
     return tracking
 
