@@ -26,6 +26,7 @@ SMALLEST = 320  # pixels of the short side below which images are not enlarged
 BATCH, RATE = 16, 0.01  # images and learning rate of the field's usual recipe
 DIGITS = FoundData({"Digits": {"classes": 6, "train": 1200, "val": 200}}, 6, (64, 64), ["drawn digits, nothing to get"])
 SMALL_HEAD = {"channels": 16, "convs": 2, "extra": 0, "reg_max": 8}
+WORDS = ("true", "false", "null", "yes", "no", "on", "off")  # that YAML takes for something else, or once did
 DISTRIBUTIONS = ("GFL", "GFLv2")  # the detectors that say boxes as LD needs it
 TO_ASK = {
     "data": "The folder of the data (empty: drawn digits, to try it)",
@@ -149,7 +150,7 @@ def text(name: str, wanted: Wanted) -> str:
 def _name(stem: str) -> str:
     """A file's name as a study's."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in stem).lstrip("-")
-    return json.dumps(kept[:100] or "study") if kept.isdecimal() else kept[:100] or "study"
+    return str(_flow(kept[:100] or "study"))
 
 
 def _flow(value: Any) -> str:
@@ -158,7 +159,7 @@ def _flow(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {_flow(one)}" for key, one in value.items()) + "}" if value else "{}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_flow, value))}]"
-    plain = isinstance(value, str) and value.isidentifier() and value.lower() not in ("true", "false", "null", "none")
+    plain = isinstance(value, str) and value.isidentifier() and value.lower() not in WORDS
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 
@@ -246,16 +247,15 @@ def _recipe(wanted: Wanted) -> list[str]:
 
 
 def _rest(wanted: Wanted) -> list[str]:
-    learns = (
-        [
-            "# LD: how sure the teacher is of each edge of a box; KD: of the classes",
-            "distill: [{LD: {weight: 0.25, temperature: 10}}, KD]",
-        ]
-        if wanted.detector in DISTRIBUTIONS
-        else ["# PKD: the pattern of features, whatever the detector", "distill: [{PKD: {weight: 6}}]"]
-    )
-    if wanted.small and wanted.detector in DISTRIBUTIONS:
-        learns[1] = "distill: [{LD: {weight: 0.03, vlr_weight: 0, normaliser: per_image}}, {KD: {weight: 0.5}}]"
+    knobs: dict[str, Any] = {"weight": 0.5} if wanted.small else {}
+    if wanted.data.classes == 1:  # a softmax of one class says nothing
+        knobs["form"] = "binary"
+    if wanted.detector not in DISTRIBUTIONS:
+        said, losses = "PKD: the pattern of features, whatever the detector", "{PKD: {weight: 6}}"
+    else:
+        said = "LD: how sure the teacher is of each edge of a box; KD: of the classes"
+        edges = "{LD: {weight: 0.03, vlr_weight: 0, normaliser: per_image}}" if wanted.small else "{LD: {weight: 0.25}}"
+        losses = f"{edges}, {_flow({'KD': knobs}) if knobs else 'KD'}"
     machine = (
         [
             f"# each stage on one of {wanted.gpus} GPUs; workers: {wanted.gpus} would give each of them all",
@@ -265,7 +265,8 @@ def _rest(wanted: Wanted) -> list[str]:
         else ["resources: {cpus: 1} # no GPU was named: gpus: 1 for one"]
     )
     return [
-        *learns,
+        f"# {said}",
+        f"distill: [{losses}]",
         "search: exhaustive # every path; best_predecessor trains fewer where there are many",
         "seeds: [0] # [0, 1, 2] to tell a gain from luck, at three times the cost",
         *machine,

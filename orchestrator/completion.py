@@ -29,8 +29,9 @@ class StudyFile(click.Path):
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The names of the models of the study that was typed before, which is read but not checked."""
     tree: Any = None
+    study = ctx.params.get("study") or next(iter(ctx.args), "")  # before an option without its value it is an argument
     with suppress(Invalid):
-        tree = read(File(ctx.params.get("study") or "")).tree
+        tree = read(File(study)).tree
     known = tree.get("models") if isinstance(tree, dict) else None
     return [name for name in known if str(name).startswith(incomplete)] if isinstance(known, dict) else []
 
