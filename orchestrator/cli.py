@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from orchestrator.chatter import Unexpected
-from orchestrator.commands import asking, measuring, running, student
+from orchestrator.commands import asking, housekeeping, measuring, running, starting, student
 from orchestrator.document import printable
 from orchestrator.facts import public
 from trainers.call import Invalid
@@ -96,5 +96,11 @@ for command in (
     student.latency,
     measuring.evaluate,
     measuring.data,
+    starting.init,
+    starting.doctor,
+    starting.schema,
+    starting.completion,
+    housekeeping.gc,
+    housekeeping.reproduce,
 ):
     main.add_command(command)

@@ -168,6 +168,17 @@ def sees(file: str) -> str:
     return "it does not see it"
 
 
+def greeting() -> str:
+    """That a task ran, and where: what a process of Ray says of itself."""
+    resources = ray.cluster_resources()
+    pid = ray.get(ray.remote(num_cpus=0, max_retries=0)(_process).remote(), timeout=ANSWER)
+    return f"a task ran in process {pid}, of {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
+
+
+def _process() -> int:
+    return os.getpid()
+
+
 def killed(node: str) -> int | None:
     """How many processes of a node its kernel has killed for lack of memory; None if it does not say soon."""
     there = NodeAffinitySchedulingStrategy(node, soft=False)

@@ -92,6 +92,19 @@ def described(uri: str, name: str, key: str) -> str:
     return next((v.description or "" for v in versions if v.tags.get("key") == key), "")
 
 
+def versions(version: ModelVersion) -> dict[str, str]:
+    """The packages with which a model was trained, as far as its files can be had."""
+    from mlflow.artifacts import download_artifacts
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            file = download_artifacts(artifact_uri=f"{version.source}/requirements.txt", dst_path=folder)
+            lines = Path(file).read_text().splitlines()
+    except Exception:  # whatever its storage raises; that they are unknown is said
+        return {}
+    return dict((name, there) for name, _, there in (line.partition("==") for line in lines) if there)
+
+
 def _upload(
     client: MlflowClient, name: str, row: Row, weights: Path, model: LoggedModel, categories: Sequence[int]
 ) -> ModelVersion:

@@ -31,7 +31,12 @@ DOORS = {
     # The client, the registered model, and the code of the model that MLflow serves.
     "mlflow": {"orchestrator/connection.py", "orchestrator/registry.py", "orchestrator/served.py"},
     "yaml": {"orchestrator/yamlfile.py", "orchestrator/kuberay.py"},
-    "click": {"orchestrator/cli.py", "orchestrator/commands", "orchestrator/session.py"},
+    "click": {
+        "orchestrator/cli.py",
+        "orchestrator/commands",
+        "orchestrator/completion.py",
+        "orchestrator/session.py",
+    },
     "rich": {"orchestrator/datacheck.py", "orchestrator/live_table.py"},
     "jinja2": {"orchestrator/report.py"},
     "pandas": {"orchestrator/notebook.py"},
@@ -169,6 +174,32 @@ ENTRANCES = {
         "trainers.store",
         "trainers.teacher",
     },
+    # What a study may say, what to begin with, and what lies in a folder of data.
+    "orchestrator/schema.py": {
+        "trainers.backbones",
+        "trainers.data",
+        "trainers.detectors",
+        "trainers.distill",
+        "trainers.metrics",
+        "trainers.optim",
+        "trainers.schedules",
+    },
+    "orchestrator/ladder.py": {"trainers.backbones", "trainers.build", "trainers.detectors"},
+    "orchestrator/found_data.py": {"trainers.data.annotations", "trainers.data.coco_names"},
+    "orchestrator/beginning.py": {"trainers.atomic", "trainers.build", "trainers.detectors"},
+    "orchestrator/doctor.py": {"trainers.address", "trainers.build"},
+    "orchestrator/probe_torch.py": {"trainers.pair"},
+    # What lies in a store, and what trains again.
+    "orchestrator/needed.py": {"trainers.staging"},
+    "orchestrator/unneeded.py": {
+        "trainers.address",
+        "trainers.kept_files",
+        "trainers.place",
+        "trainers.staged",
+        "trainers.staging",
+        "trainers.store",
+    },
+    "orchestrator/reproduce.py": {"trainers.scratch", "trainers.store"},
     # Shipped whole: with a model, and with a job.
     "orchestrator/registry.py": {"trainers"},
     "orchestrator/parcel.py": {"trainers"},

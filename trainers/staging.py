@@ -31,6 +31,7 @@ from trainers.call import Call, Invalid, offers
 from trainers.loop import Stopped
 from trainers.order import Order
 from trainers.spec import canonical
+from trainers.staged import use
 
 COPIES = 16  # files at once: a network answers late, but many at a time
 LOOK = 0.2  # seconds between two looks at whether another process is through
@@ -63,8 +64,9 @@ def staged(order: Order, *, stop: Stop, say: Say) -> Call:
         return order.data
     place = scratch(order.stage_data)
     try:
-        folder = _own(place) / _named(order)
+        folder = _own(place) / named(order.data, order.content or order.stage.data.fingerprint)
         folder.mkdir(exist_ok=True)
+        use(folder)
         here = order.data.model_copy(update={"args": {**order.data.args, "root": str(folder / "files")}})
         if not _is_whole(folder):
             with _alone(folder / "lock", stop, say):
@@ -102,11 +104,11 @@ def _own(place: Path) -> Path:
     return place
 
 
-def _named(order: Order) -> str:
+def named(call: Call, content: str) -> str:
     """The same for the same files, wherever they come from, and however detections in them are judged."""
-    args = {name: value for name, value in order.data.args.items() if name not in ("root", "metric")}
-    said = {"kind": order.data.name, "args": args, "content": order.content or order.stage.data.fingerprint}
-    return f"{order.data.name}-{hashlib.sha256(canonical(said).encode()).hexdigest()[:16]}"
+    args = {name: value for name, value in call.args.items() if name not in ("root", "metric")}
+    said = {"kind": call.name, "args": args, "content": content}
+    return f"{call.name}-{hashlib.sha256(canonical(said).encode()).hexdigest()[:16]}"
 
 
 def _is_whole(folder: Path) -> bool:

@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from orchestrator.commands.options import loaded_study
+from orchestrator.completion import StudyFile, models
 from trainers.call import Invalid
 
 
 @click.command()
-@click.argument("study", required=False, type=click.Path(path_type=File))
+@click.argument("study", required=False, type=StudyFile(path_type=File))
 @click.option(
     "--experiment", "experiments", multiple=True, help="An MLflow experiment, instead of a study; or several."
 )
@@ -21,7 +22,7 @@ from trainers.call import Invalid
 @click.option("--compare", nargs=2, metavar="STUDY STUDY", help="Two studies or experiments, side by side.")
 @click.option("--tracking", help="MLflow's address, instead of the study's.")
 @click.option("--data", help="Only on these data: the beginning of their fingerprint or of what a study writes.")
-@click.option("--student", metavar="MODEL", help="Only paths to this model.")
+@click.option("--student", metavar="MODEL", shell_complete=models, help="Only paths to this model.")
 @click.option("--under", multiple=True, metavar="COST=NUMBER", help="Only paths that take this at most: gpu_hours=20.")
 @click.option("--top", type=click.IntRange(1), metavar="N", help="List so many paths.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -50,7 +51,7 @@ def best(
 
 
 @click.command()
-@click.argument("study", required=False, type=click.Path(path_type=File))
+@click.argument("study", required=False, type=StudyFile(path_type=File))
 @click.option("--store", help="Where results and weights lie, instead of resources.store.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change the study: resources.runs=elsewhere")
 @click.option(

@@ -10,11 +10,13 @@ from typing import Any
 
 import click
 
+from orchestrator.completion import StudyFile
+
 
 def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """STUDY, --store and --set; the command gets a loaded study."""
 
-    @click.argument("study", type=click.Path(path_type=File))
+    @click.argument("study", type=StudyFile(path_type=File))
     @click.option("--store", help="Where results and weights lie, instead of resources.store.")
     @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change the study: recipe.epochs=2")
     @wraps(command)

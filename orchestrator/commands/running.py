@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from orchestrator.commands.options import manner_options, study_options
+from orchestrator.completion import models
 
 
 @click.command()
@@ -87,7 +88,7 @@ def status(study: Any, as_json: bool) -> None:
 
 @click.command()
 @study_options
-@click.argument("stage", required=False)
+@click.argument("stage", required=False, shell_complete=models)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def why(study: Any, stage: str | None, as_json: bool) -> None:
     """Why each stage will train or is reused; or STAGE alone, by the beginning of its key or by its path."""

@@ -85,10 +85,10 @@ def chance(gaps: Sequence[float]) -> float:
     if min(gaps) == max(gaps) or deviation == 0:
         return 0.0 if mean > 0 else 1.0
     t = mean / deviation * sqrt(count)
-    return (1 - _within(t, count - 1)) / 2
+    return (1 - within(t, count - 1)) / 2
 
 
-def _within(t: float, freedom: int) -> float:
+def within(t: float, freedom: int) -> float:
     """The chance of Student's t between -t and t, negative for a negative t, with whole degrees of freedom.
 
     Abramowitz & Stegun, "Handbook of Mathematical Functions", 1964, 26.7.3 and 26.7.4.

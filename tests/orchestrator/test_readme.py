@@ -33,8 +33,14 @@ def test_a_command_of_the_readme_works(command: str, finished: File, tmp_path: F
     folder = tmp_path / "here"
     shutil.copytree(finished, folder)
     weights = next((folder / "store").glob("*/result.json")).parent
-    names = {"STUDY": "tiny.yaml", "NAME": "tiny", "DIR": "digits", "WEIGHTS": str(weights)}
-    names["IMAGES"] = "digits/val2017"
+    names = {
+        "STUDY": "tiny.yaml",
+        "NAME": "tiny",
+        "DIR": "digits",
+        "WEIGHTS": str(weights),
+        "IMAGES": "digits/val2017",
+        "MODEL": "models:/tiny@best",
+    }
     words = [names.get(word, word) for word in command.split()]
     if words[:2] == ["data", "check"] or "digits/val2017" in words:
         tapath(folder, "data", "digits", "digits", "--val", "4")

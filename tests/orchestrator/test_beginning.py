@@ -1,0 +1,238 @@
+"""`tapath init`: what it writes can be planned, proposes assistants by size, and says what lies in a folder of data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path as File
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from orchestrator import beginning, schema
+from orchestrator.found_data import look
+from orchestrator.ladder import LADDER, TRAINED, between
+from orchestrator.study import Study, load
+from tests.orchestrator.commands import folder, run
+from trainers.call import Invalid
+
+__all__ = ["folder"]  # a fixture, for each test here
+
+ROOT = File(__file__).parents[2]
+SMALL = ("--teacher", "tiny16", "--student", "tiny8")
+
+
+def began(*words: str) -> Study:
+    """The study that `tapath init` writes; it could be planned without its data, or there would be none."""
+    ended = run("init", *words)
+    assert ended.exit_code == 0, ended.output
+    return load("study.yaml")
+
+
+def put_coco(root: File, *places: tuple[str, str], names: tuple[str, ...] = ("cat",)) -> None:
+    """Annotation files with a folder of two images for each."""
+    for listed, images in places:
+        rows: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
+        rows["categories"] = [{"id": i, "name": name} for i, name in enumerate(names, start=1)]
+        for i in (1, 2):
+            file = root / images / f"{File(listed).stem}_{i}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (96, 64)).save(file)
+            rows["images"].append({"id": i, "file_name": file.name, "width": 96, "height": 64})
+            rows["annotations"].append({"id": i, "image_id": i, "category_id": 1, "bbox": [8, 8, 40, 40]})
+        (root / listed).parent.mkdir(parents=True, exist_ok=True)
+        (root / listed).write_text(json.dumps(rows))
+
+
+def put_voc(root: File, year: str, *lists: str) -> None:
+    for part in lists:
+        base = root / f"VOC{year}"
+        for name in ("ImageSets/Main", "Annotations", "JPEGImages"):
+            (base / name).mkdir(parents=True, exist_ok=True)
+        (base / f"ImageSets/Main/{part}.txt").write_text(f"{part}_1\n")
+        (base / f"ImageSets/Main/cat_{part}.txt").write_text(f"{part}_1 1\n")
+        Image.new("RGB", (96, 64)).save(base / f"JPEGImages/{part}_1.jpg")
+        box = "<bndbox><xmin>9</xmin><ymin>9</ymin><xmax>49</xmax><ymax>49</ymax></bndbox>"
+        size = "<size><width>96</width><height>64</height><depth>3</depth></size>"
+        found = f"<object><name>cat</name><difficult>0</difficult>{box}</object>"
+        (base / f"Annotations/{part}_1.xml").write_text(f"<annotation>{size}{found}</annotation>")
+
+
+def test_without_a_terminal_nothing_is_asked_and_the_study_can_be_planned() -> None:
+    study = began()
+    assert study.data.name == "Digits" and len(study.models) > 2
+    planned = run("plan", "study.yaml")
+    assert planned.exit_code == 0 and "4 paths" in planned.stdout
+    assert File(schema.FILE).read_text() == schema.text()
+    assert File("study.yaml").read_text().startswith(f"{schema.LINE}{schema.FILE}\n")
+
+
+def test_between_r101_and_r18_it_proposes_those_of_sizes_in_between_and_says_why() -> None:
+    study = began("--teacher", "r101", "--student", "r18", "--gpus", "2")
+    assert list(study.models) == ["r101", "r50", "r34", "r18"]
+    text = File("study.yaml").read_text()
+    assert "# an assistant, as its size lies between r101's and r34's" in text
+    assert "# the student: 19.4 M parameters" in text
+    given = {name: one.weights for name, one in study.models.items() if one.weights}
+    assert given["r101"].part == "detector" and "gfl_r101_fpn" in given["r101"].file
+    assert given["r18"].part == "backbone" and study.resources.gpus == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--detector", "RetinaNet", "--teacher", "x101_64x4d", "--student", "r50", "--gpus", "8"),
+        ("--detector", "FasterRCNN", "--teacher", "swin_s", "--student", "r18", "--gpus", "0"),
+        ("--teacher", "mobilenet_v3_large", "--student", "mobilenet_v3_small", "--teacher-weights", "none"),
+        ("--teacher", "r50", "--student", "r18", "--teacher-weights", "weights/mine.pth"),
+    ],
+    ids=["RetinaNet", "Swin", "MobileNet", "own weights"],
+)
+def test_whatever_is_wanted_can_be_planned(words: tuple[str, ...]) -> None:
+    assert len(began(*words).models) >= 2
+
+
+def test_a_file_that_is_there_is_not_written_over() -> None:
+    File("study.yaml").write_text("mine")
+    ended = run("init")
+    assert ended.exit_code == 2 and "--force" in ended.stderr
+    assert File("study.yaml").read_text() == "mine" and not File(schema.FILE).exists()
+    assert began("--force").data.name == "Digits"
+
+
+def test_another_file_is_written_where_it_is_named_and_the_study_is_called_so() -> None:
+    assert run("init", "deep/my cats.yaml").exit_code == 0
+    assert load("deep/my cats.yaml").name == "my_cats"
+
+
+def test_what_is_not_told_is_asked() -> None:
+    asked = []
+
+    def answer(question: str, default: Any, **_: Any) -> Any:
+        asked.append(question)
+        return "tiny8" if question.startswith("Student") else default
+
+    said = beginning.write(File("study.yaml"), {"teacher": "tiny24"}, ask=answer, force=False)
+    assert [question.split()[0] for question in asked] == ["The", "Student's", "Detector", "GPUs"]
+    assert list(load("study.yaml").models) == ["tiny24", "tiny16", "tiny8"] and "wrote study.yaml" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("--teacher", "r10l"), "r10l is not one of"),
+        (("--teacher", "r18", "--student", "r50"), "no less than r18's"),
+        (("--teacher", "r18", "--student", "r18"), "no less than r18's"),
+        (("--detector", "GFM"), "did you mean GFL"),
+        (("--data", "nowhere"), "there is no folder nowhere"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_is_written(folder: File, words: tuple[str, ...], part: str) -> None:
+    ended = run("init", *words)
+    assert ended.exit_code == 2 and part in ended.stderr
+    assert list(folder.iterdir()) == []
+
+
+def test_a_coco_folder_is_found_with_its_files_images_and_classes() -> None:
+    put_coco(File("cats"), ("annotations/cats_train.json", "pictures/train"), ("annotations/cats_valid.json", "val"))
+    (File("cats/annotations") / "captions_train.json").write_text("{}")
+    study = began("--data", "cats", *SMALL)
+    assert study.data.args["train"] == "annotations/cats_train.json"
+    assert study.data.args["train_images"] == "pictures/train"
+    assert study.data.args["val"] == "annotations/cats_valid.json" and study.data.args["val_images"] == "val"
+    assert "2 images, 2 boxes, 1 classes" in File("study.yaml").read_text()
+    planned = run("plan", "study.yaml")
+    assert planned.exit_code == 0, planned.output
+
+
+def test_annotations_beside_their_images_are_told_by_their_folders() -> None:
+    places = [(f"{part}/_annotations.coco.json", part) for part in ("train", "valid", "test")]
+    put_coco(File("cats"), *places)
+    found = look(File("cats"))
+    assert found.written["COCO"] == {
+        "root": "cats",
+        "train": "train/_annotations.coco.json",
+        "train_images": "train",
+        "val": "valid/_annotations.coco.json",
+        "val_images": "valid",
+        "test": "test/_annotations.coco.json",
+        "test_images": "test",
+    }
+
+
+def test_coco_itself_needs_no_names_and_takes_the_published_teacher() -> None:
+    from trainers.data.coco_names import COCO_NAMES
+
+    files = [(f"annotations/instances_{part}2017.json", f"{part}2017") for part in ("train", "val")]
+    put_coco(File("coco"), *files, names=COCO_NAMES)
+    study = began("--data", "coco", "--teacher", "r101", "--student", "r50")
+    assert look(File("coco")).written == {"COCO": {"root": "coco"}}
+    assert study.models["r101"].weights is not None and study.models["r101"].weights.part == "detector"
+
+
+def test_a_teacher_of_other_classes_is_trained_from_its_backbone() -> None:
+    put_coco(File("cats"), ("train.json", "train"), ("val.json", "val"))
+    study = began("--data", "cats", "--teacher", "r101", "--student", "r50")
+    assert study.models["r101"].weights is not None and study.models["r101"].weights.part == "backbone"
+    assert "published detectors know other classes" in File("study.yaml").read_text()
+    assert study.recipe.resize is None  # the images are small
+
+
+def test_annotations_of_which_no_name_says_what_they_are_for_are_named() -> None:
+    put_coco(File("cats"), ("one.json", "one"), ("two.json", "two"))
+    with pytest.raises(Invalid, match=r"for training\? Of one.json, two.json"):
+        look(File("cats"))
+
+
+def test_annotations_whose_images_are_not_there_are_named() -> None:
+    put_coco(File("cats"), ("train.json", "train"), ("val.json", "val"))
+    (File("cats/val") / "val_1.jpg").unlink()
+    with pytest.raises(Invalid, match=r"the images of cats/val.json are in no folder"):
+        look(File("cats"))
+
+
+@pytest.mark.parametrize(
+    ("lists", "wanted"),
+    [
+        ({"2007": ["trainval", "test"], "2012": ["trainval"]}, {}),
+        ({"MINE": ["trainval", "test"]}, {"train": ["MINE trainval"], "val": "MINE test"}),
+        ({"2012": ["train", "val", "trainval"]}, {"train": ["2012 train"], "val": "2012 val"}),
+    ],
+)
+def test_voc_is_found_with_its_lists(lists: dict[str, list[str]], wanted: dict[str, Any]) -> None:
+    for year, parts in lists.items():
+        put_voc(File("voc/VOCdevkit"), year, *parts)
+    assert look(File("voc")).written == {"VOC": {"root": "voc", **wanted}}
+
+
+def test_a_study_on_voc_can_be_planned_with_its_data() -> None:
+    put_voc(File("voc"), "2012", "train", "val")
+    began("--data", "voc", *SMALL)
+    planned = run("plan", "study.yaml")
+    assert planned.exit_code == 0, planned.output
+
+
+def test_pedestrians_are_found_by_their_layouts() -> None:
+    for name in ("c/set00/V000.seq", "c/annotations/set00/V000.vbb", "p/annotations/train.json"):
+        File(name).parent.mkdir(parents=True, exist_ok=True)
+        File(name).write_text("")
+    File("p/leftImg8bit/train").mkdir(parents=True)
+    assert look(File("c")).written == {"Caltech": {"root": "c"}}
+    assert look(File("p")).written == {"CityPersons": {"root": "p"}}
+
+
+def test_an_empty_folder_is_refused_with_what_there_could_be() -> None:
+    File("empty").mkdir()
+    with pytest.raises(Invalid, match="empty holds nothing that is known here: a COCO folder"):
+        look(File("empty"))
+
+
+def test_of_many_assistants_those_stay_that_leave_the_most_even_steps() -> None:
+    names = list(between("x101_64x4d", "r18", "RetinaNet", (128, 128), 3))
+    assert names[0] == "x101_64x4d" and names[-1] == "r18" and len(names) == 5
+
+
+def test_every_published_file_is_one_that_a_study_names() -> None:
+    text = "".join(file.read_text() for file in (ROOT / "search_spaces").rglob("*.yaml"))
+    files = [*(one.weights for one in LADDER.values() if one.weights), *TRAINED.values()]
+    assert [file for file in files if file not in text] == []
