@@ -15,8 +15,8 @@ from orchestrator.inputs import read
 from orchestrator.lattice import Path
 from orchestrator.originals import Original, same
 from orchestrator.prepared import Prepared
-from orchestrator.run import Run
 from orchestrator.study import Study
+from orchestrator.underway import Run
 from trainers.call import Call, Invalid
 from trainers.scratch import scratch
 from trainers.store import Result, Store

@@ -11,6 +11,7 @@ import json
 from typing import get_args
 
 from orchestrator import strategies
+from orchestrator.names import NAME
 from orchestrator.offered import (
     Schema,
     calls,
@@ -25,7 +26,7 @@ from orchestrator.offered import (
 )
 from orchestrator.resources import UNITS, Placement, Resources
 from orchestrator.spaces import RANGES
-from orchestrator.study import NAME, ORIGIN, Listed, Study
+from orchestrator.study import ORIGIN, Listed, Study
 from orchestrator.sweep import Stop, Sweep
 from trainers import backbones, detectors, distill, metrics, optim, schedules
 from trainers import data as datasets
