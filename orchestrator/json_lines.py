@@ -36,12 +36,13 @@ class JsonLines:
 
     def __init__(self, board: Board, stream: TextIO, outlook: Outlook) -> None:
         self.board, self.stream, self.outlook = board, stream, outlook
-        self.lock = threading.RLock()
+        self.lock, self.begun = threading.RLock(), False
         self.known: dict[str, tuple[State, int]] = {}  # the state and epoch last told, by key
         self.over = threading.Event()
         self.heart = threading.Thread(target=self._beat, name="json", daemon=True)
 
     def begin(self, version: str, log: str) -> None:
+        self.begun = True
         self._write("start", format=FORMAT, version=version, study=self.board.name, run=self.board.run, log=log)
 
     def start(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from types import TracebackType
@@ -18,6 +19,7 @@ from trainers.spec import Stage
 if TYPE_CHECKING:
     from orchestrator.live_table import LiveTable
 
+NARROW = 20  # columns; on fewer nothing is broken
 Manner = Literal["", "quiet", "json"]  # empty: as the stream can
 
 
@@ -118,12 +120,24 @@ class Progress:
             self.json.end(code, report=page, **answers(summary))
             return
         for line in [*lines, f"report: {page}"]:
-            print(line, file=self.out, flush=True)
+            print(folded(line, self.out), file=self.out, flush=True)
 
     def broken(self, code: int, reason: str) -> None:
-        """Nothing came of it; whoever started the run is told by an error of why."""
-        if self.json:
+        """Nothing came of it; whoever started the run is told by an error of why. Of what was refused no line was
+        written, and there is no last one."""
+        if self.json and self.json.begun:
             self.json.end(code, reason=reason)
+
+
+def folded(line: str, stream: TextIO) -> str:
+    """A sentence that is longer than a terminal is wide, broken between words; anything else as it is."""
+    try:
+        width = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):  # it is none
+        return line
+    if len(line) <= width or line.startswith((" ", "report: ")) or width < NARROW:
+        return line
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
 
 
 def able(stream: TextIO) -> bool:

@@ -152,6 +152,12 @@ def test_a_run_that_was_broken_off_ends_with_its_exit_code_and_why():
     assert (last["event"], last["exit"], last["reason"], last["answers"]) == ("end", 130, "interrupted", [])
 
 
+def test_a_run_that_was_refused_has_no_line():
+    out = io.StringIO()
+    progress(board(), out).broken(2, "there is no room")
+    assert out.getvalue() == ""
+
+
 def test_every_key_is_written_down():
     """The docstring, to which the README refers, names what a program may count on."""
     said = json_lines.__doc__

@@ -10,6 +10,7 @@ from orchestrator import plain_lines
 from orchestrator.lattice import Path
 from orchestrator.progress import Progress, able
 from tests.orchestrator.boards import board, fail, row, start
+from tests.orchestrator.terminals import Tty
 
 
 def lines(stream):
@@ -150,6 +151,19 @@ def test_where_the_log_lies_is_said_before_anything_else():
     with speaking(board(), stream) as shown:
         shown.begin("runs/tiny/run.log")
     assert stream.getvalue().startswith("log: runs/tiny/run.log\n")
+
+
+def test_on_a_terminal_the_answer_is_broken_between_words_and_its_figures_are_not():
+    sentence = "The best way from large to small is large > small: AP50 0.077, +0.002 over small alone."
+    figures = "     0.077   +0.002   -0.582 to +0.485   16 s  large > small directly, and what more there is"
+    shown = speaking(board(), io.StringIO())
+    shown.answer([sentence, figures], {}, page="runs/report.html", code=0)
+    assert shown.out.getvalue().splitlines()[:2] == [sentence, figures]
+    with Tty(80, 24) as tty:
+        shown = speaking(board(), io.StringIO(), out=tty.stream)
+        shown.answer([sentence], {}, page="runs/report.html", code=0)
+        first, second, _ = tty.until(lambda lines: "report: runs/report.html" in lines)[:3]
+    assert f"{first} {second}" == sentence and second == "alone."
 
 
 class Screen(io.StringIO):
