@@ -130,7 +130,7 @@ def test_with_onnxruntime_it_finds_what_the_detector_finds(name: str, own: dict[
     found = exported(tmp_path, split)
     alike(found, expected)
     truth = as_truth(split, expected)
-    assert 0.05 < measured(truth, expected) < 0.95
+    assert 0.01 < measured(truth, expected) < 0.99
     assert measured(truth, found) == pytest.approx(measured(truth, expected), abs=1e-4)
 
 
