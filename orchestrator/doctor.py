@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path as File
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,18 +34,23 @@ def examine(file: File | None = None, *, tracking: str | None = None, address: s
     uri = tracking or resources.tracking_uri
     parts = urlsplit(uri)
     own = parts.port if parts.hostname in HERE else None
-    return [
-        machine.python(),
-        *machine.torch(),
-        ray(),
-        *mlflow(uri, asked=tracking is not None),
-        *([] if in_bucket(resources.store) else machine.disks(resources.store)),
-        machine.shared(),
-        *machine.ports(own),
-        machine.files(),
-        *(of_study(study) if study else ()),
-        *(cluster(where) if (where := address or os.environ.get("RAY_ADDRESS")) else ()),
-    ]
+    where = address or os.environ.get("RAY_ADDRESS")
+    with ThreadPoolExecutor() as pool:  # these wait for processes of their own
+        torch, local = pool.submit(machine.torch), pool.submit(ray)
+        away = pool.submit(cluster, where) if where else None
+        tracked = mlflow(uri, asked=tracking is not None)
+        return [
+            machine.python(),
+            *torch.result(),
+            local.result(),
+            *tracked,
+            *([] if in_bucket(resources.store) else machine.disks(resources.store)),
+            machine.shared(),
+            *machine.ports(own),
+            machine.files(),
+            *(of_study(study) if study else ()),
+            *([away.result()] if away else ()),
+        ]
 
 
 def ray() -> Finding:
@@ -57,15 +63,14 @@ def ray() -> Finding:
     return Finding("Ray", "wrong", f"it does not start: {public(error)}", mend)
 
 
-def cluster(address: str) -> Iterator[Finding]:
+def cluster(address: str) -> Finding:
     """Whether a cluster is reached, and runs a task."""
     code, out, error = tried(["-m", "orchestrator.probe_ray", address], limit=RAY_LIMIT)
     what = f"cluster {public(address)}"
     if code == 0:
-        yield Finding(what, "well", out)
-    else:
-        mend = f"see that it runs and this is the address of its GCS, as in HEAD:6379; if it wants a token: {TOKEN}"
-        yield Finding(what, "wrong", public(error.partition("Invalid: ")[2] or error), mend)
+        return Finding(what, "well", out)
+    mend = f"see that it runs and this is the address of its GCS, as in HEAD:6379; if it wants a token: {TOKEN}"
+    return Finding(what, "wrong", public(error.partition("Invalid: ")[2] or error), mend)
 
 
 def mlflow(uri: str, *, asked: bool) -> Iterator[Finding]:

@@ -37,19 +37,17 @@ def python() -> Finding:
     return Finding("Python", "well", f"{here}, {sys.executable}")
 
 
-def torch() -> Iterator[Finding]:
+def torch() -> list[Finding]:
     """Whether torch and torchvision fit each other, and the GPUs that they see."""
     code, out, error = tried(["-m", "orchestrator.probe_torch"], limit=TORCH_LIMIT)
     if code:
-        yield Finding("torch", "wrong", f"torchvision's nms does not run: {error or f'exit code {code}'}", PAIR)
-        return
+        return [Finding("torch", "wrong", f"torchvision's nms does not run: {error or f'exit code {code}'}", PAIR)]
     seen = json.loads(out)
     named = f"torch {seen['torch']}, torchvision {seen['torchvision']}"
     if not seen["right"]:
-        yield Finding("torch", "wrong", f"{named}: nms kept {seen['kept']}, where [0, 2] is right", PAIR)
-        return
-    yield Finding("torch", "well", f"{named}: nms runs")
-    yield _cuda(seen["gpus"], seen["cuda"], [name for name in seen["kept"] if name != "cpu"])
+        return [Finding("torch", "wrong", f"{named}: nms kept {seen['kept']}, where [0, 2] is right", PAIR)]
+    gpus = [name for name in seen["kept"] if name != "cpu"]
+    return [Finding("torch", "well", f"{named}: nms runs"), _cuda(seen["gpus"], seen["cuda"], gpus)]
 
 
 def _cuda(gpus: int, version: str | None, names: list[str]) -> Finding:

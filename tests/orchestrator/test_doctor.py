@@ -10,14 +10,13 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path as File
-from typing import Any
 
 import pytest
 
 from orchestrator import doctor, machine
 from orchestrator.examined import GIB, Finding, existing, tried
 from orchestrator.study import load
-from tests.orchestrator.studies import changed, tapath, write
+from tests.orchestrator.studies import changed, write
 
 WELL, WARNING, WRONG = (
     Finding("disk", "well", "9 GiB"),
@@ -173,13 +172,9 @@ def test_of_a_study_its_store_and_its_data_are_looked_at() -> None:
 
 
 @pytest.mark.ray
-def test_a_cluster_that_is_away_is_wrong_and_ray_here_is_well(tmp_path: File) -> None:
-    ended = tapath(tmp_path, "doctor", "--json", "--address", "127.0.0.1:9", "--tracking", "sqlite:///none.db")
-    found: dict[str, Any] = {one["what"]: one for one in json.loads(ended.out)["checks"]}
-    assert ended.code == 3, ended.err
-    assert "does not answer" in found["cluster 127.0.0.1:9"]["said"] and "6379" in found["cluster 127.0.0.1:9"]["mend"]
-    assert found["Ray"]["state"] == "well" and "a task ran" in found["Ray"]["said"]
-    assert found["tracking sqlite:///none.db"]["state"] == "wrong"
+def test_a_cluster_that_is_away_is_wrong() -> None:
+    found = doctor.cluster("127.0.0.1:9")
+    assert found.state == "wrong" and "does not answer" in found.said and "6379" in found.mend
 
 
 def test_a_token_that_is_lacking_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,22 +185,27 @@ def test_what_was_damaged_and_set_aside_goes_of_a_needed_stage_too(address: File
     assert Store(address).check(stage_of(mine, "big"))
 
 
-def test_published_weights_go_with_the_last_that_started_from_them(address: File | str, tmp_path: File) -> None:
-    mine, theirs = both(address)
-    files = Files(address)
-    for number, one in enumerate((mine, theirs)):  # as if each had started from weights of its own
-        name = f"{stage_of(one, 'big', 'wee').key}/result.json"
-        record = json.loads(files[name])
-        record["stage"]["model"]["weights"] = {"sha256": str(number) * 64, "part": "backbone"}
-        files[name] = json.dumps(record).encode()
-        File("given").write_bytes(bytes([number]))
-        Store(address).keep(File("given"), str(number) * 64, f"https://somewhere/{number}.pth")
-    found = sorted_out("tiny.yaml")
-    assert going(found, "weights") == {f"published/{'1' * 64}.weights"}
+def test_published_weights_go_with_the_last_that_started_from_them(tmp_path: File) -> None:
+    _, theirs = both(tmp_path / "store")
+    third = study(tmp_path / "store", OTHER.replace("temperature: 5", "temperature: 7"), "third.yaml")
+    store(third, ("big", "wee"))
+    files = Files(tmp_path / "store")
+    young, old = (stage_of(one, "big", "wee").key for one in (theirs, third))
+    for digit, key in (("0", young), ("1", old)):  # as if each had started from weights of its own
+        record = json.loads(files[f"{key}/result.json"])
+        record["stage"]["model"]["weights"] = {"sha256": digit * 64, "part": "backbone"}
+        files[f"{key}/result.json"] = json.dumps(record).encode()
+        File("given").write_bytes(digit.encode())
+        Store(tmp_path / "store").keep(File("given"), digit * 64, f"https://somewhere/{digit}.pth")
+    for name in files:
+        if not name.startswith(young):
+            os.utime(tmp_path / "store" / name, (0, 0))
+    found = sorted_out(older="1h")
+    assert going(found) == {old} and going(found, "weights") == {f"published/{'1' * 64}.weights"}
     unneeded.remove(found)
     left = [name for name in files if name.startswith("published/")]
     assert len(left) == 2 and f"published/{'0' * 64}.weights" in left
-    assert Store(address).known("https://somewhere/0.pth") == "0" * 64
+    assert Store(tmp_path / "store").known("https://somewhere/0.pth") == "0" * 64
 
 
 def test_while_a_stage_is_begun_that_might_need_them_published_weights_stay(tmp_path: File) -> None:
@@ -245,9 +250,8 @@ def test_what_a_registered_model_was_made_of_stays_with_its_teachers(uri: str, t
     client.create_registered_model("other")
     client.create_model_version("other", "file:///nowhere", tags={"key": key})
     client.create_model_version("other", "file:///nowhere")  # somebody else's
-    found = sorted_out(tracking=uri)
-    assert len(going(found)) == 1 and key not in going(found)
-    assert len(going(sorted_out(tracking="sqlite:///none.db"))) == 2
+    for found in (sorted_out(), sorted_out(tracking=uri)):  # it is the study's own, too
+        assert len(going(found)) == 1 and key not in going(found)
 
 
 def test_an_mlflow_that_cannot_be_asked_ends_it(tmp_path: File) -> None:
