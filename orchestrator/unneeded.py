@@ -89,10 +89,10 @@ def _lineage(place: Place, key: str) -> list[str]:
 
 def _scraps(place: Place, kept: Kept, needed: Needed, working: set[str], before: float) -> Iterator[Scrap]:
     unneeded = {key: files for key, files in kept.stages.items() if key not in needed.stages and key not in working}
+    trained = kept_files.records(place, unneeded)
     for key, files in unneeded.items():
         changed = max(one.changed for one in files.values())
-        done = f"{key}/result.json" in files
-        said = f"{'finished' if done else 'not finished'}, and {NOBODY}"
+        said = f"{_called(trained.get(key))}, and {NOBODY}"
         yield Scrap("stage", key, sum(one.size for one in files.values()), changed, said)
     for name, one in kept.aside.items():
         yield Scrap("aside", name, one.size, one.changed, "it was damaged, and set aside")
@@ -108,6 +108,15 @@ def _scraps(place: Place, kept: Kept, needed: Needed, working: set[str], before:
             said = f"published weights, and {NOBODY}"
             yield Scrap("weights", f"{PUBLISHED}/{sha256}.weights", one.size, one.changed, said)
     yield from _copies(needed)
+
+
+def _called(record: dict[str, Any] | None) -> str:
+    """What a stage trained, for people, in whichever version."""
+    if record is None:
+        return "not finished"
+    model, score = record["stage"].get("model"), record.get("score")
+    parts = [next(iter(one), "") for one in model.values() if isinstance(one, dict)] if isinstance(model, dict) else []
+    return f"{' on '.join(parts[:2])}, {score:.4f}" if parts and isinstance(score, float) else "finished"
 
 
 def _copies(needed: Needed) -> Iterator[Scrap]:
