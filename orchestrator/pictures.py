@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path as File
 from typing import Any
 
@@ -29,9 +30,10 @@ SECONDS = 60.0  # after which no further image is looked at
 
 
 def illustrate(prepared: Prepared, board: Board, summary: Mapping[str, Any]) -> None:
-    """Write the report once more, with pictures, if there is anything to show."""
+    """Write the report once more, with pictures, if there is anything to show. It was written without, and stays if
+    that fails."""
     if prepared.study.resources.pictures and panels(board, summary):
-        with folder_of(prepared.study) as folder:
+        with _warning(), folder_of(prepared.study) as folder:
             if made := pictures(prepared, board, summary, folder):
                 report.write(summary, folder, made)
 
@@ -43,14 +45,23 @@ def pictures(prepared: Prepared, board: Board, summary: Mapping[str, Any], folde
     wanted = panels(board, summary) if number else []
     if not wanted:
         return None
+    made = None
+    with _warning():
+        made = _made(prepared, wanted, number, folder)
+    return made
+
+
+@contextmanager
+def _warning() -> Iterator[None]:
+    """Whatever goes wrong is one line: all is trained and stored, and nothing may sound as if it were lost."""
     try:
-        return _made(prepared, wanted, number, folder)
+        yield
+        return
     except KeyboardInterrupt:
         reason = "interrupted"
-    except Exception as error:  # all is trained and stored: nothing that goes wrong here may sound as if it were lost
+    except Exception as error:
         reason = str(error) or type(error).__name__
     log.warning("the report has no pictures: %s", plain(f"{reason:.300}"))
-    return None
 
 
 def panels(board: Board, summary: Mapping[str, Any]) -> list[tuple[dict[str, str], Stage]]:

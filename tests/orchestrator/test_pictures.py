@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator import pictures, session
 from orchestrator.pictures import panels
+from orchestrator.prepared import prepare
 from orchestrator.report import render
 from orchestrator.study import Study, load
 from tests.orchestrator import stored
@@ -209,6 +210,21 @@ def test_what_cannot_be_looked_up_is_left_out_with_one_line(untaught: Study, cap
     (line,) = [record.message for record in caplog.records if "pictures" in record.message]
     assert line.startswith("the report has no pictures: ") and "\n" not in line
     assert 'id="seen"' not in File(page).read_text()
+
+
+def test_a_page_with_pictures_that_cannot_be_written_leaves_the_one_without(
+    untaught: Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*args: Any) -> Any:
+        raise OSError("No space left on device")
+
+    filled = board()
+    prepared = prepare(untaught)
+    monkeypatch.setattr(pictures, "_made", lambda *args: made())
+    monkeypatch.setattr("orchestrator.report.write", full)
+    with caplog.at_level(logging.WARNING):
+        pictures.illustrate(prepared, filled, summary(filled))
+    assert [record.message for record in caplog.records] == ["the report has no pictures: No space left on device"]
 
 
 def test_an_interrupt_leaves_the_pictures_out_and_the_report_is_there(
