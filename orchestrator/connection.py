@@ -110,6 +110,8 @@ def _sqlite(uri: str, create: bool) -> MlflowClient:
     file = sqlite_file(uri)
     if not create and not file.is_file():
         raise Invalid(f"there is no MLflow database {file} yet; it is made by `tapath run`", WHERE)
+    # MLflow keeps what it has opened by its address, which must go on to mean this file in whichever folder we are.
+    uri = uri if file.is_absolute() else uri.replace(":///", f":///{Path.cwd()}/", 1)
     with talking(uri):
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(file.with_name(f".{file.name}.lock"), "w") as lock:

@@ -6,8 +6,6 @@ import time
 from collections.abc import Generator
 from typing import NamedTuple, TypeVar
 
-from trainers import workers
-
 T = TypeVar("T")
 
 
@@ -25,23 +23,6 @@ class Wait(NamedTuple):
 
 
 Turns = Generator[Turn | Wait, None, T]
-
-
-def agreed(work: Turns[T]) -> Turns[T]:
-    """What the first of several workers comes to, who alone does the work: the others wait when it waits."""
-    while True:
-        now: Turn | Wait | None = None
-        value: T | None = None
-        if workers.rank() == 0:
-            try:
-                now = next(work)
-            except StopIteration as end:
-                value = end.value
-        now, value = workers.told((now, value))
-        if now is None:
-            came: T = value
-            return came
-        yield now
 
 
 def alone(work: Turns[T]) -> T:

@@ -31,7 +31,7 @@ from trainers.store import Result, Store
 from trainers.sync_norm import share_statistics
 from trainers.task import Task
 from trainers.teaching import Lessons, Teaching, no_lesson
-from trainers.turns import Turn, Turns, agreed, alone
+from trainers.turns import Turn, Turns, alone
 from trainers.usage import Watch
 from trainers.workplace import Entry, Workplace
 
@@ -51,7 +51,7 @@ def turns(order: Order, here: Workplace) -> Turns[Result]:
     while True:
         lease = Lease(store.place.file(stage.key), expiry=order.lease, study=order.study, run=order.run)
         try:
-            ours = yield from agreed(lease.wait(done=lambda: store.check(stage), stop=stop, say=say))
+            ours = yield from workers.agreed(lease.wait(done=lambda: store.check(stage), stop=stop, say=say))
             # Of several workers the first decides for all: what others see of the store may be older.
             result: Result | None = workers.told(None if ours or workers.rank() else store.get(stage))
             if result is not None:  # another driver, or this one before it was killed

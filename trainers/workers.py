@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from trainers.turns import Turn, Turns, Wait
+
+T = TypeVar("T")
 
 
 def count() -> int:
@@ -91,6 +95,23 @@ def told(word: Any) -> Any:
     words = [word]
     dist.broadcast_object_list(words)
     return words[0]
+
+
+def agreed(work: Turns[T]) -> Turns[T]:
+    """What the first of several workers comes to, who alone does the work: the others wait when it waits."""
+    while True:
+        now: Turn | Wait | None = None
+        value: T | None = None
+        if rank() == 0:
+            try:
+                now = next(work)
+            except StopIteration as end:
+                value = end.value
+        now, value = told((now, value))
+        if now is None:
+            came: T = value
+            return came
+        yield now
 
 
 def align(tensors: Iterable[Tensor]) -> None:

@@ -306,7 +306,7 @@ def test_what_a_stage_says_cannot_steer_the_terminal(interactive: bool) -> None:
             return interactive
 
     stream = Terminal()
-    with Progress(board(), stream=stream) as progress:
+    with Progress(board(), out=StringIO(), err=stream) as progress:
         progress.say(f"image {STEERING}7.jpg is left out")
     assert "7.jpg is left out" in stream.getvalue()
     assert "\x07" not in stream.getvalue() and "\x1b[2J" not in stream.getvalue() and "\x1b]" not in stream.getvalue()

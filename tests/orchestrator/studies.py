@@ -134,7 +134,7 @@ class Underway:
     def text(self) -> str:
         return self.log.read_text()
 
-    def until(self, condition: Callable[[], Any], *, limit: float = 120) -> None:
+    def until(self, condition: Callable[[], Any], *, limit: float = 300) -> None:
         """Look every few milliseconds; fail when the command ends before the condition holds."""
         late = time.monotonic() + limit
         while not condition():

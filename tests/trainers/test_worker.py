@@ -191,7 +191,7 @@ def test_a_store_that_cannot_be_written_is_an_error_of_the_disk(tmp_path: Path) 
 def test_only_the_first_worker_writes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = stage(epochs=1)
     monkeypatch.setattr(worker.workers, "rank", lambda: 1)
-    words = [None, True, 0]  # that the stage is not there yet, the first worker's to train, and was not begun
+    words = [(None, True), None, 0]  # that the stage is the first worker's to train, not there yet, and was not begun
     monkeypatch.setattr(worker.workers, "told", lambda word: words.pop(0) if words else crash())  # waits for the result
     monkeypatch.setattr(worker, "measure", lambda *_, **__: {"AP": 0.5})
     entries: list[Entry] = []
