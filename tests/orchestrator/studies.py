@@ -96,7 +96,7 @@ def environment() -> dict[str, str]:
 
 
 def tapath(
-    folder: File, *words: str, program: tuple[str, ...] = (TAPATH,), limit: float = 240, **variables: str
+    folder: File, *words: str, program: tuple[str, ...] = (TAPATH,), limit: float = 480, **variables: str
 ) -> Ran:
     """Run `tapath WORDS` in a folder, as a user would; `variables`: of its environment, beside this process's."""
     since, worked = time.monotonic(), child_seconds()
@@ -151,7 +151,7 @@ class Underway:
         """Ctrl-C: the terminal sends it to the whole group."""
         os.killpg(self.popen.pid, signal.SIGINT)
 
-    def end(self, limit: float = 120) -> int:
+    def end(self, limit: float = 300) -> int:
         """Wait for the command to end by itself; -> its exit code."""
         return self.popen.wait(limit)
 

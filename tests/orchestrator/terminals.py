@@ -52,7 +52,7 @@ class Tty:
         with self.lock:
             return [line.rstrip() for line in self.screen.display]
 
-    def until(self, condition: Callable[[list[str]], bool], *, limit: float = 60) -> list[str]:
+    def until(self, condition: Callable[[list[str]], bool], *, limit: float = 240) -> list[str]:
         """Wait for a screen of which this holds; -> it."""
         late = time.monotonic() + limit
         while not condition(lines := self.lines()):
