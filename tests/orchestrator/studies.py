@@ -135,12 +135,12 @@ class Underway:
         return self.log.read_text()
 
     def until(self, condition: Callable[[], Any], *, limit: float = 300) -> None:
-        """Look every few milliseconds; fail when the command ends before the condition holds."""
+        """Look again and again; fail when the command ends before the condition holds."""
         late = time.monotonic() + limit
         while not condition():
             assert self.popen.poll() is None, f"it ended with {self.popen.returncode} before its time:\n{self.text}"
             assert time.monotonic() < late, f"nothing came within {limit} s:\n{self.text}"
-            time.sleep(0.003)
+            time.sleep(0.02)
 
     def look(self) -> set[Process]:
         """All processes that the command has started so far, by their parents."""

@@ -9,6 +9,7 @@ from orchestrator import report
 from orchestrator.facts import choice, final
 from orchestrator.lattice import Path
 from orchestrator.live_table import LiveTable
+from orchestrator.outlook import Outlook
 from orchestrator.prepared import prepare
 from orchestrator.progress import Progress
 from orchestrator.study import load
@@ -54,16 +55,17 @@ def test_nothing_is_said_where_the_last_epoch_counts():
 
 def test_the_terminal_says_it():
     filled, stream = chosen_board(), io.StringIO()
-    with Progress(filled, stream=stream, live=False) as progress:
+    with Progress(filled, out=io.StringIO(), err=stream, live=False) as progress:
         for each in filled.rows.values():
             progress.changed(each)
     lines = stream.getvalue().splitlines()
     assert sum(f"({SAID})  in " in line for line in lines) == len(filled.rows)
     assert "best epochs selected on val" in lines[-1]
-    cells = LiveTable(filled, Progress(filled, stream=io.StringIO()).console)._cells(
-        next(iter(filled.rows.values())), tree=False, seeds=False
-    )
-    assert SAID in cells[0].plain
+    table = LiveTable(filled, io.StringIO(), Outlook(filled))
+    table.console.size = (200, 60)
+    with table.console.capture() as captured:
+        table.console.print(table.render())
+    assert SAID in captured.get()
 
 
 def test_mlflow_has_the_figures_of_the_epoch_that_was_kept_and_the_whole_curve(uri: str):
