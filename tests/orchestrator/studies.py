@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path as File
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+from tests.orchestrator import ready
 
 TAPATH = str(File(sys.executable).with_name("tapath"))
 MODULE = (sys.executable, "-m", "orchestrator")
@@ -87,7 +90,6 @@ class Ran:
     out: str
     err: str
     seconds: float
-    cpu_seconds: float = 0.0  # of the command and of what it waited for
 
 
 def environment() -> dict[str, str]:
@@ -96,19 +98,43 @@ def environment() -> dict[str, str]:
 
 
 def tapath(
-    folder: File, *words: str, program: tuple[str, ...] = (TAPATH,), limit: float = 480, **variables: str
+    folder: File, *words: str, program: tuple[str, ...] | None = None, limit: float = 480, **variables: str
 ) -> Ran:
-    """Run `tapath WORDS` in a folder, as a user would; `variables`: of its environment, beside this process's."""
-    since, worked = time.monotonic(), child_seconds()
-    own = {**environment(), **variables}
-    ended = subprocess.run([*program, *words], cwd=folder, env=own, capture_output=True, text=True, timeout=limit)
-    seconds, cpu_seconds = time.monotonic() - since, child_seconds() - worked
-    return Ran(ended.returncode, ended.stdout, ended.stderr, seconds, cpu_seconds)
+    """Run `tapath WORDS` in a folder, as a user would; `variables`: of its environment, beside this process's.
+
+    `program`: what to start for it; else it is a process that has loaded everything, and took no time for it.
+    """
+    with TemporaryFile() as out, TemporaryFile() as err:
+        since = time.monotonic()
+        command = start(folder, words, {**environment(), **variables}, out, err, program=program)
+        try:
+            code = command.wait(limit)
+        finally:
+            command.kill()
+        seconds = time.monotonic() - since
+        return Ran(code, _read(out), _read(err), seconds)
 
 
-def child_seconds() -> float:
-    used = os.times()
-    return used.children_user + used.children_system
+def start(
+    folder: File,
+    words: Sequence[str],
+    own: dict[str, str],
+    out: IO[bytes],
+    err: IO[bytes],
+    *,
+    alone: bool = False,
+    program: tuple[str, ...] | None = None,
+) -> ready.Command | subprocess.Popen[bytes]:
+    """A command underway; `own`: its environment; `alone`: in a process group of its own, as under a terminal."""
+    if program is None and ready.fits(own):
+        return ready.Command(words, folder=folder, environment=own, out=out.fileno(), err=err.fileno(), alone=alone)
+    line = [*(program or (TAPATH,)), *words]
+    return subprocess.Popen(line, cwd=folder, env=own, stdout=out, stderr=err, start_new_session=alone)
+
+
+def _read(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
 
 
 Process = tuple[int, int]  # its id, and when it started: ids are used again
@@ -119,15 +145,8 @@ class Underway:
 
     def __init__(self, folder: File, *words: str) -> None:
         self.log = folder / f"log-{time.monotonic_ns()}.txt"
-        with self.log.open("w") as log:
-            self.popen = subprocess.Popen(
-                [TAPATH, *words],
-                cwd=folder,
-                env=environment(),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        with self.log.open("wb") as log:
+            self.popen = start(folder, words, environment(), log, log, alone=True)
         self.seen: set[Process] = set()
 
     @property

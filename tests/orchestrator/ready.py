@@ -1,0 +1,153 @@
+"""Commands in processes that have everything loaded already: to load what a run needs takes longer than a tiny run.
+
+One process loads it, and each command is a fork of that one, with a folder, an environment and an output of its own:
+what a process of `tapath` is some seconds after its start. As a fork is not its parent's child, another process stands
+between the two: it waits for the command and tells how it ended.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path as File
+
+ROOT = File(__file__).parents[2]
+PROGRAM = File(sys.executable).with_name("tapath")
+LONGEST = 1 << 17  # bytes of a request
+# What libraries read while they are loaded, with the few of these that are read later.
+EARLY = ("RAY_", "TUNE_", "MLFLOW_", "OMP_", "MKL_", "OPENBLAS_", "PYTHON", "TORCH", "CUDA_")
+LATE = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL")
+
+# What a run needs, `best` and `plan` need too; the last ones are loaded late, by what they belong to.
+ALL = ("orchestrator.session", "orchestrator.trial", "torch._dynamo", "mlflow.store.tracking.sqlalchemy_store")
+
+
+class Command:
+    """A command underway, with the part of `subprocess.Popen` that the tests need."""
+
+    def __init__(
+        self, words: Sequence[str], *, folder: File, environment: dict[str, str], out: int, err: int, alone: bool
+    ) -> None:
+        """`out`, `err`: descriptors to write to; `alone`: in a session, and so a process group, of its own."""
+        heard, telling = os.pipe()
+        asked = {"words": list(words), "folder": str(folder), "environment": environment, "alone": alone}
+        socket.send_fds(_loaded()[0], [json.dumps(asked).encode()], [out, err, telling])
+        os.close(telling)
+        self._heard = os.fdopen(heard, "rb", buffering=0)
+        self.pid = int(self._heard.readline())
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code, -N where signal N ended it; None while it runs."""
+        if self.returncode is None and select.select([self._heard], [], [], 0)[0]:
+            self.returncode = os.waitstatus_to_exitcode(int(self._heard.readline()))
+            self._heard.close()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """-> the exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not ended within so many seconds.
+        """
+        if self.returncode is None:
+            select.select([self._heard], [], [], timeout)
+        if self.poll() is None:
+            raise subprocess.TimeoutExpired("tapath", timeout or 0)
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def fits(environment: dict[str, str]) -> bool:
+    """Whether a command would have loaded under this environment what is loaded."""
+    _, before, after = _loaded()
+    wanted = _early(environment)
+    return wanted.items() <= after.items() and before.keys() <= wanted.keys()
+
+
+def _early(environment: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(EARLY) and name not in LATE}
+
+
+@cache
+def _loaded() -> tuple[socket.socket, dict[str, str], dict[str, str]]:
+    """To the process with everything loaded; what libraries read of its environment before, and what they left."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    before = {name: value for name, value in os.environ.items() if name not in LATE}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.orchestrator.ready", str(its.fileno())],
+        cwd=ROOT,
+        env=before,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[its.fileno()],
+    )
+    its.close()
+    atexit.register(process.wait)
+    atexit.register(ours.close)  # runs first, and is what ends the process
+    return ours, _early(before), _early(json.loads(ours.recv(LONGEST)))
+
+
+def serve(end: socket.socket) -> Callable[[], None] | None:
+    """Fork for each request until nobody asks any more; -> in a fork, the command to run."""
+    before = set(os.environ)
+    from orchestrator.cli import main
+
+    for name in ALL:
+        import_module(name)
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
+    end.send(json.dumps(dict(os.environ)).encode())
+    added = {name: value for name, value in os.environ.items() if name not in before}
+    while True:
+        request, descriptors, *_ = socket.recv_fds(end, LONGEST, 3)
+        if not request:
+            return None
+        if os.fork() == 0:
+            break
+        for descriptor in descriptors:
+            os.close(descriptor)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    end.close()
+    asked, (out, err, telling) = json.loads(request), descriptors
+    if pid := os.fork():
+        os.write(telling, b"%d\n" % pid)
+        os.write(telling, b"%d\n" % os.waitpid(pid, 0)[1])
+        os._exit(0)
+    os.close(telling)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.close(out)
+    os.close(err)
+    if asked["alone"]:
+        os.setsid()
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(added | asked["environment"])
+    sys.argv = [str(PROGRAM), *asked["words"]]
+    sys.path[0] = str(PROGRAM.parent)
+    return main
+
+
+if __name__ == "__main__":
+    with socket.socket(fileno=int(sys.argv[1])) as asking:
+        command = serve(asking)
+    if command is not None:
+        command()
