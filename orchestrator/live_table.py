@@ -39,17 +39,16 @@ REASONS = 3  # failures that are told below the table while it lives
 
 
 class Terminal(Console):
-    """A console that asks its own stream for the size: another may be diverted by now."""
+    """A console that asks its own stream for the size: another may be diverted by now, and COLUMNS out of date."""
 
     @property
     def size(self) -> ConsoleDimensions:
-        if self._width is None or self._height is None:
-            try:
-                columns, lines = os.get_terminal_size(self.file.fileno())
-                if columns and lines:
-                    return ConsoleDimensions(columns, lines)
-            except (OSError, ValueError):
-                pass
+        try:
+            columns, lines = os.get_terminal_size(self.file.fileno())
+            if columns and lines:
+                return ConsoleDimensions(columns, lines)
+        except (OSError, ValueError):
+            pass
         return super().size
 
     @size.setter

@@ -236,12 +236,15 @@ class Source(NamedTuple):
     text: str
 
 
+parsed = lru_cache(maxsize=None)(ast.parse)  # of hundreds of files a planted violation changes one
+
+
 @lru_cache(maxsize=1)
 def files(root: Path) -> list[Source]:
     """Every source file."""
     paths = [path for package in SOURCES for path in sorted((root / package).rglob("*.py"))]
     texts = [path.read_text() for path in paths]
-    return [Source(p.relative_to(root).as_posix(), ast.parse(t), t) for p, t in zip(paths, texts, strict=True)]
+    return [Source(p.relative_to(root).as_posix(), parsed(t), t) for p, t in zip(paths, texts, strict=True)]
 
 
 def imports(root: Path) -> Iterator[Import]:

@@ -223,7 +223,9 @@ def test_what_is_said_stands_above_the_table_which_is_there_once(tty):
 
 
 @pytest.mark.parametrize("size", [(60, 12), (200, 50), (80, 10)])
-def test_after_a_change_of_size_the_table_is_there_once_and_as_wide_as_the_screen(tty, size):
+def test_after_a_change_of_size_the_table_is_there_once_and_as_wide_as_the_screen(tty, size, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")  # as some shells export them, whatever size the terminal has by now
+    monkeypatch.setenv("LINES", "24")
     filled = board([f"model-{i}" for i in range(5)])
     start(row(filled, "model-0", "model-4"), epochs=6)
     with Progress(filled, out=io.StringIO(), err=tty.stream, live=True) as shown:

@@ -356,7 +356,7 @@ def wants(study: Study) -> dict[str, Stage]:
     return {one.key: one for node in nodes for one in node.stage.lineage}
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(texts=st.lists(TEXTS, min_size=2, max_size=3), scores=st.randoms(use_true_random=False))
 def test_no_stage_goes_that_a_study_wants_whatever_else_is_stored(texts: list[str], scores: Any) -> None:
     import torch
