@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,11 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.buckets import Server
+
+# Many processes share few cores. Ray's workers give way to everybody else by default, and a stage would wait for as long
+# as any other test computes; and threads that wait for one another keep cores busy with that.
+os.environ.setdefault("RAY_worker_niceness", "0")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine is no reason to fail, so nothing is timed; and a failure is the fault of what was changed, so the
 # examples are the same every time. `--hypothesis-profile=default` looks for others.

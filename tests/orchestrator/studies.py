@@ -159,7 +159,7 @@ class Underway:
         while not condition():
             assert self.popen.poll() is None, f"it ended with {self.popen.returncode} before its time:\n{self.text}"
             assert time.monotonic() < late, f"nothing came within {limit} s:\n{self.text}"
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def look(self) -> set[Process]:
         """All processes that the command has started so far, by their parents."""
