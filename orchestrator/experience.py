@@ -83,6 +83,6 @@ def _flops(stage: Stage, inputs: Inputs) -> int | None:
     """Of a model of another study, on an image of this data; None if it cannot be built any more."""
     try:
         image = build.image_size(inputs.dataset, stage.recipe)
-        return build.size(build.shape(stage.model, len(inputs.contents.classes)), image).flops
+        return build.size_of(stage.model, len(inputs.contents.classes), image).flops
     except Invalid:
         return None

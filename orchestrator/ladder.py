@@ -84,7 +84,7 @@ def size(name: str, detector: dict[str, Any] | str, image: tuple[int, int], clas
     """How large a detector is on this backbone; `image`: height and width in pixels. Raises `Invalid`."""
     head = Call.model_validate(detector).complete(detectors)
     body = Call.model_validate(LADDER[name].written).complete(backbones)
-    return build.size(build.shape(Model(detector=head, backbone=body), classes), image)
+    return build.size_of(Model(detector=head, backbone=body), classes, image)
 
 
 def between(

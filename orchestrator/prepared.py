@@ -108,7 +108,7 @@ class Prepared:
         for name, entry in self.lattice.models.items():
             try:
                 image = build.image_size(self.inputs.dataset, entry.recipe)
-                sizes[name] = build.size(self.shapes[name], image)
+                sizes[name] = build.size_of(entry.model, len(self.contents.classes), image, self.shapes[name])
                 fits(self, name, entry.recipe)
             except Invalid as error:
                 common = error.where == BATCH and entry.recipe.batch == self.study.recipe.batch

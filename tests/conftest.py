@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from tests.buckets import Server
 
-# Many processes share few cores. Ray's workers give way to everybody else by default, and a stage would wait for as long
-# as any other test computes; and threads that wait for one another keep cores busy with that.
+# Many processes share few cores. Ray's workers give way to everybody else by default, so a stage would wait as long as
+# other tests compute; and threads that wait for one another keep cores busy with that.
 os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -170,7 +170,7 @@ def shape(model: Model, num_classes: int) -> Network:
     """A model without numbers. Raises `Invalid` when its parts do not fit."""
     try:
         with torch.device("meta"):
-            return network(model, num_classes)
+            return network(model, num_classes).eval()
     except (RuntimeError, ValueError, TypeError) as error:
         raise Invalid(f"{model.detector} on {model.backbone} cannot be built: {error}") from error
 
@@ -192,6 +192,21 @@ def size(built: Network, image: tuple[int, int]) -> Size:
         except (RuntimeError, ValueError, TypeError) as error:
             raise Invalid(f"an image of {image} does not pass through it: {error}") from error
     return Size(parameters(built), counter.get_total_flops())
+
+
+_sizes: dict[tuple[str, str, int, tuple[int, int]], Size] = {}
+
+
+def size_of(model: Model, num_classes: int, image: tuple[int, int], built: Network | None = None) -> Size:
+    """The size of a model, whatever weights it starts from, for images (height, width) of so many classes.
+
+    To send an image through a large model takes a second, so what a process has found it remembers. `built`: the model
+    without numbers, where it is there. Raises `Invalid` as `size` does.
+    """
+    key = (model.detector.canonical, model.backbone.canonical, num_classes, image)
+    if key not in _sizes:
+        _sizes[key] = size(built or shape(model, num_classes), image)
+    return _sizes[key]
 
 
 def parameters(built: Network) -> int:

@@ -124,6 +124,17 @@ def test_the_size_of_a_model_is_counted_without_numbers_and_is_that_of_the_real_
     assert build.size(build.shape(gfl(16), 2), (32, 32)).flops > size.flops
 
 
+def test_a_model_is_counted_once_for_each_image_and_number_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [(classes, image) for classes in (2, 3) for image in ((32, 32), (64, 32), (32, 32))]
+    counted, count = [], build.size
+    monkeypatch.setattr(build, "_sizes", {})
+    monkeypatch.setattr(build, "size", lambda built, image: counted.append(image) or count(built, image))
+    found = [build.size_of(gfl(), classes, image) for classes, image in asked]
+    assert counted == [(32, 32), (64, 32)] * 2
+    assert found == [count(build.shape(gfl(), classes), image) for classes, image in asked]
+    assert build.size_of(gfl(16), 2, (32, 32)) != found[0], "another model"
+
+
 def test_the_work_of_one_convolution_is_counted_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     class One(nn.Module):
         backbone = SimpleNamespace(strides=(4,))
