@@ -36,8 +36,7 @@ def said(name: str) -> dict[str, dict[str, int]]:
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[File, dict[str, Any]]:
     """The folder that all ran in, and what was printed and the exit code of each."""
     folder = tmp_path_factory.mktemp("small")
-    # One stage at a time: that another process loads everything takes longer than a stage.
-    few = ["data.Digits.train=32", "data.Digits.val=16", f"resources.cpus={studies.CPUS}"]
+    few = ["data.Digits.train=32", "data.Digits.val=16"]
     sets = {str(file): [f"expected={json.dumps(said(file.stem))}", *few] for file in SMALL}
     ended = subprocess.run(
         [sys.executable, "-m", "tests.orchestrator.in_turn", json.dumps(sets), *map(str, SMALL)],
