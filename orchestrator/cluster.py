@@ -30,6 +30,7 @@ from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.stopper import Stopper
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.cores import cores
 from orchestrator.facts import public
 from orchestrator.reach import TOKEN
 from orchestrator.resources import Placement
@@ -76,7 +77,7 @@ def connected(address: str | None) -> Iterator[None]:
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    here: dict[str, Any] = {"num_cpus": os.cpu_count(), "include_dashboard": False} if address == "local" else {}
+    here: dict[str, Any] = {"num_cpus": cores(), "include_dashboard": False} if address == "local" else {}
     with tempfile.TemporaryFile("w+") as said:
         try:
             _knock(address)

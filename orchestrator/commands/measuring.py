@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path as File
 from typing import Any
 
 import click
 
+from orchestrator.cores import cores
 from trainers.call import Invalid
 
 
@@ -67,7 +67,7 @@ def digits(folder: File, **knobs: int) -> None:
 @click.option("--val-images", help="The folder of the validation images, from DIR.")
 @click.option("--images", type=click.Path(path_type=File), help="The folder of images, if DIR is one annotation file.")
 @click.option("--fix", type=click.Path(path_type=File), metavar="OUT", help="Write a clean copy of the annotations.")
-@click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Processes that read images.")
+@click.option("--jobs", type=click.IntRange(1), default=cores(), help="Processes that read images.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(target: File, images: File | None, fix: File | None, jobs: int, as_json: bool, **knobs: str | None) -> None:
     """Read all of a COCO folder once, and say what is wrong with it. Exit code 3 if anything is."""

@@ -36,11 +36,26 @@ class Command:
     """A command underway, with the part of `subprocess.Popen` that the tests need."""
 
     def __init__(
-        self, words: Sequence[str], *, folder: File, environment: dict[str, str], out: int, err: int, alone: bool
+        self,
+        words: Sequence[str],
+        *,
+        folder: File,
+        environment: dict[str, str],
+        out: int,
+        err: int,
+        alone: bool,
+        cores: int | None = None,
     ) -> None:
-        """`out`, `err`: descriptors to write to; `alone`: in a session, and so a process group, of its own."""
+        """`out`, `err`: descriptors to write to; `alone`: in a session, and so a process group, of its own; `cores`: as
+        if the machine had so many."""
         heard, telling = os.pipe()
-        asked = {"words": list(words), "folder": str(folder), "environment": environment, "alone": alone}
+        asked = {
+            "words": list(words),
+            "folder": str(folder),
+            "environment": environment,
+            "alone": alone,
+            "cores": cores,
+        }
         socket.send_fds(_loaded()[0], [json.dumps(asked).encode()], [out, err, telling])
         os.close(telling)
         self._heard = os.fdopen(heard, "rb", buffering=0)
@@ -108,6 +123,7 @@ def _loaded() -> tuple[socket.socket, dict[str, str], dict[str, str]]:
 def serve(end: socket.socket) -> Callable[[], None] | None:
     """Fork for each request until nobody asks any more; -> in a fork, the command to run."""
     before = set(os.environ)
+    from orchestrator import cluster
     from orchestrator.cli import main
 
     for name in ALL:
@@ -141,6 +157,8 @@ def serve(end: socket.socket) -> Callable[[], None] | None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(added | asked["environment"])
+    if asked["cores"]:
+        cluster.cores = lambda: asked["cores"]
     sys.argv = [str(PROGRAM), *asked["words"]]
     sys.path[0] = str(PROGRAM.parent)
     return main

@@ -15,11 +15,12 @@ from pathlib import Path as File
 from tempfile import TemporaryFile
 from typing import IO, Any
 
+from orchestrator.cores import cores as usable
 from tests.orchestrator import ready
 
 TAPATH = str(File(sys.executable).with_name("tapath"))
 MODULE = (sys.executable, "-m", "orchestrator")
-CPUS = os.cpu_count()
+CPUS = usable()
 
 # Line numbers count: the tests of bad input look for them.
 TEXT = """\
@@ -98,15 +99,22 @@ def environment() -> dict[str, str]:
 
 
 def tapath(
-    folder: File, *words: str, program: tuple[str, ...] | None = None, limit: float = 480, **variables: str
+    folder: File,
+    *words: str,
+    program: tuple[str, ...] | None = None,
+    cores: int | None = None,
+    limit: float = 480,
+    **variables: str,
 ) -> Ran:
     """Run `tapath WORDS` in a folder, as a user would; `variables`: of its environment, beside this process's.
 
-    `program`: what to start for it; else it is a process that has loaded everything, and took no time for it.
+    `program`: what to start for it; else it is a process that has loaded everything, and took no time for it. `cores`:
+    as if the machine had so many. With one a run needs but one process that trains, and to start that takes longer than
+    a tiny study.
     """
     with TemporaryFile() as out, TemporaryFile() as err:
         since = time.monotonic()
-        command = start(folder, words, {**environment(), **variables}, out, err, program=program)
+        command = start(folder, words, {**environment(), **variables}, out, err, program=program, cores=cores)
         try:
             code = command.wait(limit)
         finally:
@@ -124,10 +132,12 @@ def start(
     *,
     alone: bool = False,
     program: tuple[str, ...] | None = None,
+    cores: int | None = None,
 ) -> ready.Command | subprocess.Popen[bytes]:
     """A command underway; `own`: its environment; `alone`: in a process group of its own, as under a terminal."""
     if program is None and ready.fits(own):
-        return ready.Command(words, folder=folder, environment=own, out=out.fileno(), err=err.fileno(), alone=alone)
+        files = {"out": out.fileno(), "err": err.fileno()}
+        return ready.Command(words, folder=folder, environment=own, alone=alone, cores=cores, **files)
     line = [*(program or (TAPATH,)), *words]
     return subprocess.Popen(line, cwd=folder, env=own, stdout=out, stderr=err, start_new_session=alone)
 

@@ -97,7 +97,7 @@ def damaged(finished: File, tmp_path_factory: pytest.TempPathFactory) -> tuple[F
     result = json.loads(record.read_text())
     result["score"] = 0.9
     record.write_text(json.dumps(result))
-    return folder, tapath(folder, "run", "tiny.yaml")
+    return folder, tapath(folder, "run", "tiny.yaml", cores=1)
 
 
 def test_damaged_weights_are_set_aside_and_trained_anew(damaged: tuple[File, Ran], finished: File) -> None:

@@ -34,7 +34,7 @@ def beside(finished: File, folder: File) -> File:
 def ran(finished: File, tmp_path_factory: pytest.TempPathFactory) -> tuple[File, Ran, Ran]:
     """The folder of an undisturbed run, and what `plan` and `run` said."""
     folder = beside(finished, tmp_path_factory.mktemp("warm") / "here")
-    planned, ended = tapath(folder, "plan", "warm.yaml"), tapath(folder, "run", "warm.yaml", limit=400)
+    planned, ended = tapath(folder, "plan", "warm.yaml"), tapath(folder, "run", "warm.yaml", limit=400, cores=1)
     assert ended.code == 0, ended.err
     return folder, planned, ended
 
@@ -98,7 +98,7 @@ def test_a_run_that_was_killed_asks_for_the_same_though_mlflow_has_more_by_then(
     kept = {file: file.stat().st_mtime_ns for file in (folder / "store" / "warm").iterdir()}
     assert len(kept) == len(EDGES)
     shutil.copy(ran[0] / "mlflow.db", folder / "mlflow.db")
-    ended = tapath(folder, "run", "warm.yaml", limit=400)
+    ended = tapath(folder, "run", "warm.yaml", limit=400, cores=1)
     assert ended.code == 0, ended.err
     assert studies.stored(folder) == studies.stored(ran[0])
     assert {file: file.stat().st_mtime_ns for file in (folder / "store" / "warm").iterdir()} == kept
