@@ -97,10 +97,10 @@ def goes_round(driver: Run, condition: Any, *, seconds: float = 10) -> None:
 def test_the_driver_looks_again_for_a_result_of_another_node_and_does_not_sleep_meanwhile(
     driver: Run, tmp_path: Path
 ) -> None:
-    with seen_later(tmp_path / "store" / key_of(driver), 0.3):
+    with seen_later(tmp_path / "store" / key_of(driver), 2.0):
         started = time.monotonic()
         driver.finished(key_of(driver))
-        assert time.monotonic() - started < 0.2 and state_of(driver) == "running"
+        assert time.monotonic() - started < 1.5 and state_of(driver) == "running"
         goes_round(driver, lambda: state_of(driver) == "done")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from contextlib import ExitStack
 from pathlib import Path as File
 
@@ -111,7 +110,6 @@ def test_a_run_that_was_killed_leaves_no_lease_that_anybody_waits_for(tmp_path: 
         for one in (pid, first.popen.pid):
             os.kill(one, signal.SIGKILL)
         first.popen.wait()
-    started = time.monotonic()
     again = tapath(tmp_path, *RUN)
-    assert again.code == 0 and time.monotonic() - started < 60, "a lease lasts a minute"
-    assert WAITS not in again.err
+    assert again.code == 0, again.err
+    assert WAITS not in again.err, "a lease lasts a minute"

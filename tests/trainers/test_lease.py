@@ -78,7 +78,7 @@ def other(folder: Path | str, expiry: float) -> Iterator[Other]:
     one.process.communicate()
 
 
-def until(condition: object, seconds: float = 20.0) -> float:
+def until(condition: object, seconds: float = 60.0) -> float:
     """Wait for it; -> how long that took."""
     assert callable(condition)
     started = time.monotonic()
