@@ -1,8 +1,8 @@
 """Commands in processes that have everything loaded already: to load what a run needs takes longer than a tiny run.
 
 One process loads it, and each command is a fork of that one, with a folder, an environment and an output of its own:
-what a process of `tapath` is some seconds after its start. A test cannot wait for what is not its own child, so a process
-above each command does: it tells the command's id, and how it ended.
+what a process of `tapath` is some seconds after its start. A test cannot wait for what is not its own child, so the
+process above each command does: it tells the command's id, and how it ended.
 """
 
 from __future__ import annotations
