@@ -96,4 +96,5 @@ def test_make_knows_what_the_readme_tells_it(target: str) -> None:
 
 def test_the_files_that_the_readme_names_exist() -> None:
     named = re.findall(r"`((?:trainers|orchestrator|tests|search_spaces|benchmarks)/[\w/.]*)`", README)
-    assert named and [name for name in named if not (ROOT / name).exists()] == []
+    linked = [name for name in re.findall(r"\]\(([^)#]+)", README) if "://" not in name]
+    assert named and linked and [name for name in named + linked if not (ROOT / name).exists()] == []
