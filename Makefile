@@ -16,7 +16,7 @@ demo: setup
 	$(BIN)/tapath run search_spaces/demo.yaml
 
 test: setup
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # A real browser for the tests of the report: Debian's, where there is none.
 browser:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from trainers.course import Entry
+if TYPE_CHECKING:  # torch takes three seconds to load, and nobody needs it here
+    from trainers.workplace import Entry
 
 LOOK = 10.0  # seconds between two looks at who is late, at the most
 

@@ -44,7 +44,7 @@ def trained() -> int:
     return pid
 
 
-def until(condition: Callable[[], Any], *, limit: float = 60) -> Any:
+def until(condition: Callable[[], Any], *, limit: float = 300) -> Any:
     """Wait for something; -> what it is."""
     late = time.monotonic() + limit
     while not (found := condition()):

@@ -46,7 +46,7 @@ def seat(nodes: Cluster) -> Any:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> File:
     folder = tmp_path_factory.mktemp("undisturbed")
     write(folder, TEXT)
-    ran = tapath(folder, "run", "tiny.yaml", limit=300)
+    ran = tapath(folder, "run", "tiny.yaml")
     assert ran.code == 0, ran.err
     return folder
 
@@ -70,14 +70,14 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
                 since = command.text.partition("2 of 2 workers, from epoch ")[2].partition(" ")[0]
                 return bool(since) and reached(int(since) + 1)
 
-            command.until(lambda: reached(2), limit=300)
+            command.until(lambda: reached(2))
             second = seat(nodes)
-            command.until(two_trained, limit=300)
+            command.until(two_trained)
             nodes.remove_node(first, allow_graceful=False)
             nodes.remove_node(second, allow_graceful=False)
             trained = command.text.count("1 of 2 workers")
             seat(nodes)
-            command.until(lambda: command.text.count("1 of 2 workers") > trained, limit=300)
+            command.until(lambda: command.text.count("1 of 2 workers") > trained)
             assert command.end(300) == 0, command.text
             yield Seen(folder, command.text)
     finally:

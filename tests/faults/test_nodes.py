@@ -53,7 +53,7 @@ def test_a_node_that_dies_takes_nothing_with_it_that_was_finished(
         command.until(lambda: len(studies.stored(tmp_path)) > 0 and begun(tmp_path)())
         before = studies.written(tmp_path)
         nodes.remove_node(second, allow_graceful=False)
-        assert command.end(240) == 0, command.text
+        assert command.end() == 0, command.text
     assert studies.stored(tmp_path) == studies.stored(undisturbed)
     after = studies.written(tmp_path)
     assert {key: after[key] for key in before} == before, "nothing finished was trained again"
@@ -68,7 +68,7 @@ def test_a_node_that_is_to_be_taken_away_is_left_after_the_step_and_gets_no_more
     with underway(tmp_path, *RUN, "--address", nodes.address) as command:
         command.until(lambda: " started " in command.text)
         drain(nodes.address, going.node_id)
-        assert command.end(240) == 0, command.text
+        assert command.end() == 0, command.text
     # Nothing is trained there any more, and if something was when the notice came, it went on with the step after.
     assert command.text.count(" left, for it or its node is taken away; it goes on from epoch ") <= 1
     assert studies.stored(tmp_path) == studies.stored(undisturbed)
@@ -82,8 +82,8 @@ def test_a_node_that_comes_is_used(nodes: Cluster, tmp_path: File) -> None:
     with underway(tmp_path, *RUN, "--set", "recipe.epochs=40", "--address", nodes.address) as command:
         command.until(begun(tmp_path))
         nodes.add_node(num_cpus=1)
-        most, started = 0, time.monotonic()
-        while command.popen.poll() is None and time.monotonic() - started < 240:
+        most = 0
+        while command.popen.poll() is None:
             most = max(most, len({file.parent for file in (tmp_path / "store").glob("*/lease-*")}))
             time.sleep(0.05)
         assert command.end() == 0, command.text

@@ -235,7 +235,7 @@ def test_a_clock_that_is_hours_off_or_jumps_makes_no_difference_to_who_may_train
     theirs._over.set()  # it dies
     started = time.monotonic()
     while not mine.take():
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 120
         time.sleep(0.02)
     assert time.monotonic() - started > 0.3
     mine.release()

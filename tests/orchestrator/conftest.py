@@ -23,7 +23,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[File, Ran]:
     """The folder that it ran in, and what `tapath run` said. Copy the folder to change it."""
     folder = tmp_path_factory.mktemp("first")
     write(folder)
-    return folder, tapath(folder, "run", "tiny.yaml", cores=1)
+    return folder, tapath(folder, "run", "tiny.yaml")
 
 
 @pytest.fixture(scope="session")

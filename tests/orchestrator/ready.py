@@ -21,6 +21,8 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path as File
 
+from orchestrator.reach import LOOPBACK
+
 ROOT = File(__file__).parents[2]
 PROGRAM = File(sys.executable).with_name("tapath")
 LONGEST = 1 << 17  # bytes of a request
@@ -56,7 +58,8 @@ class Command:
             "alone": alone,
             "cores": cores,
         }
-        socket.send_fds(_loaded()[0], [json.dumps(asked).encode()], [out, err, telling])
+        ours = _loaded(LOOPBACK in environment)[0]
+        socket.send_fds(ours, [json.dumps(asked).encode()], [out, err, telling])
         os.close(telling)
         self._heard = os.fdopen(heard, "rb", buffering=0)
         self.pid = int(self._heard.readline())
@@ -92,7 +95,7 @@ class Command:
 
 def fits(environment: dict[str, str]) -> bool:
     """Whether a command would have loaded under this environment what is loaded."""
-    _, before, after = _loaded()
+    _, before, after = _loaded(LOOPBACK in environment)
     wanted = _early(environment)
     return wanted.items() <= after.items() and before.keys() <= wanted.keys()
 
@@ -102,10 +105,15 @@ def _early(environment: dict[str, str]) -> dict[str, str]:
 
 
 @cache
-def _loaded() -> tuple[socket.socket, dict[str, str], dict[str, str]]:
-    """To the process with everything loaded; what libraries read of its environment before, and what they left."""
+def _loaded(at_home: bool) -> tuple[socket.socket, dict[str, str], dict[str, str]]:
+    """To a process with everything loaded; what libraries read of its environment before, and what they left.
+
+    `at_home`: whether a Ray that starts there keeps to this machine, as Ray decides while it is loaded.
+    """
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     before = {name: value for name, value in os.environ.items() if name not in LATE}
+    if at_home:
+        before[LOOPBACK] = "0"
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.orchestrator.ready", str(its.fileno())],
         cwd=ROOT,

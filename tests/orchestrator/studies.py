@@ -16,11 +16,13 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 from orchestrator.cores import cores as usable
+from orchestrator.reach import LOOPBACK
 from tests.orchestrator import ready
 
 TAPATH = str(File(sys.executable).with_name("tapath"))
 MODULE = (sys.executable, "-m", "orchestrator")
 CPUS = usable()
+LIMIT = 900.0  # seconds that a command may take, on a machine that is busy with other tests
 
 # Line numbers count: the tests of bad input look for them.
 TEXT = """\
@@ -102,15 +104,15 @@ def tapath(
     folder: File,
     *words: str,
     program: tuple[str, ...] | None = None,
-    cores: int | None = None,
-    limit: float = 480,
+    cores: int | None = 1,
+    limit: float = LIMIT,
     **variables: str,
 ) -> Ran:
     """Run `tapath WORDS` in a folder, as a user would; `variables`: of its environment, beside this process's.
 
     `program`: what to start for it; else it is a process that has loaded everything, and took no time for it. `cores`:
-    as if the machine had so many. With one a run needs but one process that trains, and to start that takes longer than
-    a tiny study.
+    as if the machine had so many; None: all that it has. With one a run needs but one process that trains, and to start
+    that takes longer than a tiny study.
     """
     with TemporaryFile() as out, TemporaryFile() as err:
         since = time.monotonic()
@@ -135,6 +137,8 @@ def start(
     cores: int | None = None,
 ) -> ready.Command | subprocess.Popen[bytes]:
     """A command underway; `own`: its environment; `alone`: in a process group of its own, as under a terminal."""
+    if program is None and "--address" not in words and "RAY_ADDRESS" not in own:
+        own = {LOOPBACK: "0", **own}  # as the command itself would before it loads Ray
     if program is None and ready.fits(own):
         files = {"out": out.fileno(), "err": err.fileno()}
         return ready.Command(words, folder=folder, environment=own, alone=alone, cores=cores, **files)
@@ -153,17 +157,18 @@ Process = tuple[int, int]  # its id, and when it started: ids are used again
 class Underway:
     """A command that runs in a process group of its own, as under a terminal."""
 
-    def __init__(self, folder: File, *words: str) -> None:
+    def __init__(self, folder: File, *words: str, cores: int | None = 1) -> None:
+        """`cores` as `tapath` has it."""
         self.log = folder / f"log-{time.monotonic_ns()}.txt"
         with self.log.open("wb") as log:
-            self.popen = start(folder, words, environment(), log, log, alone=True)
+            self.popen = start(folder, words, environment(), log, log, alone=True, cores=cores)
         self.seen: set[Process] = set()
 
     @property
     def text(self) -> str:
         return self.log.read_text()
 
-    def until(self, condition: Callable[[], Any], *, limit: float = 300) -> None:
+    def until(self, condition: Callable[[], Any], *, limit: float = LIMIT) -> None:
         """Look again and again; fail when the command ends before the condition holds."""
         late = time.monotonic() + limit
         while not condition():
@@ -180,7 +185,7 @@ class Underway:
         """Ctrl-C: the terminal sends it to the whole group."""
         os.killpg(self.popen.pid, signal.SIGINT)
 
-    def end(self, limit: float = 300) -> int:
+    def end(self, limit: float = LIMIT) -> int:
         """Wait for the command to end by itself; -> its exit code."""
         return self.popen.wait(limit)
 
@@ -195,9 +200,9 @@ class Underway:
 
 
 @contextmanager
-def underway(folder: File, *words: str) -> Iterator[Underway]:
+def underway(folder: File, *words: str, cores: int | None = 1) -> Iterator[Underway]:
     """A command that surely has ended, with all that it started, when the block ends."""
-    command = Underway(folder, *words)
+    command = Underway(folder, *words, cores=cores)
     try:
         yield command
     finally:

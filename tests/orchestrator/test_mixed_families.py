@@ -22,7 +22,7 @@ SMALLER = tuple(word for assignment in SMALL for word in ("--set", assignment))
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[File, Ran]:
     folder = tmp_path_factory.mktemp("mixed")
     shutil.copy(STUDY, folder)
-    return folder, tapath(folder, "run", STUDY.name, *SMALLER, cores=1)
+    return folder, tapath(folder, "run", STUDY.name, *SMALLER)
 
 
 def test_the_study_is_planned_at_full_size(tmp_path: File) -> None:

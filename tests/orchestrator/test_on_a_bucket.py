@@ -69,7 +69,7 @@ def test_a_run_that_is_killed_goes_on_and_a_store_that_is_moved_has_it_all(serve
     for name in buckets.names(store):
         buckets.put(f"{moved}/{name}", buckets.read(f"{store}/{name}"))
     server.requests.clear()
-    third = tapath(tmp_path, "run", "tiny.yaml", "--store", moved, cores=1)
+    third = tapath(tmp_path, "run", "tiny.yaml", "--store", moved)
     assert third.code == 0 and states(tmp_path) == {"reused": 3}
     assert not [path for method, path in server.requests if method == "PUT" and ".probe-" not in path]
     file = f"{moved}/{named(moved, 'weights.safetensors')[0]}"
@@ -121,7 +121,7 @@ def test_a_run_goes_on_when_its_bucket_was_away_for_longer_than_requests_are_tri
     store = buckets.new()
     write(tmp_path, TWO)
     few = ("--set", "resources.stages_at_once=1", "--set", "controls=[]", "--set", "recipe.epochs=1")
-    ran = tapath(tmp_path, "run", "tiny.yaml", "--store", store, *few, cores=1)
+    ran = tapath(tmp_path, "run", "tiny.yaml", "--store", store, *few)
     assert ran.code == 0 and "Traceback" not in ran.err, ran.err
     assert ran.err.count(f"the store {store} cannot be read: {server.address} does not answer") == 1
     assert ran.err.count(f"the store {store} answers again") == 1

@@ -227,15 +227,14 @@ def test_sizes_are_those_of_the_built_models(study: Study) -> None:
         assert model["flops"] > 0
 
 
-def test_twelve_models_are_2048_stages_and_the_student_planned_in_seconds(tmp_path: File) -> None:
+def test_twelve_models_are_2048_stages_and_the_student(tmp_path: File) -> None:
     detector = "detector: {GFL: {channels: 8, extra: 0, reg_max: 8}}"
     models = "".join(f"  m{i}: {{{detector}, backbone: {{TinyResNet: {{width: {52 - 4 * i}}}}}}}\n" for i in range(12))
     text = changed(("models:\n", f"models:\n{models}"), text=without("big", "mid", "low", "wee"))
     since = time.perf_counter()
     made = planning.plan(load(write(tmp_path, text), (f"resources.store={tmp_path / 'store'}",)))
-    print(f"a plan of 12 models took {(seconds := time.perf_counter() - since):.1f} s")
+    print(f"a plan of 12 models took {time.perf_counter() - since:.1f} s")
     assert (made["paths"], made["trainings"]["needed"]) == (1024, 2049)
-    assert seconds < 15, "5 s on a quiet machine; benchmarks/ measure it"
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def weights(finished: File, tmp_path_factory: pytest.TempPathFactory) -> File:
 def ran(weights: File, tmp_path_factory: pytest.TempPathFactory) -> tuple[File, Ran]:
     folder = tmp_path_factory.mktemp("published")
     write(folder, changed((BIG, f"  big: {{weights: {weights}, detector"), text=TWO))
-    ran = tapath(folder, "run", "tiny.yaml", cores=1)
+    ran = tapath(folder, "run", "tiny.yaml")
     assert ran.code == 0, ran.err
     return folder, ran
 
@@ -63,7 +63,7 @@ def test_it_teaches_as_if_it_had_been_trained_here(ran: tuple[File, Ran], finish
 def test_run_again_everything_is_there(ran: tuple[File, Ran], weights: File) -> None:
     folder, _ = ran
     before = studies.written(folder)
-    again = tapath(folder, "run", "tiny.yaml", cores=1)
+    again = tapath(folder, "run", "tiny.yaml")
     assert again.code == 0 and "3 stages trained before" in again.err, again.err
     assert studies.written(folder) == before
 
@@ -85,7 +85,7 @@ def test_weights_that_do_not_fit_are_refused_by_name_before_anything_starts(weig
     name = "neck.laterals.0.weight"
     save_file({**state, name: state[name][:-1].contiguous()}, tmp_path / "wrong.safetensors")
     write(tmp_path, changed((BIG, "  big: {weights: wrong.safetensors, detector"), text=TWO))
-    ran = tapath(tmp_path, "run", "tiny.yaml", cores=1)
+    ran = tapath(tmp_path, "run", "tiny.yaml")
     assert ran.code == 2
     assert "tiny.yaml:4: models.big.weights" in ran.err and name in ran.err
     assert not (tmp_path / "store").exists()
@@ -101,7 +101,7 @@ def test_weights_that_are_not_there_are_refused_with_their_line(tmp_path: File) 
 def test_one_measurement_serves_every_seed(weights: File, tmp_path: File) -> None:
     with_weights = (BIG, f"  big: {{weights: {weights}, detector")
     write(tmp_path, changed(with_weights, ("distill:", "seeds: [0, 1]\ndistill:"), text=TWO))
-    ran = tapath(tmp_path, "run", "tiny.yaml", cores=1)
+    ran = tapath(tmp_path, "run", "tiny.yaml")
     assert ran.code == 0, ran.err
     made = studies.report(tmp_path)
     assert sorted(stage["path"] for stage in made["stages"]) == [["big"]] + [["big", "wee"]] * 2 + [["wee"]] * 2
@@ -114,7 +114,7 @@ def test_a_published_student_is_a_yardstick_for_every_seed(weights: File, tmp_pa
     wee = next(line for line in TWO.splitlines() if line.startswith("  wee:"))
     twin = line.replace("  big: {", f"  wee: {{weights: {weights}, ")
     write(tmp_path, changed((wee, twin), ("distill:", "seeds: [1, 2]\ndistill:"), text=TWO))
-    ran = tapath(tmp_path, "run", "tiny.yaml", cores=1)
+    ran = tapath(tmp_path, "run", "tiny.yaml")
     assert ran.code == 0, ran.err
     made = studies.report(tmp_path)
     assert the_answer(made)["baseline"]["scores"] == [the_answer(made)["baseline"]["score"]] * 2
@@ -125,7 +125,7 @@ def test_the_tokens_of_an_address_are_in_no_report(weights: File, tmp_path: File
     twin = weights.with_name(f"{weights.name}?X-Amz-Signature=t0psecret")
     shutil.copyfile(weights, twin)
     write(tmp_path, changed((BIG, f"  big: {{weights: '{address}', detector"), text=TWO))
-    ran = tapath(tmp_path, "run", "tiny.yaml", cores=1)
+    ran = tapath(tmp_path, "run", "tiny.yaml")
     assert ran.code == 0, ran.err
     for file in (tmp_path / "runs" / "tiny").iterdir():
         assert "t0psecret" not in file.read_text()

@@ -76,7 +76,7 @@ def test_nobody_else_says_a_word_and_the_log_has_every_event(seen: Seen) -> None
 @pytest.fixture(scope="module")
 def told(seen: Seen) -> tuple[Ran, list[dict[str, Any]]]:
     """The same study once more, for a program; and the lines of its stdout."""
-    ran = tapath(seen.folder, "run", "tiny.yaml", "--json-lines", cores=1)
+    ran = tapath(seen.folder, "run", "tiny.yaml", "--json-lines")
     return ran, [json.loads(line) for line in ran.out.splitlines()]
 
 
@@ -93,7 +93,7 @@ def test_for_a_program_all_of_stdout_is_json_from_the_version_to_the_exit_code(
 
 
 def test_a_quiet_run_prints_the_answer_alone(seen: Seen) -> None:
-    ran = tapath(seen.folder, "run", "tiny.yaml", "--quiet", cores=1)
+    ran = tapath(seen.folder, "run", "tiny.yaml", "--quiet")
     assert ran.code == 0 and ran.err == ""
     assert "from big to wee" in ran.out and ran.out.splitlines()[-1] == "report: runs/tiny/report.html"
 

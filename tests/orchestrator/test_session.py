@@ -215,7 +215,7 @@ def test_a_study_on_the_written_folder_is_the_same_study(finished: File, tmp_pat
     assert made.code == 0, made.err
     digits = "{Digits: {classes: 3, train: 32, val: 16}}"
     write(tmp_path, changed((digits, "{COCO: {root: scenes}}"), ("name: tiny", "name: folder")))
-    ran = tapath(tmp_path, "run", "tiny.yaml", cores=1)
+    ran = tapath(tmp_path, "run", "tiny.yaml")
     assert ran.code == 0, ran.err
     there, here = studies.stages(tmp_path), studies.stages(tmp_path, "folder")
     assert {path: stage["key"] for path, stage in here.items()} == {p: stage["key"] for p, stage in there.items()}
@@ -255,7 +255,7 @@ def test_two_workers_train_what_one_does(finished: File, tmp_path: File) -> None
     cpus = min(1.0, (studies.CPUS or 1) / 2)
     sets = ("edges=[[big, mid], [big, wee]]", "students=[mid, wee]", "controls=[]", "resources.stages_at_once=1")
     changes = [word for one in (*sets, "resources.workers=2", f"resources.cpus={cpus}") for word in ("--set", one)]
-    ran = tapath(tmp_path, "run", "tiny.yaml", "--store", "elsewhere", *changes)
+    ran = tapath(tmp_path, "run", "tiny.yaml", "--store", "elsewhere", *changes, cores=None)
     assert ran.code == 0, ran.err
     said = ran.out + ran.err
     assert max(said.index(f"started  big > {name}") for name in ("mid", "wee")) < said.index("done     big >"), said

@@ -34,7 +34,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[File, Ran]:
     """The folder of an undisturbed run, and what it said."""
     folder = tmp_path_factory.mktemp("swept")
     write(folder, SWEPT)
-    ran = tapath(folder, *RUN, limit=400)
+    ran = tapath(folder, *RUN, cores=None)
     assert ran.code == 0, ran.err
     return folder, ran
 
@@ -150,12 +150,12 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_answer(
     swept: tuple[File, Ran], tmp_path: File
 ) -> None:
     write(tmp_path, SWEPT)
-    with underway(tmp_path, *RUN) as command:
-        command.until(lambda: len(list((tmp_path / "store").glob("*/paused.json"))) >= 3, limit=240)
+    with underway(tmp_path, *RUN, cores=None) as command:
+        command.until(lambda: len(list((tmp_path / "store").glob("*/paused.json"))) >= 3)
         command.look()
         command.popen.kill()
         command.popen.wait()
-    ended = tapath(tmp_path, *RUN, limit=400)
+    ended = tapath(tmp_path, *RUN, cores=None)
     assert ended.code == 0, ended.err
     assert studies.stored(tmp_path) == studies.stored(swept[0])
     mine, theirs = studies.report(tmp_path), studies.report(swept[0])

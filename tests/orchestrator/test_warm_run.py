@@ -34,7 +34,7 @@ def beside(finished: File, folder: File) -> File:
 def ran(finished: File, tmp_path_factory: pytest.TempPathFactory) -> tuple[File, Ran, Ran]:
     """The folder of an undisturbed run, and what `plan` and `run` said."""
     folder = beside(finished, tmp_path_factory.mktemp("warm") / "here")
-    planned, ended = tapath(folder, "plan", "warm.yaml"), tapath(folder, "run", "warm.yaml", limit=400, cores=1)
+    planned, ended = tapath(folder, "plan", "warm.yaml"), tapath(folder, "run", "warm.yaml")
     assert ended.code == 0, ended.err
     return folder, planned, ended
 
@@ -90,7 +90,7 @@ def test_a_run_that_was_killed_asks_for_the_same_though_mlflow_has_more_by_then(
     folder = beside(finished, tmp_path / "here")
     before = len(studies.stored(folder))
     with underway(folder, "run", "warm.yaml") as command:
-        command.until(lambda: len(studies.stored(folder)) >= before + 3, limit=240)
+        command.until(lambda: len(studies.stored(folder)) >= before + 3)
         command.look()
         command.popen.kill()
         command.popen.wait()
@@ -98,7 +98,7 @@ def test_a_run_that_was_killed_asks_for_the_same_though_mlflow_has_more_by_then(
     kept = {file: file.stat().st_mtime_ns for file in (folder / "store" / "warm").iterdir()}
     assert len(kept) == len(EDGES)
     shutil.copy(ran[0] / "mlflow.db", folder / "mlflow.db")
-    ended = tapath(folder, "run", "warm.yaml", limit=400, cores=1)
+    ended = tapath(folder, "run", "warm.yaml")
     assert ended.code == 0, ended.err
     assert studies.stored(folder) == studies.stored(ran[0])
     assert {file: file.stat().st_mtime_ns for file in (folder / "store" / "warm").iterdir()} == kept

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -33,6 +35,11 @@ def test_who_is_asked_to_stop_stops_before_the_next_step() -> None:
     wishes = iter([False, True])
     ask = Pulse().beating(lambda: next(wishes), device=CPU)
     assert [ask(), ask()] == [False, True]
+
+
+def test_a_post_is_there_at_once_as_it_loads_no_torch() -> None:
+    code = "import sys, trainers.post; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 class Clock:
