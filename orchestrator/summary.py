@@ -212,6 +212,11 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def _measured(epoch: Mapping[str, float]) -> Mapping[str, float | None]:
+    """An epoch's figures: themselves where all are finite, as thousands of stages have many of them."""
+    return epoch if all(map(math.isfinite, epoch.values())) else {name: _finite(v) for name, v in epoch.items()}
+
+
 def _model(name: str, model: Model, parameters: int | None) -> dict[str, Any]:
     return {
         "name": name,
@@ -247,5 +252,5 @@ def _stage(row: Row) -> dict[str, Any]:
         "selected": row.selected,
         "reused": row.state == "reused",
         "reason": row.reason,
-        "history": [{name: _finite(value) for name, value in epoch.items()} for epoch in row.history],
+        "history": [_measured(epoch) for epoch in row.history],
     }

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from trainers import backbones, data, detectors, distill, metrics, optim, teaching, weights
 from trainers.augment import lengths
@@ -180,6 +179,8 @@ def size(built: Network, image: tuple[int, int]) -> Size:
 
     Raises `Invalid` when its parts do not fit.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # loads Triton, which few processes need
+
     with torch.device("meta"):
         try:
             multiple = divisor(built)

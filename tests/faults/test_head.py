@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path as File
 
 import pytest
@@ -30,8 +29,7 @@ def test_a_job_whose_head_dies_is_waited_for_and_one_on_another_head_goes_on_whe
 
     with head() as first, underway(tmp_path, *words(first)) as job:
         job.until(lambda: list((tmp_path / "shared").glob("*/state-*.pt")))
-        mine = descendants(os.getpid())
-        kill(*(pid for pid, _ in mine - descendants(job.popen.pid) if pid != os.getpid()))
+        kill(*(pid for pid, _ in descendants(first.pid)))
         job.until(lambda: "the cluster does not answer" in job.text)  # it may come back, for some minutes
         job.interrupt()
         assert job.end() == 130 and "Traceback" not in job.text, job.text

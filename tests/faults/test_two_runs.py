@@ -39,7 +39,7 @@ def epochs(folder: File) -> int:
 def frozen(command: Underway, folder: File) -> int:
     """Stop the process that trains a stage in its middle; -> its id."""
     command.until(lambda: epochs(folder) and holders(folder))
-    (pid,) = holders(folder).values()
+    (pid,) = set(holders(folder).values())  # of stages that it trains together
     os.kill(pid, signal.SIGSTOP)
     return pid
 
@@ -105,7 +105,7 @@ def test_a_run_that_was_killed_leaves_no_lease_that_anybody_waits_for(tmp_path: 
     write(tmp_path, TWO)
     with underway(tmp_path, *RUN) as first:
         first.until(lambda: epochs(tmp_path) and holders(tmp_path))
-        (pid,) = holders(tmp_path).values()
+        (pid,) = set(holders(tmp_path).values())
         first.look()
         for one in (pid, first.popen.pid):
             os.kill(one, signal.SIGKILL)

@@ -23,10 +23,11 @@ TOKEN = "a-token-of-the-tests-0123456789abcdef"
 
 @dataclass(frozen=True)
 class Head:
-    """A head that runs: the addresses of its GCS and of its job server."""
+    """A head that runs: the addresses of its GCS and of its job server, and the process that started it all."""
 
     gcs: str
     jobs: str
+    pid: int
 
 
 def ports(count: int) -> list[int]:
@@ -49,7 +50,7 @@ def head(*, dashboard: bool = True) -> Iterator[Head]:
     started = subprocess.Popen(words, env=own(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until_answering(started, jobs if dashboard else gcs)
-        yield Head(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{jobs}")
+        yield Head(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{jobs}", started.pid)
     finally:
         end(started)
         shutil.rmtree(folder, ignore_errors=True)

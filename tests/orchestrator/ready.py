@@ -26,6 +26,7 @@ from orchestrator.reach import LOOPBACK
 ROOT = File(__file__).parents[2]
 PROGRAM = File(sys.executable).with_name("tapath")
 LONGEST = 1 << 17  # bytes of a request
+BEFORE = dict(os.environ)  # as no test has changed it yet
 # What libraries read while they are loaded, with the few of these that are read later.
 EARLY = ("RAY_", "TUNE_", "MLFLOW_", "OMP_", "MKL_", "OPENBLAS_", "PYTHON", "TORCH", "CUDA_")
 LATE = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL")
@@ -111,7 +112,7 @@ def _loaded(at_home: bool) -> tuple[socket.socket, dict[str, str], dict[str, str
     `at_home`: whether a Ray that starts there keeps to this machine, as Ray decides while it is loaded.
     """
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    before = {name: value for name, value in os.environ.items() if name not in LATE}
+    before = {name: value for name, value in BEFORE.items() if name not in LATE}
     if at_home:
         before[LOOPBACK] = "0"
     process = subprocess.Popen(
