@@ -12,6 +12,7 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from table import show
 
@@ -46,7 +47,7 @@ def main() -> None:
         jobs = [(name, seed, store) for name in names for seed in SEEDS]
         with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
             done = pool.map(train, jobs, chunksize=1)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in names:
         scores = [score for model, score, _ in done if model == name]
         rows.append(

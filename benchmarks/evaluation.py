@@ -11,6 +11,7 @@ import io
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def main() -> None:
     slow, judged = timed(lambda: of_pycocotools(split, found), rounds=1)
     rows = [{"metric": "pycocotools", "seconds": slow, "AP": judged["AP"], "AP50": judged["AP50"]}]
     for metric in (CocoAP(), VocAP(), MissRate(), MissRate(family="citypersons", score="-MR")):
-        seconds, figures = timed(lambda metric=metric: metric(split, found), rounds=3)
+        seconds, figures = timed(partial(metric, split, found), rounds=3)
         name = f"{type(metric).__name__} {getattr(metric, 'family', '')}".strip()
         rows.append({"metric": name, "seconds": seconds, "AP": figures.get("AP", ""), "AP50": figures.get("AP50", "")})
         if isinstance(metric, CocoAP):

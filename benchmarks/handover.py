@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import json
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -52,12 +51,13 @@ def watch(marks: str, order: Order) -> None:
     @functools.wraps(step)
     def noted_step(self: Training, *args: Any) -> Any:
         losses = step(self, *args)
-        if not getattr(self, "stepped", False):
-            self.stepped = True
+        if "stepped" not in vars(self):
+            vars(self)["stepped"] = True
             note(marks, "step", order.stage.key)
         return losses
 
-    Store.put, Training._step = noted_put, noted_step
+    for where, method, noted in ((Store, "put", noted_put), (Training, "_step", noted_step)):
+        setattr(where, method, noted)
 
 
 def unwrapped(method: Any) -> Any:
@@ -119,7 +119,7 @@ def measured(way: str, models: int) -> list[float]:
         if way == "naive":
             cluster.tune_all = train_naively
         else:
-            cluster.Trial = Watched
+            vars(cluster)["Trial"] = Watched
         with run.on_ray(None):
             run.train()
         assert run.board.count("done") == models + 1, "every stage is trained"
@@ -131,7 +131,7 @@ def measured(way: str, models: int) -> list[float]:
 
 def main() -> None:
     ways = {"in process": ("ours", 8), "nested, one worker": ("naive", 4)}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, (way, models) in ways.items():
         seconds = measured(way, models)
         rows.append(
@@ -142,4 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -12,8 +12,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,10 +33,18 @@ IMAGES, BATCH, ROUNDS = 200, 4, 5
 SHORT, LONG = 800, 1333
 
 
+def lengths(
+    batches: Callable[[], Iterable[tuple[Any, Any]]], laid_out: Callable[[Any], Sized] | None = None
+) -> Iterator[int]:
+    """How many images each batch has."""
+    return (len(laid_out(images) if laid_out else images) for images, _ in batches())
+
+
 def write(folder: Path) -> None:
     """A COCO folder of photograph-like JPEGs: 640 x 480, every third 480 x 640, with five objects each."""
     rng = np.random.default_rng(0)
-    images, rows = [], []
+    images: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     (folder / "train2017").mkdir(parents=True)
     (folder / "annotations").mkdir()
     for index in range(IMAGES):
@@ -140,9 +150,9 @@ def main(rounds: int = ROUNDS) -> None:
             )
             loader = DataLoader(pictures, batch_sampler=Grouped(pictures), num_workers=processes, collate_fn=collate)
             ways: dict[str, Callable[[], Iterator[int]]] = {
-                "ours": lambda batches=batches: (len(images) for images, _ in batches.epoch(0)),
-                "torchvision's": lambda loader=loader: (len(images) for images, _ in loader),
-                "torchvision's, padded": lambda loader=loader: (len(padded(images)) for images, _ in loader),
+                "ours": partial(lengths, partial(batches.epoch, 0)),
+                "torchvision's": partial(lengths, partial(iter, loader)),
+                "torchvision's, padded": partial(lengths, partial(iter, loader), padded),
             }
             rates: dict[str, list[float]] = {way: [] for way in ways}
             for _ in range(rounds):

@@ -207,12 +207,12 @@ def measure(name: str) -> dict[str, Any]:
     taken: list[list[float]] = [[] for _ in bench.ways]
     for _ in range(ROUNDS + WARM):
         for times, way in zip(taken, bench.ways, strict=True):
-            times.append(seconds(lambda way=way: bench.step(way)))
+            times.append(seconds(partial(bench.step, way)))
     peaks = []
     for way in bench.ways:
         for leaf in bench.leaves:
             leaf.grad = None
-        peaks.append(peak(lambda way=way: bench.step(way)))
+        peaks.append(peak(partial(bench.step, way)))
     mine, other = ([1000 * t for t in times[WARM:]] for times in taken)
     return {
         "loss": name,

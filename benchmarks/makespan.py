@@ -137,7 +137,7 @@ def bounds(played: Schedule, frontier: Frontier, *, slots: int, swept: bool) -> 
         path, stage = node.path, node.stage
         group: Path | str = path.plain if swept else stage.key
         trainings[group][stage.key] = work[stage.key]
-        above[group] = path.plain.teacher if swept else stage.teacher and stage.teacher.key
+        above[group] = path.plain.teacher if swept else (stage.teacher.key if stage.teacher else None)
     least = {group: at_least(own.values(), slots) for group, own in trainings.items()}
 
     def start(group: Path | str) -> float:

@@ -54,6 +54,7 @@ def steps(size: int) -> tuple[float, int]:
     before, seconds = most(), []
     for _ in range(STEPS):
         start = time.perf_counter()
+        learnt: Whole | Pieces
         if size == BATCH:
             learnt = Whole(task, images, truth, None)
         else:

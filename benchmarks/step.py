@@ -16,8 +16,9 @@ from orchestrator.lattice import Path as Models
 from orchestrator.prepared import prepare
 from orchestrator.study import load
 from trainers import build, optim
+from trainers.data.batches import Batches
 from trainers.loop import Training
-from trainers.spec import Stage
+from trainers.spec import Recipe, Stage
 from trainers.task import Task
 from trainers.teaching import Teaching
 from trainers.worker import Order, batches
@@ -26,7 +27,7 @@ EPOCHS = 5
 DEMO = Path(__file__).parent.parent / "search_spaces" / "demo.yaml"
 
 
-def bare(task: Task, guide: torch.nn.Module, loader: object, recipe: object) -> float:
+def bare(task: Task, guide: torch.nn.Module, loader: Batches, recipe: Recipe) -> float:
     """One epoch as one would write it by hand: seconds."""
     optimizer = recipe.optimizer.of(optim, task.parameters(), recipe.lr)
     task.train()
@@ -59,6 +60,7 @@ def main() -> None:
     rows = []
     for names in (("large", "tiny"), ("large", "medium")):
         stage = prepared.lattice.stage(Models(names), 0)
+        assert stage.teacher, "both are taught"
         order = Order(stage=stage, data=study.data, store="unused")
         guide = build.detector(stage.teacher).eval().requires_grad_(False)
 

@@ -112,7 +112,7 @@ def measure(search: str, worlds: int) -> dict[str, Any]:
     for number in range(worlds):
         world = Turned(number)
         done = Search(world, SEARCHES[search](world))
-        chosen: Path | None = best(done.frontier.scores, world.lattice)
+        chosen: Path | None = best(done.frontier.scores, world.lattice, world.lattice.students[0])
         assert chosen is not None, "every search ends with an answer"
         top = max(world.top(path.models) for path in world.lattice.paths())
         regrets.append(top - world.turned(chosen.models, chosen.settings))

@@ -61,9 +61,8 @@ class Steps:
     def __init__(self, student: int, teacher: int, losses: tuple[str, ...], *, fast: bool, compiled: bool) -> None:
         torch.manual_seed(0)
         gfl = Call(name="GFL").complete(detectors)
-        mine, guide = (
-            gfl.of(detectors, backbones.ResNet(depth=depth), CLASSES).to(DEVICE) for depth in (student, teacher)
-        )
+        resnets = [Call(name="ResNet", args={"depth": depth}).complete(backbones) for depth in (student, teacher)]
+        mine, guide = (gfl.of(detectors, resnet.of(backbones), CLASSES).to(DEVICE) for resnet in resnets)
         mine.backbone.freeze(1)
         mine.backbone.fix_norm()
         guide.eval().requires_grad_(False)

@@ -68,7 +68,8 @@ def ours(name: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """A training step and an inference of our detector, with torchvision's weights where it has one."""
     call = Call(name=name, args=RIVALS.get(name, {})).complete(detectors)
     torch.manual_seed(0)
-    model = call.of(detectors, backbones.ResNet(depth=DEPTH), CLASSES)
+    resnet = Call(name="ResNet", args={"depth": DEPTH}).complete(backbones)
+    model = call.of(detectors, resnet.of(backbones), CLASSES)
     if name in RIVALS:
         model.load_state_dict(weights.fitted(rival(name).state_dict(), model, part="detector"))
     model.to(DEVICE)
@@ -156,9 +157,9 @@ def _peak(which: str, name: str) -> float:
     gc.collect()
     if GPU:
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        held = torch.cuda.memory_allocated()
         step()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
+        return (torch.cuda.max_memory_allocated() - held) / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
     before = resident("VmRSS")
     step()
