@@ -32,10 +32,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that start Ray come first, as they take longest: of several processes none is then left with a long one
-    when the others are done."""
-    long = {item.path for item in items if item.get_closest_marker("ray")}
-    items.sort(key=lambda item: item.path not in long)
+    """Files that start Ray come first, as they take longest, and then those that are slow: of several processes none is
+    then left with a long one when the others are done."""
+    marked = {mark: {item.path for item in items if item.get_closest_marker(mark)} for mark in ("ray", "slow")}
+    items.sort(key=lambda item: (item.path not in marked["ray"], item.path not in marked["slow"]))
 
 
 @pytest.fixture(scope="module")
