@@ -100,10 +100,10 @@ def text(made: Mapping[str, Any]) -> list[str]:
             places.append(f"{_cost(made, best)} on {on['slots']} slot{'s' if on['slots'] > 1 else ''}{least}")
     if made["unit"] != "seconds":
         why = "no like stage was trained on this data before"
-        return [f"cost: unknown, {why}", f"in parts of the total it passes in {', '.join(places)}"]
+        return [f"cost: unknown, {why}", f"of the time of all trainings it takes {', '.join(places)}"]
     words = {"measured": "as measured", "scaled": "scaled by FLOPs"}
     bases = ", ".join(f"{made['bases'][basis]} {word}" for basis, word in words.items() if basis in made["bases"])
-    return [f"cost: {clock(made['total'])} of training predicted ({bases})", f"it passes in {', '.join(places)}"]
+    return [f"cost: {clock(made['total'])} of training predicted ({bases})", f"it takes {', '.join(places)}"]
 
 
 def _cost(made: Mapping[str, Any], cost: float) -> str:

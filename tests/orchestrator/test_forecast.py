@@ -100,7 +100,7 @@ def test_what_was_measured_with_another_seed_is_predicted_in_seconds(tmp_path: F
     assert [on["lower_bound"] for on in made["slots"]] == [72, 36, 32, 32]
     assert forecast.text(made) == [
         "cost: 1:12 of training predicted (9 as measured)",
-        "it passes in 1:12 on 1 slot, 40 s on 2 slots (at the least 36 s), 32 s on 4 slots (at the least 32 s)",
+        "it takes 1:12 on 1 slot, 40 s on 2 slots (at the least 36 s), 32 s on 4 slots (at the least 32 s)",
     ]
 
 
@@ -290,7 +290,7 @@ def test_a_run_says_what_it_will_cost_and_reports_what_it_did(finished: File, tm
     assert all(one["measuring_seconds"] < one["seconds"] for one in first["stages"])
     ran = studies.tapath(tmp_path, "run", "tiny.yaml", "--set", "seeds=[0, 1]")
     assert ran.code == 0, ran.err
-    assert " of training predicted (9 as measured)" in ran.err and "it passes in " in ran.err
+    assert " of training predicted (9 as measured)" in ran.err and "it takes " in ran.err
     cost = studies.report(tmp_path)["cost"]
     assert cost["run"]["predicted"]["trainings"] == cost["run"]["took"]["trainings"] == 9
     assert cost["run"]["took"]["makespan"] > 0 and cost["ratio"] > 0
