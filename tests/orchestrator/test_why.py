@@ -356,7 +356,7 @@ def test_the_command_takes_a_stage_a_store_and_sets() -> None:
     assert ended.exit_code == 2 and "did you mean big > wee?" in ended.stderr and "Traceback" not in ended.output
 
 
-def test_five_thousand_results_are_read_once_each_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_five_thousand_results_are_read_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
     count = 5000
     base = json.loads(stage_of(study(), "big", "wee").model_dump_json())
     history = [{"epoch": float(i), **{f"val/{name}": 0.123 for name in "abcdefgh"}} for i in range(12)]
