@@ -33,7 +33,7 @@ from trainers.workplace import Workplace
 
 CPU = torch.device("cpu")
 STUDENT = 8  # width
-TEACHERS = {"cheap": 4, "equal": 20, "expensive": 40}  # widths: t below s, about s, more than twice s
+TEACHERS = {"cheap": 4, "equal": 80, "expensive": 145}  # widths: t below s, about s, more than twice s
 COUNTS = (1, 2, 4, 8)
 IMAGES = Call(name="Digits", args={"classes": 3, "train": 256, "val": 16}).complete(data)
 FEW, MORE = 1, 3  # epochs
