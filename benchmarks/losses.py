@@ -42,7 +42,8 @@ from trainers.outputs import Network, Outputs, Targets, Truth
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
 QUICK = "--quick" in sys.argv
-IMAGES, REAL, CLASSES = (2, (160, 250), 80) if QUICK else (4, (800, 1333), 80)  # height and width in pixels
+IMAGES, REAL, CLASSES, CHANNELS = (2, (160, 250), 80, 64) if QUICK else (4, (800, 1333), 80, 256)  # pixels, of a map
+HIDDEN = 128 if QUICK else 1024  # channels of what looks at a region
 SIDES = tuple(-(-side // 32) * 32 for side in REAL)
 LARGEST = REAL[0] * 3 / 4  # side of a box
 ROUNDS, WARM = (1, 0) if QUICK else (30, 5) if GPU else (3, 1)
@@ -88,7 +89,7 @@ CASES = {
 
 
 class Bench:
-    """A loss between two detectors of 256 channels, and what they said of a batch."""
+    """A loss between two detectors, and what they said of a batch."""
 
     def __init__(self, case: Case) -> None:
         torch.manual_seed(0)
@@ -131,7 +132,9 @@ SAID = ("features", "maps", "cls", "box", "own", "towers")
 
 def network(name: str) -> Network:
     """A detector with as many channels as the papers'; its backbone never runs."""
-    return Call(name=name).complete(detectors).of(detectors, backbones.ResNet(depth=18), CLASSES).to(DEVICE)
+    sizes = {"channels": CHANNELS} | ({"hidden": HIDDEN} if name == "FasterRCNN" else {})
+    call = Call(name=name, args=sizes).complete(detectors)
+    return call.of(detectors, backbones.ResNet(depth=18), CLASSES).to(DEVICE)
 
 
 def said(detector: Network, *, grad: bool) -> Outputs:
@@ -243,8 +246,8 @@ def main() -> None:
             gc.collect()
     rows = [found[name] for name in CASES if name in found]
     notes = [
-        f"Forward and backward, {IMAGES} images of {SIDES[0]} x {SIDES[1]}, {CLASSES} classes, 256 channels, median of "
-        f"{ROUNDS} in turns; MB: what is allocated at the peak, beside what both networks said",
+        f"Forward and backward, {IMAGES} images of {SIDES[0]} x {SIDES[1]}, {CLASSES} classes, {CHANNELS} channels, "
+        f"median of {ROUNDS} in turns; MB: what is allocated at the peak, beside what both networks said",
         "Both ways have the same value and gradients. What was not named is as it was measured before",
         *([f"Skipped, for there is no such loss yet: {', '.join(missing)}"] if missing else []),
     ]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Processes that are started a hundred times shall not compile the sources each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A busy machine is no reason to fail, so nothing is timed; and a failure is the fault of what was changed, so the
 # examples are the same every time. `--hypothesis-profile=default` looks for others.
 settings.register_profile(

@@ -22,7 +22,7 @@ from trainers.spec import Recipe
 log = logging.getLogger(__name__)
 
 IMAGES = 4  # that are looked at in turn: how many objects there are makes a difference
-LEAST, MOST, ENOUGH = 3, 50, 1.0  # passes, and the seconds after which they suffice
+LEAST, MOST, ENOUGH = 3, 20, 1.0  # passes, and the seconds after which they suffice
 
 
 class Footprint(Spec):

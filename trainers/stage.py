@@ -12,6 +12,8 @@ from typing import Any
 
 # How long Ray Train tries to place workers before it says that it cannot; nodes may have gone since they were counted.
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+# A process less that takes seconds to start: whoever drives a study hears itself of nodes that are to be taken away.
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 import ray
 import ray.train

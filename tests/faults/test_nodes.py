@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path as File
+from typing import Any
 
 import pytest
 from ray.cluster_utils import Cluster
@@ -19,9 +20,9 @@ TEXT = without("mid")
 RUN = ("run", "tiny.yaml", "--set", "recipe.epochs=4")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
-    """A head on which nothing is trained; the test adds nodes."""
+    """A head on which nothing is trained; the tests, one after another, add nodes until there are two."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         yield cluster
@@ -38,17 +39,37 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> File:
     return folder
 
 
+def have(nodes: Cluster, count: int) -> list[Any]:
+    """-> so many nodes beside the head, those that are missing added to those that earlier tests left."""
+    while len(nodes.worker_nodes) < count:
+        nodes.add_node(num_cpus=1)
+    nodes.wait_for_nodes()
+    return list(nodes.worker_nodes)
+
+
 def begun(folder: File) -> Callable[[], bool]:
     return lambda: bool(list((folder / "store").glob("*/state-*.pt")))
+
+
+def test_a_node_that_comes_is_used(nodes: Cluster, tmp_path: File) -> None:
+    write(tmp_path, TEXT)
+    have(nodes, 1)
+    with underway(tmp_path, *RUN, "--set", "recipe.epochs=40", "--address", nodes.address) as command:
+        command.until(begun(tmp_path))
+        nodes.add_node(num_cpus=1)
+        most = 0
+        while command.popen.poll() is None:
+            most = max(most, len({file.parent for file in (tmp_path / "store").glob("*/lease-*")}))
+            time.sleep(0.05)
+        assert command.end() == 0, command.text
+    assert most == 2, "two stages were never trained at once"
 
 
 def test_a_node_that_dies_takes_nothing_with_it_that_was_finished(
     nodes: Cluster, undisturbed: File, tmp_path: File
 ) -> None:
     write(tmp_path, TEXT)
-    nodes.add_node(num_cpus=1)
-    second = nodes.add_node(num_cpus=1)
-    nodes.wait_for_nodes()
+    _, second = have(nodes, 2)
     with underway(tmp_path, *RUN, "--address", nodes.address) as command:
         command.until(lambda: len(studies.stored(tmp_path)) > 0 and begun(tmp_path)())
         before = studies.written(tmp_path)
@@ -63,8 +84,7 @@ def test_a_node_that_is_to_be_taken_away_is_left_after_the_step_and_gets_no_more
     nodes: Cluster, undisturbed: File, tmp_path: File
 ) -> None:
     write(tmp_path, TEXT)
-    going, _ = nodes.add_node(num_cpus=1), nodes.add_node(num_cpus=1)
-    nodes.wait_for_nodes()
+    _, going = have(nodes, 2)
     with underway(tmp_path, *RUN, "--address", nodes.address) as command:
         command.until(lambda: " started " in command.text)
         drain(nodes.address, going.node_id)
@@ -73,18 +93,3 @@ def test_a_node_that_is_to_be_taken_away_is_left_after_the_step_and_gets_no_more
     assert command.text.count(" left, for it or its node is taken away; it goes on from epoch ") <= 1
     assert studies.stored(tmp_path) == studies.stored(undisturbed)
     assert not begun(tmp_path)()
-
-
-def test_a_node_that_comes_is_used(nodes: Cluster, tmp_path: File) -> None:
-    write(tmp_path, TEXT)
-    nodes.add_node(num_cpus=1)
-    nodes.wait_for_nodes()
-    with underway(tmp_path, *RUN, "--set", "recipe.epochs=40", "--address", nodes.address) as command:
-        command.until(begun(tmp_path))
-        nodes.add_node(num_cpus=1)
-        most = 0
-        while command.popen.poll() is None:
-            most = max(most, len({file.parent for file in (tmp_path / "store").glob("*/lease-*")}))
-            time.sleep(0.05)
-        assert command.end() == 0, command.text
-    assert most == 2, "two stages were never trained at once"

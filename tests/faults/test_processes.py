@@ -23,8 +23,11 @@ from tests.orchestrator.studies import Underway, changed, descendants, tapath, u
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-# Two stages, big and big > wee, of six epochs with 80 steps each: about two seconds, long enough to be disturbed.
-TEXT = changed(("train: 32", "train: 640"), ("epochs: 2", "epochs: 6"), ("[alone]", "[]"), text=without("mid", "low"))
+# Two stages, big and big > wee, of eight epochs with 20 steps each: some seconds, long enough to be disturbed.
+EPOCHS = 8
+TEXT = changed(
+    ("train: 32", "train: 160"), ("epochs: 2", f"epochs: {EPOCHS}"), ("[alone]", "[]"), text=without("mid", "low")
+)
 SILENCE = 8.0
 SLOW = 13.0  # seconds; Tune would kill a process that does not end within ten
 
@@ -76,12 +79,12 @@ def test_kill_9_of_all_between_the_last_epoch_and_the_result_trains_nothing_agai
 ) -> None:
     write(tmp_path, TEXT)
     with underway(tmp_path, *run) as command:
-        command.until(lambda: list((tmp_path / "store").glob("*/state-000006-*.pt")))
+        command.until(lambda: list((tmp_path / "store").glob(f"*/state-{EPOCHS:06d}-*.pt")))
         kill(trained(), command.popen.pid)
         command.popen.wait()
     assert not studies.stored(tmp_path), "the result was not recorded"
     told = state(tmp_path)["history"]
-    assert len(told) == 6
+    assert len(told) == EPOCHS
     before = studies.written(tmp_path)
     again = tapath(tmp_path, *run)
     assert again.code == 0, again.err

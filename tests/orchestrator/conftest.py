@@ -3,9 +3,12 @@ empty MLflow database; and a folder of one's own."""
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path as File
 from typing import TYPE_CHECKING
 
@@ -20,10 +23,19 @@ if TYPE_CHECKING:  # importing MLflow takes seconds, which only its own tests sh
 
 @pytest.fixture(scope="session")
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[File, Ran]:
-    """The folder that it ran in, and what `tapath run` said. Copy the folder to change it."""
-    folder = tmp_path_factory.mktemp("first")
-    write(folder)
-    return folder, tapath(folder, "run", "tiny.yaml")
+    """The folder that it ran in, and what `tapath run` said. Copy the folder to change it.
+
+    Of several processes of tests one runs it for all.
+    """
+    own = tmp_path_factory.getbasetemp()
+    place = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder, said = place / "first", place / "first.json"
+    with (place / "first.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            write(folder)
+            said.write_text(json.dumps(asdict(tapath(folder, "run", "tiny.yaml"))))
+    return folder, Ran(**json.loads(said.read_text()))
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,16 @@ import os
 import select
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import cache
 from importlib import import_module
 from pathlib import Path as File
+from typing import Any
 
 from orchestrator.reach import LOOPBACK
 
@@ -32,7 +36,14 @@ EARLY = ("RAY_", "TUNE_", "MLFLOW_", "OMP_", "MKL_", "OPENBLAS_", "PYTHON", "TOR
 LATE = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL")
 
 # What a run needs, `best` and `plan` need too; the last ones are loaded late, by what they belong to.
-ALL = ("orchestrator.session", "orchestrator.trial", "torch._dynamo", "mlflow.store.tracking.sqlalchemy_store")
+ALL = (
+    "orchestrator.session",
+    "orchestrator.trial",
+    "trainers.seen",
+    "torch._dynamo",
+    "mlflow.pyfunc",
+    "mlflow.store.tracking.sqlalchemy_store",
+)
 
 
 class Command:
@@ -137,6 +148,8 @@ def serve(end: socket.socket) -> Callable[[], None] | None:
 
     for name in ALL:
         import_module(name)
+    _know_packages()
+    _have_tables()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
     end.send(json.dumps(dict(os.environ)).encode())
@@ -171,6 +184,37 @@ def serve(end: socket.socket) -> Callable[[], None] | None:
     sys.argv = [str(PROGRAM), *asked["words"]]
     sys.path[0] = str(PROGRAM.parent)
     return main
+
+
+def _know_packages() -> None:
+    """Have MLflow read the names of all that is installed, as it does when a process registers its first model."""
+    from mlflow.utils import requirements_utils
+
+    requirements_utils._init_packages_to_modules_map()  # type: ignore[no-untyped-call]
+
+
+def _have_tables() -> None:
+    """Have MLflow make the tables of a SQLite database once, by all its migrations; new ones are copies of this one."""
+    from mlflow.store.db import utils
+
+    make = utils._initialize_tables
+    model = sqlite3.connect(":memory:", check_same_thread=False)
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/mlflow.db"
+        engine = utils.create_sqlalchemy_engine(f"sqlite:///{file}")
+        make(engine)
+        engine.dispose()
+        with closing(sqlite3.connect(file)) as made:
+            made.backup(model)
+
+    def copied(engine: Any) -> None:
+        if engine.dialect.name == "sqlite" and utils._is_empty_database(engine):
+            with closing(sqlite3.connect(engine.url.database, timeout=60)) as new:
+                model.backup(new)
+        else:
+            make(engine)
+
+    utils._initialize_tables = copied
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from tests.trainers.works import run
 from trainers.backbones import TinyResNet
 from trainers.order import Order
 from trainers.post import End, Post
-from trainers.stage import Again, outcome, run_on_workers
+from trainers.stage import Again, _worker, outcome, run_on_workers
 from trainers.store import Result, Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -31,33 +31,32 @@ ROOT = Path(__file__).parents[2]
 PLAIN = stage(epochs=2, fixed_norm=True)
 
 
-def narrow() -> None:
-    """In each worker's process: the first worker of two has memory for two images, the others have more."""
+def narrow(config: dict[str, Any]) -> None:
+    """What each worker does, of which the first of two has memory for two images, and the others have more."""
 
     def refuse(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         first = dist.is_initialized() and dist.get_rank() == 0
         if isinstance(module, TinyResNet) and module.training and first and len(inputs[0]) > 2:
             raise torch.OutOfMemoryError(f"no room for {len(inputs[0])} images")
 
-    register_module_forward_pre_hook(refuse)
+    with register_module_forward_pre_hook(refuse):
+        _worker(config)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        runtime_env={"worker_process_setup_hook": narrow, "env_vars": {"PYTHONPATH": str(ROOT)}},
-    )
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))  # for `narrow`
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        yield
+        ray.shutdown()
 
 
 @pytest.mark.usefixtures("cluster")
-def test_all_workers_begin_again_with_half_as_many_images_where_one_has_no_memory(tmp_path: Path) -> None:
+def test_all_workers_begin_again_with_half_as_many_images_where_one_has_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainers.stage._worker", narrow)
     whole = run(PLAIN, tmp_path / "one")
     news = on_two_workers(order(PLAIN, tmp_path / "two"))
     result = Store(tmp_path / "two").get(PLAIN)
