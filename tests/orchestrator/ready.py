@@ -150,6 +150,7 @@ def serve(end: socket.socket) -> Callable[[], None] | None:
         import_module(name)
     _know_packages()
     _have_tables()
+    _unwatched()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
     end.send(json.dumps(dict(os.environ)).encode())
@@ -184,6 +185,14 @@ def serve(end: socket.socket) -> Callable[[], None] | None:
     sys.argv = [str(PROGRAM), *asked["words"]]
     sys.path[0] = str(PROGRAM.parent)
     return main
+
+
+def _unwatched() -> None:
+    """Have a Ray that starts here go without its autoscaler and its reader of logs: a run never listens to them, and to
+    start the two takes as long as to train the study."""
+    from ray._private.node import Node
+
+    Node.start_monitor = Node.start_log_monitor = lambda node: None
 
 
 def _know_packages() -> None:

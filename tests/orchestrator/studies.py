@@ -96,8 +96,12 @@ class Ran:
 
 
 def environment() -> dict[str, str]:
-    """This process's, without what would lead a command to a cluster or a server elsewhere."""
-    return {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
+    """This process's, without what would lead a command to a cluster or a server elsewhere, nor what Ray left in it
+    when a test was connected: no shell has that, and with it a command would have to load everything anew."""
+    without = {"RAY_ADDRESS", "MLFLOW_TRACKING_URI", "RAY_CLIENT_MODE", "RAY_USAGE_STATS_ENABLED", "PYTHONBREAKPOINT"}
+    if "RAY_AUTH_TOKEN" not in os.environ:
+        without.add("RAY_AUTH_MODE")
+    return {name: value for name, value in os.environ.items() if name not in without}
 
 
 def tapath(

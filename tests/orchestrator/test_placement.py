@@ -14,7 +14,7 @@ from ray.util.placement_group import placement_group_table, remove_placement_gro
 from orchestrator import cluster
 from orchestrator.resources import Placement
 from orchestrator.room import Node, Room
-from tests.orchestrator import studies
+from tests.orchestrator import ready, studies
 from tests.orchestrator.studies import changed, tapath, without, write
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -90,6 +90,14 @@ def test_sqlite_is_refused_for_a_job_on_several_nodes(
     ran = tapath(tmp_path, "run", "tiny.yaml", "--address", address)
     assert ran.code == 2 and "resources.tracking: SQLite (mlflow.db) is a file of the node" in ran.err
     assert not (tmp_path / "mlflow.db").exists() and not (tmp_path / "runs").exists()
+
+
+def test_what_ray_leaves_in_an_environment_is_kept_from_commands(address: str) -> None:
+    with cluster.connected(address):
+        pass
+    with cluster.connected(None):
+        pass
+    assert ready.fits(studies.environment())
 
 
 def test_a_trial_is_placed_on_the_node_that_its_labels_name(address: str) -> None:
