@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path as File
 
@@ -124,5 +125,5 @@ def test_a_stage_that_can_never_be_placed_is_an_error_with_both_figures(tmp_path
     write(tmp_path)
     ran = tapath(tmp_path, "run", "tiny.yaml", "--set", "resources.cpus=64000")
     assert ran.code == 2, ran.out + ran.err
-    assert "64000 CPU" in ran.err and " 1 CPU" in ran.err
+    assert "64000 CPU" in ran.err and re.search(r"the cluster has \d+ CPU on 1 node", ran.err)
     assert not list((tmp_path / "store").glob("*")), "nothing was begun"
