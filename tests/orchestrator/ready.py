@@ -188,11 +188,11 @@ def serve(end: socket.socket) -> Callable[[], None] | None:
 
 
 def _unwatched() -> None:
-    """Have a Ray that starts here go without its autoscaler and its reader of logs: a run never listens to them, and to
-    start the two takes as long as to train the study."""
+    """Have a Ray that starts here go without its autoscaler, its reader of logs and what is left of its dashboard where
+    none is wanted: a run never listens to them, and to start the three takes as long as to train the study."""
     from ray._private.node import Node
 
-    Node.start_monitor = Node.start_log_monitor = lambda node: None
+    Node.start_monitor = Node.start_log_monitor = Node.start_api_server = lambda node, **asked: None
 
 
 def _know_packages() -> None:

@@ -161,11 +161,13 @@ Process = tuple[int, int]  # its id, and when it started: ids are used again
 class Underway:
     """A command that runs in a process group of its own, as under a terminal."""
 
-    def __init__(self, folder: File, *words: str, cores: int | None = 1) -> None:
-        """`cores` as `tapath` has it."""
+    def __init__(
+        self, folder: File, *words: str, program: tuple[str, ...] | None = None, cores: int | None = 1
+    ) -> None:
+        """`program` and `cores` as `tapath` has them."""
         self.log = folder / f"log-{time.monotonic_ns()}.txt"
         with self.log.open("wb") as log:
-            self.popen = start(folder, words, environment(), log, log, alone=True, cores=cores)
+            self.popen = start(folder, words, environment(), log, log, alone=True, program=program, cores=cores)
         self.seen: set[Process] = set()
 
     @property
@@ -204,9 +206,11 @@ class Underway:
 
 
 @contextmanager
-def underway(folder: File, *words: str, cores: int | None = 1) -> Iterator[Underway]:
+def underway(
+    folder: File, *words: str, program: tuple[str, ...] | None = None, cores: int | None = 1
+) -> Iterator[Underway]:
     """A command that surely has ended, with all that it started, when the block ends."""
-    command = Underway(folder, *words, cores=cores)
+    command = Underway(folder, *words, program=program, cores=cores)
     try:
         yield command
     finally:

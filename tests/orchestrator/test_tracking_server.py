@@ -17,7 +17,7 @@ import yaml
 from tests.faults.servers import Gate, Mlflow, bucket, exposed, mlflow, postgres, s3
 from tests.orchestrator import studies
 from tests.orchestrator.boards import the_answer
-from tests.orchestrator.studies import Underway, tapath, underway, without, write
+from tests.orchestrator.studies import TAPATH, Underway, tapath, underway, without, write
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -75,7 +75,9 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         stack.callback(gate.close)
         study = folder / "study"
         write(study, without("mid", "low"))
-        command = stack.enter_context(underway(study, "run", "tiny.yaml", "--set", f"resources.tracking={gate.uri}"))
+        # The program itself, as its Ray has all the processes that listen somewhere.
+        words = ("run", "tiny.yaml", "--set", f"resources.tracking={gate.uri}")
+        command = stack.enter_context(underway(study, *words, program=(TAPATH,)))
         open_to_all = set[str]()
         while command.popen.poll() is None:
             open_to_all |= exposed(pid for pid, _ in command.look())
