@@ -199,7 +199,7 @@ def _know_packages() -> None:
     """Have MLflow read the names of all that is installed, as it does when a process registers its first model."""
     from mlflow.utils import requirements_utils
 
-    requirements_utils._init_packages_to_modules_map()  # type: ignore[no-untyped-call]
+    requirements_utils._init_packages_to_modules_map()
 
 
 def _have_tables() -> None:
