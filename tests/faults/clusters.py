@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._raylet import Config
 from ray.cluster_utils import Cluster
 
 from tests.orchestrator.studies import command_line, descendants, lives, stat
@@ -21,7 +22,9 @@ RAYS_OWN = "_AutoscalingCoordinatorActor"  # one for all that use Ray Train in a
 
 @contextmanager
 def cluster(*cpus: int, head: int = 0, **options: Any) -> Iterator[Cluster]:
-    """A head with so many CPUs, and nodes with so many each."""
+    """A head with so many CPUs, and nodes with so many each; none of them asks for a token."""
+    os.environ.pop("RAY_AUTH_MODE", None)  # left by a Ray that an earlier test started in this process
+    Config.initialize("")
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": head, "include_dashboard": False, **options})
     try:
         for count in cpus:

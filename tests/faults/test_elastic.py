@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
+from tests.faults.clusters import cluster
 from tests.orchestrator import studies
 from tests.orchestrator.studies import changed, tapath, underway, without, write
 
@@ -57,8 +58,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     folder = tmp_path_factory.mktemp("disturbed")
     write(folder, PLACED)
     # Its processor is for what runs beside workers; workers need a seat.
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
+    with cluster(head=1) as nodes:
         first = seat(nodes)
         nodes.wait_for_nodes()
         with underway(folder, "run", "tiny.yaml", "--address", nodes.address) as command:
@@ -80,8 +80,6 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
             command.until(lambda: command.text.count("1 of 2 workers") > trained)
             assert command.end(300) == 0, command.text
             yield Seen(folder, command.text)
-    finally:
-        nodes.shutdown()
 
 
 def teacher(folder: File) -> dict[str, Any]:

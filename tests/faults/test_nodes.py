@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.faults.clusters import drain
+from tests.faults.clusters import cluster, drain
 from tests.orchestrator import studies
 from tests.orchestrator.studies import tapath, underway, without, write
 
@@ -23,11 +23,8 @@ RUN = ("run", "tiny.yaml", "--set", "recipe.epochs=4")
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
     """A head on which nothing is trained; the tests, one after another, add nodes until there are two."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        yield cluster
-    finally:
-        cluster.shutdown()
+    with cluster() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

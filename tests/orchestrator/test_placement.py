@@ -8,12 +8,12 @@ from pathlib import Path as File
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group_table, remove_placement_group
 
 from orchestrator import cluster
 from orchestrator.resources import Placement
 from orchestrator.room import Node, Room
+from tests.faults import clusters
 from tests.orchestrator import ready, studies
 from tests.orchestrator.studies import changed, tapath, without, write
 
@@ -30,14 +30,11 @@ PLACED = changed(
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A head, and beside it a node with a camera and one with a fast disk."""
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
+    with clusters.cluster(head=1) as nodes:
         nodes.add_node(num_cpus=1, resources={"camera": 1})
         nodes.add_node(num_cpus=1, labels={"disk": "ssd"})
         nodes.wait_for_nodes()
         yield nodes.address
-    finally:
-        nodes.shutdown()
 
 
 def test_each_model_is_trained_where_its_resources_say(address: str, tmp_path: File) -> None:
