@@ -122,15 +122,13 @@ class Play:
             time.sleep(0.2)
 
     def _disturb(self, folder: Path, driver: subprocess.Popen[bytes], one: Round) -> subprocess.Popen[bytes]:
-        """Kill something; -> the driver now."""
-        kind = self.rng.choice(KINDS)
-        victims = processes(*{"trial": TRIALS, "worker": WORKERS}.get(kind, ()))
-        if kind in ("trial", "worker") and not victims:
-            return driver  # there are none, or they just begin, or just end
+        """Kill something of what there is; -> the driver now."""
+        victims = {"trial": processes(*TRIALS), "worker": processes(*WORKERS)}
+        kind = self.rng.choice([kind for kind in KINDS if victims.get(kind, True)])
         one.kills[kind] += 1
-        if victims:
+        if kind in victims:
             with suppress(ProcessLookupError):
-                os.kill(self.rng.choice(victims), signal.SIGKILL)
+                os.kill(self.rng.choice(victims[kind]), signal.SIGKILL)
         elif kind == "node":
             nodes = sorted(self.cluster.worker_nodes, key=lambda node: node.unique_id)
             self.cluster.remove_node(self.rng.choice(nodes), allow_graceful=False)
@@ -237,6 +235,7 @@ def main() -> int:
     read.add_argument("--every", type=float, default=10.0, help="seconds between two kills, on average")
     read.add_argument("--seed", type=int, default=None, help="of chance; printed, to play the same again")
     asked = read.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which leaves nothing running
     seed = random.SystemRandom().randrange(10**6) if asked.seed is None else asked.seed
     print(f"seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))

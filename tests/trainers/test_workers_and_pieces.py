@@ -18,6 +18,7 @@ from trainers.call import Call
 from trainers.data.batches import Batches
 from trainers.evaluate import measure
 from trainers.loop import Training
+from trainers.speed import Compiled
 from trainers.sync_norm import SharedBatchNorm, share_statistics
 from trainers.task import Task
 from trainers.teaching import no_lesson
@@ -28,10 +29,11 @@ WORLDS = (1, 2, 4)
 DIGITS = Call(name="Digits", args={"classes": 2, "train": 64, "val": 32, "size": 32}).complete(data)
 Wrap = Callable[[nn.Module], nn.Module]
 # By name: how a training differs, and how many images of its part of a batch, 8, 4 or 2, a worker looks at once. The
-# batch norms are fixed, or live and share their statistics.
+# batch norms are fixed, or live and share their statistics. Compiled is: traced as for any compiler.
 CASES: dict[str, tuple[dict[str, Any], int | None]] = {
     "fixed": ({"fixed_norm": True}, None),
     "fixed, in pieces": ({"fixed_norm": True}, 1),
+    "fixed, compiled, in pieces": ({"fixed_norm": True}, 1),
     "shared": ({}, None),
     "shared, clipped": ({"clip": 0.5}, None),
 }
@@ -51,10 +53,14 @@ def steps(case: str, rank: int, world: int, wrap: Wrap) -> dict[str, Any]:
     balance = Balance({"ld": 0.5}, {"ld": 2})
     one = Training(plain.task, of.recipe, plain.batches, device=CPU, balance=balance, micro_batch=size)
     one.batches.rank, one.batches.world = rank, world
+    if "compiled" in case:
+        one.task.fast = Compiled(one.task.student, backend="aot_eager")
     one.wrapped = wrap(one.task)
     (epoch,) = one.epochs(lessons_of(guide()))
     losses = {name: value for name, value in epoch.metrics.items() if "loss" in name}
-    return {"state": one.task.state_dict(), "losses": losses, "alphas": one.balance.alphas, "gone": one.unchecked}
+    graphs = getattr(one.task.fast, "graphs", None)
+    found = {"losses": losses, "alphas": one.balance.alphas, "gone": one.unchecked, "graphs": graphs}
+    return {"state": one.task.state_dict(), **found}
 
 
 def score(case: str, rank: int, world: int, wrap: Wrap) -> dict[str, Any]:
@@ -122,9 +128,11 @@ def test_an_epoch_is_that_of_one_worker(ran: Ran, case: str, world: int) -> None
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_pieces_change_nothing_where_batch_norms_are_fixed(ran: Ran, world: int) -> None:
+def test_pieces_change_nothing_where_batch_norms_are_fixed_nor_does_compiling(ran: Ran, world: int) -> None:
     steps = ran[world][0]["steps"]
     like(steps["fixed"]["state"], steps["fixed, in pieces"]["state"])
+    like(steps["fixed"]["state"], steps["fixed, compiled, in pieces"]["state"])
+    assert len(steps["fixed, compiled, in pieces"]["graphs"]) == 1, "a piece has one image"
 
 
 @pytest.mark.parametrize("world", [2, 4])
