@@ -116,7 +116,18 @@ def _sqlite(uri: str, create: bool) -> MlflowClient:
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(file.with_name(f".{file.name}.lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two that make its tables at once would break each other
+            if not file.exists():
+                _make(uri, file)
             return MlflowClient(uri)
+
+
+def _make(uri: str, file: Path) -> None:
+    """An SQLite database with all its tables or none: of a run that is killed between, no other could use the half."""
+    new = file.with_name(f"{file.name}.new")
+    for left in (new, new.with_name(f"{new.name}-journal")):
+        left.unlink(missing_ok=True)
+    MlflowClient(f"{uri.partition('?')[0]}.new")
+    new.rename(file)
 
 
 def sqlite_file(uri: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path as File
 
 import pytest
 
+from orchestrator import connection
 from orchestrator.tracking import Tracking, best
 from trainers.call import Invalid
 
@@ -52,6 +54,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: File) -> None:
 def test_two_first_starts_at_once_print_nothing_and_leave_nothing_in_their_folder(tmp_path: File) -> None:
     (tmp_path / "here").mkdir()
     program = """
+from orchestrator import connection
 from orchestrator.tracking import Tracking
 tracking = Tracking("sqlite:///../db/mlflow.db", "demo")
 tracking.start({}, {})
@@ -71,3 +74,34 @@ tracking.close("FINISHED")
     for driver in drivers:
         assert (driver.communicate()[0], driver.returncode) == ("", 0)
     assert not list((tmp_path / "here").iterdir()) and (tmp_path / "db" / "mlflow.db").is_file()
+
+
+def test_a_first_start_that_is_killed_between_two_tables_is_no_hindrance_to_the_next(tmp_path: File) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    program = f"""
+import os, signal
+from orchestrator import connection
+from orchestrator.tracking import Tracking
+from mlflow.store.db import utils
+from sqlalchemy import event
+
+def second(*_):
+    made = engine.connect().exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar()
+    if made > 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+begin = utils._initialize_tables
+def half(new):
+    global engine
+    engine = new
+    event.listen(new, "commit", second)
+    begin(new)
+
+utils._initialize_tables = half
+Tracking({uri!r}, "demo")
+"""
+    killed = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": os.getcwd()})
+    assert killed.returncode == -signal.SIGKILL
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".mlflow.db.lock", "mlflow.db.new"], "it had begun"
+    assert connection.connect(uri, create=True).search_experiments()
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".mlflow.db.lock", "mlflow.db"]
