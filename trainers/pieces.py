@@ -25,7 +25,7 @@ from trainers.chance import Chance
 from trainers.export import tensors
 from trainers.norm import live
 from trainers.outputs import Outputs, Truth
-from trainers.task import Lesson, Losses, Task
+from trainers.task import Lesson, Losses, Task, measured
 
 Inside = Callable[[], AbstractContextManager[Any]]  # mixed precision, or none
 SAID = ("features", "cls", "box", "maps", "own", "towers")  # the fields of `Outputs` that hold tensors
@@ -59,7 +59,7 @@ class Pieces:
     def __init__(
         self, task: Task, images: Tensor, truth: Truth, lesson: Lesson | None, *, size: int, inside: Inside
     ) -> None:
-        self.task, self.inside = task, inside
+        self.task, self.inside, self.measured = task, inside, measured(lesson)
         self.parts = images.split(size)
         self.chances: list[Chance] = []  # of each part: what the student may draw from
         self.running = [buffer for norm in live(task) for buffer in norm.buffers()]
@@ -75,12 +75,13 @@ class Pieces:
         for part in self.parts:
             self.chances.append(Chance(part.device))
             with self.inside():
-                outputs = self.task.look(part)
+                outputs = self.task.look(part, measured=self.measured)
             every = list(said(outputs))
-            # What is said in two places, as its towers' ends may be, is one leaf.
-            self.places = {id(x): number for number, x in reversed(list(enumerate(every)))}
-            self.firsts = sorted(self.places.values())
-            self.order = [self.firsts.index(self.places[id(x)]) for x in every]
+            if not found:  # later parts may be looked at by what is compiled, where the same is another tensor
+                # What is said in two places, as its towers' ends may be, is one leaf.
+                places = {id(x): number for number, x in reversed(list(enumerate(every)))}
+                self.firsts = sorted(places.values())
+                self.order = [self.firsts.index(places[id(x)]) for x in every]
             wanted = [every[number].requires_grad for number in self.firsts]
             found.append([every[number].detach() for number in self.firsts])
             one = rebuilt(outputs, (x.detach() for x in every))  # else its graph would be there with the next part's
@@ -93,7 +94,7 @@ class Pieces:
         """What the student says of a part, as it did first, with the graph; its statistics have seen it already."""
         kept = [buffer.clone() for buffer in self.running]
         with self.chances[number].again(), self.inside():
-            every = list(said(self.task.look(self.parts[number])))
+            every = list(said(self.task.look(self.parts[number], measured=self.measured)))
         yield [every[first] for first in self.firsts]
         for buffer, value in zip(self.running, kept, strict=True):
             buffer.copy_(value)

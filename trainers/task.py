@@ -70,11 +70,15 @@ class Task(nn.Module):
 
     def forward(self, images: Tensor, truth: Truth, lesson: Lesson | None) -> Losses:
         """(B, 3, H, W), what is in the images, and what is taught about them -> the losses."""
-        return self.judge(self.look(images), truth, lesson)
+        return self.judge(self.look(images, measured=measured(lesson)), truth, lesson)
 
-    def look(self, images: Tensor) -> Outputs:
-        """What the student says of (B, 3, H, W)."""
-        outputs: Outputs = (self.fast or self.student)(images)
+    def look(self, images: Tensor, *, measured: bool) -> Outputs:
+        """What the student says of (B, 3, H, W).
+
+        Never by what is compiled where a loss is `measured`: that says everything at once, so that no gradient leads
+        from what the head says back to the features that it read.
+        """
+        outputs: Outputs = (self.student if measured or self.fast is None else self.fast)(images)
         return outputs
 
     def judge(self, outputs: Outputs, truth: Truth, lesson: Lesson | None) -> Losses:
@@ -103,6 +107,11 @@ class Task(nn.Module):
             by_name[name] = value if strength == 1 else strength * value
         looks = Looks(looked, total(detection), outputs.features, outputs.maps) if looked else None
         return Losses(by_name, torch.tensor(len(targets.row)), frozenset(counting), looks)
+
+
+def measured(lesson: Lesson | None) -> bool:
+    """Whether a loss is only looked at, to find how much it is to count."""
+    return lesson is not None and bool(lesson.looked_at)
 
 
 def total(losses: Mapping[str, Tensor]) -> Tensor:
