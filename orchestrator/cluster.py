@@ -33,7 +33,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.cores import cores
 from orchestrator.facts import public
 from orchestrator.reach import TOKEN
-from orchestrator.resources import Placement
+from orchestrator.resources import Placement, amount_of
 from orchestrator.room import Node
 from orchestrator.searcher import DriverOnly, StageSearcher, Starts
 from orchestrator.trial import Trial, draining
@@ -194,12 +194,10 @@ def killed(node: str) -> int | None:
 
 
 def shortage(wanted: Placement) -> str:
-    """What a stage needs, and what is free of it now."""
+    """What a stage needs, and what of it is free now in the whole cluster."""
     free, total = ray.available_resources(), ray.cluster_resources()
-    return "; ".join(
-        f"needs {amount * wanted.workers:g} {kind}, free are {free.get(kind, 0):g} of {total.get(kind, 0):g}"
-        for kind, amount in wanted.demand.items()
-    )
+    found = ", ".join(amount_of(kind, free.get(kind, 0), total.get(kind, 0)) for kind in wanted.demand)
+    return f"needs {wanted.needs}; free are {found}"
 
 
 def release(post: str) -> None:

@@ -94,6 +94,19 @@ class Placement(Spec):
             wanted[f"accelerator_type:{self.accelerator}"] = 0.001  # nodes have 1 of it, whatever they have of GPUs
         return {kind: amount for kind, amount in {**wanted, **self.custom}.items() if amount}
 
+    @property
+    def needs(self) -> str:
+        """What a stage cannot do without, in words."""
+        worker = ", ".join(amount_of(kind, amount) for kind, amount in self.demand.items())
+        labels = "".join(f", {name}={value}" for name, value in self.labels.items())
+        return f"{self.fewest} worker(s) with {worker}{labels} each"
+
+
+def amount_of(kind: str, *amounts: float) -> str:
+    """So much of what Ray counts, or so much of so much; memory in GiB."""
+    unit, name = (UNITS["GiB"], "GiB of memory") if kind == "memory" else (1, kind)
+    return " of ".join(f"{amount / unit:.4g}" for amount in amounts) + f" {name}"
+
 
 class Resources(Placement):
     """Where and how a study runs, its models unless they say otherwise."""

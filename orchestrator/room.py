@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.resources import Placement
+from orchestrator.resources import Placement, amount_of
 from trainers.call import Invalid
 
 SLACK = 1e-9  # amounts are sums of decimals
@@ -50,8 +50,11 @@ class Room:
                 raise Invalid(f"a stage of {name} needs {self._missing(wanted)}", ("resources",))
 
     def hosts(self) -> list[Node]:
-        """The nodes on which a worker of any model could be."""
+        """The nodes on which a process of any model could be that reads the store: a worker, or who watches over
+        several, which may be anywhere."""
         wanted = self.placements.values()
+        if any(one.apart for one in wanted):
+            return list(self.nodes.values())
         return [node for node in self.nodes.values() if any(node.suits(one) and fits(one, node.has) for one in wanted)]
 
     def slots(self, model: str) -> int:
@@ -175,14 +178,12 @@ class Room:
 
     def _missing(self, wanted: Placement) -> str:
         """What a stage needs that the cluster has not got."""
-        worker = ", ".join(f"{amount:g} {kind}" for kind, amount in wanted.demand.items())
-        labels = "".join(f", {name}={value}" for name, value in wanted.labels.items())
         suited = [node for node in self.nodes.values() if node.suits(wanted)]
-        have = ", ".join(f"{sum(node.has.get(kind, 0) for node in suited):g} {kind}" for kind in wanted.demand)
-        with_labels = f" of which {len(suited)} have these labels" if labels else ""
+        have = ", ".join(amount_of(kind, sum(node.has.get(kind, 0) for node in suited)) for kind in wanted.demand)
+        with_labels = f" of which {len(suited)} have these labels" if wanted.labels else ""
         count = sum(fits(wanted, node.has) for node in suited)
         return (
-            f"{wanted.fewest} worker(s) with {worker}{labels} each, but the cluster has {have} on "
+            f"{wanted.needs}, but the cluster has {have} on "
             f"{len(self.nodes)} node(s){with_labels}, room for {count} worker(s); ask for less or add nodes"
         )
 

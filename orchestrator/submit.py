@@ -26,6 +26,7 @@ from orchestrator.reach import TOKEN
 from orchestrator.study import Study
 from trainers.call import Invalid
 
+LOST = 1  # the exit code where nobody can say any more what became of a job, or where it never came to run
 INTERRUPTED = 130  # the exit code of a job that was stopped, as after Ctrl-C
 PATIENCE = (
     60  # seconds that Ray gives a stopped job to end by itself, 3 if nobody says so; and between two signs of life
@@ -133,7 +134,10 @@ def start(client: JobSubmissionClient, study: Study, found: dict[str, File], wor
 
 
 def followed(client: JobSubmissionClient, job: str, say: Say) -> int:
-    """Print the job's log until it ends; -> the exit code of the run, which Ray's own tools flatten to 1."""
+    """Print the job's log until it ends; -> the exit code of the run, which Ray's own tools flatten to 1.
+
+    A cluster that does not answer may come back, for some minutes; then the job is given up for lost with its head.
+    """
     log = Log(say)
     late, beat = time.monotonic() + AWAY, time.monotonic()
     while True:
@@ -153,8 +157,10 @@ def followed(client: JobSubmissionClient, job: str, say: Say) -> int:
         except AuthenticationError:
             raise
         except (RuntimeError, OSError, ClientError) as error:
-            if time.monotonic() > late:
-                raise
+            if (unknown := f"{job} does not exist" in str(error)) or time.monotonic() > late:
+                why = "has another head now, which does not know" if unknown else "has not answered any more about"
+                say(f"the cluster {why} {job}: what it trained is stored; submit it again to go on")
+                return LOST
             say(f"the cluster does not answer ({type(error).__name__}); trying again, the job goes on without us")
             time.sleep(4)
         time.sleep(1)
@@ -211,6 +217,6 @@ def code(info: Any, say: Say) -> int:
         return 0
     if info.driver_exit_code is None:  # it never came to run
         say(f"the job failed: {public(info.message or 'the cluster does not say why')}")
-        return 1
+        return LOST
     exit_code: int = info.driver_exit_code
     return exit_code if exit_code > 0 else 128 - exit_code

@@ -197,6 +197,8 @@ class Trial(tune.Trainable):
                 end = Finished(key, left=True) if self.leaving.is_set() else Finished(key, failed="stopped")
             case ActorDiedError():
                 end = Finished(key, lost=POSTLESS)
+            case StageFailed(traceback=said) if said:
+                end = Finished(key, failed=str(how), traceback=said)
             case _:
                 kind = "" if isinstance(how, StageFailed) else f"{type(how).__name__}: "
                 said = "".join(traceback.format_exception(how))

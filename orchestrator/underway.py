@@ -76,20 +76,25 @@ class Run:
         return [] if self.reading.away is not None else self.handing.next()
 
     def started(self, key: str) -> None:
-        """A process has taken the stage up; several workers must be found first, and send an epoch 0 then."""
-        if not self.handing.placement(self.board.rows[key].stage).apart:
-            self.handing.waits.placed(key)
+        """A process has taken the stage up. Several workers must be found first, and send an epoch 0 then."""
         row = self.board.rows[key]
         if row.state == "running":
             why = self.ends.pop(key, "ended")
             text = f"the process of {row.path} (seed {row.seed}) {why}; it goes on from epoch {row.epoch}"
             self.tell("retry", row, text)
+        if not self.handing.placement(row.stage).apart:
+            self.handing.waits.placed(key)
+            self._runs(row)
+
+    def _runs(self, row: Row) -> None:
         row.state, row.started = "running", row.started or time.time()
-        row.group = self.handing.cohorts.place(key)
+        row.group = self.handing.cohorts.place(row.key)
         self.changed(row)
 
     def epoch(self, key: str, entry: dict[str, float]) -> None:
         row = self.board.rows[key]
+        if row.state != "running" and entry.get("workers") != 0:
+            self._runs(row)
         self.handing.waits.heard(key, entry)
         if entry["epoch"] <= row.epoch:
             return  # a process that was replaced tells its past again
@@ -155,16 +160,17 @@ class Run:
         row, handing = self.board.rows[key], self.handing
         if handing.whole(row.stage).min_workers is not None:
             return self._resized(row, why)
-        if why == "crowded":
-            handing.cohorts.crowded(row.stage)
+        if why in ("crowded", "late"):
             row.state = "waiting"
             self.changed(row)
         elif handing.stands(key) and self.reading.away is None:
             handing.waits.begin(key)
             return False
+        if why == "crowded":
+            handing.cohorts.crowded(row.stage)
         elif why == "died" and handing.cohorts.has(key):
             handing.cohorts.part(key)
-        handing.retry(key)
+        handing.retry(key, why)
         return True
 
     def _resized(self, row: Row, why: str) -> bool:

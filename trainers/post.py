@@ -29,6 +29,7 @@ class End(NamedTuple):
 
     how: Literal["done", "paused", "stopped", "released", "crowded", "failed"]
     reason: str = ""  # why it failed
+    traceback: str = ""  # of the worker that failed
 
 
 class Letters:

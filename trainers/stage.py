@@ -8,6 +8,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from threading import Event, Thread
+from traceback import format_exception
 from typing import Any
 
 # How long Ray Train tries to place workers before it says that it cannot; nodes may have gone since they were counted.
@@ -79,7 +80,11 @@ class Deaths(UserCallback):
 
 
 class StageFailed(RuntimeError):
-    """A worker of the stage failed in a way that trying again does not mend."""
+    """A worker of the stage failed in a way that trying again does not mend. `traceback`: that worker's."""
+
+    def __init__(self, why: str, traceback: str = "") -> None:
+        super().__init__(why)
+        self.traceback = traceback
 
 
 class Again(RuntimeError):
@@ -109,11 +114,12 @@ def run_on_workers(
     A worker that dies is replaced and the stages go on from their last epochs, at most `tries` times, and so they do
     with half the images at once where memory runs out for one. An error in a stage's own training is the end of that
     stage, and the others begin again without it. `demand`: what a worker asks of its node, under Ray's names; `labels`:
-    what the node must have. The workers' number may be another next time where it is not `fixed`: `Again` is raised
-    when some die or do not come; and where several stages lost workers too often, as nobody knows for which of them.
+    what the node must have. `Again` is raised when not all find room, so that others need not wait behind them; where
+    several stages lost workers too often, as nobody knows for which of them; and when some die where their number is
+    not `fixed`, as it may be another next time.
     """
     spared = sum(order.stage.recipe.batch.bit_length() for order in orders)  # how often images can be halved
-    failures = FailureConfig(max_failures=tries + spared + len(orders) - 1)
+    failures = FailureConfig(max_failures=tries + spared + len(orders) - 1, controller_failure_limit=0)
     if not fixed:
         failures = FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0)
     with scratch() as folder:
@@ -138,11 +144,11 @@ def run_on_workers(
                 callbacks=[Deaths(post, num_workers)],
             ),
         )
-        _fit(trainer, post, fixed=fixed, together=len(orders) > 1)
+        _fit(trainer, post, fixed=fixed, together=len(orders) > 1, tries=tries)
 
 
-def _fit(trainer: TorchTrainer, post: Any, *, fixed: bool, together: bool) -> None:
-    """Train; once more if it was only that memory ran out. Raises `Again`."""
+def _fit(trainer: TorchTrainer, post: Any, *, fixed: bool, together: bool, tries: int) -> None:
+    """Train; once more if only memory ran out, or so many times if workers did not start. Raises `Again`."""
     while True:
         before = ray.get(post.fewest.remote())
         try:
@@ -151,13 +157,17 @@ def _fit(trainer: TorchTrainer, post: Any, *, fixed: bool, together: bool) -> No
         except TrainingFailedError as error:
             if not ray.get(post.still.remote()):
                 return
+            cause = getattr(error, "controller_failure", None)
+            if type(cause).__name__ == LATE:
+                raise Again("late") from error
             if together:
                 raise Again("died") from error
             if fixed:
-                raise
-            if ray.get(post.fewest.remote()) == before:
-                cause = getattr(error, "controller_failure", None)
-                raise Again("late" if type(cause).__name__ == LATE else "lost") from error
+                tries -= 1
+                if cause is None or tries < 0:
+                    raise
+            elif ray.get(post.fewest.remote()) == before:
+                raise Again("lost") from error
 
 
 def outcome(order: Order, end: End) -> Result | BaseException:
@@ -170,7 +180,7 @@ def outcome(order: Order, end: End) -> Result | BaseException:
                 f"its result cannot be seen in {order.store} from {here}: does every node see it?"
             )
         case "failed":
-            return StageFailed(end.reason)
+            return StageFailed(end.reason, end.traceback)
         case "paused":
             return Paused()
         case "stopped":
@@ -250,7 +260,7 @@ def _end(post: Any, key: str, how: Result | BaseException) -> None:
         case _ if of_others(how):
             return
         case _:
-            end = End("failed", f"{type(how).__name__}: {how}")
+            end = End("failed", f"{type(how).__name__}: {how}", "".join(format_exception(how)))
     # The first worker is the last to know that a stage is done, as it stores it; of an error any may be the only one.
     if workers.rank() == 0 or end.how == "failed":
         ray.get(post.end.remote(key, end))

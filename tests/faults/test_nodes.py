@@ -90,3 +90,19 @@ def test_a_node_that_is_to_be_taken_away_is_left_after_the_step_and_gets_no_more
     assert command.text.count(" left, for it or its node is taken away; it goes on from epoch ") <= 1
     assert studies.stored(tmp_path) == studies.stored(undisturbed)
     assert not begun(tmp_path)()
+
+
+def test_workers_of_which_one_has_a_node_that_is_to_be_taken_away_leave_together_and_go_on_when_another_comes(
+    nodes: Cluster, tmp_path: File
+) -> None:
+    write(tmp_path, without("low", text=TEXT))
+    *_, going = have(nodes, 3)  # of which one goes since the test before
+    two = ("--set", "recipe.epochs=12", "--set", "models.big.resources={workers: 2}")
+    with underway(tmp_path, *RUN[:2], *two, "--address", nodes.address) as command:
+        command.until(begun(tmp_path))
+        drain(nodes.address, going.node_id)
+        command.until(lambda: "of big (seed 0) left, for it or its node is taken away" in command.text)
+        nodes.add_node(num_cpus=1)
+        assert command.end() == 0, command.text
+    (first,) = (stage for path, stage in studies.stages(tmp_path).items() if path == ("big",))
+    assert [epoch["epoch"] for epoch in first["history"]] == list(range(1, 13)), "no epoch was trained twice"

@@ -188,6 +188,21 @@ def test_of_several_workers_one_that_is_killed_and_one_that_freezes_are_named_an
     assert left(ray_cluster.address) == {"actors": [], "groups": []}
 
 
+def test_several_workers_are_left_after_the_same_step_and_go_on_with_the_step_after(
+    run: tuple[str, ...], ray_cluster: Cluster, shared: File, tmp_path: File
+) -> None:
+    write(tmp_path, TEXT)
+    with underway(tmp_path, *run, *TWO) as command:
+        further(command, tmp_path)
+        command.interrupt()
+        assert command.end() == 130, command.text
+    assert state(tmp_path)["training"]["under_way"], "it was stopped within an epoch, and nobody killed it"
+    assert left(ray_cluster.address) == {"actors": [], "groups": []}
+    again = tapath(tmp_path, *run, *TWO)
+    assert again.code == 0, again.err
+    undisturbed(tmp_path, shared, {})
+
+
 def test_a_run_of_which_a_stage_failed_leaves_nothing_behind(
     run: tuple[str, ...], ray_cluster: Cluster, tmp_path: File
 ) -> None:

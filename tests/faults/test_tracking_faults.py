@@ -181,6 +181,24 @@ def test_a_study_whose_server_dies_on_the_way_trains_on_and_says_how_to_log_the_
     assert {(path, *found[path]["val/AP"]) for path in found} == ALL
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_server_that_is_back_soon_after_the_last_stage_is_waited_for(server: Mlflow, tmp_path: File) -> None:
+    write(tmp_path, TWO)
+    there = ("--set", "name=back", "--set", f"resources.tracking={server.uri}")
+    with underway(tmp_path, "run", "tiny.yaml", *there) as command:
+        command.until(lambda: list((tmp_path / "store").glob("*/state-*.pt")) or studies.stored(tmp_path))
+        server.kill()
+        try:
+            command.until(lambda: len(studies.stored(tmp_path)) == 3 and "trying again until it works" in command.text)
+            assert command.popen.poll() is None, "it is waited for"
+        finally:
+            server.start()
+        assert command.end() == 0, command.text
+    found = everything(server.uri, "back")
+    assert {(path, *found[path]["val/AP"]) for path in found} == ALL
+
+
 def wait_for(condition: Any, limit: float = 60) -> None:
     late = time.monotonic() + limit
     while not condition():
@@ -194,13 +212,14 @@ def wait_for(condition: Any, limit: float = 60) -> None:
 def test_a_locked_database_is_waited_for_at_the_start_and_on_the_way(
     uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A writer's lock at the start, longer than the five seconds for which SQLite itself waits; then a reader's."""
+    """A writer's lock at the start, longer than the five seconds for which SQLite itself waits; then a reader's, longer
+    than the twenty for which MLflow has it wait."""
     file = connection.sqlite_file(uri)
     with caplog.at_level(logging.WARNING):
         with locked(file, "BEGIN EXCLUSIVE", seconds=6):
             tracking = begin(uri)
         assert "is locked by another process; waiting for it" in caplog.text
-        with locked(file, "BEGIN", "SELECT * FROM runs", seconds=2):
+        with locked(file, "BEGIN", "SELECT * FROM runs", seconds=23):
             tracking.update(row())
             assert not tracking._background.wait(1)
         assert tracking._background.wait(60)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path as File
 
 import pytest
 import ray
-from ray.util.placement_group import placement_group_table, remove_placement_group
+from ray.util.placement_group import (
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 from orchestrator import cluster
 from orchestrator.resources import Placement
@@ -48,6 +54,27 @@ def test_each_model_is_trained_where_its_resources_say(address: str, tmp_path: F
         result["stage"]["model"]["backbone"]["TinyResNet"]["width"]: result["usage"]["workers"] for result in results
     }
     assert workers == {16: 2, 8: 1, 4: 1}
+
+
+def test_workers_that_find_no_room_are_said_to_wait_and_keep_nobody_else_from_training(
+    address: str, tmp_path: File
+) -> None:
+    seated = ("big: {detector", "big: {resources: {workers: 2, cpus: 0.5, custom: {camera: 0.5}}, detector")
+    write(tmp_path, changed(seated, text=without("mid", "low")))
+
+    run = ("run", "tiny.yaml", "--address", address)
+    with cluster.connected(address):  # somebody else has the only camera
+        theirs = placement_group([{"camera": 1}])
+        ray.get(theirs.ready(), timeout=60)
+        with studies.underway(tmp_path, *run) as command:
+            command.until(lambda: len(studies.stored(tmp_path)) == 1)
+            command.until(lambda: "big waits: " in command.text)
+            said = "big waits: needs 2 worker(s) with 0.5 CPU, 0.5 camera each; free are "
+            assert said in command.text and ", 0 of 1 camera" in command.text
+            assert "started  big" not in command.text and "started  wee alone" in command.text
+            remove_placement_group(theirs)
+            assert command.end(600) == 0, command.text
+    assert studies.stages(tmp_path).keys() == {("big",), ("big", "wee"), ("wee",)}
 
 
 def test_nothing_of_it_changes_a_key(tmp_path: File) -> None:
@@ -95,6 +122,15 @@ def test_what_ray_leaves_in_an_environment_is_kept_from_commands(address: str) -
     with cluster.connected(None):
         pass
     assert ready.fits(studies.environment())
+
+
+def test_a_ray_that_is_started_here_lets_nobody_in_without_its_token(tmp_path: File) -> None:
+    with cluster.connected(None):
+        there = ray.get_runtime_context().gcs_address
+        program = f"import ray; ray.init(address={there!r}, logging_level='ERROR')"
+        variables = {**studies.environment(), "HOME": str(tmp_path)}
+        other = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True)
+    assert other.returncode != 0 and "AuthenticationError" in other.stderr, other.stderr
 
 
 def test_a_trial_is_placed_on_the_node_that_its_labels_name(address: str) -> None:

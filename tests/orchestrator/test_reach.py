@@ -88,7 +88,10 @@ def test_a_store_that_a_node_does_not_see_is_refused_and_that_node_is_named(tmp_
     reach.unseen(Folder(tmp_path), lambda file: {"node 10.0.0.1": ""})
 
 
-def test_nodes_on_which_no_stage_can_be_need_not_see_the_store() -> None:
+def test_nodes_on_which_no_stage_can_be_need_not_see_the_store_unless_one_has_several_workers() -> None:
     nodes = [Node("head", {"CPU": 0.0}), Node("large", {"CPU": 8.0}), Node("fast", {"CPU": 1.0}, {"disk": "ssd"})]
-    room = Room(nodes, {"wee": Placement(labels={"disk": "ssd"}), "big": Placement(cpus=4, workers=2)})
+    fast = Placement(labels={"disk": "ssd"})
+    room = Room(nodes, {"wee": fast, "big": Placement(cpus=4)})
     assert [node.name for node in room.hosts()] == ["large", "fast"]
+    room = Room(nodes, {"wee": fast, "big": Placement(cpus=4, workers=2)})
+    assert [node.name for node in room.hosts()] == ["head", "large", "fast"], "who watches over workers may be anywhere"

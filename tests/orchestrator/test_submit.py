@@ -190,6 +190,8 @@ def test_a_stopped_job_keeps_what_it_has_and_another_goes_on_from_there(
         assert job.end() == 130, job.text
         assert "stopping at the next step; finished epochs are kept" in job.text
         assert "the job was stopped; submit it again to go on" in job.text
+        assert f"report: {tmp_path}/shared/runs/tiny/report.html" in job.text, "it came to its end by itself"
+    assert not list((tmp_path / "shared").glob("*/lease-*"))
     states = (tmp_path / "shared").glob("*/state-*.pt")
     begun = max(int(state.name.split("-")[1]) for state in states)
     again = tapath(tmp_path, *words)
@@ -254,9 +256,15 @@ def test_ray_job_submit_runs_a_study_from_a_checkout(ray_head: Head, tmp_path: F
     submitted = [RAY, "job", "submit", "--address", ray_head.jobs, "--working-dir", ".", "--"]
     lost = subprocess.run([*submitted, *run], cwd=tmp_path / "here", capture_output=True, text=True, timeout=240)
     assert lost.returncode == 1 and "resources.store: store lies in the working folder of this job" in lost.stdout
+    submitted.insert(3, "--no-wait")
     kept = subprocess.run(
         [*submitted, *run, *places(tmp_path)], cwd=tmp_path / "here", capture_output=True, text=True, timeout=240
     )
     assert kept.returncode == 0, kept.stdout + kept.stderr
+    late = time.monotonic() + 240
+    while not all(job.status.is_terminal() for job in asking(ray_head).list_jobs()) and time.monotonic() < late:
+        time.sleep(0.5)
+    status = tapath(tmp_path / "here", "status", "tiny.yaml", "--store", str(tmp_path / "shared"), "--json")
+    assert json.loads(status.out)["counts"]["done"] == 3, status.err
     assert len(studies.stored(tmp_path, "shared")) == 3
     assert (tmp_path / "shared/runs/tiny/report.html").exists()

@@ -66,3 +66,29 @@ def test_the_exit_code_is_that_of_the_run(status: JobStatus, driver: int | None,
     said: list[str] = []
     assert submit.code(info, said.append) == code
     assert "hush" not in "".join(said)
+
+
+class Gone:
+    """A job server that is not there any more, or another one that knows nothing of the job."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def get_job_info(self, job: str) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "away", "said"),
+    [
+        (ConnectionError("refused"), 0.0, "the cluster has not answered any more about job-1"),
+        (RuntimeError("Request failed with status code 404: Job job-1 does not exist."), 300.0, "has another head now"),
+    ],
+)
+def test_a_job_that_is_gone_with_its_head_has_failed_and_can_be_submitted_again(
+    error: Exception, away: float, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "AWAY", away)
+    told: list[str] = []
+    assert submit.followed(Gone(error), "job-1", told.append) == submit.LOST == 1
+    assert said in told[-1] and "submit it again to go on" in told[-1] and len(told) == 1
