@@ -4,7 +4,8 @@ On a cluster of three nodes on this machine, every few seconds one of these is k
 trains (trial), one of several that train a stage together (worker), a whole node, which another replaces (node), or the
 driver, which is started again (driver). Each round is a study from the beginning. What is promised, and what makes this
 end with 1 if it is broken: scores, weights and best path are those of a run that nobody disturbed, to the bit; no
-finished stage is stored again; and after a minute no process, actor, placement group or temporary folder is left of it.
+finished stage is stored again; and after a minute no process, actor, placement group or temporary folder is left of it,
+nor a file in the store that an undisturbed run does not leave.
 
     python benchmarks/chaos.py --rounds 20 --study search_spaces/demo.yaml --set recipe.epochs=4
 
@@ -54,6 +55,7 @@ class Round:
     best: list[list[str]] = field(default_factory=list)
     again: set[str] = field(default_factory=set)  # keys of finished stages that were stored once more
     left: dict[str, int] = field(default_factory=dict)  # how much of what was left
+    files: set[str] = field(default_factory=set)  # in the store
 
 
 def broken(one: Round, alone: Round) -> list[str]:
@@ -70,6 +72,8 @@ def broken(one: Round, alone: Round) -> list[str]:
         found.append(f"another best path: {one.best}")
     if one.again:
         found.append(f"trained again: {', '.join(sorted(one.again))}")
+    if more := sorted(one.files - alone.files):
+        found.append(f"{len(more)} files too many in the store: {', '.join(more[:3])}")
     found += [f"{count} {kind} left" for kind, count in one.left.items() if count]
     return found
 
@@ -105,6 +109,8 @@ class Play:
         one.seconds, one.code = time.monotonic() - started, driver.returncode
         self._note(folder, known, one)
         one.results, one.best = stored(folder), best(folder)
+        store = folder / "store"
+        one.files = {str(file.relative_to(store)) for file in store.rglob("*") if file.is_file()}
         one.left = self._left()
         return one
 

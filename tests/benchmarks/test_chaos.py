@@ -21,7 +21,7 @@ def chaos():
 
 @pytest.fixture
 def alone(chaos):
-    return chaos.Round(results={"a": (0.5, "x"), "b": (0.25, "y")}, best=[["big", "wee"]])
+    return chaos.Round(results={"a": (0.5, "x"), "b": (0.25, "y")}, best=[["big", "wee"]], files={"a/result.json"})
 
 
 def test_a_round_like_one_that_nobody_disturbed_breaks_nothing(chaos, alone):
@@ -38,6 +38,7 @@ def test_a_round_like_one_that_nobody_disturbed_breaks_nothing(chaos, alone):
         ({"best": [["wee"]]}, "another best path: [['wee']]"),
         ({"again": {"b"}}, "trained again: b"),
         ({"left": {"processes": 2, "actors": 0}}, "2 processes left"),
+        ({"files": {"a/result.json", "a/lease-7"}}, "1 files too many in the store: a/lease-7"),
     ],
 )
 def test_a_broken_promise_is_named(chaos, alone, change, said):
