@@ -78,7 +78,7 @@ class Run:
     def started(self, key: str) -> None:
         """A process has taken the stage up. Several workers must be found first, and send an epoch 0 then."""
         row = self.board.rows[key]
-        if row.state == "running":
+        if row.state == "running" or key in self.ends:
             why = self.ends.pop(key, "ended")
             text = f"the process of {row.path} (seed {row.seed}) {why}; it goes on from epoch {row.epoch}"
             self.tell("retry", row, text)
@@ -160,12 +160,11 @@ class Run:
         row, handing = self.board.rows[key], self.handing
         if handing.whole(row.stage).min_workers is not None:
             return self._resized(row, why)
-        if why in ("crowded", "late"):
-            row.state = "waiting"
-            self.changed(row)
-        elif handing.stands(key) and self.reading.away is None:
+        if why not in ("crowded", "late") and handing.stands(key) and self.reading.away is None:
             handing.waits.begin(key)
             return False
+        row.state = "waiting"
+        self.changed(row)
         if why == "crowded":
             handing.cohorts.crowded(row.stage)
         elif why == "died" and handing.cohorts.has(key):

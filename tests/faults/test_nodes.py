@@ -86,6 +86,7 @@ def test_a_node_that_is_to_be_taken_away_is_left_after_the_step_and_gets_no_more
         command.until(lambda: " started " in command.text)
         drain(nodes.address, going.node_id)
         assert command.end() == 0, command.text
+    nodes.remove_node(going)
     # Nothing is trained there any more, and if something was when the notice came, it went on with the step after.
     assert command.text.count(" left, for it or its node is taken away; it goes on from epoch ") <= 1
     assert studies.stored(tmp_path) == studies.stored(undisturbed)
@@ -96,13 +97,14 @@ def test_workers_of_which_one_has_a_node_that_is_to_be_taken_away_leave_together
     nodes: Cluster, tmp_path: File
 ) -> None:
     write(tmp_path, without("low", text=TEXT))
-    *_, going = have(nodes, 3)  # of which one goes since the test before
+    _, going = have(nodes, 2)
     two = ("--set", "recipe.epochs=12", "--set", "models.big.resources={workers: 2}")
     with underway(tmp_path, *RUN[:2], *two, "--address", nodes.address) as command:
         command.until(begun(tmp_path))
         drain(nodes.address, going.node_id)
-        command.until(lambda: "of big (seed 0) left, for it or its node is taken away" in command.text)
+        command.until(lambda: "big waits: needs 2 worker(s) with 1 CPU each; free are 1 of 1 CPU" in command.text)
         nodes.add_node(num_cpus=1)
         assert command.end() == 0, command.text
+    assert "of big (seed 0) left, for it or its node is taken away; it goes on from epoch " in command.text
     (first,) = (stage for path, stage in studies.stages(tmp_path).items() if path == ("big",))
     assert [epoch["epoch"] for epoch in first["history"]] == list(range(1, 13)), "no epoch was trained twice"

@@ -227,10 +227,12 @@ def test_a_stage_whose_node_is_gone_waits_for_room_and_one_whose_node_is_there_k
     (place,) = run.handing.room.taken[stage.key][1]
     assert run.again(stage.key, "left") is False and stage.key in run.handing.room.taken
     run.handing.nodes = lambda: [node for node in (here, there) if node.name != place]
-    assert run.again(stage.key, "left") is True and stage.key not in run.handing.room.taken
+    run.died(stage.key, "died with its node")
+    assert run.again(stage.key, "died") is True and stage.key not in run.handing.room.taken
+    assert run.board.rows[stage.key].state == "waiting"
     said: list[str] = []
     run.say = said.append
     (again,) = run.next()
     assert again == stage and run.handing.room.taken[stage.key][1] != [place]
     run.started(stage.key)
-    assert said == ["the process of big (seed 0) ended; it goes on from epoch 0"]
+    assert said == ["the process of big (seed 0) died with its node; it goes on from epoch 0"]
