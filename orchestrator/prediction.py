@@ -55,15 +55,31 @@ def pictures(places: Sequence[str]) -> list[Picture]:
     return checked
 
 
-def find(meant: Meant, images: Sequence[Picture], out: File, *, threshold: float) -> dict[str, Any]:
-    """Look at every image, draw what is found with at least this score into `out`, and write `results.json` there.
+def drawings(images: Sequence[Picture], out: File) -> list[File]:
+    """Where each image is drawn, in a folder. Raises `Invalid` if anything would be written over one of the images."""
+    taken: set[File] = set()
+    files = [_free((out / image.name).with_suffix(".png"), taken) for image in images]
+    own = {image.file.resolve(): image.file for image in images}
+    lost = [own[file.resolve()] for file in (*files, out / RESULTS) if file.resolve() in own]
+    if lost:
+        more = f" and {len(lost) - 1} more" if lost[1:] else ""
+        raise Invalid(
+            f"{out} would have {lost[0]}{more} written over; nothing was looked at. Name a folder without these images",
+            ("--out",),
+        )
+    return files
+
+
+def find(
+    meant: Meant, images: Sequence[Picture], drawn: Sequence[File], out: File, *, threshold: float
+) -> dict[str, Any]:
+    """Look at every image, draw there what is found with at least this score, and write `results.json` into `out`.
 
     -> as plain data. An image that turns out to be broken is left out, and in `broken`."""
     out.mkdir(parents=True, exist_ok=True)
     trained = meant.trained
     shown, results, broken = [], [], {}
-    drawn: set[File] = set()
-    for number, image in enumerate(images, start=1):
+    for number, (image, target) in enumerate(zip(images, drawn, strict=True), start=1):
         try:
             pixels = read_image(image.file, size=image.size)
         except Invalid as error:
@@ -77,7 +93,6 @@ def find(meant: Meant, images: Sequence[Picture], out: File, *, threshold: float
             device=device_of(trained.detector),
         )
         found = above(found, threshold)
-        target = _free((out / image.name).with_suffix(".png"), drawn)
         target.parent.mkdir(parents=True, exist_ok=True)
         draw(pixels, found, target, classes=trained.classes)
         rows = _rows(number, image, found, meant.categories)

@@ -47,7 +47,8 @@ def predict(detector: Any, images: tuple[str, ...], out: File, threshold: float,
     from orchestrator import prediction
 
     pictures = prediction.pictures(images)
-    made = prediction.find(detector(), pictures, out, threshold=threshold)
+    drawn = prediction.drawings(pictures, out)
+    made = prediction.find(detector(), pictures, drawn, out, threshold=threshold)
     for reason in made["broken"].values():
         click.echo(f"warning: left out: {reason}", err=True)
     click.echo(json.dumps(made, indent=1) if as_json else prediction.text(made))

@@ -20,6 +20,7 @@ from PIL import Image, ImageChops
 from orchestrator.cli import main
 from orchestrator.licences import UNKNOWN, of_data, of_weights
 from tests.orchestrator.studies import TEXT, changed, environment, report, stored, write
+from trainers.call import Invalid
 from trainers.export_runner import Detector
 
 torch.set_num_threads(1)
@@ -124,6 +125,31 @@ def test_pictures_of_equal_names_do_not_overwrite_each_other(tmp_path: File) -> 
     assert [(one.name, one.size) for one in found] == [("deep/one.PNG", (8, 9))] * 2
     taken: set[File] = set()
     assert [_free(File("out/one.png"), taken).name for _ in range(3)] == ["one.png", "one-2.png", "one-3.png"]
+
+
+@pytest.mark.parametrize("out", ["photos", "photos/../photos", "link"])
+def test_nobodys_photos_are_drawn_over(out: str, tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to("photos")
+    for name in ("one.png", "two.jpg"):
+        Image.new("RGB", (8, 9)).save(tmp_path / "photos" / name)
+    before = (tmp_path / "photos" / "one.png").read_bytes()
+    ended = run("predict", "nowhere", "photos", "--out", out)
+    assert ended.exit_code == 2 and "error: --out: " in ended.stderr and "photos/one.png" in ended.stderr
+    assert "Name a folder without these images" in ended.stderr and "two.jpg" not in ended.stderr
+    assert (tmp_path / "photos" / "one.png").read_bytes() == before
+    assert sorted(file.name for file in (tmp_path / "photos").iterdir()) == ["one.png", "two.jpg"]
+
+
+def test_nor_is_an_image_that_is_called_like_the_results(tmp_path: File) -> None:
+    from orchestrator.prediction import drawings, pictures
+
+    Image.new("RGB", (8, 9)).save(tmp_path / "results.json", format="png")
+    found = pictures([str(tmp_path / "results.json")])
+    with pytest.raises(Invalid, match=r"results\.json written over"):
+        drawings(found, tmp_path)
+    assert drawings(found, tmp_path / "out") == [tmp_path / "out" / "results.png"]
 
 
 MISTAKES = {
