@@ -1,4 +1,7 @@
-"""`tapath doctor`: whether all that a run needs is there and works, and how to mend what is not."""
+"""`tapath doctor`: whether all that a run needs is there and works, and how to mend what is not.
+
+Neither torch nor MLflow nor Ray is imported before it is tried: what is broken is a finding, not the end.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path as File
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from orchestrator import machine
@@ -16,20 +19,23 @@ from orchestrator.examined import Finding, State, tried
 from orchestrator.facts import public
 from orchestrator.reach import TOKEN
 from orchestrator.resources import Resources
-from orchestrator.study import Study, load
-from trainers import build
 from trainers.address import at, in_bucket
 from trainers.call import Invalid
+
+if TYPE_CHECKING:
+    from orchestrator.study import Study
 
 WRONG = 3  # the exit code when something is
 RAY_LIMIT = 180.0  # seconds for Ray to start, or to be reached, and to run a task
 HERE = ("localhost", "127.0.0.1", "::1")
+INSTALL = "install it as tapath wants it: pip install --constraint constraints.txt ."
+FIRST = "mend torch first, which every stage needs"
 MARKS: dict[State, str] = {"well": "ok", "warning": "warning", "wrong": "WRONG"}
 
 
 def examine(file: File | None = None, *, tracking: str | None = None, address: str | None = None) -> list[Finding]:
     """Look at everything, what is of a study too if one is named. Raises `Invalid` for a file that is no study."""
-    study = load(file) if file is not None else None
+    study, unread = _study(file) if file is not None else (None, [])
     resources = study.resources if study else Resources()
     uri = tracking or resources.tracking_uri
     parts = urlsplit(uri)
@@ -38,19 +44,32 @@ def examine(file: File | None = None, *, tracking: str | None = None, address: s
     with ThreadPoolExecutor() as pool:  # these wait for processes of their own
         torch, local = pool.submit(machine.torch), pool.submit(ray)
         away = pool.submit(cluster, where) if where else None
-        tracked = mlflow(uri, asked=tracking is not None)
+        tracked = list(mlflow(uri, asked=tracking is not None))
+        found, started = torch.result(), [local.result(), *([away.result()] if away else ())]
+        if code(found):
+            started = [one._replace(mend=FIRST) if one.state == "wrong" else one for one in started]
         return [
             machine.python(),
-            *torch.result(),
-            local.result(),
+            *found,
+            started[0],
             *tracked,
             *([] if in_bucket(resources.store) else machine.disks(resources.store)),
             machine.shared(),
             *machine.ports(own),
             machine.files(),
+            *unread,
             *(of_study(study) if study else ()),
-            *([away.result()] if away else ()),
+            *started[1:],
         ]
+
+
+def _study(file: File) -> tuple[Study | None, list[Finding]]:
+    """The study of a file, or why this installation cannot read it. Raises `Invalid` for a file that is no study."""
+    try:
+        from orchestrator.study import load  # it loads torch
+    except Exception as error:  # whatever a broken installation raises
+        return None, [Finding(f"study {file}", "wrong", f"it cannot be read: {_said(error)}", FIRST)]
+    return load(file), []
 
 
 def ray() -> Finding:
@@ -58,8 +77,11 @@ def ray() -> Finding:
     code, out, error = tried(["-m", "orchestrator.probe_ray", "local"], limit=RAY_LIMIT)
     if code == 0:
         return Finding("Ray", "well", out)
-    token = os.environ.get("RAY_AUTH_MODE") == "token" and "oken" in error
-    mend = f"RAY_AUTH_MODE asks for a token: {TOKEN}" if token else "look into /tmp/ray/session_latest/logs"
+    if os.environ.get("RAY_AUTH_MODE") == "token" and "oken" in error:
+        mend = f"RAY_AUTH_MODE asks for a token: {TOKEN}"
+    else:
+        unimported = error.startswith(("ImportError", "ModuleNotFoundError"))
+        mend = INSTALL if unimported else "look into /tmp/ray/session_latest/logs"
     return Finding("Ray", "wrong", f"it does not start: {public(error)}", mend)
 
 
@@ -75,14 +97,18 @@ def cluster(address: str) -> Finding:
 
 def mlflow(uri: str, *, asked: bool) -> Iterator[Finding]:
     """Whether MLflow can make a database, and use the one that is meant; `asked`: it has to be there already."""
-    from orchestrator import connection  # importing MLflow takes seconds
+    try:
+        from orchestrator import connection  # importing MLflow takes seconds
+    except Exception as error:  # whatever a broken installation raises
+        yield Finding("MLflow", "wrong", f"it cannot be imported: {_said(error)}", INSTALL)
+        return
 
     def made() -> str:
         with tempfile.TemporaryDirectory() as folder:
             connection.connect(f"sqlite:///{folder}/mlflow.db", create=True).search_experiments(max_results=1)
         return "a database was made and opened"
 
-    yield _done("MLflow", made, mend="install it as tapath wants it: pip install --constraint constraints.txt .")
+    yield _done("MLflow", made, mend=INSTALL)
     what = f"tracking {public(uri)}"
     if uri.startswith("sqlite") and not (file := connection.sqlite_file(uri)).exists() and not asked:
         yield Finding(what, "well", f"{file} is not there yet; the first run makes it")
@@ -98,6 +124,8 @@ def mlflow(uri: str, *, asked: bool) -> Iterator[Finding]:
 
 def of_study(study: Study) -> Iterator[Finding]:
     """Its store and its data."""
+    from trainers import build  # it loads torch
+
     place = at(study.resources.store)
 
     def stored() -> str:
@@ -122,7 +150,11 @@ def _done(what: str, job: Callable[[], str], *, mend: str) -> Finding:
     except (Invalid, OSError) as error:
         return Finding(what, "wrong", public(error), mend)
     except Exception as error:  # whatever a broken installation raises
-        return Finding(what, "wrong", public(f"{type(error).__name__}: {error}".partition("\n")[0]), mend)
+        return Finding(what, "wrong", _said(error), mend)
+
+
+def _said(error: Exception) -> str:
+    return public(f"{type(error).__name__}: {error}".partition("\n")[0])
 
 
 def code(found: Iterable[Finding]) -> int:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path as File
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from orchestrator.facts import public
-from orchestrator.study import Study
 from trainers.address import in_bucket
 from trainers.call import Invalid
 from trainers.place import Place
+
+if TYPE_CHECKING:  # it loads torch, and `tapath doctor` says what is wrong with that
+    from orchestrator.study import Study
 
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: Ray's own switch for no address but 127.0.0.1, on any system
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the driver of a job

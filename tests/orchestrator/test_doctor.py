@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path as File
@@ -16,7 +17,8 @@ import pytest
 from orchestrator import doctor, machine
 from orchestrator.examined import GIB, Finding, existing, tried
 from orchestrator.study import load
-from tests.orchestrator.studies import changed, write
+from tests.orchestrator.ready import ROOT
+from tests.orchestrator.studies import MODULE, changed, environment, write
 
 WELL, WARNING, WRONG = (
     Finding("disk", "well", "9 GiB"),
@@ -169,6 +171,34 @@ def test_of_a_study_its_store_and_its_data_are_looked_at() -> None:
     gone = changed(("{Digits: {classes: 3, train: 32, val: 16}}", "{COCO: {root: gone}}"))
     _, data = doctor.of_study(load(write(File(), gone)))
     assert data.state == "wrong" and "there is no folder gone" in data.said
+
+
+@pytest.mark.parametrize("broken", [("mlflow", "ray"), ("torch",)], ids=" and ".join)
+def test_a_broken_installation_is_reported_with_what_mends_it(broken: tuple[str, ...], tmp_path: File) -> None:
+    """Ray, too, is broken beside MLflow: else it would be started."""
+    for name in broken:
+        (tmp_path / "broken" / name).mkdir(parents=True)
+        (tmp_path / "broken" / name / "__init__.py").write_text(f"raise ImportError('{name} is half there')")
+    write(tmp_path)
+    ended = subprocess.run(
+        [*MODULE, "doctor", "tiny.yaml", "--json"],
+        cwd=tmp_path,
+        env=environment() | {"PYTHONPATH": f"{tmp_path / 'broken'}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == doctor.WRONG, ended.stderr
+    found = {one["what"]: one for one in json.loads(ended.stdout)["checks"]}
+    wrong = {what: one for what, one in found.items() if one["state"] == "wrong"}
+    if "torch" in broken:
+        assert set(wrong) == {"torch", "Ray", "study tiny.yaml"} and found["MLflow"]["state"] == "well"
+        assert "install a pair that fits" in wrong["torch"]["mend"]
+        assert {wrong["Ray"]["mend"], wrong["study tiny.yaml"]["mend"]} == {doctor.FIRST}
+    else:
+        assert set(wrong) == {"MLflow", "Ray"} and found["torch"]["state"] == "well"
+        assert all("pip install" in one["mend"] for one in wrong.values())
+        assert found["data Digits"]["state"] == "well"
+    assert all("is half there" in one["said"] for one in wrong.values())
 
 
 @pytest.mark.ray
