@@ -11,11 +11,11 @@ OVERLAPPING = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [20.0, 20.0, 30.0,
 
 
 def seen() -> dict[str, Any]:
-    """Versions, and which of three boxes the operator kept: [0, 2]. Raises whatever a broken pair does."""
+    """Versions, and which of three boxes the operator kept on each device: [0, 2]. Raises whatever a broken pair does."""
     kept = {"cpu": _kept(torch.device("cpu"))}
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for i in range(gpus):
-        kept[torch.cuda.get_device_name(i)] = _kept(torch.device("cuda", i))
+        kept[f"cuda:{i} {torch.cuda.get_device_name(i)}"] = _kept(torch.device("cuda", i))
     return {
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
