@@ -109,8 +109,19 @@ def settled(answers: Mapping[str, Any], ask: Ask | None) -> Wanted:
     detector = say("detector", "GFL")
     if detector not in offers(detectors):
         raise Invalid(alternatives(detector, offers(detectors)), ("--detector",))
-    weights = "none" if teacher.startswith(SMALL) else say("teacher_weights", "published")
+    weights = _untrained(teacher, answers) if teacher.startswith(SMALL) else say("teacher_weights", "published")
     return Wanted(_data(folder, student), detector, teacher, student, weights, say("gpus", _gpus(), type=int))
+
+
+def _untrained(teacher: str, answers: Mapping[str, Any]) -> str:
+    """What a teacher starts from that is trained within the study. Raises `Invalid` where something else was said."""
+    if (given := answers.get("teacher_weights")) in (None, "none"):
+        return "none"
+    raise Invalid(
+        f"{given}: {teacher} is for drawn digits and other small images, and is trained in the study. Leave it out, or "
+        "name with --teacher the backbone that these weights are of, such as r101",
+        ("--teacher-weights",),
+    )
 
 
 def _data(folder: Any, student: str) -> FoundData:

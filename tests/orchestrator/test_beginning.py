@@ -92,6 +92,15 @@ def test_whatever_is_wanted_can_be_planned(words: tuple[str, ...]) -> None:
     assert len(began(*words).models) >= 2
 
 
+@pytest.mark.parametrize("teacher", [(), ("--teacher", "tiny16", "--student", "tiny8")], ids=["digits", "named"])
+def test_weights_of_a_teacher_that_takes_none_are_refused(teacher: tuple[str, ...]) -> None:
+    for weights in ("weights/mine.pth", "published"):
+        ended = run("init", *teacher, "--teacher-weights", weights)
+        assert ended.exit_code == 2 and f"error: --teacher-weights: {weights}: tiny" in ended.stderr
+        assert "such as r101" in ended.stderr and not File("study.yaml").exists()
+    assert began(*teacher, "--teacher-weights", "none").data.name == "Digits"
+
+
 def test_a_file_that_is_there_is_not_written_over() -> None:
     File("study.yaml").write_text("mine")
     ended = run("init")
