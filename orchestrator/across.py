@@ -16,6 +16,7 @@ from orchestrator.rungs import rungs
 from orchestrator.summary import summarize
 from orchestrator.sweep import sweep
 from orchestrator.swept import swept
+from orchestrator.writable import writable
 from trainers.call import Invalid, canonical
 
 # Of stages that several experiments have, the one that is further.
@@ -29,7 +30,8 @@ def rewrite(names: Sequence[str], tracking: str | None, out: File | None) -> tup
     found = remembered.read(tracking or Resources().tracking_uri, names)
     one = together(found)
     folder = out or File(Resources().runs) / "+".join(each.study for each in found)
-    page = report.write(summary_of(one, earlier=forecast.earlier(folder)), folder)
+    with writable(folder, "--out"):
+        page = report.write(summary_of(one, earlier=forecast.earlier(folder)), folder)
     return page, one.cautions
 
 

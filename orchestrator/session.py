@@ -32,6 +32,7 @@ from orchestrator.tracking import Ending, Tracking
 from orchestrator.underway import Run
 from orchestrator.verdict import arrow
 from orchestrator.warm import unknown
+from orchestrator.writable import writable
 from trainers.call import Invalid
 from trainers.store import Damaged
 
@@ -253,7 +254,8 @@ def _rewritten(prepared: Prepared, board: Board, out: File | None) -> tuple[str,
     """-> the page, and report.json."""
     for line in unknown(prepared.warm.as_json()):
         click.echo(f"warning: {line}", err=True)
-    with nullcontext(out) if out else folder_of(prepared.study) as folder:
+    where = ("--out",) if out else ("resources", "runs")
+    with nullcontext(out) if out else folder_of(prepared.study) as folder, writable(folder, *where):
         cost = forecast.compared(board, earlier=forecast.earlier(folder))
         summary = summary_of(prepared, board, cost)
         report.write(summary, folder, pictures.pictures(prepared, board, summary, folder))

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from orchestrator.cores import cores
+from orchestrator.writable import writable
 from trainers.call import Invalid
 
 
@@ -28,10 +29,11 @@ def evaluate(weights: str, save: File | None, as_json: bool, **options: Any) -> 
 
     if save is not None and not save.parent.is_dir():
         raise Invalid(f"there is no folder {save.parent} to write {save.name} to", ("--save",))
-    made = evaluation.evaluate(weights, **options)
-    results = made.pop("results")
-    if save is not None:
-        save.write_text(json.dumps(results))
+    with writable(save, "--save", folder=False):
+        made = evaluation.evaluate(weights, **options)
+        results = made.pop("results")
+        if save is not None:
+            save.write_text(json.dumps(results))
     click.echo(json.dumps(made, indent=1) if as_json else evaluation.text(made))
 
 
@@ -54,7 +56,8 @@ def digits(folder: File, **knobs: int) -> None:
     from trainers.data.digits import write
 
     made = Call(name="Digits", args=knobs).complete(datasets).of(datasets)
-    write(made, folder)
+    with writable(folder, "FOLDER"):
+        write(made, folder)
     click.echo(f"{len(made.train)} training and {len(made.val)} validation images in {folder}")
     click.echo(f"use it with  data: {{COCO: {{root: {folder}}}}}")
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from orchestrator.completion import SHELLS, StudyFile, script
+from orchestrator.writable import writable
 
 
 @click.command()
@@ -27,7 +28,10 @@ def init(file: File | None, force: bool, yes: bool, **answers: Any) -> None:
     from orchestrator import beginning
 
     ask = None if yes or not sys.stdin.isatty() else click.prompt
-    for line in beginning.write(file or File("study.yaml"), answers, ask=ask, force=force):
+    file = file or File("study.yaml")
+    with writable(file, "FILE", folder=False):
+        said = beginning.write(file, answers, ask=ask, force=force)
+    for line in said:
         click.echo(line)
 
 

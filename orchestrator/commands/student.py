@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from orchestrator.commands.options import study_options
+from orchestrator.writable import writable
 
 BROKEN = 3  # some images could not be read to the end
 
@@ -48,7 +49,8 @@ def predict(detector: Any, images: tuple[str, ...], out: File, threshold: float,
 
     pictures = prediction.pictures(images)
     drawn = prediction.drawings(pictures, out)
-    made = prediction.find(detector(), pictures, drawn, out, threshold=threshold)
+    with writable(out, "--out"):
+        made = prediction.find(detector(), pictures, drawn, out, threshold=threshold)
     for reason in made["broken"].values():
         click.echo(f"warning: left out: {reason}", err=True)
     click.echo(json.dumps(made, indent=1) if as_json else prediction.text(made))
@@ -64,8 +66,9 @@ def export(detector: Any, kind: Any, out: File | None, as_json: bool) -> None:
     """Write a detector as files that run without tapath: the network, and a runner that decodes and suppresses."""
     from orchestrator import exporting
 
-    meant = detector()
-    made = exporting.export(meant, out or File("exported") / meant.name, kind=kind)
+    with writable(out or File("exported"), "--out"):
+        meant = detector()
+        made = exporting.export(meant, out or File("exported") / meant.name, kind=kind)
     click.echo(json.dumps(made, indent=1) if as_json else exporting.text(made))
 
 
