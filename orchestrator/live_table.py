@@ -18,7 +18,7 @@ from rich.text import Text
 
 from orchestrator.board import Board, Row, State
 from orchestrator.outlook import Outlook
-from orchestrator.verdict import arrow, clock, leader, plain, tally
+from orchestrator.verdict import arrow, clock, leader, plain, rate, tally
 
 STYLES: dict[State, str] = {
     "running": "cyan",
@@ -219,7 +219,7 @@ class LiveTable:
         seconds = row.seconds + since
         return {
             "epoch": "" if row.state in ("waiting", "lost") else f"{row.epoch}/{row.epochs}",
-            "img/s": "" if row.speed is None else f"{row.speed:.{0 if row.speed >= 9.95 else 1}f}",
+            "img/s": rate(row.speed),
             "score": "" if row.score is None else f"{row.score:.3f}",
             "time": clock(seconds) if seconds else "",
             "left": clock(left) if left else "",

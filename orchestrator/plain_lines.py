@@ -9,7 +9,7 @@ from typing import TextIO
 
 from orchestrator.board import Board, Row, State
 from orchestrator.outlook import Outlook
-from orchestrator.verdict import clock, leader, plain, tally
+from orchestrator.verdict import clock, leader, plain, rate, tally
 
 HEARTBEAT = 60.0  # seconds between two lines that say what runs
 QUIET = 10.0  # seconds between two lines about epochs of one stage
@@ -67,7 +67,7 @@ class Lines:
         match row.state:
             case "running" if again:
                 left = self.outlook.left(row)
-                speed = "" if row.speed is None else f"  {row.speed:.0f} img/s"
+                speed = f"  {rate(row.speed)} img/s" if row.speed is not None else ""
                 return f"{name}  {row.epoch}/{row.epochs}{score}{speed}" + (
                     "" if left is None else f"  {clock(left)} left"
                 )

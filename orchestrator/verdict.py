@@ -57,6 +57,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def rate(images: float | None) -> str:
+    """Images a second, 48 or 0.4; empty if nobody knows."""
+    return "" if images is None else f"{images:.{0 if images >= 9.95 else 1}f}"
+
+
 def arrow(path: Iterable[str]) -> str:
     return " > ".join(path)
 

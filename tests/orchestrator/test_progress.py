@@ -43,6 +43,20 @@ def test_without_a_terminal_every_event_is_one_line(monkeypatch):
     assert "\x1b" not in stream.getvalue()
 
 
+@pytest.mark.parametrize(("speed", "said"), [(0.4, "0.4"), (3.25, "3.2"), (9.96, "10"), (None, None)])
+def test_a_slow_stage_has_a_speed_too(monkeypatch, speed, said):
+    monkeypatch.setattr(plain_lines, "QUIET", 0.0)
+    filled, stream = board(), io.StringIO()
+    each = row(filled, "r101", "r50")
+    last = {**each.history[2], "train/images_per_second": speed}
+    start(each)
+    with speaking(filled, stream) as shown:
+        shown.changed(each)
+        each.history, each.score = [last], 0.5
+        shown.changed(each)
+    assert re.findall(r"(\S+) img/s", lines(stream)[1]) == ([said] if said else [])
+
+
 def test_epochs_that_come_fast_are_not_all_told():
     filled, stream = board(), io.StringIO()
     each = row(filled, "r101")
