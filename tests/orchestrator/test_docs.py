@@ -14,12 +14,15 @@ from typing import Any, NamedTuple
 
 import click
 import pytest
+from click.testing import CliRunner
+from ray.dashboard.modules.job.cli import submit as ray_submit
 
 from orchestrator.cli import main
+from orchestrator.commands.options import loaded_study
 from tests.orchestrator import studies
+from tests.orchestrator.documented import PAGES, README, ROOT, parsed, typed
+from tests.orchestrator.documented import blocks as listed
 
-ROOT = File(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
 IN_TURN = ["path-search", "sweeps", "mlflow"]  # a later page asks about what an earlier one trained
 PATHS = r"`((?:trainers|orchestrator|tests|search_spaces|benchmarks|deploy)/[\w/.-]*)`"
 
@@ -38,13 +41,6 @@ class Block(NamedTuple):
 
 def blocks(page: File) -> list[Block]:
     return [Block(*found) for found in re.findall(r"```([a-z ]+)\n(.*?)```", page.read_text(), flags=re.DOTALL)]
-
-
-def typed(page: File) -> list[str]:
-    """Every `tapath` command of a page, in text and in blocks."""
-    text = page.read_text()
-    inline = re.findall(r"`(tapath [a-z][^`]*)`", text)
-    return inline + [line for block in blocks(page) if block.kind.startswith("sh") for line in block.text.splitlines()]
 
 
 def written(page: File, folder: File) -> list[str]:
@@ -72,20 +68,41 @@ def in_turn(folder: File, lines: list[str], root: File = ROOT) -> list[dict[str,
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, README], ids=lambda page: page.stem)
 def test_every_command_of_a_page_is_one_that_there_is(page: File) -> None:
-    for line in typed(page):
-        program, *words = shlex.split(line)
-        assert program == "tapath", line
-        group: click.Command = main
-        while isinstance(group, click.Group):
-            name, *words = words
-            assert name in group.commands, line
-            group = group.commands[name]
-        if words:  # else it is the command's name
-            group.make_context(
-                name, ["." if word == "DIR" else word for word in words]
-            )  # raises what a user would read
+    """And of a study that comes with us, all that is changed on the command line can be."""
+    for words in typed(page.read_text()):
+        _, options = parsed(words)  # raises what a user would read
+        if (ROOT / str(options.get("study"))).is_file():
+            loaded_study(ROOT / options["study"], options.get("store"), options.get("sets", ()))
+
+
+@pytest.mark.parametrize("page", [ROOT / "docs" / "cluster.md", README], ids=lambda page: page.stem)
+def test_what_a_page_hands_to_ray_is_what_ray_takes(page: File) -> None:
+    (line,) = [line for line in listed(page.read_text()) if line.startswith("ray job submit ")]
+    asked = ray_submit.make_context("submit", shlex.split(line)[3:]).params
+    assert asked["no_wait"] and asked["entrypoint"][:3] == ("python", "-m", "orchestrator")
+
+
+def test_a_command_is_found_wherever_it_stands() -> None:
+    text = "See `tapath plan\nSTUDY` and:\n\n    tapath run a.yaml # why\n    eval \"$(tapath completion bash)\"\n"
+    text += "    a: {tapath: 'it is}\n\n```sh elsewhere\ntapath schema > schema.json\n```\n"
+    text += "\n    ray job submit -- python -m orchestrator run b.yaml\n"
+    assert [" ".join(words) for words in typed(text)] == [
+        *("plan STUDY", "run a.yaml", "completion bash", "run b.yaml", "schema"),
+    ]
+    for wrong in (["plann", "a.yaml"], ["plan", "a.yaml", "--no-dat"], ["completion", "tcsh"]):
+        with pytest.raises((AssertionError, click.UsageError)):
+            parsed(wrong)
+
+
+def test_the_rayjob_of_the_page_is_printed(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the study that another page begins with."""
+    monkeypatch.chdir(tmp_path)
+    written(ROOT / "docs" / "path-search.md", tmp_path)
+    (line,) = written(ROOT / "docs" / "cluster.md", tmp_path)
+    ended = CliRunner().invoke(main, shlex.split(line))
+    assert ended.exit_code == 0 and "kind: RayJob" in ended.stdout and "registry/tapath:1" in ended.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

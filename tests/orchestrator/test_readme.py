@@ -11,12 +11,15 @@ import pytest
 from PIL import Image
 
 from orchestrator.study import load
+from tests.orchestrator.documented import blocks, ours
 from tests.orchestrator.studies import tapath
 from trainers import build
 
 ROOT = File(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"`tapath ([a-z][^`]*)`", README)
+# What its blocks have people type, but for what trains or wants a cluster.
+LINES = {" ".join(words) for line in blocks(README) if (words := ours(line)) and words[0] not in ("run", "submit")}
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
 TARGETS = sorted(set(re.findall(r"\bmake ([a-z]+)\b", README)))
 
@@ -28,7 +31,7 @@ def test_the_readme_shows_every_command_that_there_is() -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("command", sorted(set(COMMANDS)))
+@pytest.mark.parametrize("command", sorted(LINES.union(COMMANDS)))
 def test_a_command_of_the_readme_works(command: str, finished: File, tmp_path: File) -> None:
     folder = tmp_path / "here"
     shutil.copytree(finished, folder)
@@ -40,10 +43,17 @@ def test_a_command_of_the_readme_works(command: str, finished: File, tmp_path: F
         "WEIGHTS": str(weights),
         "IMAGES": "digits/val2017",
         "MODEL": "models:/tiny@best",
+        "study.yaml": "tiny.yaml",
+        "search_spaces/demo.yaml": "tiny.yaml",
+        "store/0123456789abcdef": str(weights),
+        "models:/demo@best": "models:/tiny@best",
+        "photos/": "digits/val2017",
+        "/data/cats": "digits",
     }
     words = [names.get(word, word) for word in command.split()]
-    if words[:2] == ["data", "check"] or "digits/val2017" in words:
+    if words[:2] != ["data", "digits"] and {"digits", "digits/val2017", "photo.jpg"}.intersection(words):
         tapath(folder, "data", "digits", "digits", "--val", "4")
+        Image.new("RGB", (64, 64)).save(folder / "photo.jpg")
     ran = tapath(folder, *(["plan", "tiny.yaml"] if words == ["plan"] else words))
     assert ran.code == 0, ran.err
     assert ran.out.strip()
