@@ -85,7 +85,7 @@ def test_what_a_page_hands_to_ray_is_what_ray_takes(page: File) -> None:
 
 
 def test_a_command_is_found_wherever_it_stands() -> None:
-    text = "See `tapath plan\nSTUDY` and:\n\n    tapath run a.yaml # why\n    eval \"$(tapath completion bash)\"\n"
+    text = 'See `tapath plan\nSTUDY` and:\n\n    tapath run a.yaml # why\n    eval "$(tapath completion bash)"\n'
     text += "    a: {tapath: 'it is}\n\n```sh elsewhere\ntapath schema > schema.json\n```\n"
     text += "\n    ray job submit -- python -m orchestrator run b.yaml\n"
     assert [" ".join(words) for words in typed(text)] == [

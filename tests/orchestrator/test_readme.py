@@ -6,14 +6,18 @@ import re
 import shutil
 import subprocess
 from pathlib import Path as File
+from types import ModuleType
 
 import pytest
 from PIL import Image
 
+from orchestrator import strategies
 from orchestrator.study import load
 from tests.orchestrator.documented import blocks, ours
 from tests.orchestrator.studies import tapath
-from trainers import build
+from trainers import backbones, build, detectors, distill, metrics, optim, schedules
+from trainers import data as datasets
+from trainers.call import offers
 
 ROOT = File(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -57,6 +61,45 @@ def test_a_command_of_the_readme_works(command: str, finished: File, tmp_path: F
     ran = tapath(folder, *(["plan", "tiny.yaml"] if words == ["plan"] else words))
     assert ran.code == 0, ran.err
     assert ran.out.strip()
+
+
+def section(title: str) -> str:
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def names_in(table: str, kind: str = "") -> set[str]:
+    """What the first column of a table names, or the second one in the row of a kind."""
+    rows = [row.split(" | ") for row in re.findall(r"^\| (.*) \|$", table, flags=re.MULTILINE)]
+    cells = [row[1] for row in rows if row[0] == kind] if kind else [row[0] for row in rows]
+    return set(re.findall(r"`\{?(\w+)", " ".join(cells)))
+
+
+@pytest.mark.parametrize(
+    ("package", "kind"),
+    [
+        *((detectors, "detectors"), (backbones, "backbones"), (datasets, "data"), (metrics, "metrics")),
+        *((optim, "optimizers"), (schedules, "schedules")),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "names",
+)
+def test_all_that_is_built_in_is_in_the_table(package: ModuleType, kind: str) -> None:
+    assert set(offers(package)) - names_in(section("What is built in"), kind) == set()
+
+
+@pytest.mark.parametrize(
+    ("package", "title"),
+    [(distill, "Losses"), (strategies, "Searches"), (datasets, "Data")],
+    ids=lambda one: one if isinstance(one, str) else "names",
+)
+def test_each_loss_search_and_data_set_has_its_row(package: ModuleType, title: str) -> None:
+    heading = {"Searches": {"search"}}.get(title, set())
+    only_to_try = {"Digits"} if title == "Data" else set()
+    assert names_in(section(title)) - heading == set(offers(package)) - only_to_try
+
+
+def test_a_name_that_is_missing_in_a_table_is_found() -> None:
+    table = "| kind | names |\n| --- | --- |\n| data | `COCO`, or `{VOC: {}}` |\n| `LD` | `KD` |\n"
+    assert names_in(table, "data") == {"COCO", "VOC"} and names_in(table) == {"LD"}
 
 
 def test_the_study_of_the_readme_is_accepted(tmp_path: File) -> None:
