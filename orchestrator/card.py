@@ -8,9 +8,12 @@ from typing import Any
 
 from orchestrator import licences
 from orchestrator.board import Row
-from orchestrator.facts import entity, without_secrets
+from orchestrator.facts import LONGEST, entity, without_secrets
 from orchestrator.prepared import Prepared
 from orchestrator.verdict import arrow, between, plain, yardsticks
+
+NARROW = 120  # characters to which no line is cut: the commands stay whole
+CUT = "Lines that end with ... were too long for MLflow; what they say is in the study's report."
 
 
 def card(prepared: Prepared, summary: Mapping[str, Any], answer: Mapping[str, Any], row: Row, *, name: str) -> str:
@@ -23,7 +26,29 @@ def card(prepared: Prepared, summary: Mapping[str, Any], answer: Mapping[str, An
         "Licences": terms(prepared, answer),
         "How to use it": usage(entity(name)),
     }
-    return "\n\n".join(_section(title, lines, level=2 if n else 1) for n, (title, lines) in enumerate(sections.items()))
+    return fitting(
+        "\n\n".join(_section(title, lines, level=2 if n else 1) for n, (title, lines) in enumerate(sections.items()))
+    )
+
+
+def fitting(text: str) -> str:
+    """The text as far as MLflow takes it: if it is too long, its longest lines are cut, and the end says so."""
+    text = without_secrets(text)
+    if len(text) <= LONGEST:
+        return text
+    lines = [*text.split("\n"), "", CUT]
+    for width in range(max(map(len, lines)), NARROW - 1, -1):
+        cut = [_cut(line, width) for line in lines]
+        if sum(map(len, cut)) + len(cut) - 1 <= LONGEST:
+            break
+    return "\n".join(cut)
+
+
+def _cut(line: str, width: int) -> str:
+    if len(line) <= width:
+        return line
+    short = line[: width - 4]
+    return f"{short}{'`' * (short.count('`') % 2)}..."
 
 
 def _section(title: str, lines: Sequence[str], *, level: int) -> str:
