@@ -1,4 +1,4 @@
-"""Where a command writes what it was asked for: looked at before it begins, and what is said if it cannot be written."""
+"""Where a command writes what it was asked for: looked at before it begins, and what is said if that fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # what the end of a write rais
 
 @contextmanager
 def writable(place: File | None, *where: str, folder: bool = True) -> Iterator[None]:
-    """Raise `Invalid` at the option `where` if a folder, or a file, cannot be written, now or while the block writes it.
+    """Raise `Invalid` at the option `where` if a folder, or a file, cannot be written, now or while the block does.
 
     Errors about other files pass through. place: None if nothing is to be written."""
     if place is None:

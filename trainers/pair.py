@@ -11,7 +11,7 @@ OVERLAPPING = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [20.0, 20.0, 30.0,
 
 
 def seen() -> dict[str, Any]:
-    """Versions, and which of three boxes the operator kept on each device: [0, 2]. Raises whatever a broken pair does."""
+    """Versions, and which of three boxes the operator kept on each device: [0, 2]. Raises what a broken pair does."""
     kept = {"cpu": _kept(torch.device("cpu"))}
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for i in range(gpus):

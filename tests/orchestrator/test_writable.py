@@ -66,7 +66,7 @@ def test_a_file_before_it_has_its_name_is_about_it_too(folder: File) -> None:
 
 @pytest.mark.parametrize("error", [OSError("gone"), FileNotFoundError(errno.ENOENT, "No such file", "store/a.json")])
 def test_an_error_about_anything_else_passes_through(error: OSError, folder: File) -> None:
-    with pytest.raises(type(error), match="gone|No such file"), writable(File("out"), "--out"):
+    with pytest.raises(type(error), match=r"gone|No such file"), writable(File("out"), "--out"):
         raise error
 
 
