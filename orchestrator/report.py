@@ -12,7 +12,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from orchestrator.drawing import STATES, count, drawing
+from orchestrator.drawing import drawing
+from orchestrator.drawn_lattice import STATES, count
 from orchestrator.verdict import (
     arrow,
     between,

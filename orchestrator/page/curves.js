@@ -88,13 +88,10 @@ function drawChosen() {
   }));
 }
 
-/* The stages of a path, one seed of each: the winner of its settings, where there were several. */
+/* The stages that led to what is told of a path, of its first seed; of one of which nothing is told, to its first. */
 function choosePath(path) {
   slots.fill(null);
-  const seed = Math.min(...data.stages.map(stage => stage.seed));
-  for (let n = 1; n <= path.length; n++) {
-    const own = data.stages.filter(stage => stage.seed === seed && (stage.budget === 1 || n === 1) && same(stage.path, path.slice(0, n)));
-    const best = own.sort((a, b) => (b.score ?? -Infinity) - (a.score ?? -Infinity))[0];
-    if (best) add(data.stages.indexOf(best));
-  }
+  const told = data.told.answers.flatMap(one => [...one.ranking, one.baseline]).find(one => one && same(one.path, path));
+  const last = told ? told.keys[0] : (data.stages.find(stage => same(stage.path, path)) || {}).key;
+  lineage(last).forEach(add);
 }

@@ -2,14 +2,15 @@
 const FIRST = 50;  // trainings of a model that its table begins with
 const took = new Map(((data.told.cost || {}).stages || []).map(one => [one.key, one]));
 
+const led = new Set(data.told.answers.flatMap(one => one.best ? one.best.keys : []).flatMap(lineage)); // to the best
+
 /* Opens on this stage, or on that of the best path, or on the best. */
 function detail(name, index) {
   const box = at("detail"), model = data.models.find(one => one.name === name), from = document.activeElement;
   const own = data.stages.map((stage, i) => ({stage, i})).filter(({stage}) => stage.path[stage.path.length - 1] === name);
-  const best = stage => stage.budget === 1 && data.best.some(path => same(path.slice(0, stage.path.length), stage.path));
   const order = ({stage}) => stage.score ?? -Infinity;
   own.sort((a, b) => order(b) - order(a));
-  const first = own.find(({i}) => i === index) || own.find(({stage}) => best(stage)) || own[0];
+  const first = own.find(({i}) => i === index) || own.find(({i}) => led.has(i)) || own[0];
   if (own.indexOf(first) >= FIRST) own.unshift(...own.splice(own.indexOf(first), 1));
   const close = push("\u00d7", {class: "close", "aria-label": "Close"}, () => box.close());
   const head = make("div", {class: "head"}, make("h2", {id: "detail-name", tabindex: -1}, name), close);
@@ -18,7 +19,11 @@ function detail(name, index) {
   box.replaceChildren(head, about, ...(own.length ? [...trainings(own, first.i, one), one] : [make("p", {}, "It was not trained.")]));
   if (!box.open) {
     box.showModal();
-    box.onclose = () => { box.replaceChildren(); if (from && from.isConnected) from.focus(); };
+    box.onclose = () => {
+      if (box.open) return;  // it is told later, and somebody may have opened it anew
+      box.replaceChildren();
+      if (from && from.isConnected) from.focus();
+    };
     box.onclick = event => { if (event.target === box) box.close(); };
   }
   box.scrollTop = 0;

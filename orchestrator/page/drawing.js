@@ -4,7 +4,15 @@ const at = id => document.getElementById(id);
 const arrow = path => path.join(" > ");
 const same = (a, b) => a.length === b.length && a.every((name, i) => name === b[i]);
 const isBest = path => data.best.some(one => same(one, path));
+const places = new Map(data.stages.map((stage, i) => [stage.key, i]));
 const narrow = () => document.documentElement.clientWidth < 640;
+
+/* The stages that led to one, and itself as the last, as far as they are known. */
+function lineage(key) {
+  const found = [];
+  for (let i = places.get(key); i !== undefined; i = places.get(data.stages[i].teacher)) found.unshift(i);
+  return found;
+}
 
 /* An SVG element; a picture shrinks as a whole where it is printed. */
 function draw(tag, parent, attributes, text) {

@@ -22,7 +22,8 @@ function drawLattice() {
     const d = "M" + x1 + " " + base + " C" + x1 + " " + top + " " + x2 + " " + top + " " + x2 + " " + base;
     const line = draw("path", svg, {d, fill: "none", class: "edge " + kind, "data-edge": arrow(edge.ends), ...kinds[kind]});
     const touch = draw("path", svg, {d, fill: "none", class: "edge", stroke: "transparent", "stroke-width": 14});
-    touch.addEventListener("click", () => detail(edge.ends[1], data.stages.findIndex(stage => edge.paths.length ? same(stage.path, edge.paths[0].path) : same(stage.path.slice(-2), edge.ends))));
+    const shows = places.get(edge.stage);
+    touch.addEventListener("click", () => shows === undefined ? detail(edge.ends[1]) : detail(data.stages[shows].path.at(-1), shows));
     const bad = ended(edge.counts), shown = edge.paths.length ? figure(edge.score) : bad ? "\u00d7 failed" : edge.counts.pruned ? "given up" : edge.counts.running ? "running" : "";
     const quiet = crowded && !edge.best && !(bad && !edge.paths.length) ? " quiet" : "";
     const lines = [[shown, kind === "best" ? "is-best" : kind === "bad" ? "is-bad" : ""]];

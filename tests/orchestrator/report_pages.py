@@ -1,15 +1,22 @@
-"""Summaries of made-up studies, one for each thing that a report's page has to show."""
+"""Summaries of made-up studies, one for each thing that a report's page has to show, and their pages."""
 
 from __future__ import annotations
 
+import csv
+import io
+from functools import cache
+from itertools import product
 from typing import Any
 
 from orchestrator import expectations
-from orchestrator.board import Board
+from orchestrator.board import Board, Row
 from orchestrator.lattice import Path
+from orchestrator.report import render
+from orchestrator.rungs import rungs
 from orchestrator.sweep import sweep
 from orchestrator.swept import swept
-from tests.orchestrator.boards import board, fail, longer, summary
+from tests.orchestrator.boards import board, fail, lattice, longer, summary, want
+from tests.orchestrator.report_pictures import found_by
 from tests.orchestrator.sweeps import WEIGHT
 from tests.orchestrator.test_rungs import FOUR, NAMES, raced, races
 
@@ -20,6 +27,7 @@ MADE = {
     "changed": True,
 }
 SEEDS = (0, 1, 2)
+STUDENTS = ("r34", "r18")
 
 
 def seeded() -> dict[str, Any]:
@@ -55,17 +63,59 @@ def broken() -> dict[str, Any]:
 
 
 def searched() -> dict[str, Any]:
-    """Settings raced on an edge."""
+    """Settings raced on an edge, twenty seconds an epoch."""
     filled, _ = raced(FOUR)
+    for row in filled.rows.values():
+        row.seconds = 20.0 * row.epoch
     found = summary(filled, NAMES)
     knobs = sweep({WEIGHT: list(FOUR), "stop": {"halving": {"grace": 1, "factor": 2}}})
     return found | {"sweeps": swept(filled, knobs, (0,), "AP"), "rungs": races(filled)}
 
 
+TRIED = [
+    ((WEIGHT, weight), ("recipe.lr", lr))
+    for weight, lr in (("1.0", "0.001"), ("2.0", "0.004"), ("1.0", "0.02"), ("2.0", "0.1"))
+]
+
+
+@cache
+def mapped() -> dict[str, Any]:
+    """Two knobs on every edge. The first setting of r18 is given up; the best path goes by the second setting of r50,
+    of which the last scores higher."""
+    names = ("r101", "r50", "r18")
+    own, filled = lattice(names), Board("mapped")
+    goals = {Path(("r101",)): 0.7, Path(("r18",)): 0.3}
+    for i, one in enumerate(TRIED):
+        goals[Path(names[:2], settings=(one,))] = 0.5 + 0.05 * i
+        goals[Path(("r101", "r18"), settings=(one,))] = 0.4 + 0.02 * i
+    for before, (i, one) in product((1, 3), enumerate(TRIED)):
+        goals[Path(names, settings=(TRIED[before], one))] = 0.65 - 0.05 * before + 0.02 * i
+    for path, goal in goals.items():
+        want(filled, own, path, 0)
+        given_up = path.models[-1] == "r18" and path.setting == TRIED[0]
+        learn(filled.rows[own.stage(path, 0).key], goal, epochs=2 if given_up else 12)
+    knobs = sweep(
+        {
+            WEIGHT: {"uniform": [1, 2]},
+            "recipe.lr": {"loguniform": [0.001, 0.1]},
+            "samples": 4,
+            "scope": "path",
+            "stop": {"halving": {"grace": 1, "factor": 2}},
+        }
+    )
+    tried = rungs(filled, stop=knobs.stop, seeds=(0,), metric="AP", students=["r18"])
+    return summary(filled, names) | {"sweeps": swept(filled, knobs, (0,), "AP"), "rungs": tried}
+
+
+def learn(row: Row, goal: float, *, epochs: int) -> None:
+    """It comes ever nearer to its goal, and is given up before all twelve epochs."""
+    row.history = [{"epoch": float(n), "val/AP": goal * n / 12, "train/loss": 1 / n} for n in range(1, epochs + 1)]
+    row.score, row.seconds, row.state = row.history[-1]["val/AP"], 10.0 * epochs, "done" if epochs == 12 else "pruned"
+
+
 def several() -> dict[str, Any]:
-    """Two students."""
-    students = ("r34", "r18")
-    return summary(board(students=students), students=students)
+    """Two students, and what is found in pictures."""
+    return summary(board(students=STUDENTS), students=STUDENTS)
 
 
 def nothing() -> dict[str, Any]:
@@ -73,10 +123,34 @@ def nothing() -> dict[str, Any]:
     return summary(Board("empty"))
 
 
+STUDIES = {
+    "seeded": seeded,
+    "broken": broken,
+    "searched": searched,
+    "mapped": mapped,
+    "several": several,
+    "nothing": nothing,
+}
+
+
+@cache
+def page(study: str) -> str:
+    pictures = found_by(board(students=STUDENTS), several()) if study == "several" else None
+    return render(STUDIES[study](), pictures)
+
+
+@cache
 def large() -> dict[str, Any]:
     """513 stages."""
     names = [f"m{i}" for i in range(10)]
     return summary(board(names), names)
 
 
-STUDIES = {"seeded": seeded, "broken": broken, "searched": searched, "several": several, "nothing": nothing}
+@cache
+def large_page() -> str:
+    return render(large())
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    """Of a CSV file."""
+    return list(csv.DictReader(io.StringIO(text)))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from orchestrator import expectations
 from orchestrator.board import Board
-from orchestrator.drawing import count, drawing
+from orchestrator.drawing import drawing
+from orchestrator.drawn_lattice import count
 from orchestrator.lattice import Path
 from orchestrator.report import render, write
 from orchestrator.verdict import headline, verdict

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import time
-from functools import cache
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from orchestrator.report import render
 from tests.orchestrator import report_pages
 from tests.orchestrator.boards import board, fail, summary, the_answer
+from tests.orchestrator.report_pages import large, large_page, page
 from tests.orchestrator.test_report import EVIL
 
 if TYPE_CHECKING:
@@ -23,21 +18,6 @@ if TYPE_CHECKING:
 TAB, ENTER, ESCAPE, RIGHT = "\ue004", "\ue007", "\ue00c", "\ue014"  # as WebDriver writes them
 STUDIES = pytest.mark.parametrize("study", report_pages.STUDIES)
 DRAWN = "document.querySelectorAll('#curves polyline').length"
-
-
-@cache
-def page(study: str) -> str:
-    return render(report_pages.STUDIES[study]())
-
-
-@cache
-def large() -> dict[str, Any]:
-    return report_pages.large()
-
-
-@cache
-def large_page() -> str:
-    return render(large())
 
 
 @STUDIES
@@ -71,8 +51,9 @@ def test_the_question_and_the_answer_come_first(browser: Browser) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_all_text_stands_out_from_the_page_by_day_and_by_night(browser: Browser, dark: bool) -> None:
-    browser.show(page("broken"), dark=dark)
+@pytest.mark.parametrize("study", ["broken", "several"])
+def test_all_text_stands_out_from_the_page_by_day_and_by_night(browser: Browser, study: str, dark: bool) -> None:
+    browser.show(page(study), dark=dark)
     browser.all_drawn()
     browser.click("[data-model=r18]")
     found = browser.run(
@@ -83,7 +64,8 @@ def test_all_text_stands_out_from_the_page_by_day_and_by_night(browser: Browser,
           return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
         };
         const page = light(getComputedStyle(document.body).backgroundColor);
-        const least = [...document.querySelectorAll("h1, h2, p, td, th, dt, dd, a, button, svg text, li")].map(node => {
+        const texts = "h1, h2, h3, p, td, th, dt, dd, a, b, span, button, label, output, figcaption, svg text, li";
+        const least = [...document.querySelectorAll(texts)].map(node => {
           const style = getComputedStyle(node), own = light(node.tagName === "text" ? style.fill : style.color);
           return [(Math.max(own, page) + 0.05) / (Math.min(own, page) + 0.05), node.outerHTML.slice(0, 80)];
         }).sort((a, b) => a[0] - b[0])[0];
@@ -92,59 +74,6 @@ def test_all_text_stands_out_from_the_page_by_day_and_by_night(browser: Browser,
     )
     assert (found["page"] < 0.05) is dark
     assert found["least"][0] >= 4.5, found["least"]  # what WCAG asks of text
-
-
-def test_the_lattice_shows_scores_the_best_path_and_what_failed_or_was_given_up(browser: Browser) -> None:
-    browser.show(page("broken"))
-    best = the_answer(report_pages.broken())["best"]
-    labels = browser.run("return [...document.querySelectorAll('[data-model]')].map(x => x.ariaLabel)")
-    assert labels[0].startswith("r101, AP 0.") and "51.2 M parameters" in labels[0]
-    edges = dict(
-        browser.run("return [...document.querySelectorAll('[data-edge]')].map(x => [x.dataset.edge, x.classList[1]])")
-    )
-    assert {edge for edge, kind in edges.items() if kind == "best"} == {
-        " > ".join(two) for two in pairwise(best["path"])
-    }
-    assert edges["r101 > r34"] == "bad" and edges["r50 > r34"] == "pruned"
-    shown = browser.texts("#lattice text")
-    assert "\u00d7 failed" in shown and "given up" in shown
-    assert {"failed, or what it needed did", "given up early", "on the best path"} < set(browser.texts("#legend li"))
-
-
-def test_a_click_on_a_model_shows_its_curves_its_losses_by_name_its_setting_and_its_time(browser: Browser) -> None:
-    browser.show(page("searched"))
-    assert "LD.weight 4" in browser.texts("#lattice text"), "an edge has its setting"
-    browser.click("[data-model=r18]")
-    assert browser.texts("dialog h2") == ["r18"]
-    assert browser.texts("dialog h3") == ["r101 > r18, LD.weight 4"]
-    assert {"settingLD.weight 4", "losses of distillationLD (weight 4.0)", "statedone"} < set(
-        browser.texts("dialog dl div")
-    )
-    assert browser.texts("dialog tr[aria-current] td")[1] == "LD.weight 4"
-    browser.click("dialog td button", 2)
-    path, setting = browser.texts("dialog tr[aria-current] td")[:2]
-    assert browser.texts("dialog h3") == [f"{path}, {setting}"] != ["r101 > r18, LD.weight 4"]
-    browser.show(page("seeded"))
-    browser.click("[data-model=r50]")
-    assert browser.texts("dialog figcaption") == [
-        "val/AP", "train/loss", "train/loss_LD", "train/loss_box", "train/loss_cls", "val/AP50",
-    ]  # fmt: skip
-    browser.click("dialog .link")
-    assert (
-        browser.texts("dialog h2") == ["r101"] and browser.run("return document.querySelectorAll('dialog').length") == 1
-    )
-    assert browser.said() == []
-
-
-def test_a_stage_of_a_table_and_an_edge_open_it_too(browser: Browser) -> None:
-    browser.show(page("broken"))
-    place = browser.column("stages", "stage").index("r101 > r34")
-    browser.click("#stages td button", place)
-    assert "RuntimeError: the loss became NaN in step 3" in " ".join(browser.texts("dialog dd"))
-    browser.click("dialog .close")
-    assert not browser.run("return document.querySelector('dialog').open")
-    browser.run("document.querySelector('[data-edge=\"r50 > r18\"] + path').dispatchEvent(new MouseEvent('click'))")
-    assert browser.texts("dialog h3") == ["r101 > r50 > r18"]
 
 
 def test_with_the_keyboard_alone_a_model_is_reached_opened_read_and_left(browser: Browser) -> None:
@@ -200,106 +129,6 @@ def test_on_a_phone_nothing_is_wider_than_the_window(browser: Browser, study: st
         browser.click("[data-model]")
         assert browser.run("return document.querySelector('dialog').scrollWidth") <= width
     assert browser.said() == []
-
-
-def test_a_table_sorts_by_numbers_and_keeps_what_is_unknown_last(browser: Browser) -> None:
-    browser.show(page("broken"))
-    ways = []
-    for _ in range(2):
-        browser.click("#stages th[data-sort].n button", 1)
-        column = browser.column("stages", "AP")
-        known = [float(cell) for cell in column if cell]
-        assert column[len(known) :] == [""] * (len(column) - len(known)) and len(known) < len(column)
-        ways.append(known)
-    assert ways == [sorted(ways[0], reverse=True), sorted(ways[0])]
-    assert browser.run("return document.querySelectorAll('#stages th')[3].getAttribute('aria-sort')") == "ascending"
-
-
-def test_numbers_sort_as_numbers_and_words_as_words(browser: Browser) -> None:
-    names = ["m0", "m10", "m9"]
-    found = summary(board(names), names)
-    for stage, seconds in zip(found["stages"], (9.0, 100.0, 20.0, 1000.0, 3.0), strict=False):
-        stage["seconds"] = seconds
-    browser.show(render(found))
-    browser.click("#stages th[data-sort].n button", 2)
-    assert browser.column("stages", "time") == ["16:40", "1:40", "20 s", "9.0 s", "3.0 s"]
-    browser.click("#models th button")
-    assert browser.column("models", "model") == ["m0", "m9", "m10"]
-
-
-def rows(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
-
-
-def test_what_a_table_shows_can_be_taken_along_as_it_stands(browser: Browser) -> None:
-    browser.show(page("broken"))
-    browser.click("#stages th[data-sort].n button", 1)
-    taken = rows(browser.take("Download stages as CSV").read_text())
-    assert [row["stage"] for row in taken] == browser.column("stages", "stage")
-    assert [f"{float(row['AP']):.3f}" if row["AP"] else "" for row in taken] == browser.column("stages", "AP")
-    assert {float(row["time (s)"]) for row in taken if row["time (s)"]} == {
-        stage["seconds"] for stage in report_pages.broken()["stages"] if stage["seconds"]
-    }
-    same = json.loads(browser.take("Download stages as JSON").read_text())
-    assert [{name: "" if value is None else str(value) for name, value in row.items()} for row in same] == taken
-    browser.run(
-        "const only = document.getElementById('only'); only.value = 'failed'; only.dispatchEvent(new Event('change'))"
-    )
-    chosen = rows(browser.take("Download stages as CSV").read_text())
-    assert [row["state"] for row in chosen] == ["failed"]
-
-
-def test_a_folded_table_is_taken_along_whole(browser: Browser) -> None:
-    browser.show(large_page())
-    assert browser.run("return [...document.querySelectorAll('#paths tbody tr')].filter(x => !x.hidden).length") == 21
-    assert len(rows(browser.take("Download paths as CSV").read_text())) == 257
-    browser.run("document.querySelector('.more').click()")
-    assert browser.run("return [...document.querySelectorAll('#paths tbody tr')].filter(x => !x.hidden).length") == 257
-
-
-def test_what_begins_like_a_formula_is_harmless_in_a_spreadsheet_and_numbers_stay_numbers(browser: Browser) -> None:
-    names = ["=HYPERLINK(0)", "@SUM", '-1+1"', "+44"]
-    filled = board(names, name="formulas")
-    fail(
-        filled, next(row.path for row in filled.rows.values() if row.path.models == tuple(names[:2])), "\t=cmd|' /C'!A0"
-    )
-    browser.show(render(summary(filled, names)))
-    models = browser.take("Download models as CSV").read_text()
-    assert [row["model"] for row in rows(models)] == ["'=HYPERLINK(0)", "'@SUM", "'-1+1\"", "+44"]
-    whys = [row["why"] for row in rows(browser.take("Download stages as CSV").read_text())]
-    assert "'=cmd|' /C'!A0" in whys
-    gains = [row["over direct"] for row in rows(browser.take("Download paths as CSV").read_text())]
-    assert any(gain.startswith("-") for gain in gains) and all(gain == "" or float(gain) for gain in gains)
-    assert json.loads(browser.take("Download models as JSON").read_text())[0]["model"] == "=HYPERLINK(0)"
-
-
-def test_pictures_and_all_of_the_report_can_be_taken_along_too(browser: Browser) -> None:
-    found = report_pages.seeded()
-    browser.show(page("seeded"))
-    points = rows(browser.take("Download pareto as CSV").read_text())
-    best = the_answer(found)["best"]
-    assert max(points, key=lambda point: float(point["score"]))["path"] == " > ".join(best["path"])
-    seeds = rows(browser.take("Download seeds as CSV").read_text())
-    assert [float(row["AP"]) for row in seeds[:3]] == best["scores"] and [row["seed"] for row in seeds[:3]] == [
-        "0",
-        "1",
-        "2",
-    ]
-    for old in browser.taken():
-        old.unlink()
-    browser.click("#everything button")
-    browser.click("#everything button", 1)
-    end = time.monotonic() + 30
-    while len(new := browser.taken()) < 2:
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    whole, curves = sorted(new, key=lambda file: file.suffix, reverse=True)
-    told = json.loads(whole.read_text())
-    assert told["answers"] == json.loads(json.dumps(found["answers"])) and told["made"] == report_pages.MADE
-    assert [stage["key"] for stage in told["stages"]] == [stage["key"] for stage in found["stages"]]
-    epochs = rows(curves.read_text())
-    assert len(epochs) == sum(len(stage["history"]) for stage in found["stages"])
-    assert float(epochs[0]["val/AP"]) == pytest.approx(found["stages"][0]["history"][0]["val/AP"], rel=1e-4)
 
 
 TURNED = "r\u202e81\u2066"
