@@ -13,6 +13,7 @@ function sortable(table) {
       const rows = [...table.tBodies[0].rows].map(row => [row.cells[column].dataset.v, row]);
       const order = (a, b) => a === "" || b === "" ? (a === "") - (b === "") : way * (number ? a - b : collate(a, b));
       table.tBodies[0].append(...rows.sort((a, b) => order(a[0], b[0])).map(([, row]) => row));
+      table.dispatchEvent(new Event("sorted"));
     });
     button.append(...head.childNodes);
     head.append(button);
@@ -20,15 +21,18 @@ function sortable(table) {
 }
 const collate = new Intl.Collator("en", {numeric: true}).compare;
 
-/* A long table starts with its first rows. */
+/* A long table shows its first rows, however it is sorted, until all are asked for. */
 function fold(table, first) {
-  const rows = [...table.tBodies[0].rows].slice(first).filter(row => !row.classList.contains("alone"));
-  if (rows.length < 5) return;
-  const open = () => { rows.forEach(row => { row.hidden = false; delete row.dataset.folded; }); more.remove(); };
-  const more = push("Show all " + table.tBodies[0].rows.length, {class: "more"}, open);
-  rows.forEach(row => { row.hidden = true; row.dataset.folded = ""; });
+  const rows = () => [...table.tBodies[0].rows], below = () => rows().slice(first).filter(row => !row.classList.contains("alone"));
+  if (below().length < 5) return;
+  const open = () => { rows().forEach(row => { row.hidden = false; delete row.dataset.folded; }); };
+  const close = () => { open(); below().forEach(row => { row.hidden = true; row.dataset.folded = ""; }); };
+  const all = () => { open(); more.remove(); table.removeEventListener("sorted", close); };
+  const more = push("Show all " + rows().length, {class: "more"}, all);
+  close();
+  table.addEventListener("sorted", close);
   table.parentElement.after(more);
-  addEventListener("beforeprint", open);
+  addEventListener("beforeprint", all);
 }
 
 /* The rows of a table as they stand, without those that a choice hides: figures in full, the rest as it reads. */
@@ -73,8 +77,8 @@ function take(name, rows) {
     push("JSON", {"aria-label": "Download " + name + " as JSON"}, () => saveJson(name, rows())));
 }
 
-/* All that the page knows. */
+/* All that the page knows, but for images. */
 function everything() {
-  const {models, stages, sweeps, rungs} = data;
-  return {...data.told, models, stages, sweeps, rungs};
+  const {models, stages, points, sweeps, rungs} = data;
+  return {...data.told, models, stages, points, sweeps, rungs};
 }

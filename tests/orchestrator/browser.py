@@ -74,9 +74,10 @@ class Browser:
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def loaded(self) -> list[str]:
-        """The addresses that the page has asked for since then."""
+        """The addresses that the page has asked for since then, less those that have in them what they stand for."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        return [address for address in asked if not address.startswith("data:")]
 
     def all_drawn(self) -> None:
         """Have every picture drawn, also those that nobody has seen yet."""
@@ -96,6 +97,15 @@ class Browser:
             found,
         )
         ActionChains(self.driver).move_to_element(found).click().perform()
+
+    def choose(self, selector: str, value: str) -> None:
+        """As one does in a list, or with a slider."""
+        self.run(
+            "const node = document.querySelector(arguments[0]); node.value = arguments[1];"
+            "for (const one of ['input', 'change']) node.dispatchEvent(new Event(one, {bubbles: true}));",
+            selector,
+            value,
+        )
 
     def texts(self, selector: str) -> list[str]:
         """As they read, spaces as one."""
@@ -120,15 +130,24 @@ class Browser:
 
     def take(self, label: str) -> Path:
         """The file that is downloaded by the button of this name."""
+        (file,) = self.take_all(f"[aria-label='{label}']")
+        return file
+
+    def take_all(self, selector: str) -> list[Path]:
+        """The files that are downloaded by these buttons."""
         for old in self.taken():
             old.unlink()
-        self.run("document.querySelector(`[aria-label='${arguments[0]}']`).click()", label)
-        end = time.monotonic() + SECONDS
-        while time.monotonic() < end:
-            if new := self.taken():
-                return new[0]
-            time.sleep(0.02)
-        raise AssertionError(f"nothing came of {label}")
+        click = "[...document.querySelectorAll(arguments[0])].slice(...arguments[1]).forEach(x => x.click())"
+        number = self.run("return document.querySelectorAll(arguments[0]).length", selector)
+        found: list[Path] = []
+        for first in range(0, number, 10):  # a browser takes no more than ten in a second
+            self.run(click, selector, (first, first + 10))
+            end = time.monotonic() + SECONDS
+            time.sleep(1.1 if first + 10 < number else 0)
+            while len(found := self.taken()) < min(number, first + 10):
+                assert time.monotonic() < end, f"only {found} came of {selector}"
+                time.sleep(0.02)
+        return found
 
 
 @contextmanager
