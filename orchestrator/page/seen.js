@@ -42,12 +42,20 @@
     return group;
   }
 
-  function name(drawing, image, box, text) {
+  const LINE = 15, LETTER = 6.2; // pixels of a name: its height, and how wide a letter is about
+
+  /* The name of a box above it, below it or in it, where it lies on none of the names in `taken`; else nowhere. */
+  function name(drawing, image, box, text, taken) {
     if (off.has("names")) return;
-    const node = html("div", drawing.parentNode, {class: "seen-name"}, text);
-    const below = box[1] / image.height < 0.09, left = box[0] / image.width;
-    if (left > 0.6) node.style.right = Math.max(0, 100 - 100 * box[2] / image.width) + "%"; else node.style.left = 100 * left + "%";
-    if (below) node.style.top = 100 * box[3] / image.height + "%"; else node.style.bottom = 100 - 100 * box[1] / image.height + "%";
+    const holder = drawing.parentNode, scale = (holder.clientWidth || 240) / image.width, width = image.width * scale, height = image.height * scale;
+    const [x1, y1, x2, y2] = box.map(value => Math.max(0, value * scale)), right = x1 > 0.6 * width;
+    const room = right ? Math.min(x2, width) : width - x1, long = Math.min(room, 7 + LETTER * text.length), left = right ? room - long : x1;
+    const clash = top => taken.some(([x, y, wide]) => left < x + wide && x < left + long && Math.abs(top - y) < LINE);
+    const top = [y1 - LINE, y2, y1].find(top => top >= 0 && top + LINE <= height && !clash(top));
+    if (top === undefined) return;
+    taken.push([left, top, long]);
+    const node = html("div", holder, {class: "seen-name"}, text), part = (value, whole) => 100 * value / whole + "%";
+    Object.assign(node.style, {top: part(top, height), maxWidth: part(room, width)}, right ? {right: part(width - room, width)} : {left: part(x1, width)});
   }
 
   /* What one detector says of an image, as [box, kind, object], what is right and sure last, so that it lies on top. */
@@ -63,15 +71,17 @@
     html("b", holder, {title}, title);
     const told = boxes.map(([box, kind]) => kind === "truth" || kind === "missed" ? className(box[4]) + (kind === "missed" ? ", missed" : "") : className(box[5]) + " " + figure(box[4]) + ", " + (kind === "neither" ? "does not count" : kind));
     const drawing = frame(holder, image, title + ": " + (told.join("; ") || "nothing"));
-    const wrong = boxes.filter(([, kind]) => kind === "wrong").length;
+    const wrong = boxes.filter(([, kind]) => kind === "wrong").length, named = kind => kind === "truth" || kind === "right" || (kind === "wrong" && wrong <= NAMED), taken = [];
     boxes.forEach(([box, kind, object], i) => {
       if (off.has(kind)) return;
       const group = outline(drawing, box, kind);
-      if (kind === "truth" || kind === "right" || (kind === "wrong" && wrong <= NAMED)) name(drawing, image, box, className(kind === "truth" ? box[4] : box[5]));
       group.addEventListener("pointerenter", () => point(row, object, told[i], group));
       group.addEventListener("pointerleave", () => point(row));
       if (object >= 0) group.dataset.object = object;
     });
+    for (const [box, kind] of [...boxes].reverse()) {
+      if (named(kind) && !off.has(kind)) name(drawing, image, box, className(kind === "truth" ? box[4] : box[5]), taken);
+    }
     html("span", holder, {}, note);
   }
 
@@ -104,7 +114,7 @@
       for (const number of numbers) {
         const boxes = judged(image, number, from), count = kind => boxes.filter(box => box[1] === kind).length;
         const {role, title} = seen.panels[number];
-        panel(row, image, title + (role === "teacher" ? ", the teacher" : ""), boxes, ["right", "wrong", "missed"].map(kind => count(kind) + " " + kind).join(", "));
+        panel(row, image, title + (role === "teacher" ? ", the teacher" : ""), boxes, ["right", "wrong", "missed"].map(kind => count(kind) + "\u00a0" + kind).join(", "));
       }
     });
   }
@@ -123,7 +133,7 @@
     const drawing = frame(find("#seen-box"), image, "The box of a " + className(edges.label));
     outline(drawing, edges.truth, "missed");
     for (const line of lines) outline(drawing, line.box, "line").lastChild.style.stroke = colour(line);
-    name(drawing, image, edges.truth, className(edges.label));
+    name(drawing, image, edges.truth, className(edges.label), []);
     const told = text => { const item = html("li", list); const key = html("i", item); html("span", item, {}, text); return key; };
     for (const line of lines) {
       const {title, role} = seen.panels[line.panel];
@@ -146,7 +156,7 @@
     svg("line", drawing, {x1: 0, x2: width, y1: bottom, y2: bottom, stroke: "var(--line)"});
     if (truth >= -0.5 && truth <= bins - 0.5) svg("line", drawing, {x1: x(truth + 0.5), x2: x(truth + 0.5), y1: 16, y2: bottom, stroke: "var(--soft)", "stroke-width": 2, "stroke-dasharray": "2 4"});
     svg("text", drawing, {x: 0, y: 11, class: "seen-side"}, side);
-    const every = Math.ceil(bins * 16 / width);
+    const every = Math.ceil(bins * 20 / width);
     for (let bin = 0; bin < bins; bin += every) svg("text", drawing, {x: x(bin + 0.5), y: height - 5, "text-anchor": "middle"}, String(bin));
     svg("text", drawing, {x: width, y: 11, "text-anchor": "end"}, "distance in bins");
   }
@@ -166,6 +176,11 @@
     if (drawn) off.delete(button.dataset.kind); else off.add(button.dataset.kind);
     show();
   });
-  if (seen.edges) addEventListener("resize", doubt);
+  let across = innerWidth;
+  addEventListener("resize", () => {
+    if (across === innerWidth) return;
+    across = innerWidth;
+    all();
+  });
   all();
 }
