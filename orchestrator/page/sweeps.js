@@ -29,13 +29,18 @@ function drawSweep() {
       draw("line", svg, {class: "axis", x1: left, x2: box.width - box.right, y1: y(part), y2: y(part)});
       draw("text", svg, {x: left - 14, y: y(part) + 4, "text-anchor": "end"}, short(text, left - 14));
     }
+    const topmost = new Map(points.map(p => [JSON.stringify(p.places), p]));  // one setting may be there with several teachers
     for (const p of points) {
       const places = edge.axes.map(axis => p.places[axis.name]);
       if (places.includes(null)) continue;
       const size = 9 + 9 * strength(p), px = x(places[0]), py = y(places[1]);
       const square = draw("rect", svg, {x: px - size / 2, y: py - size / 2, width: size, height: size, rx: 2, fill: colour(p), "fill-opacity": 0.2 + 0.8 * strength(p), stroke: colour(p), "stroke-dasharray": p.state === "pruned" ? "3 2" : "none"});
       follow(square, p, px, py);
-      if (p.score !== null && (p.won || points.length <= 24)) draw("text", svg, {x: px + size / 2 + 4, y: py + 4, class: "halo " + (p.won ? "is-best" : "")}, figure(p.score));
+      const named = p.won || (points.length <= 24 && topmost.get(JSON.stringify(p.places)) === p);
+      if (p.score !== null && named) {
+        const left = px + size / 2 + 50 > box.width, away = size / 2 + 4;
+        draw("text", svg, {x: left ? px - away : px + away, y: py + 4, "text-anchor": left ? "end" : "start", class: "halo " + (p.won ? "is-best" : "")}, figure(p.score));
+      }
     }
   } else {
     const axes = [...edge.axes, {name: data.metric, ticks: scores.length ? [[0, figure(low)], [1, figure(high)]] : []}];

@@ -85,6 +85,10 @@ def test_the_settings_of_two_knobs_are_a_map_of_the_edge_that_is_chosen(browser:
         assert {"LD.weight", "recipe.lr", "1", "1.5", "2", "0.001", "0.01", "0.1", best} <= set(
             browser.texts("#sweep text")
         )
+    beyond = "[...document.querySelectorAll('#sweep text')].filter(x => x.getBoundingClientRect().right > arguments[0])"
+    end = browser.run("return document.getElementById('sweep').getBoundingClientRect().right")
+    assert browser.run(f"return {beyond}.map(x => x.textContent)", end) == []
+    assert "0.560" not in browser.texts("#sweep text"), "the better of two at one place has its figure there"
     browser.click("#sweep rect", 7)
     assert browser.texts("#sweep .tip")[0].startswith("AP 0.660, the winner done after 12 epochs")
     places = browser.run(
