@@ -9,7 +9,8 @@ different epochs come together and then go side by side.
 A stage's peak of memory is that of the process since the last of them began. With `compile` a guide has graphs as early
 as the first of them wants it to, and those who join later differ in their last bits.
 
-"Furthest behind" also means that all who share a batch look at it before anybody asks for the next one.
+"Furthest behind" also means that all who share a batch look at it before anybody asks for the next one. Each begins with
+a whole step before the next one does, who so finds the memory that a step takes measured.
 """
 
 from __future__ import annotations
@@ -45,31 +46,40 @@ class Member:
         self.at = BEGINNING
         self.waits = 0.0  # until when, by the monotonic clock; 0: it does not
         self.chance: Chance | None = None  # as it left it
-        self.took = 0  # bytes, the most at once of what came on top while it began, with its first step
+        self.took = 0  # bytes, the most at once of what comes on top of the others in a step
         here.clock.rest()
 
     @property
     def has_begun(self) -> bool:
-        """Whether it has made its first step."""
+        """Whether it has made its first step, or makes it now."""
         return self.at > BEGINNING
 
     def go(self, *, beside: int = 0) -> Result | None:
         """Take a turn; -> the result, after the last. Raises whatever the stage raises.
 
-        `beside`: the bytes that others needed to begin, of which there must be as many to begin beside them: what the
-        first has loaded for all is counted once more, so this one finds more than it needs. Raises `Crowded`.
+        `beside`: the bytes that others took, of which there must be as many to begin beside them: what the first has
+        loaded for all is counted once more, so this one finds more than it needs. Raises `Crowded`.
         """
-        device = self.here.device
         if self.has_begun:
             return self._go()
+        device = self.here.device
         if workers.anywhere(bool(beside) and beside > (1 - SPARE) * free(device), device=device):
             self.work.close()
             raise Crowded
-        before = used(device)
-        try:
-            return self._go()
-        finally:
-            self.took = max(self.took, most(device) - before)
+        return self._begin()
+
+    def _begin(self) -> Result | None:
+        """Prepare and make the first step in one turn, so that it is known what a step takes when the next begins."""
+        before = used(self.here.device)
+        result = self._go()
+        if not self.has_begun:
+            return result  # it waits, or another run has trained it
+        prepared = used(self.here.device)
+        result = self._go()
+        # What a first step leaves, gradients and moments, is there already when the second one is at its most.
+        left = max(0, used(self.here.device) - prepared)
+        self.took = max(0, most(self.here.device) - before + left)
+        return result
 
     def _go(self) -> Result | None:
         if self.chance is not None:
@@ -105,7 +115,8 @@ def train_together(orders: Sequence[Order], workplaces: Sequence[Workplace], end
     try:
         while members:
             member = members[_next(members)]
-            beside = max((one.took for one in members if one.has_begun), default=0)
+            shared.more_come = any(one is not member and not one.has_begun for one in members)
+            beside = max((one.took for one in members), default=0)
             if _is_over(member, ended, beside=beside):
                 members.remove(member)
     finally:

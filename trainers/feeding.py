@@ -72,8 +72,11 @@ class Feed:
     Whoever asks for batches in an order of his own gets the right ones, and shares nothing.
     """
 
-    def __init__(self, batches: Batches, *, device: torch.device) -> None:
-        self.batches, self.device = batches, device
+    def __init__(
+        self, batches: Batches, *, device: torch.device, more_come: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`more_come`: whether somebody who may share has not begun."""
+        self.batches, self.device, self.more_come = batches, device, more_come
         self.shares: list[Share] = []
         batches.say = self._say
         self._source: Iterator[Batch] = iter(())
@@ -110,7 +113,8 @@ class Feed:
         """What a guide says of images (B, 3, H, W): of the batch that is kept, or of a part of it, only once."""
         batch = self._kept.get("batch")
         # Alone nobody would ask again, and memory would be taken until the next batch.
-        if len(self.shares) == 1 or batch is None or not _of(images, batch.value[0]):
+        alone = len(self.shares) == 1 and not self.more_come()
+        if alone or batch is None or not _of(images, batch.value[0]):
             return guide(images)
         precision = torch.is_autocast_enabled(images.device.type), torch.get_autocast_dtype(images.device.type)
         which = (id(guide), images.data_ptr(), images.shape, images.stride(), precision)

@@ -24,6 +24,7 @@ class Shared:
     """What stages have in common that are trained in turn: data, guides and batches are there once."""
 
     def __init__(self) -> None:
+        self.more_come = False  # whether somebody who may share has not begun
         self._kept: dict[Any, Any] = {}  # data and guides, by what they are
         self._feeds: dict[Any, Feed] = {}  # by what is in their batches
         self._guides: dict[Any, Asked] = {}  # by what they are, and how they are asked
@@ -48,7 +49,7 @@ class Shared:
         """Of these batches, or of equal ones that are there already."""
         say = batches.say
         if batches.kind not in self._feeds:
-            self._feeds[batches.kind] = Feed(batches, device=device)
+            self._feeds[batches.kind] = Feed(batches, device=device, more_come=lambda: self.more_come)
         return self._feeds[batches.kind].share(clock, say)
 
     def leave(self, clock: Clock) -> None:

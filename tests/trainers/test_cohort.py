@@ -10,9 +10,9 @@ import torch
 
 from tests.trainers.stages import CPU, STEPS, model, order, stage
 from tests.trainers.works import ROOT, run, untimed
-from trainers import cohort, headroom, worker
+from trainers import cohort, headroom, usage, worker
 from trainers.cohort import Crowded, train_together
-from trainers.loop import Paused, Stopped
+from trainers.loop import Paused, Stopped, Training
 from trainers.spec import Stage
 from trainers.store import Result, Store
 from trainers.workplace import Workplace
@@ -181,6 +181,56 @@ def test_where_there_is_no_memory_for_another_it_is_given_back_and_the_others_ar
     assert_same(alone, tmp_path, SIBLINGS[:2])
     assert Store(tmp_path).get(SIBLINGS[2]) is None
     assert not list(tmp_path.rglob("lease-*"))
+
+
+class Memory:
+    """A device's, in which a stage has so much for its weights, leaves as much again with its first step, for gradients
+    and moments, and needs far more within each step."""
+
+    WEIGHTS, STEP = 100, 1_000
+
+    def __init__(self, size: int, patch: pytest.MonkeyPatch) -> None:
+        self.size, self.now, self.most, self.greatest = size, 0, 0, 0
+        self.stepped: set[int] = set()
+        patch.setattr(cohort, "used", lambda device: self.now)
+        patch.setattr(cohort, "most", lambda device: self.most)
+        patch.setattr(cohort, "free", lambda device: self.size - self.now)
+        prepared, step, forget = worker._prepared, Training._step, usage.forget
+
+        def preparing(*given: Any) -> Any:
+            self.take(self.WEIGHTS)
+            return prepared(*given)
+
+        def stepping(training: Training, *given: Any) -> Any:
+            self.take(self.STEP)
+            self.now -= self.STEP
+            if id(training) not in self.stepped:
+                self.stepped.add(id(training))
+                self.take(self.WEIGHTS)
+            return step(training, *given)
+
+        def counting_anew(device: torch.device) -> bool:
+            self.most = self.now
+            return forget(device)
+
+        patch.setattr(worker, "_prepared", preparing)
+        patch.setattr(Training, "_step", stepping)
+        patch.setattr(usage, "forget", counting_anew)
+
+    def take(self, amount: int) -> None:
+        self.now += amount
+        self.most, self.greatest = max(self.most, self.now), max(self.greatest, self.now)
+
+
+@pytest.mark.parametrize(("size", "count"), [(1_300, 1), (1_600, 2), (3_000, 3)])
+def test_one_begins_only_where_there_is_memory_for_a_whole_step_of_its_own_beside_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, count: int
+) -> None:
+    memory, alike = Memory(size, monkeypatch), [stage(epochs=1, lr=rate) for rate in (0.01, 0.02, 0.03)]
+    outcomes = together(alike, tmp_path)
+    assert [isinstance(one, Result) for one in outcomes] == [number < count for number in range(3)]
+    assert all(isinstance(one, Crowded) for one in outcomes[count:])
+    assert memory.greatest <= size
 
 
 def test_what_a_stage_takes_of_this_machine_is_known() -> None:
