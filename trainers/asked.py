@@ -23,6 +23,12 @@ class Asked:
         """Whether it says all that it has to say."""
         return bool(self._readers) or not hasattr(self.network, "features_only")
 
+    @property
+    def towers(self) -> frozenset[int]:
+        """What it says of its head's towers: `keep_towers`, which grows with those who read more of them."""
+        towers: frozenset[int] = getattr(self.network, "keep_towers", frozenset())
+        return towers
+
     def read_by(self, who: Any) -> None:
         """Somebody reads what the head says, from now on."""
         self._readers.add(who)

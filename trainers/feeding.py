@@ -117,7 +117,7 @@ class Feed:
         if alone or batch is None or not _of(images, batch.value[0]):
             return guide(images)
         precision = torch.is_autocast_enabled(images.device.type), torch.get_autocast_dtype(images.device.type)
-        which = (id(guide), images.data_ptr(), images.shape, images.stride(), precision)
+        which = (id(guide), guide.towers, images.data_ptr(), images.shape, images.stride(), precision)
         whole = guide.whole or (True, *which) in self._kept  # as for somebody who has left meanwhile
         answer: Outputs = self._once((whole, *which), lambda: guide(images), clock)
         return answer

@@ -98,6 +98,28 @@ def test_a_guide_is_asked_once_by_those_who_share_and_nothing_is_kept_for_one_al
         assert len(asked) == times and torch.equal(said[0].features[0], said[1].features[0])
 
 
+class Towers:
+    """A guide that says of its towers what it is to keep of them."""
+
+    keep_towers: frozenset[int] = frozenset()
+
+    def __call__(self, images: torch.Tensor) -> Outputs:
+        return Outputs(features=[images], towers={after: ([images], [images]) for after in self.keep_towers})
+
+
+def test_who_comes_and_reads_more_of_towers_than_was_said_has_the_guide_asked_again(slow: Slow) -> None:
+    one, other = shares(slow, 2)
+    images, _ = next(one.epoch(0))
+    guide = Towers()
+    asked = Asked(guide, guide)
+    brief = one.asked(asked)(images)
+    guide.keep_towers |= {1}
+    assert not brief.towers and other.asked(asked)(images).towers.keys() == {1}
+    guide.keep_towers |= {0}
+    assert other.asked(asked)(images).towers.keys() == {0, 1}
+    assert one.asked(asked)(images) is other.asked(asked)(images)
+
+
 def test_a_part_of_a_batch_and_other_images_are_not_taken_for_the_whole(slow: Slow) -> None:
     one, _ = shares(slow, 2)
     images, _ = next(one.epoch(0))

@@ -1,0 +1,119 @@
+"""Every detector, and every loss that teaches it, is beside siblings what it is alone: after every epoch, to the bit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainers.stages import CPU, recipe
+from tests.trainers.test_every_detector import CASES, ONCE, SMALL
+from tests.trainers.test_every_pair import LOSSES, teaches
+from tests.trainers.trainings import identical
+from tests.trainers.works import untimed
+from trainers import backbones, build, data, detectors, distill, worker
+from trainers.call import Call, Term, offers
+from trainers.cohort import train_together
+from trainers.order import Order
+from trainers.spec import Model, Recipe, Stage
+from trainers.store import Result, Store
+from trainers.workplace import Entry, Workplace
+
+FEW = Call(name="Digits", args={"classes": 2, "train": 8, "val": 4, "size": 32}).complete(data)
+STEPS = 2  # of an epoch
+EPOCHS = 2
+PLAIN = recipe(epochs=EPOCHS, batch=4)
+OTHER = recipe(epochs=EPOCHS, batch=4, optimizer="AdamW", lr=0.003, ema=0.5)
+
+# What a student and a store have after each epoch, by the keys of the stages.
+States = dict[str, list[Any]]
+
+
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How fast a model is, nobody asks here, and it takes longer than to train it."""
+    monkeypatch.setattr(worker, "takes", lambda *_, **__: None)
+
+
+def model(name: str, own: dict[str, Any], *, width: int) -> Model:
+    known = Call(name=name).knobs(detectors)
+    small = {knob: value for knob, value in SMALL.items() if knob in known}
+    return Model(
+        detector=Call(name=name, args={**small, **own}).complete(detectors),
+        backbone=Call(name="TinyResNet", args={"width": width}).complete(backbones),
+    )
+
+
+def stage(of: Model, how: Recipe, losses: Sequence[str] = (), *, teacher: Stage | None = None, seed: int = 0) -> Stage:
+    masks = build.masks(build.dataset(FEW)) if build.learns_masks(of.detector) else ""
+    return Stage(
+        model=of,
+        data=build.contents(FEW).model_copy(update={"masks": masks}),
+        recipe=how,
+        distill=tuple(Term(name=loss).complete(distill) for loss in losses),
+        seed=seed,
+        teacher=teacher,
+    )
+
+
+def train(stages: Sequence[Stage], folder: Path) -> States:
+    """Together, with what each has to go on from after every epoch; all of them must end well."""
+    states: States = {one.key: [] for one in stages}
+    store = Store(folder)
+
+    def place(key: str) -> Workplace:
+        def report(entry: Entry) -> None:
+            left = store.load_state(key)
+            assert left is not None and left["training"]["epoch"] == entry["epoch"]
+            states[key].append(left["training"])
+
+        return Workplace(CPU, report=report)
+
+    def ended(key: str, how: Result | BaseException) -> None:
+        if isinstance(how, BaseException):
+            raise how
+
+    train_together([Order(stage=one, data=FEW, store=str(folder)) for one in stages], list(map(place, states)), ended)
+    return states
+
+
+def check_same(stages: Sequence[Stage], root: Stage | None, folder: Path) -> None:
+    """Each alone, and all together in another order, beginning with the same store."""
+    if root is not None:
+        train([root], folder / "together")
+        shutil.copytree(folder / "together", folder / "alone")
+    alone: States = {}
+    for one in stages:
+        alone |= train([one], folder / "alone")
+    together = train(stages, folder / "together")
+    for one in stages:
+        assert len(alone[one.key]) == EPOCHS
+        for mine, theirs in zip(alone[one.key], together[one.key], strict=True):
+            assert identical(mine, theirs)
+        mine, theirs = Store(folder / "alone").get(one), Store(folder / "together").get(one)
+        assert mine is not None and theirs is not None
+        assert (mine.score, mine.sha256) == (theirs.score, theirs.sha256)
+        assert untimed(mine.history) == untimed(theirs.history)
+
+
+@ONCE
+def test_a_detector_that_every_loss_teaches_learns_beside_its_like_what_it_learns_alone(
+    name: str, own: dict[str, Any], tmp_path: Path
+) -> None:
+    """The losses are shared out between two siblings, so that one step after the other draws and asks differently."""
+    losses = [loss for loss in LOSSES if teaches(loss, name, own)]
+    root = stage(model(name, own, width=8), recipe(epochs=1, batch=4), seed=7)
+    student = model(name, own, width=4)
+    siblings = [
+        stage(student, PLAIN, losses[::2], teacher=root),
+        stage(student, OTHER, losses[1::2], teacher=root),
+    ]
+    check_same(siblings, root, tmp_path)
+
+
+def test_every_detector_and_every_loss_is_among_them() -> None:
+    assert {name for name, _ in CASES} == set(offers(detectors))
+    assert all(any(teaches(loss, *case) for case in CASES) for loss in offers(distill))
