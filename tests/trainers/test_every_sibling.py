@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.trainers.stages import CPU, recipe
+from tests.trainers.test_cohort import assert_same
 from tests.trainers.test_every_detector import CASES, ONCE, SMALL
 from tests.trainers.test_every_pair import LOSSES, teaches
 from tests.trainers.trainings import identical
-from tests.trainers.works import untimed
 from trainers import backbones, build, data, detectors, distill, worker
 from trainers.call import Call, Term, offers
 from trainers.cohort import train_together
@@ -27,9 +27,12 @@ STEPS = 2  # of an epoch
 EPOCHS = 2
 PLAIN = recipe(epochs=EPOCHS, batch=4)
 OTHER = recipe(epochs=EPOCHS, batch=4, optimizer="AdamW", lr=0.003, ema=0.5)
+DRAWN = {"sampled": 8}  # of more regions, so that it is left to chance which
+# Both pad their images to 32 pixels; the first leaves blocks out at random.
+SWIN = Call(name="Swin", args={"size": "micro", "drop_path": 0.5})
+MOBILE = Call(name="MobileNetV3", args={"size": "small", "width": 0.25})
 
-# What a student and a store have after each epoch, by the keys of the stages.
-States = dict[str, list[Any]]
+States = dict[str, list[Any]]  # what a training goes on from after each epoch, by the keys of the stages
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +41,12 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "takes", lambda *_, **__: None)
 
 
-def model(name: str, own: dict[str, Any], *, width: int) -> Model:
+def model(name: str, own: dict[str, Any], *, width: int = 4, on: Call | None = None) -> Model:
     known = Call(name=name).knobs(detectors)
-    small = {knob: value for knob, value in SMALL.items() if knob in known}
+    small = {knob: value for knob, value in (SMALL | DRAWN).items() if knob in known}
     return Model(
         detector=Call(name=name, args={**small, **own}).complete(detectors),
-        backbone=Call(name="TinyResNet", args={"width": width}).complete(backbones),
+        backbone=(on or Call(name="TinyResNet", args={"width": width})).complete(backbones),
     )
 
 
@@ -81,7 +84,7 @@ def train(stages: Sequence[Stage], folder: Path) -> States:
 
 
 def check_same(stages: Sequence[Stage], root: Stage | None, folder: Path) -> None:
-    """Each alone, and all together in another order, beginning with the same store."""
+    """Each alone and all together, beginning with the same store."""
     if root is not None:
         train([root], folder / "together")
         shutil.copytree(folder / "together", folder / "alone")
@@ -92,26 +95,39 @@ def check_same(stages: Sequence[Stage], root: Stage | None, folder: Path) -> Non
     for one in stages:
         assert len(alone[one.key]) == EPOCHS
         for mine, theirs in zip(alone[one.key], together[one.key], strict=True):
-            assert identical(mine, theirs)
-        mine, theirs = Store(folder / "alone").get(one), Store(folder / "together").get(one)
-        assert mine is not None and theirs is not None
-        assert (mine.score, mine.sha256) == (theirs.score, theirs.sha256)
-        assert untimed(mine.history) == untimed(theirs.history)
+            assert identical(mine, theirs), "weights, moments, and all else that a training goes on from"
+    assert_same(folder / "alone", folder / "together", stages)
 
 
 @ONCE
 def test_a_detector_that_every_loss_teaches_learns_beside_its_like_what_it_learns_alone(
     name: str, own: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The losses are shared out between two siblings, so that one step after the other draws and asks differently."""
+    """The losses are shared out between two siblings, who draw and ask differently in each step."""
     losses = [loss for loss in LOSSES if teaches(loss, name, own)]
     root = stage(model(name, own, width=8), recipe(epochs=1, batch=4), seed=7)
-    student = model(name, own, width=4)
+    student = model(name, own)
     siblings = [
         stage(student, PLAIN, losses[::2], teacher=root),
         stage(student, OTHER, losses[1::2], teacher=root),
     ]
     check_same(siblings, root, tmp_path)
+
+
+# Models of which a batch is padded alike, and that read the same of it.
+BASELINES = {
+    "detectors": [model(*case) for case in CASES if case[0] in ("GFL", "FasterRCNN", "RepPoints")],
+    "backbones": [model("GFL", {"reg_max": 4}, on=on) for on in (SWIN, MOBILE)],
+}
+
+
+@pytest.mark.parametrize("models", BASELINES.values(), ids=list(BASELINES))
+def test_baselines_of_different_models_share_their_batches_and_learn_what_they_learn_alone(
+    models: list[Model], tmp_path: Path, epochs: list[int]
+) -> None:
+    baselines = [stage(one, how) for one, how in zip(models, (PLAIN, OTHER, PLAIN), strict=False)]
+    check_same(baselines, None, tmp_path)
+    assert epochs == list(range(EPOCHS)) * (len(baselines) + 1), "of each alone, and once of all"
 
 
 def test_every_detector_and_every_loss_is_among_them() -> None:
