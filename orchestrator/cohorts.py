@@ -5,10 +5,12 @@ Which may, for how many it pays, and what becomes of the place that they share.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
-from trainers.spec import Stage
+from trainers.spec import Model, Stage
+
+Divisor = Callable[[Model], int]  # what height and width of a model's batches are padded to a multiple of
 
 MOST = 8  # of a cohort, if nobody says how many: more would gain little, and the first results would come late
 SLACK = 1e-9  # lengths are sums
@@ -21,13 +23,15 @@ class Length(NamedTuple):
     chain: float  # of the costliest chain that it begins, itself included
 
 
-def kin(stage: Stage) -> Hashable | None:
-    """Stages of a study of which this is equal may be trained together; None: alone, as nothing is trained."""
+def kin(stage: Stage, divisor: Divisor) -> Hashable | None:
+    """Stages of a study of which this is equal may be trained together, as what a batch has in it and looks like is the
+    same (`trainers.data.batches.Batches.kind`); None: alone, as nothing is trained."""
     if stage.published:
         return None
     recipe = stage.recipe
     batches = recipe.batch, recipe.flip, recipe.resize, recipe.crop, recipe.group, recipe.ignore
-    return stage.teacher.key if stage.teacher else "", stage.seed, batches
+    seen = stage.data.masks, divisor(stage.model)  # in one study all else of the data is the same
+    return stage.teacher.key if stage.teacher else "", stage.seed, batches, seen
 
 
 def joined(first: Length, others: Sequence[Length], *, most: int, longest: float, work: float, slots: int) -> list[int]:
@@ -54,9 +58,9 @@ def joined(first: Length, others: Sequence[Length], *, most: int, longest: float
 class Cohorts:
     """Those that are under way, by the keys of their stages. The place of one is taken under its first stage's key."""
 
-    def __init__(self, most: int | None) -> None:
+    def __init__(self, most: int | None, divisor: Divisor) -> None:
         """`most`: stages in one of them; None: as many as pay."""
-        self.most = MOST if most is None else most
+        self.most, self._divisor = MOST if most is None else most, divisor
         self._places: dict[str, str] = {}  # by the key of each member that has not ended
         self._sizes: dict[str, int] = {}  # of places, by what had room in memory
         self._fitted: dict[Hashable, int] = {}  # by kin, for how many memory was enough
@@ -64,9 +68,10 @@ class Cohorts:
 
     def size(self, stage: Stage) -> int:
         """How many may train together with a stage, itself included."""
-        if stage.key in self._parted or kin(stage) is None:
+        like = kin(stage, self._divisor)
+        if stage.key in self._parted or like is None:
             return 1
-        return min(self.most, self._fitted.get(kin(stage), self.most))
+        return min(self.most, self._fitted.get(like, self.most))
 
     def may_join(self, stage: Stage) -> bool:
         """Whether it may be trained beside others."""
@@ -89,7 +94,7 @@ class Cohorts:
     def crowded(self, stage: Stage) -> None:
         """There was no memory for a stage beside the others."""
         place = self._places[stage.key]
-        self._sizes[place] = self._fitted[kin(stage)] = max(1, self._sizes[place] - 1)
+        self._sizes[place] = self._fitted[kin(stage, self._divisor)] = max(1, self._sizes[place] - 1)
 
     def part(self, key: str) -> None:
         """The process of a stage died while others were with it; nobody knows for which of them."""

@@ -120,7 +120,7 @@ class Frontier:
 
     def beside(self, key: str) -> list[Stage]:
         """What may start now and may be trained together with this stage, longest chain first."""
-        like = kin(self.running[key])
+        like = kin(self.running[key], self.lattice.divisor)
         keys = self._kin[like] = [one for one in self._kin[like] if one in self._open]
         ready = sorted(filter(self._may_start, keys), key=lambda one: (-self._chain[one], self._order[one]))
         return [self._open[one] for one in ready]
@@ -253,7 +253,7 @@ class Frontier:
         key, chain = stage.key, self._cost(stage)
         self._open[key], self._chain[key], self._costs[key] = stage, chain, chain
         self._order[key] = len(self._order)
-        self._kin[kin(stage)].append(key)
+        self._kin[kin(stage, self.lattice.divisor)].append(key)
         self.work += chain
         while stage.teacher and stage.teacher.key in self._open:
             self._students[stage.teacher.key][stage.key] = None

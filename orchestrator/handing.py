@@ -29,7 +29,7 @@ class Handing:
         self.release: Callable[[str], None] = lambda post: None
         self.waits, self.elastic = Waits(), Elastic()
         cohort = study.resources.cohort
-        self.cohorts = Cohorts(None if cohort == "auto" else cohort)
+        self.cohorts = Cohorts(None if cohort == "auto" else cohort, frontier.lattice.divisor)
         self.goals: dict[str, int | None] = {}  # the epochs after which stages that were handed out pause
         self._looked = 0.0  # when the nodes were last asked for
         self._next: deque[list[Stage]] = deque()  # they have room, and are handed out next

@@ -97,7 +97,7 @@ class Lattice:
     `edges` are (teacher, student) pairs of names; None lets every model teach all that come after it. `students`: the
     last model if there are none; one of several may teach those after it, as an assistant does.
     Two names may stand for equal models: self-distillation. `cost` of a whole training is relative, unless it is known
-    in GPU hours: then `in_hours` is set with it.
+    in GPU hours: then `in_hours` is set with it. `divisor`: what a model's batches are padded to a multiple of.
     Raises `Invalid` at ("models",), ("edges",), ("edges", i), ("students",) or ("students", i).
     """
 
@@ -115,6 +115,7 @@ class Lattice:
         self.seeds = tuple(seeds)
         self.cost: Callable[[Stage], float] = lambda stage: 1.0
         self.in_hours = False
+        self.divisor: Callable[[Model], int] = lambda model: 1
         self.data = data
         self.distill = tuple(distill)
         self.names = tuple(self.models)

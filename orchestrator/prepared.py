@@ -53,7 +53,7 @@ class Prepared:
         self.shapes = self._shapes()
         self.checked: set[tuple[tuple[str, ...], str, str]] = set()
         self.sizes = self._sizes()
-        self.lattice.cost = relative(self.flops)
+        self.lattice.cost, self.lattice.divisor = relative(self.flops), self._divisor
         self.prices: Prices | None = None  # of a budget in GPU hours
         self.warm = warm(
             self.sweep,
@@ -153,6 +153,15 @@ class Prepared:
     def placed(self, model: Model) -> Placement:
         """What a model runs on; one that is not of the study as the study says for all."""
         return self._placements.get(identity(model), self.study.resources)
+
+    def _divisor(self, model: Model) -> int:
+        """What height and width of its batches are padded to a multiple of; that of any model not of the study is 0."""
+        return self._divisors.get(model.backbone.canonical, 0)
+
+    @cached_property
+    def _divisors(self) -> dict[str, int]:
+        models = self.lattice.models
+        return {models[name].model.backbone.canonical: build.divisor(shape) for name, shape in self.shapes.items()}
 
     @cached_property
     def _placements(self) -> dict[str, Placement]:

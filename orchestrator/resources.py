@@ -70,10 +70,11 @@ class Placement(Spec):
         return {name: getattr(self, name) for name in names}
 
     def shares(self, other: Placement) -> bool:
-        """Whether stages of two models may be trained by one process, or by the same workers of a fixed number."""
-        here = (self.workers, self.demand, self.labels, self.loader_workers)
+        """Whether stages of two models may be trained by one process, or by the same workers of a fixed number: they
+        share guides, which are laid out and asked in one way."""
         fixed = self.min_workers is None and other.min_workers is None
-        return fixed and here == (other.workers, other.demand, other.labels, other.loader_workers)
+        mine, theirs = ((one.workers, one.demand, one.labels, one.told) for one in (self, other))
+        return fixed and mine == theirs
 
     @property
     def fewest(self) -> int:

@@ -1,11 +1,16 @@
 """What finds no room of its own is trained beside its like, where nobody waits longer for it."""
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.cohorts import MOST, Cohorts, Length, joined, kin
-from tests.trainers.stages import model, stage
-from trainers.spec import Weights
+from tests.trainers.stages import DIGITS, model, order, stage
+from trainers import backbones, build, detectors
+from trainers.call import Call
+from trainers.feeding import batches
+from trainers.spec import Model, Stage, Weights
 
 ONE = Length(1, 1)
 
@@ -66,26 +71,60 @@ def test_no_cohort_makes_anybody_later_than_handing_out_one_by_one_may(
         assert ends <= max(longest, work / slots + (1 - 1 / slots) * greatest) * (1 + 1e-6)
 
 
+def divisor(of: Model) -> int:
+    """Of a model, which is built for it."""
+    return build.divisor(build.shape(of, 2))
+
+
+def like(one: Stage, other: Stage) -> bool:
+    return kin(one, divisor) == kin(other, divisor)
+
+
 def test_siblings_have_their_teacher_their_seed_and_their_batches_in_common() -> None:
     root = stage()
     child = stage("LD", teacher=root)
-    like = [
+    siblings = [
         stage("PKD", teacher=root, lr=0.5, epochs=9),
         child.model_copy(update={"model": model(width=16)}),
     ]
-    unlike = [
+    strangers = [
         root,
         stage("LD", teacher=stage(seed=1)),
         stage("LD", teacher=root, seed=1),
         stage("LD", teacher=root, batch=2),
         stage("LD", teacher=root, flip=0.0),
     ]
-    assert all(kin(one) == kin(child) for one in like) and all(kin(one) != kin(child) for one in unlike)
-    assert kin(stage()) == kin(stage(lr=0.5)), "those without a teacher share their batches"
+    assert all(like(one, child) for one in siblings) and not any(like(one, child) for one in strangers)
+    assert like(stage(), stage(lr=0.5)), "those without a teacher share their batches"
+
+
+def test_siblings_are_those_whose_workers_make_the_same_batches() -> None:
+    gfl = model().detector
+    coarse = Model(detector=gfl, backbone=Call(name="Swin", args={"size": "micro"}).complete(backbones))
+    masked = Model(detector=Call(name="MaskRCNN").complete(detectors), backbone=model().backbone)
+    read = stage().data.model_copy(update={"masks": build.masks(build.dataset(DIGITS))})
+    stages = [
+        stage(),
+        stage(lr=0.5),
+        stage().model_copy(update={"model": model(width=16)}),
+        stage().model_copy(update={"model": coarse}),
+        stage().model_copy(update={"model": masked, "data": read}),
+        stage(seed=1),
+        stage(batch=4),
+        stage(flip=0.0),
+        stage(group=True),
+        stage(resize={"short": 16, "long": 32}),
+        stage(resize={"short": 16, "long": 32}, crop={"short": 16, "size": [8, 16]}),
+    ]
+    found = build.dataset(DIGITS)
+    kinds = [batches(order(one, Path()), found, build.shape(one.model, 2)).kind for one in stages]
+    assert kinds.count(kinds[0]) == 3
+    for one, kind in zip(stages, kinds, strict=True):
+        assert [like(one, other) for other in stages] == [kind == other for other in kinds]
 
 
 def test_their_place_is_free_when_the_last_has_left_it() -> None:
-    cohorts, stages = Cohorts(None), [stage(seed=0, lr=rate) for rate in (0.1, 0.2, 0.3)]
+    cohorts, stages = Cohorts(None, divisor), [stage(seed=0, lr=rate) for rate in (0.1, 0.2, 0.3)]
     cohorts.form(stages)
     first, second, third = (one.key for one in stages)
     assert cohorts.leave(first) is None and cohorts.leave(third) is None
@@ -94,7 +133,7 @@ def test_their_place_is_free_when_the_last_has_left_it() -> None:
 
 
 def test_who_has_died_beside_others_is_trained_alone_from_then_on() -> None:
-    cohorts, (one, other) = Cohorts(None), (stage(lr=0.1), stage(lr=0.2))
+    cohorts, (one, other) = Cohorts(None, divisor), (stage(lr=0.1), stage(lr=0.2))
     cohorts.form([one, other])
     cohorts.part(one.key)
     assert not cohorts.may_join(one) and cohorts.size(one) == 1
@@ -102,7 +141,7 @@ def test_who_has_died_beside_others_is_trained_alone_from_then_on() -> None:
 
 
 def test_later_cohorts_have_as_many_as_there_was_memory_for() -> None:
-    cohorts, stages = Cohorts(None), [stage(lr=rate) for rate in (0.1, 0.2, 0.3, 0.4)]
+    cohorts, stages = Cohorts(None, divisor), [stage(lr=rate) for rate in (0.1, 0.2, 0.3, 0.4)]
     cohorts.form(stages)
     for one in stages[2:]:
         cohorts.crowded(one)
@@ -113,4 +152,4 @@ def test_later_cohorts_have_as_many_as_there_was_memory_for() -> None:
 
 def test_what_is_only_measured_is_measured_alone() -> None:
     weights = Weights(sha256="0" * 64, part="detector")
-    assert kin(stage().model_copy(update={"model": model().model_copy(update={"weights": weights})})) is None
+    assert kin(stage().model_copy(update={"model": model().model_copy(update={"weights": weights})}), divisor) is None

@@ -5,6 +5,7 @@ from pathlib import Path as File
 import pytest
 
 from orchestrator.prepared import prepare
+from orchestrator.resources import Placement
 from orchestrator.room import Node, Room
 from orchestrator.study import load
 from orchestrator.underway import Run
@@ -130,3 +131,32 @@ def test_what_was_to_go_to_a_node_that_is_gone_is_handed_out_elsewhere(
     assert run.next() == []
     assert list(run.handing.room.taken) == [first[0].key]
     assert set(run.frontier.running) == {stage.key for stage in first}
+
+
+FOR_ALL = {"workers": 2, "cpus": 0.5, "loader_workers": 1, "micro_batch": 2, "sync_batch_norm": True, "compile": True}
+FOR_ALL |= {"gpus": 0.5, "memory": 1, "accelerator": "A100", "custom": {"camera": 1}, "labels": {"disk": "ssd"}}
+FOR_ALL |= {"teacher_precision": "bf16", "channels_last": False}
+
+
+@pytest.mark.parametrize("field", sorted(Placement.model_fields.keys() - {"min_workers", "stages_at_once"}))
+def test_models_share_a_process_only_where_it_has_all_as_both_want_it(field: str) -> None:
+    other = Placement(**{field: FOR_ALL[field]})
+    assert not Placement().shares(other) and not other.shares(Placement()) and other.shares(other)
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ("models.wee.resources.channels_last=false",),
+        ("models.wee.backbone={Swin: {size: micro}}", "models.wee.detector.GFL.channels=16", "distill=[PKD]"),
+        ("models.wee.detector={MaskRCNN: {channels: 16, hidden: 64, pooled: 5}}", "distill=[PKD]"),
+    ],
+    ids=["another layout", "other padding", "masks"],
+)
+def test_who_could_share_no_guide_or_no_batch_with_the_others_trains_apart(
+    tmp_path: File, sets: tuple[str, ...]
+) -> None:
+    run = began(tmp_path, slots=1, sets=sets)
+    alone = {run.frontier.model(stage.key) for stage in run.frontier.waiting.values() if stage.teacher is None}
+    (cohort,) = handed(run)
+    assert {run.frontier.model(key) for key in cohort} == alone - {"wee"} and "wee" in alone
