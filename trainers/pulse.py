@@ -19,7 +19,8 @@ class Pulse:
     are measured: nobody knows how long that may take, and all of it comes to an end or to an error by itself."""
 
     def __init__(self) -> None:
-        self.steps = 0
+        self.steps = 0  # of all stages that are trained together
+        self.stopping = False  # whether all workers have agreed to stop
         self._since: float | None = None
 
     def beat(self) -> None:
@@ -38,12 +39,14 @@ class Pulse:
 
     def beating(self, stop: Callable[[], bool], *, device: torch.device) -> Callable[[], bool]:
         """To be asked before every step: whether to stop before it. All workers of a stage find the same, though
-        `stop` may tell one of them before the others."""
+        `stop` may tell one of them before the others. Once several have agreed, so do all stages with this pulse."""
 
         def ask() -> bool:
             self.beat()
-            if workers.count() > 1 and device.type == "cuda" and self.steps % TOGETHER:
-                return False
-            return workers.anywhere(stop(), device=device)
+            if workers.count() == 1:
+                return stop()
+            if not self.stopping and not (device.type == "cuda" and self.steps % TOGETHER):
+                self.stopping = workers.anywhere(stop(), device=device)
+            return self.stopping
 
         return ask

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -59,8 +58,7 @@ def turns(order: Order, here: Workplace) -> Turns[Result]:
                 return result
             if ours:
                 store.place.tidy(stage.key)
-                ask = replace(here, stop=here.pulse.beating(stop, device=here.device))
-                return (yield from _work(order, ask, guard=lease.check if ours else lambda: None))
+                return (yield from _work(order, here, guard=lease.check if ours else lambda: None))
             if workers.told(stop()):
                 raise Stopped
         except Lost as lost:
@@ -91,7 +89,7 @@ def _work(order: Order, here: Workplace, *, guard: Callable[[], None]) -> Turns[
         here.report(entry)
     _pause(store, order, course)
     try:
-        for epoch in training.turns(lessons, stop=here.stop):
+        for epoch in training.turns(lessons, stop=here.pulse.beating(here.stop, device=device)):
             if isinstance(epoch, Turn):
                 yield epoch
                 continue

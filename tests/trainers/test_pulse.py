@@ -5,16 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
 
+from tests.trainers.stages import CPU, STEPS, order, stage
 from trainers import post as posts
+from trainers import worker, workers
+from trainers.order import Order
 from trainers.post import Beat, Letters
-from trainers.pulse import Pulse
+from trainers.pulse import TOGETHER, Pulse
 from trainers.stage import of_others
-
-CPU = torch.device("cpu")
+from trainers.worker import work
 
 
 def test_a_pulse_is_silent_since_its_last_step_and_never_while_it_rests() -> None:
@@ -35,6 +41,47 @@ def test_who_is_asked_to_stop_stops_before_the_next_step() -> None:
     wishes = iter([False, True])
     ask = Pulse().beating(lambda: next(wishes), device=CPU)
     assert [ask(), ask()] == [False, True]
+
+
+def test_of_stages_that_several_workers_train_together_on_gpus_all_stop_within_fifty_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever of them asks, and though it is asked seldom: it waits for the device."""
+    asked: list[bool] = []
+
+    def anywhere(here: bool, *, device: torch.device) -> bool:
+        asked.append(here)
+        return here
+
+    monkeypatch.setattr(workers, "count", lambda: 2)
+    monkeypatch.setattr(workers, "anywhere", anywhere)
+    pulse, wish = Pulse(), Event()
+    stages = dict(enumerate(pulse.beating(wish.is_set, device=torch.device("cuda")) for _ in range(4)))
+    made = Counter[int]()
+    for _ in range(100):
+        made.update(number for number, ask in stages.items() if not ask())
+    wish.set()
+    for _ in range(TOGETHER // 4 + 2):
+        stages = {number: ask for number, ask in stages.items() if not ask()}
+    assert not stages
+    assert made == dict.fromkeys(range(4), 100) and len(asked) == 400 // TOGETHER + 1
+
+
+def test_while_data_are_copied_the_pulse_rests_and_no_worker_asks_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One worker of a node copies and another waits, and each looks as often as it likes whether to stop."""
+    pulse, seen = Pulse(), []
+    opened = worker.opened
+
+    def opening(order: Order, *, stop: Callable[[], bool], say: Callable[[str], None]) -> object:
+        stop()
+        seen.append((pulse.steps, pulse.silent()))
+        return opened(order, stop=stop, say=say)
+
+    monkeypatch.setattr(worker, "opened", opening)
+    work(order(stage(epochs=1), tmp_path), device=CPU, pulse=pulse)
+    assert seen == [(0, 0.0)] and pulse.steps == STEPS
 
 
 def test_a_post_is_there_at_once_as_it_loads_no_torch() -> None:
