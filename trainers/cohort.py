@@ -9,8 +9,8 @@ different epochs come together and then go side by side.
 A stage's peak of memory is that of the process since the last of them began. With `compile` a guide has graphs as early
 as the first of them wants it to, and those who join later differ in their last bits.
 
-"Furthest behind" also means that all who share a batch look at it before anybody asks for the next one. Each begins with
-a whole step before the next one does, who so finds the memory that a step takes measured.
+"Furthest behind" also means that all who share a batch look at it before anybody asks for the next one. Each makes its
+first step before the next one begins, who is to find measured what a step takes of memory.
 """
 
 from __future__ import annotations

@@ -153,9 +153,7 @@ def test_models_share_a_process_only_where_it_has_all_as_both_want_it(field: str
     ],
     ids=["another layout", "other padding", "masks"],
 )
-def test_who_could_share_no_guide_or_no_batch_with_the_others_trains_apart(
-    tmp_path: File, sets: tuple[str, ...]
-) -> None:
+def test_who_could_share_no_guide_or_no_batch_with_others_trains_apart(tmp_path: File, sets: tuple[str, ...]) -> None:
     run = began(tmp_path, slots=1, sets=sets)
     alone = {run.frontier.model(stage.key) for stage in run.frontier.waiting.values() if stage.teacher is None}
     (cohort,) = handed(run)

@@ -1,4 +1,4 @@
-"""Every detector, and every loss that teaches it, is beside siblings what it is alone: after every epoch, to the bit."""
+"""Every detector and every loss learns beside siblings what it learns alone: to the bit, after every epoch."""
 
 from __future__ import annotations
 
