@@ -11,8 +11,10 @@ import torch
 from tests.trainers.stages import CPU, STEPS, model, order, stage
 from tests.trainers.works import ROOT, run, untimed
 from trainers import cohort, headroom, usage, worker
+from trainers.backbones import TinyResNet
 from trainers.cohort import Crowded, train_together
 from trainers.loop import Paused, Stopped, Training
+from trainers.memory import OutOfMemory
 from trainers.spec import Stage
 from trainers.store import Result, Store
 from trainers.workplace import Workplace
@@ -181,6 +183,40 @@ def test_where_there_is_no_memory_for_another_it_is_given_back_and_the_others_ar
     assert_same(alone, tmp_path, SIBLINGS[:2])
     assert Store(tmp_path).get(SIBLINGS[2]) is None
     assert not list(tmp_path.rglob("lease-*"))
+
+
+@pytest.mark.parametrize("limit", [3, 0])
+def test_one_that_runs_out_of_memory_in_a_step_leaves_the_others_alone_and_is_itself_as_alone(
+    tmp_path: Path, rooted: Path, alone: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """From its third step on the wide one has room for so many images; with 0 nothing is left but to fail."""
+    plain, wide = SIBLINGS[1:3]
+    looks: list[int] = []
+    forward = TinyResNet.forward
+
+    def looking(self: TinyResNet, images: torch.Tensor) -> list[torch.Tensor]:
+        if self.training and self.channels[0] == 16:
+            looks.append(len(images))
+            if len(looks) > 2 and len(images) > limit:
+                raise torch.OutOfMemoryError(f"no room for {len(images)} images")
+        return forward(self, images)
+
+    monkeypatch.setattr(TinyResNet, "forward", looking)
+    for name in ("alone", "together"):
+        shutil.copytree(rooted, tmp_path / name)
+    said: list[str] = []
+    outcomes = together([wide, plain], tmp_path / "together", hooks={0: {"say": said.append}})
+    assert said[0] == "out of memory in epoch 1, step 3 with 8 images at once; from now on 4 at once"
+    assert_same(alone, tmp_path / "together", [plain])
+    if limit == 0:
+        assert isinstance(outcomes[0], OutOfMemory) and Store(tmp_path / "together").get(wide) is None
+        return
+    looked, before = looks.copy(), said.copy()
+    looks.clear()
+    said.clear()
+    run(wide, tmp_path / "alone", say=said.append)
+    assert (looks, said) == (looked, before)
+    assert_same(tmp_path / "alone", tmp_path / "together", [wide])
 
 
 class Memory:
