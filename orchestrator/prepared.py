@@ -53,7 +53,7 @@ class Prepared:
         self.shapes = self._shapes()
         self.checked: set[tuple[tuple[str, ...], str, str]] = set()
         self.sizes = self._sizes()
-        self.lattice.cost, self.lattice.divisor = relative(self.flops), self._divisor
+        self.lattice.cost, self.lattice.divisor = relative(self.flops), self._divisor()
         self.prices: Prices | None = None  # of a budget in GPU hours
         self.warm = warm(
             self.sweep,
@@ -154,14 +154,11 @@ class Prepared:
         """What a model runs on; one that is not of the study as the study says for all."""
         return self._placements.get(identity(model), self.study.resources)
 
-    def _divisor(self, model: Model) -> int:
-        """What height and width of its batches are padded to a multiple of; that of any model not of the study is 0."""
-        return self._divisors.get(model.backbone.canonical, 0)
-
-    @cached_property
-    def _divisors(self) -> dict[str, int]:
-        models = self.lattice.models
-        return {models[name].model.backbone.canonical: build.divisor(shape) for name, shape in self.shapes.items()}
+    def _divisor(self) -> Callable[[Model], int]:
+        """What height and width of a model's batches are padded to a multiple of; 0 where it is not of the study."""
+        backbones = {name: entry.model.backbone.canonical for name, entry in self.lattice.models.items()}
+        found = {backbones[name]: build.divisor(shape) for name, shape in self.shapes.items()}
+        return lambda model: found.get(model.backbone.canonical, 0)
 
     @cached_property
     def _placements(self) -> dict[str, Placement]:
