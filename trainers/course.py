@@ -119,7 +119,9 @@ class Course:
                 self.told.add(name)
         last = self.training.epoch == self.stage.recipe.epochs
         if last and (never := sorted(balance.ratios.keys() - balance.alphas.keys())):
-            say(f"no alpha was found for {', '.join(never)}, which counted for nothing: too few batches had a gradient")
+            too_few = "which counted for nothing: too few batches had a gradient"
+            slow = "; the student was not compiled where it was looked for" if self.training.task.fast else ""
+            say(f"no alpha was found for {', '.join(never)}, {too_few}{slow}")
 
     def weights(self) -> dict[str, Tensor]:
         """Those that the training has made."""

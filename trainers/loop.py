@@ -260,7 +260,10 @@ class Training:
         size = self.micro_batch
         if size is None or size >= len(images):
             with self.inside():
-                return Whole(self.wrapped, images, truth, self.balance.applied(lessons(images, step)))
+                lesson = self.balance.applied(lessons(images, step))
+                if lesson is not None and self.unchecked:
+                    lesson = lesson._replace(unchecked=frozenset(self.unchecked))
+                return Whole(self.wrapped, images, truth, lesson)
         if not self.warned and workers.rank() == 0 and any(live(self.task)):
             self.say(
                 f"batch norms learn from {size} of a worker's {len(images)} images at once, which is another training"

@@ -25,7 +25,7 @@ from trainers.chance import Chance
 from trainers.export import tensors
 from trainers.norm import live
 from trainers.outputs import Outputs, Truth
-from trainers.task import Lesson, Losses, Task, measured
+from trainers.task import Lesson, Losses, Task
 
 Inside = Callable[[], AbstractContextManager[Any]]  # mixed precision, or none
 SAID = ("features", "cls", "box", "maps", "own", "towers")  # the fields of `Outputs` that hold tensors
@@ -59,7 +59,7 @@ class Pieces:
     def __init__(
         self, task: Task, images: Tensor, truth: Truth, lesson: Lesson | None, *, size: int, inside: Inside
     ) -> None:
-        self.task, self.inside, self.measured = task, inside, measured(lesson)
+        self.task, self.inside, self.measured = task, inside, task.measured(lesson)
         self.parts = images.split(size)
         self.chances: list[Chance] = []  # of each part: what the student may draw from
         self.running = [buffer for norm in live(task) for buffer in norm.buffers()]

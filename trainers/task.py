@@ -19,6 +19,7 @@ class Lesson(NamedTuple):
     strength: Mapping[str, float] | None = None
     detection: float = 1.0  # what the detector's own losses count
     looked_at: frozenset[str] = frozenset()  # losses that are computed where they would count, but do not yet
+    unchecked: frozenset[str] = frozenset()  # losses of which nobody knows yet whether they reach the student
 
     def heard(self, name: str, guide: int) -> float:
         """How much a loss counts that listens to this guide."""
@@ -70,13 +71,19 @@ class Task(nn.Module):
 
     def forward(self, images: Tensor, truth: Truth, lesson: Lesson | None) -> Losses:
         """(B, 3, H, W), what is in the images, and what is taught about them -> the losses."""
-        return self.judge(self.look(images, measured=measured(lesson)), truth, lesson)
+        return self.judge(self.look(images, measured=self.measured(lesson)), truth, lesson)
+
+    def measured(self, lesson: Lesson | None) -> bool:
+        """Whether a loss that is heard has its gradient looked at before all losses have theirs."""
+        if lesson is None:
+            return False
+        return any(lesson.heard(name, self.guides[name]) for name in lesson.looked_at | lesson.unchecked)
 
     def look(self, images: Tensor, *, measured: bool) -> Outputs:
         """What the student says of (B, 3, H, W).
 
-        Never by what is compiled where a loss is `measured`: that says everything at once, so that no gradient leads
-        from what the head says back to the features that it read.
+        Never by what is compiled where a loss is `measured`. That says everything at once, so that no gradient leads
+        from what the head says back to the features that it read; and it keeps what it needs for one way back alone.
         """
         outputs: Outputs = (self.student if measured or self.fast is None else self.fast)(images)
         return outputs
@@ -107,11 +114,6 @@ class Task(nn.Module):
             by_name[name] = value if strength == 1 else strength * value
         looks = Looks(looked, total(detection), outputs.features, outputs.maps) if looked else None
         return Losses(by_name, torch.tensor(len(targets.row)), frozenset(counting), looks)
-
-
-def measured(lesson: Lesson | None) -> bool:
-    """Whether a loss is only looked at, to find how much it is to count."""
-    return lesson is not None and bool(lesson.looked_at)
 
 
 def total(losses: Mapping[str, Tensor]) -> Tensor:

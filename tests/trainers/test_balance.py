@@ -9,20 +9,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.trainers.stages import STEPS, stage
+from tests.trainers.stages import CPU, STEPS, stage
 from tests.trainers.trainings import guide, identical, lessons, lessons_of, taught, training
 from tests.trainers.two_workers import together
 from tests.trainers.works import ROOT, Crash, raising_at, run, untimed
 from trainers import build
 from trainers.balance import LOOKS, Balance, balanced
 from trainers.call import Term
+from trainers.course import Course
 from trainers.loop import Training
 from trainers.outputs import Outputs, Targets
 from trainers.reach import Unreachable
+from trainers.selection import Selection
 from trainers.spec import Stage
 from trainers.store import Result, Store
 from trainers.task import Lesson, Looks, Losses, Task, nothing
 from trainers.teaching import Teaching
+from trainers.usage import Watch
 
 OFF = torch.amp.grad_scaler.GradScaler(enabled=False)
 
@@ -290,6 +293,14 @@ def test_what_was_never_found_is_said(folder: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Balance, "look", lambda *_: None)
     result = run(BALANCED, folder, say=said.append)
     assert result.alphas == {} and len(said) == 1 and said[0].startswith("no alpha was found for ld, which counted for")
+
+
+def test_that_no_student_was_compiled_meanwhile_is_said_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, said = prepared(ONE), list[str]()
+    monkeypatch.setattr(one, "epoch", ONE.recipe.epochs)
+    monkeypatch.setattr(one.task, "fast", one.task.student)
+    Course(ONE, one, Selection(ONE.recipe, score="AP"), Watch(CPU)).tell(said.append)
+    assert said[0].endswith("the student was not compiled where it was looked for")
 
 
 def test_a_record_of_before_has_no_alphas(whole: tuple[Result, list[str]]) -> None:
