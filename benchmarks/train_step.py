@@ -90,15 +90,15 @@ def ours(name: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
     return step, infer
 
 
-def rival(name: str) -> torch.nn.Module:
+def rival(name: str, *, depth: int = DEPTH, sides: tuple[int, int] = SIDES) -> torch.nn.Module:
     """torchvision's model of that name, which resizes nothing here."""
     torch.manual_seed(0)
-    sizes = {"min_size": min(SIDES), "max_size": max(SIDES)}
+    sizes = {"min_size": min(sides), "max_size": max(sides)}
     if name in ("FasterRCNN", "MaskRCNN"):
-        backbone = resnet_fpn_backbone(backbone_name=f"resnet{DEPTH}", weights=None, trainable_layers=3)
+        backbone = resnet_fpn_backbone(backbone_name=f"resnet{depth}", weights=None, trainable_layers=3)
         return getattr(detection, name)(backbone, CLASSES + 1, **sizes)
     backbone = resnet_fpn_backbone(
-        backbone_name=f"resnet{DEPTH}",
+        backbone_name=f"resnet{depth}",
         weights=None,
         trainable_layers=3,
         returned_layers=[2, 3, 4],

@@ -25,7 +25,7 @@ from trainers.chance import Chance
 from trainers.export import tensors
 from trainers.norm import live
 from trainers.outputs import Outputs, Truth
-from trainers.task import Lesson, Losses, Task
+from trainers.task import Lesson, Look, Losses, Task
 
 Inside = Callable[[], AbstractContextManager[Any]]  # mixed precision, or none
 SAID = ("features", "cls", "box", "maps", "own", "towers")  # the fields of `Outputs` that hold tensors
@@ -59,23 +59,26 @@ class Pieces:
     def __init__(
         self, task: Task, images: Tensor, truth: Truth, lesson: Lesson | None, *, size: int, inside: Inside
     ) -> None:
-        self.task, self.inside, self.measured = task, inside, task.measured(lesson)
+        self.task, self.inside = task, inside
         self.parts = images.split(size)
-        self.chances: list[Chance] = []  # of each part: what the student may draw from
+        # Of each part: what the student may draw from, and how it looks; what is compiled draws in another order.
+        self.chances: list[Chance] = []
+        self.ways: list[Look] = []
         self.running = [buffer for norm in live(task) for buffer in norm.buffers()]
-        outputs = self._first()
+        outputs = self._first(measured=task.measured(lesson))
         with inside():
             self.losses = task.judge(outputs, truth, lesson)
             self.total = self.losses.total
 
-    def _first(self) -> Outputs:
+    def _first(self, *, measured: bool) -> Outputs:
         """What the student says of the whole batch, of leaves."""
         found: list[list[Tensor]] = []
         wanted: list[bool] = []
         for part in self.parts:
             self.chances.append(Chance(part.device))
+            self.ways.append(self.task.way(part, measured=measured))
             with self.inside():
-                outputs = self.task.look(part, measured=self.measured)
+                outputs = self.ways[-1](part)
             every = list(said(outputs))
             if not found:  # later parts may be looked at by what is compiled, where the same is another tensor
                 # What is said in two places, as its towers' ends may be, is one leaf.
@@ -94,7 +97,7 @@ class Pieces:
         """What the student says of a part, as it did first, with the graph; its statistics have seen it already."""
         kept = [buffer.clone() for buffer in self.running]
         with self.chances[number].again(), self.inside():
-            every = list(said(self.task.look(self.parts[number], measured=self.measured)))
+            every = list(said(self.ways[number](self.parts[number])))
         yield [every[first] for first in self.firsts]
         for buffer, value in zip(self.running, kept, strict=True):
             buffer.copy_(value)

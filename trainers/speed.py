@@ -18,11 +18,13 @@ from trainers.compilers import uncompiled
 from trainers.order import Order
 from trainers.outputs import Network, Outputs
 from trainers.pieces import rebuilt, said
-from trainers.task import Task
+from trainers.task import Look, Task
 
 OFTEN = 4  # batches of one size after which it is worth a graph: compiling takes as long as many steps
 GRAPHS = 16  # sizes that get one; each network needs memory and minutes for each
-Look = Callable[[Tensor], Outputs]
+# Dynamo counts the graphs of a class of networks together, those of all stages that a process ever trains, as networks
+# that are built alike share theirs. Beyond its limits it would silently compile no more.
+LIMIT = 1 << 16
 
 
 class Compiled:
@@ -31,24 +33,27 @@ class Compiled:
     The network itself stays what it was: for its state, its copies and whoever measures it.
     """
 
-    def __init__(self, network: Network, *, backend: str = "inductor") -> None:
+    def __init__(self, network: Network, *, backend: str | Callable[..., Any] = "inductor") -> None:
         self.network = network
         self.seen: Counter[tuple[int, ...]] = Counter()
         self.graphs: set[tuple[int, ...]] = set()
-        # Graphs of a class of networks count together: those of a student and of all its guides.
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 8 * GRAPHS)
+        torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = LIMIT
         self.fast: Look = torch.compile(network.forward, dynamic=False, backend=backend)
 
     def __call__(self, images: Tensor) -> Outputs:
         """(B, 3, H, W) -> what the network says."""
+        return self.way(images)(images)
+
+    def way(self, images: Tensor) -> Look:
+        """How it looks at images of this size, which have come once more."""
         size = tuple(images.shape)
         if size not in self.graphs:
             self.seen[size] += 1
             if self.seen[size] < OFTEN or len(self.graphs) == GRAPHS:
-                said: Outputs = self.network(images)
-                return said
+                plain: Look = self.network
+                return plain
             self.graphs.add(size)
-        return self.fast(images)
+        return self.fast
 
 
 class Guide:

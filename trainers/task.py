@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from trainers.outputs import Network, Outputs, Truth
+
+Look = Callable[[Tensor], Outputs]  # (B, 3, H, W) -> what a network says of it
 
 
 class Lesson(NamedTuple):
@@ -54,6 +56,13 @@ class Losses(NamedTuple):
         return self.looks.losses[name] if self.looks and name in self.looks.losses else self.by_name[name]
 
 
+class Fast(Protocol):
+    """What looks in the student's place and says the same."""
+
+    def way(self, images: Tensor) -> Look:
+        """How it looks at such images now; it may find a better way with time."""
+
+
 class Task(nn.Module):
     """Everything that learns. The guides are not part of it: what they said comes in as a lesson.
 
@@ -66,12 +75,12 @@ class Task(nn.Module):
         super().__init__()
         self.student: Network = student
         self.distill = nn.ModuleDict(losses)
-        self.fast: Callable[[Tensor], Outputs] | None = None  # what looks in the student's place and says the same
+        self.fast: Fast | None = None
         self.guides = dict.fromkeys(losses, 0) | dict(guides or {})
 
     def forward(self, images: Tensor, truth: Truth, lesson: Lesson | None) -> Losses:
         """(B, 3, H, W), what is in the images, and what is taught about them -> the losses."""
-        return self.judge(self.look(images, measured=self.measured(lesson)), truth, lesson)
+        return self.judge(self.way(images, measured=self.measured(lesson))(images), truth, lesson)
 
     def measured(self, lesson: Lesson | None) -> bool:
         """Whether a loss that is heard has its gradient looked at before all losses have theirs."""
@@ -79,14 +88,15 @@ class Task(nn.Module):
             return False
         return any(lesson.heard(name, self.guides[name]) for name in lesson.looked_at | lesson.unchecked)
 
-    def look(self, images: Tensor, *, measured: bool) -> Outputs:
-        """What the student says of (B, 3, H, W).
+    def way(self, images: Tensor, *, measured: bool) -> Look:
+        """How the student looks at images of this size now.
 
         Never by what is compiled where a loss is `measured`. That says everything at once, so that no gradient leads
         from what the head says back to the features that it read; and it keeps what it needs for one way back alone.
         """
-        outputs: Outputs = (self.student if measured or self.fast is None else self.fast)(images)
-        return outputs
+        if measured or self.fast is None:
+            return self.student
+        return self.fast.way(images)
 
     def judge(self, outputs: Outputs, truth: Truth, lesson: Lesson | None) -> Losses:
         """The losses of what the student said of a batch."""
