@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +183,7 @@ def busy(step: Callable[[], Any]) -> float:
         for _ in range(ROUNDS):
             step()
         torch.cuda.synchronize()
-    cuda = torch.autograd.DeviceType.CUDA
-    events = [one for one in seen.events() if one.device_type == cuda and not one.is_user_annotation]
+    events = [one for one in seen.events() if one.device_type.name == "CUDA" and not one.is_user_annotation]
     return sum(one.time_range.elapsed_us() for one in events) / 1e6 / ROUNDS
 
 
@@ -238,7 +238,7 @@ def compare(student: int, teacher: int, batch: int, method: str, args: argparse.
                 **{f"{name} ms": 1000 * value for name, value in parts.items()},
                 "distillation ms": 1000 * distilled,
                 "of step": distilled / whole,
-                "busy": busy(lambda steps=steps: steps.step(raw, lambda name: None)) / whole if GPU else "-",
+                "busy": busy(partial(steps.step, raw, lambda name: None)) / whole if GPU else "-",
                 "MB": memory,
                 "of peak": needed / whole / args.peak[fast and GPU],
             }

@@ -17,6 +17,9 @@ class Asked:
         """`look`: how the network is asked."""
         self.network, self.look = network, look
         self._readers: set[Any] = set()  # those who read what its head says
+        if not self.whole:
+            # The network's own from the beginning: what is compiled would be so again when it became that.
+            self.network.features_only = False
 
     @property
     def whole(self) -> bool:
