@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import IO, Any
 
 # Tune's own loggers and snapshots would cost more than a small stage, and nothing reads them. Set before it loads.
@@ -49,19 +48,20 @@ ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE 
 ANSWER = 60.0  # seconds that a node has to say whether it sees a file; whoever is slower is not held to be blind
 SOON = 10.0  # seconds that a node has to say whether it killed a process
 SLOW = "timed out during startup"  # what Ray says of a node on a machine that is busy
+STARTS = 4  # as often a node is started before that is believed
 DRIVER = {"memory": 1.0}  # of a stage with several workers: any part of a CPU could keep its own workers out for ever
 
 
 def _join(address: str, here: dict[str, Any]) -> None:
-    """Ray's own start, once more if a node that it starts here takes longer than the half minute that it waits for."""
-    init = partial(ray.init, log_to_driver=False, logging_level="ERROR", configure_logging=True)
-    try:
-        init(address=address, **here)
-    except Exception as error:
-        if address != "local" or SLOW not in str(error):
-            raise
-        ray.shutdown()
-        init(address=address, **here)
+    """Ray's own start, again if a node that it starts here takes longer than the half minute that it waits for."""
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **here)
+            return
+        except Exception as error:
+            if address != "local" or SLOW not in str(error) or not left:
+                raise
+            ray.shutdown()
 
 
 @contextmanager
