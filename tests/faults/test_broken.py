@@ -24,25 +24,29 @@ LD.forward = _forward
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_loss_that_raises_fails_its_stage_with_a_line_on_the_screen_and_its_traceback_in_the_report(
-    workers: int, tmp_path: File, monkeypatch: pytest.MonkeyPatch
+def test_a_loss_that_raises_fails_its_stages_with_a_line_on_the_screen_and_their_tracebacks_in_the_report(
+    tmp_path: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of a stage that its own process trains, and of one with two workers."""
     for name in ("orchestrator", "trainers"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / "trainers/distill/ld.py").open("a") as source:
         source.write(BROKEN)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
-    placed = f"wee: {{resources: {{workers: {workers}, cpus: 0.5}}, detector"
-    write(tmp_path, changed(("wee: {detector", placed), text=without("mid", "low")))
+    two = ("mid: {detector", "mid: {resources: {workers: 2, cpus: 0.5}, detector")
+    write(tmp_path, changed(two, text=without("low")))
     ran = tapath(tmp_path, "run", "tiny.yaml", program=MODULE)
     assert ran.code == 3, ran.err
-    assert "failed   big > wee: KeyError: 'tower'" in ran.err and "Traceback" not in ran.err + ran.out
+    assert "Traceback" not in ran.err + ran.out
     there = studies.stages(tmp_path)
     assert {path: stage["state"] for path, stage in there.items()} == {
         ("big",): "done",
+        ("big", "mid"): "failed",
         ("big", "wee"): "failed",
+        ("big", "mid", "wee"): "lost",
         ("wee",): "done",
     }
-    kept = (tmp_path / f"runs/tiny/failed-{there['big', 'wee']['key']}.txt").read_text()
-    assert "in _forward" in kept and kept.rstrip().endswith("KeyError: 'tower'")
+    for path in (("big", "mid"), ("big", "wee")):
+        assert f"failed   {' > '.join(path)}: KeyError: 'tower'" in ran.err
+        kept = (tmp_path / f"runs/tiny/failed-{there[path]['key']}.txt").read_text()
+        assert "in _forward" in kept and kept.rstrip().endswith("KeyError: 'tower'"), path
