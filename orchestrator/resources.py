@@ -105,8 +105,8 @@ class Placement(Spec):
 
 def amount_of(kind: str, *amounts: float) -> str:
     """So much of what Ray counts, or so much of so much; memory in GiB."""
-    unit, name = (UNITS["GiB"], "GiB of memory") if kind == "memory" else (1, kind)
-    return " of ".join(f"{amount / unit:.4g}" for amount in amounts) + f" {name}"
+    unit, name, digits = (UNITS["GiB"], "GiB of memory", 2) if kind == "memory" else (1, kind, 6)
+    return " of ".join(f"{round(amount / unit, digits):g}" for amount in amounts) + f" {name}"
 
 
 class Resources(Placement):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.resources import Placement, Resources
+from orchestrator.resources import Placement, Resources, amount_of
 from orchestrator.room import Node, Room, fits
 from trainers.call import Invalid
 
@@ -45,6 +45,14 @@ def test_memory_is_written_in_bytes_or_with_a_unit(written, size):
         ).memory
         == size
     )
+
+
+def test_what_a_stage_needs_is_said_in_words():
+    wanted = Placement(
+        workers=4, min_workers=2, cpus=64000, gpus=0.25, memory="1.5 GiB", labels={"disk": "ssd"}, accelerator="A100"
+    )
+    said = "2 worker(s) with 64000 CPU, 0.25 GPU, 1.5 GiB of memory, 0.001 accelerator_type:A100, disk=ssd each"
+    assert wanted.needs == said and amount_of("memory", 2**30, 4 * 2**30) == "1 of 4 GiB of memory"
 
 
 @pytest.mark.parametrize("written", ["8 GiBs", "GiB", "-1", "8 Gib", "0"])
