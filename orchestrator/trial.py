@@ -80,7 +80,7 @@ class Trial(tune.Trainable):
     def _start(self, config: dict[str, Any]) -> None:
         self.news: queue.Queue[tuple[str, Entry | str | Finished]] = queue.Queue()
         self.stages += 1
-        self.stopping, self.leaving, self.gone = threading.Event(), threading.Event(), False
+        self.stopping, self.leaving, self.begun, self.gone = threading.Event(), threading.Event(), False, False
         self.post: Any = None
         self.pulse = Pulse()
         self.orders = [Order.model_validate_json(order) for order in config["orders"]]
@@ -91,7 +91,6 @@ class Trial(tune.Trainable):
         self.alone, self.post_name = not placement.apart, config.get("post")
         target = self._train_here if self.alone else self._train_on_workers
         self.thread = threading.Thread(target=self._guard, args=(target, placement), daemon=True)
-        self.thread.start()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
@@ -107,6 +106,9 @@ class Trial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         if self.ending:
             os._exit(1)  # the driver knows why, and has another process go on
+        if not self.begun:
+            self.begun = True
+            self.thread.start()  # not before: a driver that ends waits for those stages only of which it knows
         if self.gone and not self.open:
             self.ending = True
             return {"left": True}
@@ -152,7 +154,7 @@ class Trial(tune.Trainable):
     def _leave_and_end(self) -> None:
         self.going = True
         self.leave()
-        self.thread.join(GRACE)
+        self._wait(GRACE)
         time.sleep(HEARD)
         os._exit(1)
 
@@ -165,8 +167,13 @@ class Trial(tune.Trainable):
     def cleanup(self) -> None:
         """End the stage at its next step, and wait until it has ended."""
         self.halt()
-        self.thread.join()
+        self._wait()
         self.post = None
+
+    def _wait(self, seconds: float | None = None) -> None:
+        """For the end of the stage, if it has begun."""
+        if self.begun:
+            self.thread.join(seconds)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the store has the state of every stage."""
