@@ -122,6 +122,7 @@ class Play:
             return subprocess.Popen([sys.executable, "-m", "orchestrator", *words], cwd=folder, stdout=log, stderr=log)
 
     def _wait(self, driver: subprocess.Popen[bytes]) -> None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # every node that Ray starts puts its own
         late = time.monotonic() + self.rng.uniform(0.5, 1.5) * self.every
         while driver.poll() is None and time.monotonic() < late:
             processes()
@@ -241,7 +242,6 @@ def main() -> int:
     read.add_argument("--every", type=float, default=10.0, help="seconds between two kills, on average")
     read.add_argument("--seed", type=int, default=None, help="of chance; printed, to play the same again")
     asked = read.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which leaves nothing running
     seed = random.SystemRandom().randrange(10**6) if asked.seed is None else asked.seed
     print(f"seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from orchestrator.facts import public
 from trainers.address import in_bucket
+from trainers.alive import mark
 from trainers.call import Invalid
 from trainers.place import Place
 
@@ -72,7 +73,8 @@ def unseen(store: Place, look: Callable[[str], Mapping[str, str]]) -> None:
 
     look: what nodes say of the existence of a file, by their names: nothing, or what is wrong.
     """
-    sign = f".seen-{uuid4().hex}"
+    store.tidy("")
+    sign = f".seen.{mark()}-{uuid4().hex}"  # of a process that was killed, it is removed by the next one
     store.create(sign, "")
     try:
         wrong = {node: reason for node, reason in look(f"{store.address}/{sign}").items() if reason}

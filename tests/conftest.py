@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.buckets import Server
+
+FILES = 40  # of which it is said how long they took
 
 # Many processes share few cores. Ray's workers give way to everybody else by default, so a stage would wait as long as
 # other tests compute; and threads that wait for one another keep cores busy with that.
@@ -39,6 +42,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     then left with a long one when the others are done."""
     marked = {mark: {item.path for item in items if item.get_closest_marker(mark)} for mark in ("ray", "slow")}
     items.sort(key=lambda item: (item.path not in marked["ray"], item.path not in marked["slow"]))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which files take longest."""
+    seconds: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for one in reports:
+            if isinstance(one, pytest.TestReport):
+                seconds[one.location[0]] += one.duration
+    terminalreporter.section("slowest files")
+    for file, took in seconds.most_common(FILES):
+        terminalreporter.line(f"{took:7.0f} s  {file}")
+    terminalreporter.line(f"{seconds.total():7.0f} s  all {len(seconds)} files")
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,13 @@ from pathlib import Path as File
 import pytest
 
 from tests.orchestrator import studies
-from tests.orchestrator.studies import Underway, tapath, underway, without, write
+from tests.orchestrator.studies import Underway, changed, tapath, underway, without, write
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 RUN = ("run", "tiny.yaml")
 TWO = without("mid", "low")
+OTHER = changed(("name: tiny", "name: other"), ("width: 4", "width: 6"), text=TWO)  # only the teacher is the same
 WAITS = "another run of this study, or an earlier one whose process still lives, trains this stage; waiting for it"
 
 
@@ -44,10 +45,10 @@ def frozen(command: Underway, folder: File) -> int:
     return pid
 
 
-def elsewhere(folder: File, *words: str) -> tuple[File, tuple[str, ...]]:
+def elsewhere(folder: File, *words: str, text: str = TWO) -> tuple[File, tuple[str, ...]]:
     """A folder of its own for a second run, and the words that have it use the store of the first."""
     other = folder / "other"
-    write(other, TWO)
+    write(other, text)
     return other, (*RUN, "--store", str(folder / "store"), *words)
 
 
@@ -61,23 +62,25 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> File:
     return folder
 
 
-def test_what_two_runs_want_is_trained_once_and_both_finish(alone: File, tmp_path: File) -> None:
+def test_a_stage_that_two_studies_share_is_trained_by_one_and_awaited_by_the_other(alone: File, tmp_path: File) -> None:
     write(tmp_path, TWO)
-    other, words = elsewhere(tmp_path)
+    other, words = elsewhere(tmp_path, text=OTHER)
     with ExitStack() as stack:
         first = stack.enter_context(underway(tmp_path, *RUN))
         pid = frozen(first, tmp_path)  # so that they surely meet; a lease lasts for longer than that
         try:
             second = stack.enter_context(underway(other, *words))
-            second.until(lambda: WAITS in second.text)
+            second.until(lambda: "another run trains this stage; waiting for it" in second.text)
         finally:
             os.kill(pid, signal.SIGCONT)
         assert first.end() == 0, first.text
         assert second.end() == 0, second.text
-    assert studies.stored(tmp_path) == studies.stored(alone)
+    made = studies.stored(tmp_path)
+    assert made.items() > studies.stored(alone).items() and len(made) == 5, "the other's own two students"
     assert not holders(tmp_path) and not epochs(tmp_path)
-    for folder in (tmp_path, other):
-        assert {stage["state"] for stage in studies.report(folder)["stages"]} <= {"done", "reused"}
+    shared = [studies.stages(tmp_path)["big",], studies.stages(other, "other")["big",]]
+    assert {stage["state"] for stage in shared} <= {"done", "reused"}
+    assert shared[0]["key"] == shared[1]["key"] and shared[0]["history"] == shared[1]["history"]
 
 
 def test_a_frozen_process_whose_stage_was_trained_by_another_writes_nothing(alone: File, tmp_path: File) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path as File
 
 import pytest
@@ -86,6 +87,26 @@ def test_a_store_that_a_node_does_not_see_is_refused_and_that_node_is_named(tmp_
     assert refused.value.where == ("resources", "store") and "10.0.0.1" not in str(refused.value)
     assert not looked[0].exists(), "nothing is left behind"
     reach.unseen(Folder(tmp_path), lambda file: {"node 10.0.0.1": ""})
+
+
+def test_what_a_run_leaves_that_is_killed_while_nodes_look_is_removed_by_the_next(tmp_path: File) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            reach.unseen(Folder(tmp_path), lambda file: os._exit(9))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    (left,) = tmp_path.iterdir()
+    looking: list[File] = []
+
+    def look(file: str) -> dict[str, str]:
+        looking.extend(tmp_path.iterdir())
+        reach.unseen(Folder(tmp_path), lambda other: {})
+        return {"node 10.0.0.1": "" if File(file).exists() else "another run has removed it"}
+
+    reach.unseen(Folder(tmp_path), look)
+    assert left not in looking and not list(tmp_path.iterdir()), "nor is anything left of this one"
 
 
 def test_nodes_on_which_no_stage_can_be_need_not_see_the_store_unless_one_has_several_workers() -> None:

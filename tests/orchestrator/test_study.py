@@ -131,6 +131,8 @@ def test_nothing_in_resources_changes_a_key():
     assert key(machines) == key() != key("recipe.lr=0.002")
     assert key("resources={micro_batch: 2, sync_batch_norm: true}") == key()
     assert key("resources={teacher_precision: bf16, compile: true, channels_last: false}") == key()
+    nodes = "resources={memory: 2GB, accelerator: A100, custom: {seat: 1}, labels: {zone: a}, cohort: 2}"
+    assert key(nodes) == key(nodes, "models.small.resources={workers: 2, min_workers: 1}") == key()
 
 
 def test_numbers_written_in_different_ways_are_the_same_study():
