@@ -106,7 +106,7 @@ ENTRANCES = {
     "orchestrator/reading.py": {"trainers.visible"},
     "orchestrator/underway.py": {"trainers.scratch", "trainers.store", "trainers.worker"},
     "orchestrator/searcher.py": {"trainers.deaths", "trainers.order"},
-    "orchestrator/session.py": {"trainers.store"},
+    "orchestrator/session.py": {"trainers.scratch", "trainers.store"},
     "orchestrator/pictures.py": {"trainers.seen"},
     "orchestrator/shown.py": {"trainers.address"},
     "orchestrator/cluster.py": {"trainers.address", "trainers.deaths", "trainers.order"},

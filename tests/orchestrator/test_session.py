@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path as File
 from typing import Any
 
@@ -172,11 +174,23 @@ def test_best_asks_mlflow_after_the_run_is_gone_by_study_and_by_experiment(finis
 # Again, and beside others.
 
 
+KILLED = "import os; from trainers.scratch import lasting; made = lasting(); os._exit(9)"
+
+
 @pytest.fixture(scope="module")
-def again(finished: File, tmp_path_factory: pytest.TempPathFactory) -> tuple[File, Ran, float]:
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> File:
+    """Where temporary files go; there is a folder of a run that was killed."""
+    folder = tmp_path_factory.mktemp("temporary")
+    subprocess.run([sys.executable, "-c", KILLED], env={**os.environ, "TMPDIR": str(folder)})
+    assert len(list(folder.glob("tapath-*"))) == 1
+    return folder
+
+
+@pytest.fixture(scope="module")
+def again(finished: File, temporary: File, tmp_path_factory: pytest.TempPathFactory) -> tuple[File, Ran, float]:
     """The same command a second time, in a copy of the first one's folder, and how long a core worked for it."""
     folder, before = copy(finished, tmp_path_factory.mktemp("again") / "moved"), os.times()
-    ran, after = tapath(folder, "run", "tiny.yaml", program=(studies.TAPATH,)), os.times()
+    ran, after = tapath(folder, "run", "tiny.yaml", program=(studies.TAPATH,), TMPDIR=str(temporary)), os.times()
     worked = after.children_user - before.children_user + after.children_system - before.children_system
     return folder, ran, worked
 
@@ -192,6 +206,12 @@ def test_running_again_trains_nothing_and_is_quick(again: tuple[File, Ran, float
     # 15 s on a quiet machine; on a busy one what it works is what it can answer for.
     assert min(ran.seconds, worked) < 15
     assert "started" not in ran.err
+
+
+def test_running_again_removes_the_temporary_folder_of_a_run_that_was_killed(
+    again: tuple[File, Ran, float], temporary: File
+) -> None:
+    assert not list(temporary.glob("tapath-*"))
 
 
 def test_running_again_says_the_same_of_the_best_path(again: tuple[File, Ran, float], first: tuple[File, Ran]) -> None:
