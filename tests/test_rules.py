@@ -147,7 +147,7 @@ ENTRANCES = {
     # What addresses of stores say, and what lies there.
     "orchestrator/resources.py": {"trainers.address"},
     "orchestrator/kuberay.py": {"trainers.address"},
-    "orchestrator/reach.py": {"trainers.address", "trainers.place"},
+    "orchestrator/reach.py": {"trainers.address", "trainers.alive", "trainers.place"},
     "orchestrator/reported.py": {"trainers.address", "trainers.place", "trainers.scratch"},
     "orchestrator/evaluation.py": {
         "trainers.address",
