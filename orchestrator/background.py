@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
+SOON = 2.0  # seconds between two tries while somebody waits for the end
+
 
 class Background:
     """Does what is put here, while those who put it go on at once.
@@ -25,6 +27,7 @@ class Background:
         self._jobs: dict[str, Callable[[], None]] = {}
         self._busy = ""  # the key of the job in hand
         self._succeeded = 0.0  # when a job did last
+        self._awaited = False  # whether somebody waits for the end
         self._stopped = threading.Event()
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
@@ -48,12 +51,17 @@ class Background:
         """Wait until everything is done, but not after a time of so many seconds in which nothing was; -> whether it
         is. `since`: when by `time.monotonic` the first of these began."""
         with self._changed:
-            while self._jobs or self._busy:
-                left = max(self._succeeded, since) + patience - time.monotonic()
-                if left <= 0:
-                    return False
-                self._changed.wait(left)
-            return True
+            self._awaited = True
+            self._changed.notify_all()
+            try:
+                while self._jobs or self._busy:
+                    left = max(self._succeeded, since) + patience - time.monotonic()
+                    if left <= 0:
+                        return False
+                    self._changed.wait(left)
+                return True
+            finally:
+                self._awaited = False
 
     def stop(self) -> None:
         """Take up nothing more."""
@@ -81,8 +89,15 @@ class Background:
                 with self._changed:
                     self._jobs.setdefault(key, job)  # behind the others, unless there is a newer one
                     self._busy = ""
-                self._stopped.wait(delay)
+                self._rest(delay)
             else:
                 if delay:
                     log.warning("%s: works again", self.name)
                 delay, self._succeeded = 0.0, time.monotonic()
+
+    def _rest(self, seconds: float) -> None:
+        """Before the next try, until it is stopped; not for long while somebody waits."""
+        late = time.monotonic() + seconds
+        with self._changed:
+            self._changed.wait_for(lambda: self._awaited or self._stopped.is_set(), seconds)
+        self._stopped.wait(max(0.0, min(SOON, late - time.monotonic())))

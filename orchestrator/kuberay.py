@@ -7,6 +7,7 @@ The fields are those of KubeRay 1.5 and newer (https://docs.ray.io/en/latest/clu
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shlex
 from importlib.metadata import version
@@ -104,6 +105,7 @@ def job(study: Study, name: str, image: str, claim: str, words: tuple[str, ...])
         "spec": {
             # The shell makes way, so that a signal and an exit code are those of the run.
             "entrypoint": f"exec {shlex.join(parcel.command(study, *words, folder=FOLDER))}",
+            "runtimeEnvYAML": json.dumps({"env_vars": parcel.ENVIRONMENT}),  # which is YAML
             "backoffLimit": 1,  # a cluster that broke down is made anew once; the run goes on from the store
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": 600,

@@ -19,6 +19,8 @@ from orchestrator.study import Study
 from trainers.call import Invalid
 
 LIMIT = 95 * 2**20  # bytes; Ray's job server takes 100 MiB at once, and tells nobody so until all is there
+# Of a job: the seconds that Ray gives it to end when it is stopped, 3 if nobody says so.
+ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
 LISTED = 5  # files that are named when it is too much
 SOURCES = (".py", ".html", ".css", ".js")
 PACKAGES = (orchestrator, trainers)

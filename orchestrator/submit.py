@@ -28,9 +28,7 @@ from trainers.call import Invalid
 
 LOST = 1  # the exit code where nobody can say any more what became of a job, or where it never came to run
 INTERRUPTED = 130  # the exit code of a job that was stopped, as after Ctrl-C
-PATIENCE = (
-    60  # seconds that Ray gives a stopped job to end by itself, 3 if nobody says so; and between two signs of life
-)
+PATIENCE = 60  # seconds between two signs of life of a job that has not begun
 AWAY = 300.0  # seconds for which the cluster may be away while its log is read
 ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 NOISY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
@@ -127,7 +125,7 @@ def start(client: JobSubmissionClient, study: Study, found: dict[str, File], wor
             # The shell makes way, so that a signal and an exit code are those of the run.
             entrypoint=f"exec {shlex.join(parcel.command(study, *words))}",
             submission_id=f"tapath-{study.name}-{uuid.uuid4().hex[:8]}",
-            runtime_env={"working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(PATIENCE)}},
+            runtime_env={"working_dir": folder, "env_vars": parcel.ENVIRONMENT},
             metadata={"study": study.name},
         )
     return job

@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator import reach, waiting
 from orchestrator.board import Board, Row
 from orchestrator.elastic import SETBACKS
+from orchestrator.facts import without_secrets
 from orchestrator.handing import Handing
 from orchestrator.prepared import Prepared
 from orchestrator.reading import Reading
@@ -105,10 +106,10 @@ class Run:
 
     def said(self, key: str, text: str) -> None:
         row = self.board.rows[key]
-        self.tell("note", row, f"{row.path} (seed {row.seed}): {text}")
+        self.tell("note", row, f"{row.path} (seed {row.seed}): {without_secrets(text)}")
 
     def died(self, key: str, why: str) -> None:
-        row = self.board.rows[key]
+        row, why = self.board.rows[key], without_secrets(why)
         if self.handing.whole(row.stage).min_workers is not None:
             self.tell("retry", row, f"the process of {row.path} (seed {row.seed}) {why}")
         else:
@@ -149,8 +150,9 @@ class Run:
             self.frontier.retry(key)
             row.state = "waiting"
             return
+        reason = without_secrets(reason)
         row.state, row.reason = "failed", reason
-        self.tracebacks[key] = traceback
+        self.tracebacks[key] = without_secrets(traceback)
         self.frontier.fail(key, reason)
         self.changed(row)
         self.refresh()

@@ -109,12 +109,19 @@ def left_behind(folder: Path) -> list[Path]:
     found = []
     with suppress(FileNotFoundError, NotADirectoryError):
         for entry in os.scandir(folder):
-            if (name := ASIDE.fullmatch(entry.name)) is None:
-                continue
             with suppress(FileNotFoundError):
-                if ended(name[1] or "") or time.time() - entry.stat(follow_symlinks=False).st_mtime > DAY:
+                # Only these are looked at: a store may have thousands of folders.
+                if ASIDE.fullmatch(entry.name) and is_left_behind(
+                    entry.name, entry.stat(follow_symlinks=False).st_mtime
+                ):
                     found.append(Path(entry.path))
     return sorted(found)
+
+
+def is_left_behind(name: str, changed: float) -> bool:
+    """Whether a file of this name is one of those; `changed`: when it was, in seconds since 1970."""
+    aside = ASIDE.fullmatch(name)
+    return aside is not None and (ended(aside[1] or "") or time.time() - changed > DAY)
 
 
 def set_aside(file: Path) -> Path:

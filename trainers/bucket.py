@@ -21,6 +21,8 @@ from typing import IO, Any
 from uuid import uuid4
 
 from trainers import s3
+from trainers.alive import mark
+from trainers.atomic import is_left_behind
 from trainers.call import Invalid
 from trainers.glimpse import Glimpse
 from trainers.place import Found, Place, matches
@@ -131,7 +133,11 @@ class Bucket:
             self._ask("delete_object", name)
 
     def tidy(self, folder: str) -> None:
-        """An object is there whole or not at all. Parts of large ones are for the bucket's own rules to remove."""
+        """An object is there whole or not at all, so only trials of the bucket are left behind. Parts of large objects
+        are for its own rules to remove."""
+        for name, found in self.find(".*").items() if folder == "" else ():
+            if is_left_behind(name, found.changed):
+                self.remove(name)
 
     def set_aside(self, name: str) -> str:
         aside = f"{name}.corrupt"
@@ -149,7 +155,8 @@ class Bucket:
 
     def writable(self) -> None:
         self.reachable()
-        probe = f".probe-{uuid4().hex}"
+        self.tidy("")
+        probe = f".probe.{mark()}-{uuid4().hex}"
         try:
             made = self.create(probe, "1")
             try:

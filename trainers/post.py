@@ -43,11 +43,18 @@ class Letters:
         self.releasing = False
         self.left = False  # because they were released
         self.micro_batches: dict[str, int] = {}  # by key, what memory was enough for
+        self.furthest: dict[str, float] = {}  # epochs, by key
         self.beats: dict[int, Beat] = {}  # by rank, the last of each worker
         self.looked = time.monotonic()
 
     def report(self, key: str, news: Entry | str) -> None:
         self.news.append((key, news))
+        if isinstance(news, dict):
+            self.furthest[key] = max(news["epoch"], self.furthest.get(key, 0))
+
+    def epochs(self) -> float:
+        """How many epochs are over, of all stages."""
+        return sum(self.furthest.values())
 
     def tell(self, news: Entry | str) -> None:
         """What is so for all of the stages."""

@@ -111,12 +111,12 @@ def run_on_workers(
 ) -> None:
     """Train stages together with data-parallel workers, each of so many threads; the post is told of each how it ended.
 
-    A worker that dies is replaced and the stages go on from their last epochs, at most `tries` times, and so they do
-    with half the images at once where memory runs out for one. An error in a stage's own training is the end of that
-    stage, and the others begin again without it. `demand`: what a worker asks of its node, under Ray's names; `labels`:
-    what the node must have. `Again` is raised when not all find room, so that others need not wait behind them; where
-    several stages lost workers too often, as nobody knows for which of them; and when some die where their number is
-    not `fixed`, as it may be another next time.
+    A worker that dies is replaced and the stages go on from their last epochs, at most `tries` times without coming any
+    further, and so they do with half the images at once where memory runs out for one. An error in a stage's own
+    training is the end of that stage, and the others begin again without it. `demand`: what a worker asks of its node,
+    under Ray's names; `labels`: what the node must have. `Again` is raised when not all find room, so that others need
+    not wait behind them; where several stages lost workers too often, as nobody knows for which of them; and when some
+    die where their number is not `fixed`, as it may be another next time.
     """
     spared = sum(order.stage.recipe.batch.bit_length() for order in orders)  # how often images can be halved
     failures = FailureConfig(max_failures=tries + spared + len(orders) - 1, controller_failure_limit=0)
@@ -148,9 +148,12 @@ def run_on_workers(
 
 
 def _fit(trainer: TorchTrainer, post: Any, *, fixed: bool, together: bool, tries: int) -> None:
-    """Train; once more if only memory ran out, or so many times if workers did not start. Raises `Again`."""
+    """Train; once more if only memory ran out, or so many times if workers did not start. Raises `Again`.
+
+    Ray counts the deaths of a whole training. Here those before an epoch do not count against what comes after it.
+    """
     while True:
-        before = ray.get(post.fewest.remote())
+        before, epochs = ray.get([post.fewest.remote(), post.epochs.remote()])
         try:
             trainer.fit()
             return
@@ -162,6 +165,8 @@ def _fit(trainer: TorchTrainer, post: Any, *, fixed: bool, together: bool, tries
                 raise Again("late") from error
             if together:
                 raise Again("died") from error
+            if fixed and cause is None and ray.get(post.epochs.remote()) > epochs:
+                continue
             if fixed:
                 tries -= 1
                 if cause is None or tries < 0:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import ray
 from ray._raylet import Config
 from ray.cluster_utils import Cluster
@@ -21,18 +22,23 @@ RAYS_OWN = "_AutoscalingCoordinatorActor"  # one for all that use Ray Train in a
 
 
 @contextmanager
-def cluster(*cpus: int, head: int = 0, **options: Any) -> Iterator[Cluster]:
-    """A head with so many CPUs, and nodes with so many each; none of them asks for a token."""
+def cluster(*cpus: int, head: int = 0, token: str = "", **options: Any) -> Iterator[Cluster]:
+    """A head with so many CPUs, and nodes with so many each. `token`: all of them ask for it, and this process and what
+    it starts have it; without one none does."""
     os.environ.pop("RAY_AUTH_MODE", None)  # left by a Ray that an earlier test started in this process
-    Config.initialize("")
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": head, "include_dashboard": False, **options})
-    try:
-        for count in cpus:
-            made.add_node(num_cpus=count)
-        made.wait_for_nodes()
-        yield made
-    finally:
-        made.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        if token:
+            patch.setenv("RAY_AUTH_MODE", "token")
+            patch.setenv("RAY_AUTH_TOKEN", token)
+        Config.initialize("")  # it reads the environment once
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": head, "include_dashboard": False, **options})
+        try:
+            for count in cpus:
+                made.add_node(num_cpus=count)
+            made.wait_for_nodes()
+            yield made
+        finally:
+            made.shutdown()
 
 
 def processes(*names: str) -> list[int]:

@@ -15,6 +15,7 @@ import ray
 from ray.util import list_named_actors, placement_group
 
 from orchestrator import audit
+from tests import buckets
 from trainers.address import at
 from trainers.atomic import DAY
 from trainers.scratch import abandoned, scratch, sweep
@@ -77,6 +78,31 @@ def test_what_a_killed_process_was_about_to_write_to_a_bucket_is_removed(tempora
     draft = killed_over("s3://bucket/store")
     assert draft.is_file() and draft.parent.parent == temporary
     assert sweep() == [draft.parent] and not draft.exists()
+
+
+PROBING = """
+import os, sys
+from orchestrator import reach
+from trainers.bucket import Bucket
+place = Bucket(*sys.argv[1].removeprefix("s3://").split("/", 1))
+if sys.argv[2] == "probe":
+    place.read = lambda name: os._exit(9)
+    place.writable()
+reach.unseen(place, lambda file: os._exit(9))
+"""
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("what", ["probe", "seen"])
+def test_what_a_killed_process_asked_of_a_bucket_by_way_of_trial_is_removed_by_the_next(what: str) -> None:
+    store = buckets.new()
+    ended = subprocess.run([sys.executable, "-c", PROBING, store, what])
+    (left,) = buckets.names(store)
+    assert ended.returncode == 9 and left.startswith(f".{what}.")
+    buckets.put(f"{store}/.{what}.{'0' * 32}", b"of whom nobody knows, and young")
+    buckets.put(f"{store}/.kept", b"by somebody")
+    at(store).writable()
+    assert sorted(buckets.names(store)) == sorted([".kept", f".{what}.{'0' * 32}"])
 
 
 def test_what_killed_processes_had_half_written_in_a_folder_is_removed_when_its_stage_is_opened(tmp_path: File) -> None:

@@ -17,11 +17,13 @@ ROOT = File(__file__).parents[2]
 BROKEN = """
 
 def _forward(self, student, teacher, truth):
-    raise KeyError("tower")
+    raise KeyError("https://me:hush-password@host/tower?token=hush-token")
 
 
 LD.forward = _forward
 """
+
+SAID = "https://host/tower?token=***"  # of that, without what is secret
 
 
 def test_a_loss_that_raises_fails_its_stages_with_a_line_on_the_screen_and_their_tracebacks_in_the_report(
@@ -47,6 +49,10 @@ def test_a_loss_that_raises_fails_its_stages_with_a_line_on_the_screen_and_their
         ("wee",): "done",
     }
     for path in (("big", "mid"), ("big", "wee")):
-        assert f"failed   {' > '.join(path)}: KeyError: 'tower'" in ran.err
+        assert f"failed   {' > '.join(path)}: KeyError: '{SAID}'" in ran.err
         kept = (tmp_path / f"runs/tiny/failed-{there[path]['key']}.txt").read_text()
-        assert "in _forward" in kept and kept.rstrip().endswith("KeyError: 'tower'"), path
+        assert "in _forward" in kept and kept.rstrip().endswith(f"KeyError: '{SAID}'"), path
+    assert "hush" not in ran.err + ran.out
+    for folder in ("runs", "store"):
+        assert not [file for file in (tmp_path / folder).rglob("*") if file.is_file() and b"hush" in file.read_bytes()]
+    assert b"hush" not in (tmp_path / "mlflow.db").read_bytes()

@@ -12,6 +12,7 @@ from ray.cluster_utils import Cluster
 
 from tests.faults.clusters import cluster, drain
 from tests.orchestrator import studies
+from tests.orchestrator.heads import TOKEN
 from tests.orchestrator.studies import tapath, underway, without, write
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -23,7 +24,7 @@ RUN = ("run", "tiny.yaml", "--set", "recipe.epochs=4")
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
     """A head on which nothing is trained; the tests, one after another, add nodes until there are two."""
-    with cluster() as made:
+    with cluster(token=TOKEN) as made:
         yield made
 
 
@@ -42,6 +43,12 @@ def have(nodes: Cluster, count: int) -> list[Any]:
         nodes.add_node(num_cpus=1)
     nodes.wait_for_nodes()
     return list(nodes.worker_nodes)
+
+
+def further(command: studies.Underway, folder: File) -> None:
+    """Wait until another epoch is over."""
+    have = set((folder / "store").glob("*/state-*.pt"))
+    command.until(lambda: set((folder / "store").glob("*/state-*.pt")) - have)
 
 
 def begun(folder: File) -> Callable[[], bool]:
@@ -93,18 +100,23 @@ def test_a_node_that_is_to_be_taken_away_is_left_after_the_step_and_gets_no_more
     assert not begun(tmp_path)()
 
 
-def test_workers_of_which_one_has_a_node_that_is_to_be_taken_away_leave_together_and_go_on_when_another_comes(
+def test_workers_of_which_one_has_a_node_that_is_taken_away_or_dies_go_on_together_when_another_comes(
     nodes: Cluster, tmp_path: File
 ) -> None:
     write(tmp_path, without("low", text=TEXT))
     _, going = have(nodes, 2)
-    two = ("--set", "recipe.epochs=12", "--set", "models.big.resources={workers: 2}")
+    two = ("--set", "recipe.epochs=16", "--set", "models.big.resources={workers: 2}")
     with underway(tmp_path, *RUN[:2], *two, "--address", nodes.address) as command:
         command.until(begun(tmp_path))
         drain(nodes.address, going.node_id)
         command.until(lambda: "big waits: needs 2 worker(s) with 1 CPU each; free are 1 of 1 CPU" in command.text)
+        nodes.remove_node(going)
+        other = nodes.add_node(num_cpus=1)
+        further(command, tmp_path)
+        nodes.remove_node(other, allow_graceful=False)
         nodes.add_node(num_cpus=1)
         assert command.end() == 0, command.text
     assert "of big (seed 0) left, for it or its node is taken away; it goes on from epoch " in command.text
+    assert " of 2 died with its node; all go on from the last epoch" in command.text
     (first,) = (stage for path, stage in studies.stages(tmp_path).items() if path == ("big",))
-    assert [epoch["epoch"] for epoch in first["history"]] == list(range(1, 13)), "no epoch was trained twice"
+    assert [epoch["epoch"] for epoch in first["history"]] == list(range(1, 17)), "no epoch was trained twice"

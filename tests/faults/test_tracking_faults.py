@@ -115,6 +115,27 @@ def test_a_study_may_be_trained_without_mlflow_and_logged_later(
     assert connection.connect(server.uri).get_model_version_by_alias("tiny", "best").version == "1"
 
 
+def test_a_run_that_began_without_the_server_is_logged_whole_once_it_is_there(server: Mlflow, hurried: None) -> None:
+    server.kill()
+    try:
+        tracking = Tracking(server.uri, "absent", later=True)
+        tracking._background.first = 0.01
+        tracking.start({"epochs": 3}, {"study": "absent"})
+        first, second = row("r101", "teacher"), row()
+        for one in (replace(first, state="running", history=first.history[:1]), first, second):
+            tracking.update(one)
+        wait_for(lambda: len(tracking._failed) == 2)
+    finally:
+        server.start()
+    assert tracking.close("FINISHED")
+    found = everything(server.uri, "absent")
+    assert {path: steps_of["val/AP"] for path, steps_of in found.items()} == {
+        "r101": [1, 2, 3],
+        "r101 > r18": [1, 2, 3],
+    }
+    assert best(server.uri, "absent").score == 0.5
+
+
 def test_what_mlflow_can_never_track_in_is_refused_even_if_it_may_be_later() -> None:
     with pytest.raises(connection.Invalid, match="it has given up folders"):
         Tracking("./mlruns", "demo", later=True)

@@ -40,6 +40,7 @@ KINDS: dict[tuple[str, str], Any] = {
         **HEADER,
         "!spec": {
             "!entrypoint": str,
+            "runtimeEnvYAML": str,
             "backoffLimit": int,
             "shutdownAfterJobFinishes": bool,
             "ttlSecondsAfterFinished": int,

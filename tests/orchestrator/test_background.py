@@ -84,6 +84,24 @@ def test_a_newer_job_replaces_one_that_fails(background: Background) -> None:
     assert background.wait(10) and done.is_set()
 
 
+def test_who_waits_for_the_end_need_not_wait_for_the_next_try_of_a_long_outage() -> None:
+    background, tries = Background("the server", first=600.0), []
+    back = threading.Event()
+
+    def job() -> None:
+        tries.append(time.monotonic())
+        if not back.is_set():
+            raise OSError("away")
+
+    background.put("a", job)
+    while not tries:
+        time.sleep(0.01)
+    back.set()
+    assert not background.wait(0.1), "nobody does, so it rests"
+    assert background.settle(60, since=time.monotonic()) and len(tries) == 2
+    background.stop()
+
+
 def test_nothing_is_taken_up_after_a_stop(background: Background) -> None:
     background.stop()
     done = threading.Event()

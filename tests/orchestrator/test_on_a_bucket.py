@@ -71,7 +71,7 @@ def test_a_run_that_is_killed_goes_on_and_a_store_that_is_moved_has_it_all(serve
     server.requests.clear()
     third = tapath(tmp_path, "run", "tiny.yaml", "--store", moved)
     assert third.code == 0 and states(tmp_path) == {"reused": 3}
-    assert not [path for method, path in server.requests if method == "PUT" and ".probe-" not in path]
+    assert not [path for method, path in server.requests if method == "PUT" and ".probe." not in path]
     file = f"{moved}/{named(moved, 'weights.safetensors')[0]}"
     damaged = buckets.read(file)
     buckets.put(file, damaged[:-9])

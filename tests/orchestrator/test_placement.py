@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,12 +23,16 @@ from orchestrator.room import Node, Room
 from tests.faults import clusters
 from tests.orchestrator import ready, studies
 from tests.orchestrator.studies import changed, tapath, without, write
+from trainers.call import Invalid
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 PLACED = changed(
     ("big: {detector", "big: {resources: {workers: 2, cpus: 0.5}, detector"),
-    ("low: {detector", "low: {resources: {custom: {camera: 1}, memory: 100 MiB}, detector"),
+    (
+        "low: {detector",
+        "low: {resources: {gpus: 1, accelerator: A100, custom: {camera: 1}, memory: 100 MiB}, detector",
+    ),
     ("wee: {detector", "wee: {resources: {labels: {disk: ssd}}, detector"),
     text=without("mid"),
 )
@@ -35,9 +40,9 @@ PLACED = changed(
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A head, and beside it a node with a camera and one with a fast disk."""
+    """A head, and beside it a node with a camera and eight GPUs, by its own account, and one with a fast disk."""
     with clusters.cluster(head=1) as nodes:
-        nodes.add_node(num_cpus=1, resources={"camera": 1})
+        nodes.add_node(num_cpus=1, num_gpus=8, resources={"camera": 1, "accelerator_type:A100": 1})
         nodes.add_node(num_cpus=1, labels={"disk": "ssd"})
         nodes.wait_for_nodes()
         yield nodes.address
@@ -133,14 +138,32 @@ def test_a_ray_that_is_started_here_lets_nobody_in_without_its_token(tmp_path: F
     assert other.returncode != 0 and "AuthenticationError" in other.stderr, other.stderr
 
 
-def test_a_trial_is_placed_on_the_node_that_its_labels_name(address: str) -> None:
+def test_a_trial_is_placed_on_the_node_that_its_labels_name_or_that_has_its_gpus(address: str) -> None:
     with cluster.connected(address):
         nodes = cluster.nodes()
         (fast,) = (node for node in nodes if node.labels.get("disk") == "ssd")
+        (large,) = (node for node in nodes if node.has.get("GPU"))
         wanted = Placement(labels={"disk": "ssd"})
-        group = cluster.bundles({"placement": wanted.model_dump_json()}).to_placement_group()
-        ray.get(group.ready(), timeout=30)
-        assert set(placement_group_table(group)["bundles_to_node_id"].values()) == {fast.name}
-        remove_placement_group(group)
-        room = Room(nodes, {"wee": wanted, "all": Placement(workers=3)})
-        assert (room.slots("wee"), room.slots("all")) == (1, 1)
+        for placement, node in ((wanted, fast), (Placement(gpus=8, accelerator="A100"), large)):
+            group = cluster.bundles({"placement": placement.model_dump_json()}).to_placement_group()
+            ray.get(group.ready(), timeout=30)
+            assert set(placement_group_table(group)["bundles_to_node_id"].values()) == {node.name}
+            remove_placement_group(group)
+        room = Room(nodes, {"wee": wanted, "all": Placement(workers=3), "eighth": Placement(cpus=0.1, gpus=1)})
+        assert (room.slots("wee"), room.slots("all"), room.slots("eighth")) == (1, 1, 8)
+        with pytest.raises(Invalid, match="H100"):
+            Room(nodes, {"wee": Placement(gpus=1, accelerator="H100")}).check()
+
+
+def test_stages_of_which_each_wants_more_than_half_of_the_cluster_run_one_after_another(
+    address: str, tmp_path: File
+) -> None:
+    """Of three processors each takes two; the third is for whoever wants one."""
+    gang = ("big: {detector", "big: {resources: {workers: 2}, detector")
+    seeds = ("controls: [alone]\n", "controls: [alone]\nseeds: [0, 1]\n")
+    write(tmp_path, changed(gang, seeds, ("epochs: 2", "epochs: 1"), text=without("mid", "low")))
+    ran = tapath(tmp_path, "run", "tiny.yaml", "--address", address)
+    assert ran.code == 0, ran.err
+    told = re.findall(r" (started|done) +big(?: \(seed (\d)\))?  ", ran.err)
+    assert [what for what, _ in told] == ["started", "done"] * 2, ran.err
+    assert len({seed for _, seed in told}) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,12 +13,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path as File
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from orchestrator import submit
+from tests.faults.clusters import until
 from tests.orchestrator import studies
 from tests.orchestrator.heads import RAY, TOKEN, Head, end, head, ports, until_answering
 from tests.orchestrator.studies import changed, environment, tapath, underway, without, write
@@ -240,6 +244,10 @@ def test_status_and_best_are_asked_from_a_laptop_while_nobody_follows(
     write(laptop, SMALL)
     status = tapath(laptop, "status", "tiny.yaml", "--store", str(tmp_path / "shared"), "--json")
     assert json.loads(status.out)["counts"]["done"] == 3, asking(ray_head).get_job_logs(name)
+    search = f"{mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
+    assert urlopen(Request(search, headers={"Host": "mlflow:5000"})).status == 200, "as it is called on a cluster"
+    with pytest.raises(HTTPError, match="403"):
+        urlopen(Request(search, headers={"Host": "elsewhere:5000"}))
     best = tapath(laptop, "best", "tiny.yaml", "--tracking", mlflow, "--json")
     assert best.code == 0 and json.loads(best.out)["student"] == "wee", best.err
     assert [file.name for file in laptop.iterdir()] == ["tiny.yaml"]
@@ -251,19 +259,32 @@ def test_status_and_best_are_asked_from_a_laptop_while_nobody_follows(
 def test_ray_job_submit_runs_a_study_from_a_checkout(ray_head: Head, tmp_path: File, let_in: None) -> None:
     for name in ("orchestrator", "trainers"):
         shutil.copytree(ROOT / name, tmp_path / "here" / name, ignore=shutil.ignore_patterns("__pycache__"))
-    write(tmp_path / "here", SMALL)
+    write(tmp_path / "here", changed(("epochs: 2,", "epochs: 16,"), text=SMALL))
     run = ["python", "-m", "orchestrator", "run", "tiny.yaml"]
-    submitted = [RAY, "job", "submit", "--address", ray_head.jobs, "--working-dir", ".", "--"]
+    (line,) = re.findall(r"^    ray (job submit .*) -- ", (ROOT / "docs/cluster.md").read_text(), flags=re.MULTILINE)
+    submitted = [RAY, *shlex.split(line.replace("http://HEAD:8265", ray_head.jobs)), "--"]
+    submitted.remove("--no-wait")
     lost = subprocess.run([*submitted, *run], cwd=tmp_path / "here", capture_output=True, text=True, timeout=240)
     assert lost.returncode == 1 and "resources.store: store lies in the working folder of this job" in lost.stdout
     submitted.insert(3, "--no-wait")
-    kept = subprocess.run(
-        [*submitted, *run, *places(tmp_path)], cwd=tmp_path / "here", capture_output=True, text=True, timeout=240
-    )
-    assert kept.returncode == 0, kept.stdout + kept.stderr
-    late = time.monotonic() + 240
-    while not all(job.status.is_terminal() for job in asking(ray_head).list_jobs()) and time.monotonic() < late:
-        time.sleep(0.5)
+    client = asking(ray_head)
+
+    def logs_of_one_that(stops: bool) -> str:
+        before = {job.submission_id for job in client.list_jobs()}
+        kept = subprocess.run(
+            [*submitted, *run, *places(tmp_path)], cwd=tmp_path / "here", capture_output=True, text=True, timeout=240
+        )
+        assert kept.returncode == 0, kept.stdout + kept.stderr
+        (name,) = {str(job.submission_id) for job in client.list_jobs()} - before
+        if stops:
+            until(lambda: list((tmp_path / "shared").glob("*/state-*.pt")))
+            client.stop_job(name)
+        until(lambda: client.get_job_status(name).is_terminal())
+        return str(client.get_job_logs(name))
+
+    assert "stopping at the next step; finished epochs are kept" in logs_of_one_that(stops=True)
+    assert not list((tmp_path / "shared").glob("*/lease-*")), "each stage has ended by itself"
+    assert "stopping" not in logs_of_one_that(stops=False)
     status = tapath(tmp_path / "here", "status", "tiny.yaml", "--store", str(tmp_path / "shared"), "--json")
     assert json.loads(status.out)["counts"]["done"] == 3, status.err
     assert len(studies.stored(tmp_path, "shared")) == 3

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import ray
 import torch
 import torch.distributed as dist
+from ray.train import FailureConfig
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -79,6 +81,41 @@ def test_one_of_two_stages_on_the_same_workers_fails_and_the_other_is_as_if_trai
     assert ends[PLAIN.key] == End("done")
     assert ends[fails.key].how == "failed" and ends[fails.key].reason.startswith("NonFinite: ")
     assert_same(tmp_path / "alone", tmp_path / "shared", [PLAIN])
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_whose_labels_no_node_has_find_no_room(tmp_path: Path) -> None:
+    post: Any = Post.remote([PLAIN.key])
+    with pytest.raises(Again, match="late"):
+        run_on_workers(
+            [order(PLAIN, tmp_path)], num_workers=2, threads=1, demand={"CPU": 0.5}, labels={"disk": "ssd"}, post=post
+        )
+    assert not list(tmp_path.glob("*/result.json"))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_may_die_as_often_as_they_like_if_they_come_further_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray, which counts all deaths of a training, is told to bear with none."""
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "120")  # a busy machine may be late with workers
+    none = FailureConfig(max_failures=0, controller_failure_limit=0)
+    monkeypatch.setattr("trainers.stage.FailureConfig", lambda **limits: none)
+    long = stage(epochs=6, fixed_norm=True)
+    folder = tmp_path / "two" / long.key
+
+    def kill() -> None:
+        until(lambda: any(int(file.name.split("-")[1]) >= 2 for file in folder.glob("state-*.pt")))
+        (lease,) = folder.glob("lease-*")
+        os.kill(json.loads(lease.read_text())["pid"], signal.SIGKILL)
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    news = on_two_workers(order(long, tmp_path / "two"))
+    killing.join()
+    assert [one for _, one in news if isinstance(one, str)] == [ANY] and news[-1] == (long.key, End("done"))
+    result = Store(tmp_path / "two").get(long)
+    assert result is not None and [entry["epoch"] for entry in result.history] == list(range(1, 7))
 
 
 def on_two_workers(*orders: Order) -> list[tuple[str, Any]]:

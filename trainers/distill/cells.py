@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -20,13 +21,19 @@ class Cells(NamedTuple):
 
 def cells(levels: list[Tensor], strides: tuple[int, ...], *, start: float) -> Cells:
     """Those of maps L of (B, C, H, W), on their device. `start`: where in a cell its centre is, as in `Detector`."""
+    shapes = tuple((level.shape[2], level.shape[3]) for level in levels)
+    return _cells(shapes, strides, start, levels[0].device)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is made while evaluating must serve in training
+def _cells(shapes: tuple[tuple[int, int], ...], strides: tuple[int, ...], start: float, device: torch.device) -> Cells:
     centres, sizes, numbers = [], [], []
-    for number, (level, stride) in enumerate(zip(levels, strides, strict=True)):
-        height, width = level.shape[2:]
-        y, x = (torch.arange(n, device=level.device, dtype=torch.float32) + start for n in (height, width))
+    for number, ((height, width), stride) in enumerate(zip(shapes, strides, strict=True)):
+        y, x = (torch.arange(n, device=device, dtype=torch.float32) + start for n in (height, width))
         centres.append(torch.cartesian_prod(y, x).flip(1).view(-1, 2) * stride)
-        sizes.append(torch.full((height * width,), float(stride), device=level.device))
-        numbers.append(torch.full((height * width,), number, device=level.device))
+        sizes.append(torch.full((height * width,), float(stride), device=device))
+        numbers.append(torch.full((height * width,), number, device=device))
     return Cells(torch.cat(centres), torch.cat(sizes), torch.cat(numbers))
 
 

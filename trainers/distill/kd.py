@@ -105,11 +105,11 @@ class KD(nn.Module):
         mine, taught = student.class_rows(), teacher.class_rows()
         total = nothing(mine)
         if self.weight:
-            losses = self.divergence(mine[targets.row], taught[targets.row])  # (P,)
+            losses = self.divergence(*(every.index_select(0, targets.row) for every in (mine, taught)))  # (P,)
             total = total + self.weight * self.mean(losses, targets.level, targets.levels)
         if self.vlr_weight:
             row = student.by.valuable(student, targets, gamma=self.gamma, overlap=self.overlap).row
-            losses = self.divergence(mine[row], taught[row])  # (V,)
+            losses = self.divergence(*(every.index_select(0, row) for every in (mine, taught)))  # (V,)
             total = total + self.vlr_weight * self.mean(losses, level_of(student, row), targets.levels)
         return total
 

@@ -102,7 +102,8 @@ class LD(nn.Module):
         mine, taught = student.edge_rows(self.bins), teacher.edge_rows(self.bins)
         total = nothing(mine)
         for weight, region in self.regions(student, targets):
-            losses = edge_kl(mine[region.row], taught[region.row], temperature=self.temperature, edges=self.edges)
+            edges = (every.index_select(0, region.row) for every in (mine, taught))  # rows are unique: `[]` would sort
+            losses = edge_kl(*edges, temperature=self.temperature, edges=self.edges)
             counts = scores(student, region.row) if region.weight is None else region.weight
             scale = strength(counts, images=targets.images, normaliser=self.normaliser)
             total = total + weight * scale * (counts * losses).sum()
