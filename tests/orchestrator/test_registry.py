@@ -117,6 +117,20 @@ def test_the_served_student_finds_what_validation_finds_in_any_kind_of_input(
             served.predict([wrong])
 
 
+@pytest.mark.parametrize(("kind", "side"), [("png", 1), ("png", 300), ("bmp", 40), ("ppm", 40)])
+def test_an_image_whose_base64_is_short_is_taken_for_no_name_of_a_file(kind: str, side: int, tmp_path: File) -> None:
+    """Longer than a file's name may be, shorter than a path: flat images and tiny ones."""
+    from orchestrator.served import picture as served_picture
+
+    file = tmp_path / f"x.{kind}"
+    Image.new("L", (side, side), 70).save(file)
+    text = base64.b64encode(file.read_bytes()).decode()
+    assert len(text) < 4096 and (kind == "png" or len(text.partition("/")[0]) > 255)
+    assert served_picture(text, tmp_path).unique().tolist() == [70]
+    with pytest.raises(Invalid, match="neither the path of an image nor one in base64"):
+        served_picture("no-such-file" * 30 + ".png", tmp_path)
+
+
 def versions(tracking: Tracking, name: str) -> list[Any]:
     return list(tracking.client.search_model_versions(f"name = '{name}'"))
 
