@@ -34,7 +34,7 @@ def latency(study: Study, *, batch: int, runs: int) -> dict[str, Any]:
         network = _network(prepared, name, trained.get(name))
         passes = footprint.passes(network, split, entry.recipe, device=device_of(network), batch=batch)
         times = [1000 * seconds / batch for seconds in islice(passes, runs)]
-        low, _, high = quantiles(times, n=4) if runs > 1 else times * 3
+        low, _, high = quantiles(times, n=4, method="inclusive") if runs > 1 else times * 3
         found.append(
             {
                 "model": name,

@@ -206,6 +206,18 @@ def test_latency_measures_every_model_of_the_lattice(here: File) -> None:
     assert run("latency", "tiny.yaml", "--batch", "1000").exit_code == 2
 
 
+def test_quartiles_of_two_passes_lie_between_them(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestrator import latency
+
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path)
+    monkeypatch.setattr(latency.footprint, "passes", lambda *_, **__: iter([0.1, 0.3, 9.0]))
+    for one in made("latency", "tiny.yaml", "--runs", "2")["models"]:
+        assert one["ms"] == pytest.approx(200) and one["quartiles_ms"] == pytest.approx([150, 250])
+    for one in made("latency", "tiny.yaml", "--runs", "1")["models"]:
+        assert [one["ms"], *one["quartiles_ms"]] == pytest.approx([100] * 3)
+
+
 def card_of(folder: File) -> str:
     from orchestrator.connection import connect
 
