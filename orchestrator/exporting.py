@@ -26,5 +26,6 @@ def export(meant: Meant, out: File, *, kind: Literal["onnx", "torch"]) -> dict[s
 def text(made: dict[str, Any]) -> str:
     """The files, and what to type."""
     runner = next(file for file in made["files"] if file.endswith(export_files.RUNNER))
-    needs = "numpy, Pillow and onnxruntime" if made["format"] == "onnx" else "numpy, Pillow, torch and torchvision"
-    return "\n".join([*made["files"], f"python {runner} IMAGE ...  finds objects, with {needs} and nothing else"])
+    needs = "numpy and onnxruntime" if made["format"] == "onnx" else "numpy, torch and torchvision"
+    said = f"python {runner} IMAGE ...  finds objects, with {needs}, Pillow to read the files, and nothing else"
+    return "\n".join([*made["files"], said])

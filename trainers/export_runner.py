@@ -1,7 +1,7 @@
 """Finds objects in images with the exported detector in its folder: `python detect.py IMAGE ...` prints JSON.
 
-It needs numpy, Pillow and onnxruntime (torch and torchvision for graphs that end in .pt2). From Python:
-`Detector(folder)(pixels)`. Boxes are x1, y1, x2, y2; A are all cells of all levels, times the anchors of a cell.
+It needs numpy and onnxruntime (torch and torchvision for graphs that end in .pt2), and to read files Pillow. From
+Python: `Detector(folder)(pixels)`. Boxes are x1, y1, x2, y2; A are all cells of all levels, times a cell's anchors.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 Array = Any  # numpy's
 Rule = dict[str, Any]
@@ -58,18 +57,13 @@ class Detector:
         grid = laid(self.rule, maps, canvas=pixels.shape[2:], size=(height, width))
         found = best(decode(self.rule, maps, grid), grid.size, self.rule)
         boxes = found.boxes / np.array([width / image.shape[1], height / image.shape[0]] * 2, np.float32)
-        every, names = (
-            zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True),
-            self.rule["classes"],
-        )
-        return [{"box": box, "score": score, "label": n, "class": names[n]} for box, score, n in every]
+        every = zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+        return [{"box": box, "score": score, "label": n, "class": self.rule["classes"][n]} for box, score, n in every]
 
     def padded(self, image: Array) -> Array:
         """Pixels of 0..1 on a canvas whose sides are multiples of the divisor. -> (1, 3, H, W) float32."""
-        divisor = self.rule["divisor"]
-        height, width = (-(-side // divisor) * divisor for side in image.shape[:2])
-        canvas = np.empty((1, 3, height, width), np.float32)
-        canvas[:] = np.array(self.rule["padding"], np.float32)[:, None, None]
+        height, width = (side + -side % self.rule["divisor"] for side in image.shape[:2])
+        canvas = np.tile(np.array(self.rule["padding"], np.float32)[:, None, None], (1, 1, height, width))
         canvas[0, :, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1) / np.float32(255)
         return canvas
 
@@ -96,9 +90,8 @@ def opened(file: Path) -> Graph:
         return lambda value: [said.detach().numpy() for said in network(torch.from_numpy(value))]
     import onnxruntime
 
-    there = onnxruntime.get_available_providers()
-    providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in there]
-    session = onnxruntime.InferenceSession(str(file), providers=providers)
+    there = [p for p in onnxruntime.get_available_providers() if p in ("CUDAExecutionProvider", "CPUExecutionProvider")]
+    session = onnxruntime.InferenceSession(str(file), providers=there)
     name = session.get_inputs()[0].name
     return lambda value: list(session.run(None, {name: value}))
 
@@ -106,8 +99,7 @@ def opened(file: Path) -> Graph:
 def sides(size: Sequence[int], resize: Sequence[int] | None) -> tuple[int, int]:
     """Height and width of an image once its short side is right, or its long one as long as it may be."""
     scale = 1.0 if resize is None else min(resize[0] / min(size), resize[1] / max(size))
-    height, width = (max(1, int(side * scale + 0.5)) for side in size)
-    return height, width
+    return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
 
 def resized(image: Array, height: int, width: int) -> Array:
@@ -121,12 +113,9 @@ def blended(image: Array, length: int, *, axis: int) -> Array:
     """One side made longer or shorter."""
     scale = image.shape[axis] / length
     reach = max(scale, 1.0)
-    middle = (np.arange(length) + 0.5) * scale
-    first = np.maximum((middle - reach + 0.5).astype(np.int64), 0)
-    last = np.minimum((middle + reach + 0.5).astype(np.int64), image.shape[axis])
-    place = np.arange(image.shape[axis])
-    weight = np.maximum(1 - np.abs((place - middle[:, None] + 0.5) / reach), 0)
-    weight = weight * ((place >= first[:, None]) & (place < last[:, None]))
+    middle, place = (np.arange(length)[:, None] + 0.5) * scale, np.arange(image.shape[axis])
+    weight = np.maximum(1 - np.abs((place - middle + 0.5) / reach), 0)
+    weight *= (place >= np.trunc(middle - reach + 0.5)) & (place < np.trunc(middle + reach + 0.5))
     weight /= weight.sum(1, keepdims=True)
     bits = next(bits for bits in range(22, 0, -1) if int(0.5 + weight.max() * 2**bits) < 2**15)
     whole = np.floor(0.5 + weight * 2**bits)
@@ -140,8 +129,7 @@ def laid(rule: Rule, maps: dict[str, list[Array]], *, canvas: Sequence[int], siz
     for level, stride, shapes in zip(maps[rule["laid_on"]], rule["strides"], rule["anchors"], strict=True):
         high, wide = level.shape[1:]
         down, right = (canvas[0] // high, canvas[1] // wide) if rule["measured"] else (stride, stride)
-        y, x = np.meshgrid(np.arange(high), np.arange(wide), indexing="ij")
-        cell = np.stack([x, y], axis=-1).reshape(-1, 1, 2).repeat(len(shapes), axis=1).reshape(-1, 2)
+        cell = np.indices((high, wide))[::-1].reshape(2, -1).T.repeat(len(shapes), axis=0)  # x, y
         centre = (cell * [right, down]).astype(np.float32)
         box = np.tile(centre, 2) + np.tile(np.array(shapes, np.float32), (high * wide, 1))
         within = (cell * stride < [size[1], size[0]]).all(axis=1) | rule["padding_counts"]
@@ -295,6 +283,18 @@ def softmax(x: Array) -> Array:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
+def read(file: str | Path) -> Array:
+    """An image file, decoded as in training: of sixteen bits the upper eight. (H, W, 3) uint8 in RGB."""
+    from PIL import Image
+
+    image = Image.open(file)
+    if not image.mode.startswith("I"):
+        return np.array(image.convert("RGB"))
+    grey = np.asarray(image).astype(np.int64)
+    deep = image.mode != "I" or grey.max(initial=0) > 255  # Pillow opens some of eight bits as it does deeper ones
+    return np.clip(grey >> 8 if deep else grey, 0, 255).astype(np.uint8)[..., None].repeat(3, axis=-1)
+
+
 if __name__ == "__main__":
     here = Detector(Path(__file__).parent)
-    print(json.dumps({file: here(np.array(Image.open(file).convert("RGB"))) for file in sys.argv[1:]}, indent=1))
+    print(json.dumps({file: here(read(file)) for file in sys.argv[1:]}, indent=1))

@@ -20,10 +20,11 @@ from tests.trainers.works import run
 from trainers import backbones, build, detectors, export_files, teacher
 from trainers.augment import Resize
 from trainers.call import Call, Invalid, offers
+from trainers.data.images import read_image
 from trainers.data.split import Split
 from trainers.evaluate import find
 from trainers.export_decoding import RULES
-from trainers.export_runner import Detector, reading, resized, sides, unlike
+from trainers.export_runner import Detector, read, reading, resized, sides, unlike
 from trainers.metrics.coco import coco_ap
 from trainers.outputs import Detections, Network
 from trainers.spec import Recipe
@@ -208,6 +209,40 @@ def test_the_runner_needs_nothing_of_ours(trained: tuple[Network, Split], tmp_pa
     code = f"{BLOCKED}sys.argv = ['detect.py', 'digits.png']\nrunpy.run_path('out/detect.py', run_name='__main__')"
     ran = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(ran.stdout) == {"digits.png": Detector(tmp_path / "out")(pixels)}
+
+
+def test_arrays_need_no_pillow(trained: tuple[Network, Split], tmp_path: Path) -> None:
+    detector, split = trained
+    export_files.save(detector, tmp_path / "out", classes=split.classes)
+    pixels = split.read(0).permute(1, 2, 0).numpy()
+    np.save(tmp_path / "digits.npy", pixels)
+    code = f"{BLOCKED}sys.modules['PIL'] = None\nimport json, numpy\nrunner = runpy.run_path('out/detect.py')\n"
+    code += "print(json.dumps(runner['Detector']('out')(numpy.load('digits.npy'))))"
+    ran = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(ran.stdout) == Detector(tmp_path / "out")(pixels)
+
+
+DEEP, DARK = [0, 255, 256, 30_000, 65_535], [0, 9, 255]
+COLOURS = np.random.default_rng(0).integers(0, 256, (3, 4, 4), np.uint8)
+PIXELS = {
+    "sixteen bits": ("png", np.array([DEEP], np.uint16)),
+    "sixteen bits in TIFF": ("tif", np.array([DEEP], np.uint16)),
+    "sixteen bits, all dark": ("png", np.array([DARK], np.uint16)),
+    "sixteen bits, kept as more": ("tif", np.array([DEEP], np.int32)),
+    "eight bits, kept as more": ("tif", np.array([DARK], np.int32)),
+    "grey": ("png", np.array([DARK], np.uint8)),
+    "colours": ("png", COLOURS[..., :3]),
+    "colours with alpha": ("png", COLOURS),
+}
+
+
+@pytest.mark.parametrize(("suffix", "pixels"), PIXELS.values(), ids=PIXELS)
+def test_files_are_read_to_the_bit_as_in_training(suffix: str, pixels: Any, tmp_path: Path) -> None:
+    file = tmp_path / f"x.{suffix}"
+    Image.fromarray(pixels).save(file)
+    expected = read_image(file, size=(pixels.shape[1], pixels.shape[0])).permute(1, 2, 0)
+    found = read(file)
+    assert found.dtype == np.uint8 and np.array_equal(found, expected.numpy())
 
 
 @pytest.mark.parametrize(("size", "target"), [((50, 70), (48, 67)), ((64, 64), (100, 100)), ((33, 50), (20, 9))])
