@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,6 @@ def of_loaded(study: Study, tracking: str | None) -> Asked:
 def of_either(name: str, tracking: str | None) -> Asked:
     """Of a study's file, if there is such a file or the name is one of YAML; else of an experiment."""
     file = File(name)
-    if file.is_file() or file.suffix in (".yaml", ".yml"):
+    if os.path.isfile(file) or file.suffix in (".yaml", ".yml"):  # the name of an experiment may be too long for a file
         return of_study(file, tracking)
     return of_experiments([name], tracking)

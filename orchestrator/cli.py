@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from typing import Any
 
@@ -34,6 +35,9 @@ class Group(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click knows them
         except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # as only somebody's own word can be
+                _say(ctx, error, f"error: {public(str(error.filename))}: no file or folder can have so long a name")
+                ctx.exit(REFUSED)
             _say(ctx, error, unexpected(error))
             ctx.exit(BROKEN)
 

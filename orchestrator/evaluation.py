@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path as File
 from types import ModuleType
 from typing import Any
@@ -65,8 +66,7 @@ def dataset(text: str, metric: str | None) -> Call:
 
 def studied(text: str) -> Study | None:
     """The study that `--data` is a file of, if it is one."""
-    written = text.lstrip().startswith("{")  # and may be longer than a file's name
-    return load(File(text)) if not written and File(text).is_file() else None
+    return load(File(text)) if os.path.isfile(text) else None  # where YAML is too long for a name, Path's own raises
 
 
 def named(text: str, package: ModuleType | None, option: str) -> Call:
@@ -87,7 +87,7 @@ def detector(weights: str, model: str | None, call: Call | None) -> Trained:
         assert call is not None, "a file of weights does not say which classes it knows"
         return of_file(weights, modelled(model), call)
     place = weights if in_bucket(weights) else File(weights).expanduser()
-    if isinstance(place, File) and not place.exists():
+    if isinstance(place, File) and not os.path.exists(place):
         raise Invalid(f"there is no file or folder {weights} (from {File.cwd()})")
     trained = of_stage(place)
     if trained is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path as File
 from typing import Any, NamedTuple
@@ -33,12 +34,12 @@ def pictures(places: Sequence[str]) -> list[Picture]:
     found: dict[File, tuple[File, str]] = {}  # as it was named, by where it really is
     missing: list[str] = []
     for place in map(File, places):
-        if place.is_dir():
+        if os.path.isdir(place):  # Path's own raises where a name is too long
             inside = sorted(one for one in place.rglob("*") if one.suffix.lower() in SUFFIXES and one.is_file())
             missing += [] if inside else [f"{place}: a folder without images"]
             for one in inside:
                 found.setdefault(one.resolve(), (one, str(one.relative_to(place))))
-        elif place.is_file():
+        elif os.path.isfile(place):
             found.setdefault(place.resolve(), (place, place.name))
         else:
             missing.append(f"{place}: there is no such file or folder")

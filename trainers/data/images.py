@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +24,7 @@ class OtherSize(Invalid):
 
 def read_image(path: Path, *, size: tuple[int, int]) -> Tensor:
     """Decode an image file of (width, height), whatever its colours. -> (3, H, W) uint8, RGB. Raises `Invalid`."""
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe would wait for ever
         raise Invalid(f"cannot read the image {path}: it is no file")
     return decode(path, str(path), size=size)
 
