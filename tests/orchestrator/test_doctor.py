@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import resource
 import shutil
 import socket
@@ -39,6 +40,17 @@ def test_for_machines_each_check_has_its_state_and_what_to_do() -> None:
     made = json.loads(json.dumps(doctor.as_json([WELL, WRONG])))
     assert made["well"] is False
     assert made["checks"][1] == {"what": "Ray", "state": "wrong", "said": "it does not start", "mend": "mend it"}
+
+
+def test_a_python_that_is_too_old_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = platform.python_version()
+    assert machine.python().state == "well" and here in machine.python().said
+    monkeypatch.setattr(machine, "OLDEST", (9, 10))
+    found = machine.python()
+    assert found == Finding("Python", "wrong", f"{here} is too old", "install Python 9.10 or newer")
+    assert doctor.code([found]) == 3
+    first, mend, *_ = doctor.text([found]).splitlines()
+    assert first == f"WRONG   Python  {here} is too old" and mend.strip() == "-> install Python 9.10 or newer"
 
 
 def test_a_pair_that_fits_runs_its_operator() -> None:
