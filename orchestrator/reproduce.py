@@ -22,6 +22,7 @@ from trainers.scratch import scratch
 from trainers.store import Result, Store
 
 OTHERWISE = 3  # the exit code when something else came of it
+FEWEST = 2  # other seeds that give one score a spread to be compared by
 Say = Callable[[str], None]
 
 
@@ -34,7 +35,7 @@ class Outcome(NamedTuple):
     sha256: str
     differs: dict[str, tuple[str, str]]  # then and here
     again: dict[int, float]  # scores with other seeds
-    compared: noise.Compared | None
+    compared: noise.Compared | None  # None: the weights are equal, or nothing can be said
 
     @property
     def code(self) -> int:
@@ -51,13 +52,17 @@ class OnePath(Prepared):
 
 
 def reproduce(
-    original: Original, *, store: str | None, seeds: int, address: str | None = None, say: Say = print
+    original: Original, *, store: str | None, seeds: int | None = None, address: str | None = None, say: Say = print
 ) -> Outcome:
     """Train its path with its seed, and if other weights come of it, with so many other seeds.
 
-    store: an empty place for it all; None: a temporary one. Raises `Invalid`.
+    seeds: None: as few as tell whether that is noise. Without any its own score is held against those that the study
+    has, if they are several. store: an empty place for it all; None: a temporary one. Raises `Invalid`.
     """
-    if seeds and not noise.enough(len(original.scores), seeds):
+    before = list(original.scores.values())
+    if seeds is None:
+        seeds = 0 if noise.enough(len(before), 1) else FEWEST
+    elif seeds and not noise.enough(len(before), seeds):
         raise Invalid("one score before and one after have no spread to compare them by; train more", ("--seeds",))
     with nullcontext(store) if store else scratch() as place:
         result = _trained(original, str(place), [original.seed], address, say)[original.seed]
@@ -68,7 +73,8 @@ def reproduce(
             others = [seed for seed in range(len(original.scores) + seeds) if seed not in original.scores][:seeds]
             trained = _trained(original, str(place), others, address, say)
             again = {seed: one.score for seed, one in trained.items()}
-    judged = noise.compared(list(original.scores.values()), list(again.values())) if again else None
+    after = list(again.values()) or [result.score]
+    judged = noise.compared(before, after) if not equal and noise.enough(len(before), len(after)) else None
     return Outcome(original, equal, result.score, result.sha256, _differs(original, result), again, judged)
 
 
@@ -162,8 +168,8 @@ def text(made: Outcome) -> str:
             known = "versions and device" if original.versions else "device"
             lines.append(f"  {known} are the same; what else may differ: the kind of processor, threads, resources")
     if (found := made.compared) is not None:
-        sides = f"{found.before:.4f} over {len(original.scores)} before, {found.after:.4f} over {len(made.again)}"
-        lines.append(f"mean over seeds: {sides} others")
+        own = f"{found.after:.4f} over {len(made.again)} others" if made.again else f"{found.after:.4f} here"
+        lines.append(f"mean over seeds: {found.before:.4f} over {len(original.scores)} before, {own}")
         lines.append(f"  {'inside' if found.alike else 'OUTSIDE'} the noise of seeds (p = {found.chance:.2g})")
     elif not made.equal:
         lines.append("whether that is noise, other seeds tell: --seeds 3")

@@ -51,7 +51,11 @@ def gc(
 @click.argument("model")
 @click.argument("stage", required=False)
 @click.option("--seed", type=click.IntRange(0), help="Of a stage that was trained with several.")
-@click.option("--seeds", type=click.IntRange(0), default=0, help="If other weights come of it: so many other seeds.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(0),
+    help="If other weights come of it: so many other seeds. Without it none, or two where the study has a single one.",
+)
 @click.option("--tracking", help="MLflow's address, with a registered model.")
 @click.option("--store", help="An empty place to train in, that stays; without it a temporary one.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change the study: data.COCO.root=/data/coco")
@@ -61,7 +65,7 @@ def reproduce(
     model: str,
     stage: str | None,
     seed: int | None,
-    seeds: int,
+    seeds: int | None,
     tracking: str | None,
     store: str | None,
     sets: tuple[str, ...],
@@ -70,7 +74,7 @@ def reproduce(
 ) -> None:
     """Train MODEL again, as models:/demo@best, or a STAGE of a study, and compare. Exit code 3 if it is another.
 
-    With --seeds it is enough that the scores lie within the noise of seeds.
+    Where other weights come of it, it is enough that the score lies within the noise of seeds.
     """
     from orchestrator import originals
     from orchestrator import reproduce as training

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path as File
 
 import pytest
+from click.testing import CliRunner
 from scipy import stats
 
 from orchestrator import noise, reproduce
+from orchestrator.cli import main
 from orchestrator.originals import Original, of_model, of_study, same
 from orchestrator.study import load
 from tests.orchestrator.stored import stage_of, store
 from tests.orchestrator.studies import changed, tapath, without, write
 from trainers.call import Invalid
+from trainers.result import Result
 
 SHORT = without("mid", "low")
 
@@ -104,6 +108,57 @@ def test_what_differs_is_printed_and_the_exit_code_says_whether_it_is_the_same()
     assert "torch: 2.12.0 then, 2.12.1 here" in said and "device: cpu then" in said and "--seeds 3" in said
     assert "inside the noise" in reproduce.text(made["inside"]) and "OUTSIDE" in reproduce.text(made["outside"])
     assert json.loads(json.dumps(reproduce.as_json(made["inside"])))["inside_noise"] is True
+
+
+def trained(monkeypatch: pytest.MonkeyPatch, scores: dict[int, float]) -> list[list[int]]:
+    """In place of trainings other weights, and by seed these scores. -> the seeds, training by training."""
+    asked: list[list[int]] = []
+
+    def train(original: Original, place: str, seeds: Sequence[int], *_: object) -> dict[int, Result]:
+        asked.append(list(seeds))
+        facts = {"metrics": {}, "history": [], "seconds": 1.0, "device": "cpu", "sha256": "b" * 64, "size": 1}
+        return {seed: Result(stage=original.stage, score=scores[seed], **facts) for seed in seeds}
+
+    monkeypatch.setattr(reproduce, "_trained", train)
+    return asked
+
+
+@pytest.mark.usefixtures("in_a_folder")
+@pytest.mark.parametrize(("others", "code", "said"), [((0.45, 0.55), 0, "inside"), ((0.1, 0.101), 3, "OUTSIDE")])
+def test_where_a_study_has_one_seed_two_others_say_whether_it_is_noise(
+    others: tuple[float, float], code: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = load(write(File(), SHORT))
+    store(study, ("big",), score=0.5)
+    asked = trained(monkeypatch, {0: 0.4, 1: others[0], 2: others[1]})
+    ended = CliRunner().invoke(main, ["reproduce", "tiny.yaml", "big"])
+    assert ended.exit_code == code and asked == [[0], [1, 2]], ended.output
+    assert "other weights" in ended.stdout and f"{said} the noise of seeds" in ended.stdout
+    assert "0.5000 over 1 before" in ended.stdout and "over 2 others" in ended.stdout
+
+
+@pytest.mark.usefixtures("in_a_folder")
+def test_where_it_has_several_its_score_is_held_against_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load(write(File(), SHORT))
+    store(study, ("big",), score=0.5)
+    original = of_study(study, "big", None)._replace(scores={0: 0.5, 1: 0.52, 2: 0.48})
+    for score, code in ((0.51, 0), (0.9, 3)):
+        asked = trained(monkeypatch, {0: score})
+        made = reproduce.reproduce(original, store=None)
+        assert asked == [[0]] and made.code == code and made.compared is not None
+        assert made.compared.before == pytest.approx(0.5) and made.compared.after == score
+        said = reproduce.text(made)
+        assert f"{score:.4f} here" in said and ("inside" if code == 0 else "OUTSIDE") in said
+        assert reproduce.as_json(made)["inside_noise"] is (code == 0)
+
+
+@pytest.mark.usefixtures("in_a_folder")
+def test_no_seed_is_trained_where_none_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load(write(File(), SHORT))
+    store(study, ("big",), score=0.5)
+    asked = trained(monkeypatch, {0: 0.5})
+    made = reproduce.reproduce(of_study(study, "big", None), store=None, seeds=0)
+    assert asked == [[0]] and made.code == 3 and "--seeds 3" in reproduce.text(made)
 
 
 @pytest.mark.ray
