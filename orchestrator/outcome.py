@@ -29,15 +29,18 @@ def broken_off(error: BaseException) -> tuple[int, str]:
     return (REFUSED if isinstance(error, Invalid) else BROKEN), public(str(error) or type(error).__name__)
 
 
-def answered(run: Run, summary: Mapping[str, Any]) -> list[str]:
-    """What people are told in the end: which path is best, what it stands beside, and what failed, whole."""
+def answered(run: Run, summary: Mapping[str, Any], *, told: bool) -> list[str]:
+    """What people are told in the end: which path is best, what it stands beside, and what failed and why.
+
+    `told`: they were told why when it happened.
+    """
     folder = page_of(run.prepared.study).rpartition("/")[0]
     lines = [*verdict(summary, reasons=False), *beside(summary)]
     lines += expectations.text(summary["expected"], summary["source"])
     for key, reason in run.frontier.failed.items():
-        row, told = run.board.rows[key], run.tracebacks.get(key)
-        where = f"; where: {folder}/failed-{key}.txt" if told else ""
-        lines.append(f"failed: {row.path} (seed {row.seed}): {plain(reason)}{where}")
+        row, why = run.board.rows[key], "as said above" if told else plain(reason)
+        where = f"; where: {folder}/failed-{key}.txt" if run.tracebacks.get(key) else ""
+        lines.append(f"failed: {row.path} (seed {row.seed}): {why}{where}")
     if run.frontier.failed:
         lines.append("What is done is kept; the same command tries again what failed.")
     return lines

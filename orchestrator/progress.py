@@ -64,6 +64,12 @@ class Progress:
         kept = Lines(board, log, self.outlook) if log else None
         self.views: list[View] = [view for view in (self.shown, kept) if view is not None]
 
+    @property
+    def told(self) -> bool:
+        """Whether whoever reads the answer has read by then why stages failed: both go where no terminal is, as into
+        the log of a job."""
+        return isinstance(self.shown, Lines) and not self.out.isatty()
+
     def __enter__(self) -> Progress:
         for view in self.views:
             view.start()

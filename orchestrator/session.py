@@ -102,7 +102,7 @@ def _session(run: Run, progress: Progress, streams: Aside, *, address: str | Non
     if not run.interrupted:
         pictures.illustrate(prepared, run.board, summary)
     code = UNTRACKED if ending == DONE and not tracked else ending
-    progress.answer(answered(run, summary), summary, page=page_of(study), code=code)
+    progress.answer(answered(run, summary, told=progress.told), summary, page=page_of(study), code=code)
     return code
 
 

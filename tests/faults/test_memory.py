@@ -94,4 +94,4 @@ def test_a_stage_that_ray_ends_for_lack_of_memory_again_and_again_fails_with_the
     ran = tapath(tmp_path, "run", "tiny.yaml", *words)
     assert ran.code == 3, ran.err
     why = "the last was ended by Ray, for its node had too little memory left"
-    assert f"failed: big (seed 0): its process died 4 times; {why}" in ran.out, ran.out + ran.err
+    assert f"failed   big: its process died 4 times; {why}" in ran.err, ran.out + ran.err

@@ -152,7 +152,7 @@ def test_after_a_full_disk_and_damage_the_same_command_says_what_was_damaged_onc
     *_, last = sorted((tmp_path / "store").glob("*/state-*.pt"), key=lambda file: states.epoch_of(file.name))
     key, epoch = last.parent.name, states.epoch_of(last.name)
     assert re.search(
-        rf"failed: .*: Full: no room for \S+{key}/state-{epoch + 1:06d}.pt: it takes about [\d,]+ b", first
+        rf"failed   .*: Full: no room for \S+{key}/state-{epoch + 1:06d}.pt: it takes about [\d,]+ b", first
     )
     left = torch.load(last, weights_only=True)["history"]
     content = bytearray(last.read_bytes())

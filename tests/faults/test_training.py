@@ -250,11 +250,11 @@ def test_where_all_paths_fail_the_run_ends_with_3_and_says_what_failed_first(tmp
     write(tmp_path, without("mid", "low"))
     ran = tapath(tmp_path, "run", "tiny.yaml", "--set", "recipe.lr=1.0e+30")
     assert ran.code == 3, ran.out + ran.err
-    first, *others = (line for line in ran.out.splitlines() if line.startswith("failed: "))
-    assert re.match(
-        r"failed: big \(seed 0\): NonFinite: loss\S* became (nan|inf) in epoch \d, step \d \(images \d", first
-    )
-    assert "learning rate" in first and ["wee (seed 0)" in line for line in others] == [True]
+    first, *others = (line for line in ran.err.splitlines() if "  failed   " in line)
+    assert re.search(r"  failed   big: NonFinite: loss\S* became (nan|inf) in epoch \d, step \d \(images \d", first)
+    assert "learning rate" in first and ["wee alone" in line for line in others] == [True]
+    named = [line for line in ran.out.splitlines() if line.startswith("failed: ")]
+    assert [line.partition(": as said above")[0] for line in named] == ["failed: big (seed 0)", "failed: wee (seed 0)"]
     there = studies.stages(tmp_path)
     assert {path: stage["state"] for path, stage in there.items()} == {
         ("big",): "failed",

@@ -2,14 +2,16 @@
 
 import io
 import re
+from types import SimpleNamespace
 
 import pytest
 
 from orchestrator.lattice import Path
 from orchestrator.live_table import LiveTable, rows_as_tree
+from orchestrator.outcome import answered
 from orchestrator.outlook import Outlook
 from orchestrator.progress import Progress
-from tests.orchestrator.boards import SIZES, board, fail, row, start
+from tests.orchestrator.boards import SIZES, board, fail, row, start, summary
 from tests.orchestrator.terminals import Tty
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -237,3 +239,38 @@ def test_after_a_change_of_size_the_table_is_there_once_and_as_wide_as_the_scree
     assert len(lines) == size[1]
     assert sum(line.startswith("stage ") for line in lines) == sum(line.startswith("voc-gfl") for line in lines) == 1
     assert sum(" running " in line for line in lines) >= 1
+
+
+def test_a_failure_is_cut_below_the_table_and_in_the_end_told_whole_once_with_what_to_do():
+    filled, path = board(), Path(("r101", "r50"))
+    reason = f"Full: no room for the state: {'it takes about 300 bytes, ' * 8}and 12 are free"
+    fail(filled, path, reason)
+    key = row(filled, *path.models).key
+    study = SimpleNamespace(name="voc-gfl", resources=SimpleNamespace(runs="runs"))
+    run = SimpleNamespace(
+        prepared=SimpleNamespace(study=study),
+        frontier=SimpleNamespace(failed={key: reason}),
+        board=filled,
+        tracebacks={key: "Traceback ..."},
+    )
+    with Tty(80, 50) as tty:
+        with Progress(filled, out=tty.stream, err=tty.stream, live=True) as shown:
+            for each in filled.rows.values():
+                shown.changed(each)
+            live = tty.until(lambda lines: any(line.startswith("r101 > r50: Full: no room") for line in lines))
+        shown.answer(answered(run, summary(filled), told=shown.told), {}, page="runs/report.html", code=3)
+        lines = tty.until(lambda lines: "report: runs/report.html" in lines)
+    assert sum("Full: no room" in line for line in live) == 1 and not any("12 are free" in line for line in live)
+    said = " ".join(filter(None, lines))
+    assert said.count("Full: no room") == 1
+    assert f"failed: r101 > r50 (seed 0): {reason}; where: runs/voc-gfl/failed-{key}.txt" in said
+    assert "What is done is kept; the same command tries again what failed." in said
+
+
+@pytest.mark.parametrize(("live", "manner", "told"), [(False, "", True), (False, "quiet", False), (True, "", False)])
+def test_only_in_lines_was_a_failure_told_whole_before_the_end(live, manner, told):
+    assert Progress(board(), out=io.StringIO(), err=io.StringIO(), live=live, manner=manner).told is told
+
+
+def test_who_reads_the_answer_on_a_terminal_has_not_read_what_went_into_a_file(tty):
+    assert Progress(board(), out=tty.stream, err=io.StringIO(), live=False).told is False

@@ -43,11 +43,23 @@ def test_a_loss_that_becomes_non_finite_fails_its_stage_by_name_with_reason_and_
 ) -> None:
     folder, ran, _ = broken
     assert ran.code == 3, ran.err
-    (said,) = (line for line in ran.out.splitlines() if line.startswith("failed: "))
+    (said,) = (line for line in ran.err.splitlines() if "  failed   " in line)
     assert "big > mid" in said and "loss" in said and "step" in said
     assert "nan" in said or "inf" in said
     failed = studies.stages(folder, "broken")["big", "mid"]
     assert failed["state"] == "failed" and failed["reason"] in said and failed["score"] is None
+
+
+def test_the_log_of_a_job_has_the_reason_once_and_ends_with_where_it_came_from_and_what_to_do(
+    broken: tuple[File, Ran, Ran],
+) -> None:
+    folder, ran, _ = broken
+    failed = studies.stages(folder, "broken")["big", "mid"]
+    assert (ran.err + ran.out).count(failed["reason"]) == 1
+    where = f"runs/broken/failed-{failed['key']}.txt"
+    assert f"\nfailed: big > mid (seed 0): as said above; where: {where}\n" in ran.out
+    assert "Traceback" in (folder / where).read_text()
+    assert "\nWhat is done is kept; the same command tries again what failed.\n" in ran.out
 
 
 def test_what_the_failed_stage_would_have_taught_is_lost_and_the_rest_goes_on(broken: tuple[File, Ran, Ran]) -> None:
@@ -115,7 +127,7 @@ def test_a_teacher_whose_score_is_not_its_record_may_not_teach(damaged: tuple[Fi
     folder, ran = damaged
     assert ran.code == 3, ran.err
     really = studies.stages(finished)["big", "low"]["score"]
-    (said,) = (line for line in ran.out.splitlines() if line.startswith("failed: "))
+    (said,) = (line for line in ran.err.splitlines() if "  failed   " in line)
     assert "big > low > wee" in said
     assert "0.9000" in said and f"{really:.4f}" in said, "both figures"
     assert not (folder / "store" / studies.stages(finished)["big", "low", "wee"]["key"] / "result.json").exists()
