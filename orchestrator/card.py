@@ -12,19 +12,31 @@ from orchestrator.facts import LONGEST, entity, without_secrets
 from orchestrator.prepared import Prepared
 from orchestrator.verdict import arrow, between, plain, yardsticks
 
+REGISTERED = "models:/"  # how the addresses of registered models begin
 NARROW = 120  # characters to which no line is cut: the commands stay whole
 CUT = "Lines that end with ... were too long for MLflow; what they say is in the study's report."
 
 
-def card(prepared: Prepared, summary: Mapping[str, Any], answer: Mapping[str, Any], row: Row, *, name: str) -> str:
-    """Of the student that is registered by this name: the end of the best path of an answer, one of its seeds."""
+def card(
+    prepared: Prepared,
+    summary: Mapping[str, Any],
+    answer: Mapping[str, Any],
+    row: Row,
+    *,
+    name: str,
+    address: str | None = None,
+) -> str:
+    """Of the student of this name: the end of the best path of an answer, one of its seeds.
+
+    `address`: where it lies, if it is not registered.
+    """
     sections = {
         f"{name}": [sentence(summary, answer)],
         "How good": scores(summary, answer, row),
         "What it takes": takes(prepared, answer, row),
         "What it came from": origin(prepared, answer, row),
         "Licences": terms(prepared, answer),
-        "How to use it": usage(entity(name)),
+        "How to use it": usage(address or f"{REGISTERED}{entity(name)}@best"),
     }
     return fitting(
         "\n\n".join(_section(title, lines, level=2 if n else 1) for n, (title, lines) in enumerate(sections.items()))
@@ -57,7 +69,8 @@ def _section(title: str, lines: Sequence[str], *, level: int) -> str:
 
 def sentence(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
     path = answer["best"]["path"]
-    return f"An object detector, {plain(path[-1])}, that learnt by the path {plain(arrow(path))}."
+    how = f"by the path {plain(arrow(path))}" if len(path) > 1 else "alone"
+    return f"An object detector, {plain(path[-1])}, that learnt {how}."
 
 
 def scores(summary: Mapping[str, Any], answer: Mapping[str, Any], row: Row) -> list[str]:
@@ -119,14 +132,14 @@ def _begun(prepared: Prepared, path: Sequence[str]) -> Iterator[str]:
             yield f"- weights that {plain(name)} began from, {plain(str(source))}: {licences.of_weights(source.file)}"
 
 
-def usage(name: str) -> list[str]:
-    address = f"models:/{name}@best"
+def usage(address: str) -> list[str]:
+    registered = address.startswith(REGISTERED)
+    python = f'`mlflow.pyfunc.load_model("{address}").predict(["image.jpg"])` gives boxes, scores and classes.'
     return [
         "```",
         f"tapath predict {address} IMAGES --out found   # boxes drawn, and COCO's results",
         f"tapath export {address} --format onnx         # runs without tapath and torch",
-        f"mlflow models serve -m {address} --env-manager local",
+        *([f"mlflow models serve -m {address} --env-manager local"] if registered else []),
         "```",
-        "",
-        f'In Python, `mlflow.pyfunc.load_model("{address}").predict(["image.jpg"])` gives boxes, scores and classes.',
+        *(["", f"In Python, {python}"] if registered else []),
     ]

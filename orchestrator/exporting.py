@@ -17,8 +17,8 @@ def export(meant: Meant, out: File, *, kind: Literal["onnx", "torch"]) -> dict[s
     trained = meant.trained
     detector: Network = trained.detector.cpu()
     files = export_files.save(detector, out, classes=trained.classes, resize=trained.recipe.resize, kind=kind)
-    if meant.card:
-        (out / CARD).write_text(meant.card + "\n", encoding="utf-8")
+    if card := meant.card():
+        (out / CARD).write_text(card + "\n", encoding="utf-8")
         files.append(out / CARD)
     return {"detector": meant.name, "format": kind, "files": [str(file) for file in files]}
 
@@ -28,4 +28,7 @@ def text(made: dict[str, Any]) -> str:
     runner = next(file for file in made["files"] if file.endswith(export_files.RUNNER))
     needs = "numpy and onnxruntime" if made["format"] == "onnx" else "numpy, torch and torchvision"
     said = f"python {runner} IMAGE ...  finds objects, with {needs}, Pillow to read the files, and nothing else"
-    return "\n".join([*made["files"], said])
+    lines = [*made["files"], said]
+    if not any(File(file).name == CARD for file in made["files"]):
+        lines.append(f"no {CARD}, the card: it goes with a study or models:/NAME@best, not with weights alone")
+    return "\n".join(lines)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path as File
 from typing import Any, NamedTuple
 
 from orchestrator import evaluation
 from orchestrator.asked import of_study
+from orchestrator.card import REGISTERED
 from orchestrator.facts import entity
 from orchestrator.ranking import Found
 from orchestrator.resources import Resources
 from orchestrator.study import Study, load
 from trainers.appraisal import Trained, judged, of_record, of_stage
 from trainers.call import Invalid
-
-REGISTERED = "models:/"
 
 
 class Meant(NamedTuple):
@@ -25,7 +26,7 @@ class Meant(NamedTuple):
     trained: Trained
     categories: list[dict[str, Any]]  # `id` and `name` by label
     own_ids: bool  # whether these ids are those of its data
-    card: str  # Markdown; empty if there is none
+    card: Callable[[], str]  # Markdown; empty if there is none
 
 
 def meant(
@@ -52,7 +53,7 @@ def meant(
     call = evaluation.dataset(data, None) if data else None
     trained = evaluation.detector(text, model, call)
     name = File(text).name if File(text).suffix == "" else File(text).parent.name if model is None else File(text).stem
-    return Meant(name, trained, *_categories(trained, data), card="")
+    return Meant(name, trained, *_categories(trained, data), card=lambda: "")
 
 
 def _only(*said: tuple[str, str | None]) -> None:
@@ -73,11 +74,16 @@ def _best(study: Study, file: str, student: str | None, tracking: str | None) ->
     trained = of_stage(f"{study.resources.store}/{key}")
     if trained is None:
         raise Invalid(f"the store {study.resources.store} has no stage {key}, which {one.path} is; see `tapath status`")
-    from orchestrator.registry import described  # brings MLflow
+    name = study.name + (f"-{one.student}" if len(study.students) > 1 else "")
+    card = partial(_card, study, key, name, asked.uri)
+    return Meant(entity(name), trained, *_categories(trained, file), card=card)
 
-    name = entity(study.name + (f"-{one.student}" if len(study.students) > 1 else ""))
-    card = described(asked.uri, name, key)
-    return Meant(name, trained, *_categories(trained, file), card=card)
+
+def _card(study: Study, key: str, name: str, uri: str) -> str:
+    """Of a stage of a study: what MLflow says of it, or what the store does, as only who was taught is registered."""
+    from orchestrator import registry, unregistered  # bring MLflow and Ray
+
+    return registry.described(uri, entity(name), key) or unregistered.described(study, key, name=name)
 
 
 def _seed(found: Found) -> int:
@@ -92,8 +98,8 @@ def _registered(address: str, data: str | None, uri: str) -> Meant:
     with fetched(uri, address) as version:
         trained = of_record(version.stage, version.weights)
     if data is None and len(version.categories) == len(trained.classes):
-        return Meant(version.name, trained, version.categories, True, version.card)
-    return Meant(version.name, trained, *_categories(trained, data), card=version.card)
+        return Meant(version.name, trained, version.categories, True, lambda: version.card)
+    return Meant(version.name, trained, *_categories(trained, data), card=lambda: version.card)
 
 
 def _categories(trained: Trained, data: str | None) -> tuple[list[dict[str, Any]], bool]:

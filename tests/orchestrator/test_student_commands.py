@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,8 +19,11 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image, ImageChops
 
+from orchestrator.asked import Asked
 from orchestrator.cli import main
 from orchestrator.licences import UNKNOWN, of_data, of_weights
+from tests.orchestrator import studies
+from tests.orchestrator.documented import README
 from tests.orchestrator.studies import TEXT, changed, environment, report, stored, write
 from trainers.call import Invalid
 from trainers.export_runner import Detector
@@ -188,6 +193,34 @@ def test_an_exported_student_finds_what_it_finds_here(here: File) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize("role", ["student", "alone"])
+def test_the_export_of_a_study_has_a_card_whether_its_best_was_taught_or_not(
+    role: str, here: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was taught is registered with one; that of the student alone is made of the store."""
+    every = Asked.paths
+    monkeypatch.setattr(Asked, "paths", lambda *asked, **how: [one for one in every(*asked, **how) if one.role == role])
+    said = run("export", "tiny.yaml", "--format", "torch")
+    assert said.exit_code == 0 and "exported/tiny/README.md" in said.stdout and "no README" not in said.stdout
+    text = (here / "exported" / "tiny" / "README.md").read_text()
+    if role == "student":
+        assert text.strip() == card_of(here).strip()
+        return
+    key = studies.stages(here)["wee",]["key"]
+    assert text.startswith("# tiny\n\nAn object detector, wee, that learnt alone.\n") and f"`{key}`" in text
+    assert "losses: none: it learnt alone" in text and "gain over big > wee directly: " in text
+    assert "gain over wee alone" not in text and stored(here)[key][1] in text
+    assert f"tapath predict store/{key} IMAGES" in text and "mlflow" not in text and "@best" not in text
+
+
+@pytest.mark.ray
+def test_the_export_of_weights_says_that_it_has_no_card(here: File) -> None:
+    said = run("export", f"store/{best_key(here)}", "--format", "torch", "--out", "elsewhere")
+    assert said.exit_code == 0 and not (here / "elsewhere" / "README.md").exists()
+    assert said.stdout.splitlines()[-1].startswith("no README.md, the card: ")
+
+
+@pytest.mark.ray
 def test_latency_measures_every_model_of_the_lattice(here: File) -> None:
     said = made("latency", "tiny.yaml", "--runs", "3", "--batch", "2")
     assert [one["model"] for one in said["models"]] == ["big", "mid", "low", "wee"]
@@ -255,9 +288,10 @@ def test_terms_of_weights_are_told_where_they_are_known() -> None:
 def test_mlflow_models_predict_answers_with_a_path_and_with_base64(here: File) -> None:
     file = sorted((here / "digits").rglob("*.png"))[0]
     given = {"inputs": [str(file), base64.b64encode(file.read_bytes()).decode()]}
-    (here / "given.json").write_text(json.dumps(given))
-    command = [str(File(sys.executable).with_name("mlflow")), "models", "predict", "-m", BEST]
-    command += ["-i", "given.json", "-o", "said.json", "-t", "json", "--env-manager", "local"]
+    (here / "images.json").write_text(json.dumps(given))
+    (typed,) = re.findall(r"`mlflow (models predict [^`]+ [^`]+)`", README.read_text())
+    words = [BEST if word == "models:/demo@best" else word for word in shlex.split(typed)]
+    command = [str(File(sys.executable).with_name("mlflow")), *words, "-o", "said.json"]
     path = f"{File(sys.executable).parent}:{environment()['PATH']}"
     own = {**environment(), "MLFLOW_TRACKING_URI": f"sqlite:///{here / 'mlflow.db'}", "PATH": path}
     ended = subprocess.run(command, cwd=here, env=own, capture_output=True, text=True, timeout=500)
