@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from functools import partial
 from pathlib import Path as File
 from typing import Any
 
@@ -14,6 +16,8 @@ from orchestrator.found_data import look
 from orchestrator.ladder import LADDER, TRAINED, between
 from orchestrator.study import Study, load
 from tests.orchestrator.commands import folder, run
+from tests.orchestrator.studies import TAPATH
+from tests.orchestrator.terminals import Tty
 from trainers.call import Invalid
 
 __all__ = ["folder"]  # a fixture, for each test here
@@ -124,6 +128,33 @@ def test_what_is_not_told_is_asked() -> None:
     said = beginning.write(File("study.yaml"), {"teacher": "tiny24"}, ask=answer, force=False)
     assert [question.split()[0] for question in asked] == ["The", "Student's", "Detector", "GPUs"]
     assert list(load("study.yaml").models) == ["tiny24", "tiny16", "tiny8"] and "wrote study.yaml" in said
+
+
+def test_on_a_terminal_it_asks_one_thing_after_another_and_once_more_what_cannot_be(folder: File) -> None:
+    typed = {
+        "The folder of the data": [""],
+        "Teacher's backbone [tiny24]": [""],
+        "Student's backbone [tiny5]": ["tiny8"],
+        "Detector [GFL]": [""],
+        "GPUs [": ["two", "0"],
+    }
+    with Tty(100, 30) as tty:
+        command = tty.run(folder, TAPATH, "init")
+        for question, answers in typed.items():
+            for times, answer in enumerate(answers, start=1):
+                tty.until(partial(waits, question, times))
+                os.write(tty.master, f"{answer}\n".encode())
+        assert command.wait(240) == 0, tty.lines()
+        screen = tty.until(lambda lines: "next: tapath plan study.yaml" in lines)
+    assert "Error: 'two' is not a valid integer." in screen and "wrote study.yaml" in screen
+    study = load("study.yaml")
+    assert list(study.models) == ["tiny24", "tiny16", "tiny8"] and study.data.name == "Digits"
+
+
+def waits(question: str, times: int, lines: list[str]) -> bool:
+    """Whether the last line of a screen asks this, and so often it was asked by now."""
+    said = [line for line in lines if line]
+    return sum(line.startswith(question) for line in said) == times and said[-1].endswith(":")
 
 
 @pytest.mark.parametrize(
