@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path as File
@@ -22,8 +23,8 @@ from trainers.call import offers
 ROOT = File(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"`tapath ([a-z][^`]*)`", README)
-# What its blocks have people type, but for what trains or wants a cluster.
-LINES = {" ".join(words) for line in blocks(README) if (words := ours(line)) and words[0] not in ("run", "submit")}
+# What its blocks have people type, but for what trains or wants a cluster: see test_typed.py.
+LINES = {shlex.join(words) for line in blocks(README) if (words := ours(line)) and words[0] not in ("run", "submit")}
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
 TARGETS = sorted(set(re.findall(r"\bmake ([a-z]+)\b", README)))
 
@@ -54,7 +55,7 @@ def test_a_command_of_the_readme_works(command: str, finished: File, tmp_path: F
         "photos/": "digits/val2017",
         "/data/cats": "digits",
     }
-    words = [names.get(word, word) for word in command.split()]
+    words = [names.get(word, word) for word in shlex.split(command)]
     if words[:2] != ["data", "digits"] and {"digits", "digits/val2017", "photo.jpg"}.intersection(words):
         tapath(folder, "data", "digits", "digits", "--val", "4")
         Image.new("RGB", (64, 64)).save(folder / "photo.jpg")
@@ -145,6 +146,16 @@ def test_the_sweep_of_the_readme_is_accepted(tmp_path: File) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_make_knows_what_the_readme_tells_it(target: str) -> None:
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_make_bench_measures_what_the_figures_name_but_for_what_the_readme_says() -> None:
+    said, _, table = section("Figures").partition("\n|")
+    last = re.findall(r"^\|.*\|([^|]*)\|$", table, flags=re.MULTILINE)[2:]
+    named = set(re.findall(r"`([a-z_]+\.py)`", " ".join(last)))
+    shown = subprocess.run(["make", "--dry-run", "bench"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    measured = set(re.findall(r"benchmarks/([a-z_]+\.py)", shown))
+    assert named - measured == set(re.findall(r"`([a-z_]+\.py)`", said)) == {"chaos.py"}
+    assert ("rows without a name" in said) == any(not cell.strip() for cell in last)
 
 
 def test_the_files_that_the_readme_names_exist() -> None:
