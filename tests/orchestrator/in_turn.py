@@ -18,9 +18,10 @@ from orchestrator.study import load
 
 
 @contextmanager
-def one_ray(cpus: int | None = None) -> Iterator[None]:
-    """Ray on so many cores, or on all: each study would start its own, and take it down."""
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False)
+def one_ray() -> Iterator[None]:
+    """Each study would start its own Ray, and take it down. With one core, as for a second stage another process would
+    have to load everything, which takes longer than a tiny study."""
+    ray.init(address="local", num_cpus=1, include_dashboard=False)
     try:
         yield
     finally:
@@ -29,7 +30,7 @@ def one_ray(cpus: int | None = None) -> Iterator[None]:
 
 def run(files: list[str], sets: dict[str, list[str]]) -> dict[str, int]:
     """-> the exit code of each study. `sets`: for some of the files, what `--set` would change."""
-    with one_ray(cpus=1):  # for a second stage another process would have to load everything, which takes longer
+    with one_ray():
         return {file: session(load(file, sets.get(file, [])), manner="quiet") for file in files}
 
 
