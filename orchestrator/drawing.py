@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from orchestrator.answers import AXES, ways
@@ -10,8 +10,9 @@ from orchestrator.drawn_lattice import edges, models, setting
 from orchestrator.verdict import epochs, way
 
 SHOWN = 20  # paths whose seeds are drawn
-FIGURES = 250_000  # numbers in all curves of a page, so that it stays small enough for a mail
-LEAST = 8  # epochs of a curve that are kept in any case
+FIGURES = 100_000  # numbers in all curves of a page, so that it stays small enough for a mail
+POINTS = 30_000  # of the lines of all races
+LEAST = 4  # epochs of a curve that are kept in any case
 # Of the summary, beside what is drawn: what a download of everything has.
 TOLD = (
     *("study", "metric", "search", "seeds", "created", "seconds", "compute_seconds", "edges", "students", "answers"),
@@ -23,6 +24,7 @@ def drawing(summary: Mapping[str, Any]) -> dict[str, Any]:
     """All of it, as JSON has it."""
     stages = summary["stages"]
     most = _most(stages)
+    lines = sum(len(race["lines"]) for race in summary["rungs"])
     return {
         "metric": summary["metric"],
         "best": [answer["best"]["path"] for answer in summary["answers"] if answer["best"]],
@@ -36,7 +38,7 @@ def drawing(summary: Mapping[str, Any]) -> dict[str, Any]:
         "seeds": [row for answer in summary["answers"] for row in _seeds(answer)] if len(summary["seeds"]) > 1 else [],
         "stages": [_stage(stage, most) for stage in stages],
         "sweeps": summary["sweeps"],
-        "rungs": [_race(race) for race in summary["rungs"]],
+        "rungs": [_race(race, max(LEAST, POINTS // max(1, lines))) for race in summary["rungs"]],
         "told": {name: summary[name] for name in TOLD},
     }
 
@@ -80,17 +82,27 @@ def _most(stages: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _thinned(history: Sequence[Mapping[str, Any]], most: int, selected: int | None) -> list[Mapping[str, Any]]:
-    """At most so many epochs and that which was selected: the first, the last, and between them evenly."""
-    if len(history) <= most:
-        return list(history)
-    kept = {round(i * (len(history) - 1) / (most - 1)) for i in range(most)}
+    """At most so many epochs and that which was selected."""
+    kept = _spread(len(history), most)
     return [epoch for i, epoch in enumerate(history) if i in kept or epoch["epoch"] == selected]
 
 
-def _race(race: Mapping[str, Any]) -> dict[str, Any]:
-    """Who was given up when, its curves rounded."""
-    lines = [line | {"points": [(epoch, _short(score)) for epoch, score in line["points"]]} for line in race["lines"]]
-    return {**race, "lines": lines}
+def _spread(count: int, most: int) -> Collection[int]:
+    """At most so many of the first numbers: the first, the last, and between them evenly."""
+    return range(count) if count <= most else {round(i * (count - 1) / (most - 1)) for i in range(most)}
+
+
+def _race(race: Mapping[str, Any], most: int) -> dict[str, Any]:
+    """Who was given up when, its curves rounded, at `most` so many epochs of them and the rungs."""
+    rungs, lines = {rung["epoch"] for rung in race["rungs"]}, []
+    for line in race["lines"]:
+        kept = _spread(len(line["points"]), most)
+        points = [
+            (epoch, _short(score)) for i, (epoch, score) in enumerate(line["points"]) if i in kept or epoch in rungs
+        ]
+        lines.append(line | {"points": points})
+    thinned = any(len(line["points"]) > most for line in race["lines"])
+    return {**race, "lines": lines, "thinned": thinned}
 
 
 def _short(value: float | None) -> float | None:

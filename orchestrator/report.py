@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup, escape
 
 from orchestrator.drawing import drawing
 from orchestrator.drawn_lattice import STATES, count
+from orchestrator.fitting import fitting
+from orchestrator.packing import packed
 from orchestrator.verdict import (
     arrow,
     between,
@@ -27,6 +32,8 @@ from orchestrator.verdict import (
 )
 
 PAGE = Path(__file__).parent / "page"
+LARGEST = 4_900_000  # bytes that pictures may fill a page up to, so that it goes into a mail
+SMALL: Mapping[str, Any] = {"allow_nan": False, "separators": (",", ":")}  # how the page's JSON is written
 # What turns the direction of the text after it, and so may have a name read as another: shown by its number.
 TURNS = {ord(c): f"\\u{ord(c):04x}" for c in "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"}
 
@@ -50,29 +57,28 @@ def render(summary: Mapping[str, Any], pictures: Mapping[str, Any] | None = None
     paths = [
         _row(outcome, answer) for answer in answers for outcome in (*answer["ranking"], answer["baseline"]) if outcome
     ]
-    return (
-        _templates()
-        .get_template("report.html")
-        .render(
-            summary,
-            question=question(summary),
-            headlines=[(headline(summary, answer, full=True), _led(answer)) for answer in answers],
-            figures=_figures(summary, answers[0]) if len(answers) == 1 else [],
-            cautions=[line for answer in answers for line in remarks(summary, answer)] + cautions(summary),
-            states=STATES,
-            paths=paths,
-            over_alone=any(answer["baseline"] for answer in answers),
-            over_direct=any(answer["direct"] for answer in answers),
-            tested=any(outcome["test"] is not None for outcome in paths),
-            beside=[
-                (answer["best"], rivals)
-                for answer in answers
-                if (rivals := yardsticks(summary, answer, answer["best"]))
-            ],
-            drawing=drawn,
-            pictures=_straight(pictures),
-        )
+    fill = partial(
+        _templates().get_template("report.html").render,
+        summary,
+        question=question(summary),
+        headlines=[(headline(summary, answer, full=True), _led(answer)) for answer in answers],
+        figures=_figures(summary, answers[0]) if len(answers) == 1 else [],
+        cautions=[line for answer in answers for line in remarks(summary, answer)] + cautions(summary),
+        states=STATES,
+        paths=paths,
+        over_alone=any(answer["baseline"] for answer in answers),
+        over_direct=any(answer["direct"] for answer in answers),
+        tested=any(outcome["test"] is not None for outcome in paths),
+        beside=[
+            (answer["best"], rivals) for answer in answers if (rivals := yardsticks(summary, answer, answer["best"]))
+        ],
+        drawing=drawn,
+        data=packed(drawn),
     )
+    if not pictures:
+        return fill(pictures=None)
+    shown = _fitting(_straight(pictures), LARGEST - len(fill(pictures=None).encode()))
+    return fill(pictures=shown, found=len(pictures["images"]))
 
 
 @cache
@@ -85,8 +91,18 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     pages.filters.update(arrow=arrow, between=between, clock=clock, count=count, epochs=epochs, marking=_marking)
-    pages.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    pages.filters.update(quoted=shlex.quote, tight=_tight)
+    pages.policies["json.dumps_kwargs"] = SMALL
     return pages
+
+
+def _fitting(pictures: dict[str, Any], room: int) -> dict[str, Any]:
+    """As many as there is room for beside the rest of the page."""
+
+    def size(value: Any) -> int:
+        return len(htmlsafe_json_dumps(value, **SMALL)) + 1
+
+    return fitting(pictures, [size(one) for one in pictures["images"]], room - size({**pictures, "images": []}))
 
 
 def _row(outcome: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,6 +156,11 @@ def _marking(text: str, part: str) -> Markup:
     pieces = (text[:start], text[start : start + len(part)], text[start + len(part) :])
     before, marked, after = (escape(piece.replace(" > ", "\u00a0> ")) for piece in pieces)
     return Markup("{}<strong>{}</strong>{}").format(before, marked, after) if marked else before
+
+
+def _tight(html: Markup) -> Markup:
+    """Without the space between tags, of which thousands of rows have much. In text there is no `>`: it is escaped."""
+    return Markup(re.sub(r">\s+<", "><", html.strip()))
 
 
 def _straight(value: Any) -> Any:

@@ -1,6 +1,18 @@
 /* What all pictures are drawn with: elements, figures, axes, and when it is done. */
-const data = JSON.parse(document.getElementById("data").textContent);
 const at = id => document.getElementById(id);
+const data = JSON.parse(at("data").textContent);
+
+/* Rows of what came by columns: of one that repeats each value once, and at which of them each row is. */
+function rowsOf({rows, columns}) {
+  const cells = Object.entries(columns).map(([name, {all, of, at}]) => [name, all ? i => all[i] : i => of[at[i]]]);
+  return Array.from({length: rows}, (_, i) => Object.fromEntries(cells.map(([name, value]) => [name, value(i)])));
+}
+data.stages = rowsOf(data.stages).map(({series, curves, ...stage}) => ({...stage, curves: Object.fromEntries(series.map((name, i) => [name, curves[i]]))}));
+if (data.told.cost) data.told.cost.stages = rowsOf(data.told.cost.stages).map(({at, ...own}) => {
+  const {key, path, budget, seed, role, seconds} = data.stages[at];
+  return {key, path, budget, seed, role, seconds, ...own};
+});
+
 const arrow = path => path.join(" > ");
 const same = (a, b) => a.length === b.length && a.every((name, i) => name === b[i]);
 const isBest = path => data.best.some(one => same(one, path));

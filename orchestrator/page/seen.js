@@ -1,7 +1,7 @@
 
 /* Boxes over the validation images, and the distributions of one box's edges. All text is set as text. */
 {
-  const seen = JSON.parse(document.getElementById("seen-data").textContent), root = document.getElementById("seen");
+  const root = document.getElementById("seen");
   const find = selector => root.querySelector(selector), least = find("#seen-least"), off = new Set();
   const students = [...new Set(seen.panels.map(panel => panel.student))].filter(Boolean);
   let student = students[0];

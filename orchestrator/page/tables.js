@@ -1,5 +1,8 @@
 /* Tables that sort, and downloads of all that they and the pictures show. */
 
+/* What is behind a cell, where that is more than its text. */
+const behind = cell => cell.dataset.v ?? cell.textContent.trim();
+
 /* A click on a heading sorts by the values behind the cells; numbers start with the largest, what is unknown is last. */
 function sortable(table) {
   const heads = [...table.querySelectorAll("thead th")];
@@ -10,7 +13,7 @@ function sortable(table) {
       const way = before ? (before === "descending" ? 1 : -1) : number ? -1 : 1;
       for (const other of heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", way > 0 ? "ascending" : "descending");
-      const rows = [...table.tBodies[0].rows].map(row => [row.cells[column].dataset.v, row]);
+      const rows = [...table.tBodies[0].rows].map(row => [behind(row.cells[column]), row]);
       const order = (a, b) => a === "" || b === "" ? (a === "") - (b === "") : way * (number ? a - b : collate(a, b));
       table.tBodies[0].append(...rows.sort((a, b) => order(a[0], b[0])).map(([, row]) => row));
       table.dispatchEvent(new Event("sorted"));
@@ -39,8 +42,8 @@ function fold(table, first) {
 function tableRows(table) {
   const heads = [...table.querySelectorAll("thead th")];
   return [...table.tBodies[0].rows].filter(row => !row.hidden || "folded" in row.dataset).map(row => Object.fromEntries(heads.map(head => {
-    const cell = row.cells[head.cellIndex], value = cell.dataset.v, text = cell.textContent.trim().replace(/\s+/g, " ");
-    const number = head.classList.contains("n") && value !== undefined && value !== "" && Number.isFinite(Number(value));
+    const cell = row.cells[head.cellIndex], value = behind(cell), text = cell.textContent.trim().replace(/\s+/g, " ");
+    const number = head.classList.contains("n") && value !== "" && Number.isFinite(Number(value));
     const name = head.textContent.trim() + (head.dataset.unit ? " (" + head.dataset.unit + ")" : "");
     return [name, number ? Number(value) : text === "" ? null : text];
   })));

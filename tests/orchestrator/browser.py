@@ -47,6 +47,7 @@ class Browser:
         calm = {"name": "prefers-reduced-motion", "value": "reduce"}
         self.command("Emulation.setEmulatedMedia", media="", features=[scheme, calm])
         self.said(), self.loaded()
+        self.command("Performance.disable"), self.command("Performance.enable", timeDomain="threadTicks")
         self.uri = page.as_uri()
         started = time.monotonic()
         self.driver.get(self.uri)
@@ -59,6 +60,11 @@ class Browser:
     def run(self, script: str, *arguments: Any) -> Any:
         """What a script returns in the page."""
         return self.driver.execute_script(script, *arguments)
+
+    def processor(self) -> float:
+        """Seconds for which the page's thread had the processor since the page was opened."""
+        found = self.command("Performance.getMetrics")["metrics"]
+        return next(one["value"] for one in found if one["name"] == "TaskDuration")
 
     def until(self, script: str, *arguments: Any) -> Any:
         """What an expression says in the page once that is true, or not null."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import random
 from functools import cache
 from itertools import product
 from typing import Any
@@ -16,7 +17,7 @@ from orchestrator.rungs import rungs
 from orchestrator.sweep import sweep
 from orchestrator.swept import swept
 from tests.orchestrator.boards import board, fail, lattice, longer, summary, want
-from tests.orchestrator.report_pictures import found_by
+from tests.orchestrator.report_pictures import found_by, noisy
 from tests.orchestrator.sweeps import WEIGHT
 from tests.orchestrator.test_rungs import FOUR, NAMES, raced, races
 
@@ -154,3 +155,43 @@ def large_page() -> str:
 def rows(text: str) -> list[dict[str, str]]:
     """Of a CSV file."""
     return list(csv.DictReader(io.StringIO(text)))
+
+
+@cache
+def whole(models: int) -> dict[str, Any]:
+    """Every section: five seeds of all paths, two students, figures with all their digits."""
+    names, seeds = [f"resnet-{i}" for i in range(models)], range(5)
+    students = names[-2:]
+    filled = board(names, seeds=seeds, name="whole", students=students)
+    longer(filled, names, seeds=seeds)
+    rng = random.Random(0)
+    for each in filled.rows.values():
+        each.seconds += rng.random()
+        each.selected = rng.randint(1, 12)
+    found = summary(filled, names, seeds=list(seeds), students=students)
+    stages = [cost(stage, number) for number, stage in enumerate(found["stages"])]
+    for one in stages:
+        rough = {"predicted": one["seconds"] * rng.random(), "device": "NVIDIA A100-SXM4-80GB"}
+        used = {name: rng.random() * 1e3 for name in ("measuring_seconds", "images_per_second")}
+        one |= rough | used | {"peak_memory_bytes": rng.random() * 1e10}
+    more = {"cost": {"run": None, "ratio": 1.1, "stages": stages}, "made": MADE, "source": "the paper"}
+    more["expected"] = [expectations.beside(" > ".join(names), "AP", 36.5, 0.375)]
+    return found | more | {name: mapped()[name] for name in ("sweeps", "rungs")}
+
+
+def huge() -> dict[str, Any]:
+    """2,575 stages."""
+    return whole(10)
+
+
+def noise(number: int) -> dict[str, Any]:
+    """What is found in as many images, of which nothing can be made smaller: thirty boxes in each by each detector."""
+    found, rng = found_by(board(students=STUDENTS), several()), random.Random(1)
+    box = [rng.random() * 100 for _ in range(5)]
+    boxes = [[*(round(x, 1) for x in box[:4]), round(box[4], 3), 0, -1] for _ in range(30)]
+    images = [
+        {**found["images"][0], "name": f"{place}.jpg", "uri": noisy(place), "differs": place < number // 2}
+        | {"found": [boxes for _ in found["panels"]]}
+        for place in range(number)
+    ]
+    return found | {"images": images, "edges": found["edges"] | {"image": number - 1}}

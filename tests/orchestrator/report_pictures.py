@@ -8,10 +8,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from PIL import Image
 
 from orchestrator.board import Board
 from orchestrator.pictures import panels
+from trainers.thumbnails import data_uri
 
 CLASSES = ["person", "<img src=x onerror=alert(1)>", "a traffic light that has a rather long name"]
 BINS = 17
@@ -77,3 +79,9 @@ def edges(truth: Sequence[float], detectors: int) -> dict[str, Any]:
 def bell(middle: float, wide: float) -> list[float]:
     heights = [math.exp(-(((one - middle) / wide) ** 2)) for one in range(BINS)]
     return [height / sum(heights) for height in heights]
+
+
+def noisy(seed: int, size: tuple[int, int] = (640, 480)) -> str:
+    """A photo of nothing but noise, as the page has photos."""
+    pixels = torch.randint(0, 256, (3, size[1], size[0]), generator=torch.Generator().manual_seed(seed))
+    return data_uri(pixels.to(torch.uint8))

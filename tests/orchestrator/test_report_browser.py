@@ -9,7 +9,7 @@ import pytest
 from orchestrator.report import render
 from tests.orchestrator import report_pages
 from tests.orchestrator.boards import board, fail, summary, the_answer
-from tests.orchestrator.report_pages import large, large_page, page
+from tests.orchestrator.report_pages import page
 from tests.orchestrator.test_report import EVIL
 
 if TYPE_CHECKING:
@@ -155,50 +155,6 @@ def test_hostile_names_stay_text(browser: Browser) -> None:
     assert browser.run("return document.scripts.length") == 2
     assert "\u202e" not in browser.run("return document.documentElement.outerHTML")
     assert browser.said() == []
-
-
-def test_513_stages_are_a_small_page_that_answers_at_once_and_draws_what_is_looked_at(
-    browser: Browser, capsys: pytest.CaptureFixture[str]
-) -> None:
-    html = large_page()
-    assert len(html.encode()) < 5e6
-    opened = browser.show(html)
-    assert browser.run(f"return {DRAWN}") == 0, "nobody has looked at curves yet"
-    clicked = browser.run(
-        """
-        const start = performance.now();
-        document.querySelector("[data-model=m9]").dispatchEvent(new MouseEvent("click"));
-        document.querySelector("dialog").getBoundingClientRect();
-        return performance.now() - start;
-        """
-    )
-    assert len(browser.texts("dialog tbody tr")) == 50
-    assert browser.run("return document.querySelectorAll('dialog polyline').length") == 6, "the curves of one stage"
-    browser.click("dialog .more")
-    assert len(browser.texts("dialog tbody tr")) == 257
-    browser.press(ESCAPE)
-    assert browser.run("return document.querySelector('dialog').childElementCount") == 0
-    sorted_in = browser.run(
-        "const start = performance.now(); document.querySelector('#stages th button').click();"
-        "document.body.getBoundingClientRect(); return performance.now() - start"
-    )
-    browser.run("document.getElementById('h-curves').scrollIntoView()")
-    browser.until(f"{DRAWN} > 0")
-    with capsys.disabled():
-        size = f"{len(html) / 1e6:.1f} MB"
-        print(f"\n513 stages: {size}, there in {opened:.2f} s, click {clicked:.0f} ms, sort {sorted_in:.0f} ms")
-    assert browser.said() == []
-
-
-def test_long_trainings_are_thinned_so_that_the_page_stays_below_5_mb(browser: Browser) -> None:
-    epoch = large()["stages"][-1]["history"][0]
-    long = [{name: 0.1 + number / 12345 for name in epoch} | {"epoch": number} for number in range(1, 301)]
-    html = render(large() | {"stages": [stage | {"history": long} for stage in large()["stages"]]})
-    assert len(html.encode()) < 5e6
-    browser.show(html)
-    browser.run("document.querySelector('[data-model=m9]').dispatchEvent(new MouseEvent('click'))")
-    assert any("report.json has all" in text for text in browser.texts("dialog p"))
-    assert browser.run("return data.stages.map(stage => [stage.epoch[0], stage.epoch.at(-1)])") == [[1, 300]] * 513
 
 
 def test_it_prints_with_every_picture_and_in_black_on_white(browser: Browser) -> None:
