@@ -66,6 +66,7 @@ def summary_of(one: Remembered, *, earlier: Mapping[str, Any] | None = None) -> 
         ),
         cost=forecast.compared(board, earlier=earlier),
         made=one.made,
+        studies=one.parts,
     )
 
 
@@ -110,9 +111,10 @@ def together(found: Sequence[Remembered]) -> Remembered:
             "source": "; ".join(_first_of_all([one["source"]] for one in described if one["source"])),
         },
         lattice=lattice,
-        text="\n---\n".join(f"# {one.study}.yaml\n{one.text}" for one in found),
+        text="",
         rows=_rows(found),
         cautions=[caution for one in found for caution in one.cautions],
+        parts=[{"study": one.study, "study_yaml": one.text, "made": one.made} for one in found],
     )
 
 

@@ -16,7 +16,7 @@ LEAST = 4  # epochs of a curve that are kept in any case
 # Of the summary, beside what is drawn: what a download of everything has.
 TOLD = (
     *("study", "metric", "search", "seeds", "created", "seconds", "compute_seconds", "edges", "students", "answers"),
-    *("expected", "source", "cost", "counts", "made", "study_yaml"),
+    *("expected", "source", "cost", "counts", "made", "study_yaml", "studies"),
 )
 
 

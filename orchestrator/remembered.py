@@ -36,6 +36,7 @@ class Remembered:
     rows: list[Row]  # in the order in which they became wanted
     cautions: list[str] = field(default_factory=list)  # what is not as it should be
     made: Mapping[str, Any] | None = None  # as `provenance.made` has it, if that was noted
+    parts: Sequence[Mapping[str, Any]] = ()  # of several, how to run each; then `text` and `made` say nothing
 
 
 class Written(NamedTuple):

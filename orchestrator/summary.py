@@ -36,9 +36,11 @@ def summarize(
     rungs: Sequence[Mapping[str, Any]] = (),
     cost: Mapping[str, Any] | None = None,
     made: Mapping[str, Any] | None = None,
+    studies: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The models go from the root teacher on; `students` are the last if none are named; `text` is the study's YAML;
     `expected`, `sweeps`, `rungs`, `cost`, `made` are of `expectations`, `swept`, `rungs`, `forecast`, `provenance`.
+    `studies`: of a report of several, which has neither `text` nor `made`, the `study`, `study_yaml`, `made` of each.
 
     What is not known is None; NaN and infinity never appear. A path's `score` is the mean over the seeds, known
     once every seed is trained; `spread` is the standard deviation over the seeds (n - 1; None for one seed),
@@ -46,9 +48,6 @@ def summarize(
     without such; `seconds` is what its stages took for one seed, on average; `parameters` and `latency_ms` are of its
     last model. Gains are paired by seeds, over the student alone (`baseline`), the `direct` path and the student alone
     with the compute of the best path (`same_compute`), each with the interval of the paired difference.
-
-    There is one answer for each student. Its `tied` are the ways to it, alone included, that cannot be told from the
-    best, which is the first; one seed knows of none. `recommended`: their cheapest. `front`: by what it is on Pareto's.
     """
     edges, names, counted = [(teacher, taught) for teacher, taught in edges], list(models), parameters or {}
     found = [
@@ -77,6 +76,7 @@ def summarize(
         "counts": {state: board.count(state) for state in get_args(State)},
         "made": dict(made or {}) or None,
         "study_yaml": text,
+        "studies": list(studies),
     }
 
 
@@ -90,7 +90,11 @@ def _answer(
     root: str,
     parameters: int | None,
 ) -> dict[str, Any]:
-    """What the board answers for one student, with what using it takes."""
+    """What the board answers for one student, with what using it takes.
+
+    `tied`: the ways to it, alone included, that cannot be told from the best, which is the first; one seed knows of
+    none. `recommended`: their cheapest. `front`: by what it is on Pareto's.
+    """
     known = outcomes(board, seeds=seeds, student=student, edges=edges, metric=metric)
     best = max((known[path] for path in known if len(path) > 1), key=lambda one: one["score"], default=None)
     longer = trained_longer(board, seeds=seeds, student=student, seconds=best["seconds"] if best else None)

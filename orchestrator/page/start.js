@@ -6,10 +6,12 @@ for (const table of document.querySelectorAll("table[id]")) {
 }
 if (at("paths")) fold(at("paths"), 20);
 
+/* Of a report of several studies each has its own file. */
+const files = data.told.studies.length ? data.told.studies.map(one => [one.study + " as YAML", one.study, one]) : [["The study as YAML", "study", data.told]];
 at("everything").append(
   push("All of it as JSON", {}, () => saveJson("report", everything())),
   push("All curves as CSV", {}, () => saveCsv("curves", epochRows(data.stages))),
-  push("The study as YAML", {}, () => save("study.yaml", "text/plain", data.told.study_yaml)));
+  ...files.map(([label, name, one]) => push(label, {}, () => save(name + ".yaml", "text/plain", one.study_yaml))));
 
 const points = () => data.points.map(({front, path, ...rest}) => ({...rest, path: arrow(path), "on the front of": front.join(" ")}));
 const seedRows = () => data.seeds.flatMap(row => row.scores.map((value, i) => ({path: row.name, seed: data.told.seeds[i], [data.metric]: value})));

@@ -62,13 +62,16 @@ def test_two_halves_of_a_study_make_the_report_of_the_whole(uri: str) -> None:
     for name in ("models", "edges", "seeds", "metric", "counts", "compute_seconds", "search"):
         assert made[name] == whole[name], name
     assert len(made["stages"]) == 5 and made["study"] == "one + other"
-    assert "# one.yaml\nname: one\n" in made["study_yaml"] and "# other.yaml\nname: other\n" in made["study_yaml"]
+    assert made["studies"] == [
+        {"study": name, "study_yaml": f"name: {name}\n", "made": remember(uri, name).made} for name in ("one", "other")
+    ]
+    assert made["study_yaml"] == "" and made["made"] is None and whole["studies"] == []
     assert answers(made) == answers(whole)
 
 
 def answers(summary: dict[str, Any]) -> dict[str, Any]:
     """All that is said of paths."""
-    other = ("study", "search", "study_yaml", "stages", "cost", "edges", "models")
+    other = ("study", "search", "study_yaml", "studies", "stages", "cost", "edges", "models")
     return plain(summary, *other)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
@@ -175,11 +176,34 @@ def test_how_to_reproduce_it_is_told_as_far_as_it_is_known(browser: Browser) -> 
     found = report_pages.seeded()
     browser.show(page("seeded"))
     assert browser.texts(".steps pre")[:2] == ["tapath run voc-gfl.yaml", report_pages.MADE["command"]]
-    assert browser.run("return document.getElementById('yaml').textContent") == found["study_yaml"]
+    assert browser.run("return document.querySelector('.yaml').textContent") == found["study_yaml"]
     told = browser.texts(".steps dl div")
     assert "torch2.9.1" in told and f"commit of the sources{report_pages.MADE['commit']}, changed since" in told
     browser.show(page("broken"))
     assert browser.texts(".steps dl div") == [] and browser.texts(".steps pre")[0] == "tapath run voc-gfl.yaml"
+
+
+def test_each_of_several_studies_is_told_and_taken_along_with_its_own_name_command_and_yaml(browser: Browser) -> None:
+    parts = [
+        {"study": "voc", "study_yaml": "name: voc\nseeds: [0]\n", "made": report_pages.MADE},
+        {"study": "it's; two", "study_yaml": "name: two\nseeds: [1]\n", "made": None},
+    ]
+    several = {"study": "voc + it's; two", "study_yaml": "", "made": None, "studies": parts}
+    browser.show(render(report_pages.seeded() | several))
+    told = browser.run(
+        "const texts = part => [...part.querySelectorAll('pre')].map(x => x.textContent);"
+        "return [...document.querySelectorAll('.again')].map(texts)"
+    )
+    assert told == [
+        ["tapath run voc.yaml", report_pages.MADE["command"], parts[0]["study_yaml"]],
+        [told[1][0], parts[1]["study_yaml"]],
+    ]
+    assert shlex.split(told[1][0]) == ["tapath", "run", "it's; two.yaml"], "as a shell reads it"
+    heads = ["Command of voc", "Versions of voc", "Study voc, with what was set from the command line"]
+    assert browser.texts(".again h3") == [*heads, "Command of it's; two", "Study it's; two"]
+    taken = {file.name: file.read_text() for file in browser.take_all("#everything button") if file.suffix == ".yaml"}
+    assert sorted(taken.values()) == [part["study_yaml"] for part in reversed(parts)]
+    assert browser.said() == []
 
 
 def test_pictures_follow_the_width_of_the_window(browser: Browser) -> None:
