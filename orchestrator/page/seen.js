@@ -142,7 +142,7 @@
     }
     Object.assign(told("truth").style, {border: "2px dotted var(--soft)"});
     const highest = Math.max(...lines.flatMap(line => line.edges.flat()));
-    ["left", "top", "right", "bottom"].forEach((side, edge) => chart(charts, side, lines.map(line => [line.edges[edge], colour(line)]), edges.truth_bins[edge], highest));
+    SIDES.forEach((side, edge) => chart(charts, side, lines.map(line => [line.edges[edge], colour(line)]), edges.truth_bins[edge], highest));
   }
 
   function chart(parent, side, lines, truth, highest) {

@@ -13,11 +13,7 @@ at("everything").append(
   push("All curves as CSV", {}, () => saveCsv("curves", epochRows(data.stages))),
   ...files.map(([label, name, one]) => push(label, {}, () => save(name + ".yaml", "text/plain", one.study_yaml))));
 
-const points = () => data.points.map(({front, path, ...rest}) => ({...rest, path: arrow(path), "on the front of": front.join(" ")}));
-const seedRows = () => data.seeds.flatMap(row => row.scores.map((value, i) => ({path: row.name, seed: data.told.seeds[i], [data.metric]: value})));
-const settingRows = () => data.sweeps.flatMap(edge => edge.points.map(point => ({edge: arrow(edge.path), ...point.values, [data.metric]: point.score, epochs: point.epochs, state: point.state, won: point.won})));
-const raceRows = () => data.rungs.flatMap(race => race.lines.flatMap(line => line.points.map(([epoch, value]) => ({race: race.name, line: line.name, epoch, [data.metric]: value, state: line.state}))));
-for (const [id, name, rows] of [["cost", "pareto", points], ["seeds", "seeds", seedRows], ["sweep", "settings", settingRows], ["rungs", "races", raceRows]]) {
+for (const [id, name, rows] of [["legend", "lattice", edgeRows], ["cost", "pareto", pointRows], ["seeds", "seeds", seedRows], ["sweep", "settings", settingRows], ["rungs", "races", raceRows], ["seen-images", "detections", boxRows], ["seen-doubt", "edge distributions", distributionRows]]) {
   if (at(id)) at(id).after(take(name, rows));
 }
 at("curves").after(take("chosen curves", () => epochRows(chosen().map(({stage}) => stage))));

@@ -82,6 +82,7 @@ function take(name, rows) {
 
 /* All that the page knows, but for images. */
 function everything() {
-  const {models, stages, points, sweeps, rungs} = data;
-  return {...data.told, models, stages, points, sweeps, rungs};
+  const {models, edges, stages, points, sweeps, rungs} = data;
+  const found = seen && {...seen, images: seen.images.map(({uri, ...image}) => image)};
+  return {...data.told, models, lattice: edges, stages, points, sweeps, rungs, seen: found};
 }

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.drawing import TOLD
+from orchestrator.drawing import TOLD, drawing
 from orchestrator.report import render
 from tests.orchestrator import report_pages
 from tests.orchestrator.boards import board, fail, summary, the_answer
 from tests.orchestrator.report_pages import large, large_page, page, rows
+from tests.orchestrator.report_pictures import CLASSES, found_by
 
 if TYPE_CHECKING:
     from tests.orchestrator.browser import Browser
@@ -108,7 +109,9 @@ def test_pictures_and_all_of_the_report_can_be_taken_along_too(browser: Browser)
     taken = {file.name.removeprefix("voc-gfl-"): file.read_text() for file in browser.take_all("#everything button")}
     assert taken["study.yaml"] == found["study_yaml"]
     told = json.loads(taken["report.json"])
-    assert told.keys() == {*TOLD, "models", "stages", "points", "sweeps", "rungs"}
+    assert told.keys() == {*TOLD, "models", "lattice", "stages", "points", "sweeps", "rungs", "seen"}
+    assert told["lattice"] == json.loads(json.dumps(drawing(found)["edges"])) and told["seen"] is None
+    assert told["cost"] == json.loads(json.dumps(found["cost"]))
     assert [{"path": point["path"], "score": point["score"]} for point in told["points"]][:2] == [
         {"path": one["path"], "score": one["score"]} for one in the_answer(found)["ranking"][:2]
     ]
@@ -120,6 +123,13 @@ def test_pictures_and_all_of_the_report_can_be_taken_along_too(browser: Browser)
 
 
 HEADS = {
+    "lattice": [
+        "teacher", "student", "AP", "on the best path", "state", "setting", "path", "trainings", "key",
+    ],
+    "detections": ["image", "role", "by", "class", "score", "is", "object", "x1", "y1", "x2", "y2"],
+    "edge distributions": [
+        "image", "class", "role", "by", "edge", "bin", "probability", "truth", "divergence",
+    ],
     "pareto": ["name", "score", "spread", "seconds", "parameters", "latency_ms", "path", "on the front of"],
     "seeds": ["path", "seed", "AP"],
     "settings": ["edge", "LD.weight", "recipe.lr", "AP", "epochs", "state", "won"],
@@ -129,12 +139,16 @@ HEADS = {
         "train/loss", "train/loss_LD", "train/loss_box", "train/loss_cls", "val/AP", "val/AP50",
     ],
 }  # fmt: skip
-EVERY = ("paths", "beside", "stages", "models", "pareto", "seeds", "expected", "costs", "chosen curves")
+EVERY = ("lattice", "paths", "beside", "stages", "models", "pareto", "seeds", "expected", "costs", "chosen curves")
 
 
 @pytest.mark.parametrize(
     ("study", "names"),
-    [("seeded", EVERY), ("mapped", ("winners", "reached", "settings", "races")), ("several", ("students",))],
+    [
+        ("seeded", EVERY),
+        ("mapped", ("winners", "reached", "settings", "races")),
+        ("several", ("students", "detections", "edge distributions")),
+    ],
 )
 def test_what_can_be_taken_along_has_the_same_columns_as_both_kinds_of_file(
     browser: Browser, study: str, names: tuple[str, ...]
@@ -162,3 +176,55 @@ def test_the_curves_of_a_training_can_be_taken_along_from_the_side(browser: Brow
     told = rows(csv.read_text())
     assert [(row["stage"], row["epoch"], row["val/AP"]) for row in told][-1] == ("r101 > r18, LD.weight 4", "6", "0.7")
     assert len(told) == len(json.loads(same.read_text())) == 6
+
+
+def test_the_lattice_is_taken_along_edge_by_edge_with_scores_and_settings(browser: Browser) -> None:
+    browser.show(page("mapped"))
+    taken = rows(browser.take("Download lattice as CSV").read_text())
+    assert [(row["teacher"], row["student"], row["setting"], row["path"]) for row in taken] == [
+        ("r101", "r18", "LD.weight 2, recipe.lr 0.1", "r101 > r18"),
+        ("r101", "r50", "LD.weight 2, recipe.lr 0.004", "r101 > r50"),
+        ("r50", "r18", "LD.weight 2, recipe.lr 0.1", "r101 > r50 > r18"),
+    ]
+    assert [float(row["AP"]) for row in taken] == pytest.approx([0.46, 0.55, 0.66])
+    assert [row["on the best path"] for row in taken] == ["false", "true", "true"]
+    known = {stage["key"]: stage for stage in report_pages.mapped()["stages"]}
+    assert [known[row["key"]]["path"] for row in taken] == [row["path"].split(" > ") for row in taken]
+    browser.show(page("broken"))
+    failed = next(row for row in json.loads(browser.take("Download lattice as JSON").read_text()) if row["AP"] is None)
+    assert (failed["teacher"], failed["state"], failed["trainings"]) == ("r101", "failed", "1 failed")
+
+
+def test_what_detectors_find_is_taken_along_box_by_box_and_bin_by_bin(browser: Browser) -> None:
+    found = found_by(board(students=report_pages.STUDENTS), report_pages.several())
+    browser.show(page("several"))
+    taken = rows(browser.take("Download detections as CSV").read_text())
+    there = [row for row in taken if row["role"] == "truth"]
+    truth = [(image["name"], *box[:4]) for image in found["images"] for box in image["truth"]]
+    assert [(row["image"], *(float(row[end]) for end in ("x1", "y1", "x2", "y2"))) for row in there] == truth
+    assert [row["class"] for row in there[:3]] == ["person", CLASSES[1], CLASSES[2]]
+    boxes = [
+        (image["name"], panel["title"], box)
+        for image in found["images"]
+        for panel, own in zip(found["panels"], image["found"], strict=True)
+        for box in own
+    ]
+    others = [row for row in taken if row["role"] != "truth"]
+    assert [(row["image"], row["by"], float(row["score"]), float(row["x1"])) for row in others] == [
+        (name, title, box[4], box[0]) for name, title, box in boxes
+    ]
+    judged = {-1: "wrong", -2: "does not count"}
+    assert [row["is"] for row in others] == [judged.get(box[6], "right") for _, _, box in boxes]
+    bins = rows(browser.take("Download edge distributions as CSV").read_text())
+    assert [float(row["probability"]) for row in bins] == [
+        value for line in found["edges"]["lines"] for side in line["edges"] for value in side
+    ]
+    assert bins[0]["by"] == "r101" and bins[0]["edge"] == "left" and float(bins[0]["truth"]) == 4.2
+    (whole,) = [file for file in browser.take_all("#everything button") if file.name.endswith("report.json")]
+    seen = json.loads(whole.read_text())["seen"]
+    assert seen == json.loads(json.dumps(found)) | {
+        "images": [
+            json.loads(json.dumps({name: one for name, one in image.items() if name != "uri"}))
+            for image in found["images"]
+        ]
+    }
