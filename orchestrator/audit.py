@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import ray
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.exceptions import RayError
 from ray.util import list_named_actors, placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
@@ -58,6 +59,25 @@ def leftovers(but: Collection[str] = ()) -> Leftovers:
     }
     own = {key: one for key, one in placement_group_table().items() if key.endswith(job) and key not in but}
     return Leftovers(actors, [key for key, one in own.items() if one["state"] != "REMOVED"])
+
+
+def freed() -> list[str]:
+    """Give back the placement groups of this driver whose maker is dead, while it goes on; -> their ids.
+
+    Ray Train keeps a group of workers of which one dies while they start, and Ray itself gives it back with the driver
+    alone: until then no other workers would find room. Ray's public table does not say who made a group.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    found = []
+    for row in ray._private.state.state._connect_and_get_accessor().get_placement_group_table():
+        one = PlacementGroupTableData.FromString(row)
+        key = one.placement_group_id.hex()
+        of_driver = one.creator_actor_id in (b"", ray.ActorID.nil().binary())  # whose actor counts as dead
+        alive = one.state != PlacementGroupTableData.REMOVED
+        if alive and key.endswith(job) and one.creator_actor_dead and not (of_driver or one.is_detached):
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(key)))
+            found.append(key)
+    return found
 
 
 def _remove(left: Leftovers) -> None:

@@ -22,6 +22,7 @@ import torch
 from ray import tune
 from ray.exceptions import ActorDiedError, RayError
 
+from orchestrator.audit import freed
 from orchestrator.resources import Placement
 from trainers.cohort import Crowded
 from trainers.deaths import life
@@ -63,6 +64,14 @@ def draining() -> set[str]:
         return set(ray._private.state.state.get_draining_nodes())
     except Exception:  # whatever it is with a call that is not public, no stage should end for it
         return set()
+
+
+def free() -> None:
+    """Give back the room that workers have left who are no more: without it the next may find none."""
+    try:
+        freed()
+    except Exception:  # it is given back with the driver at the latest, and no stage should end for it
+        return
 
 
 class Trial(tune.Trainable):
@@ -238,6 +247,7 @@ class Trial(tune.Trainable):
         finally:
             over.set()
             watching.join()
+            free()
         for key in list(self.training):
             self._end(key, StageFailed("its workers ended and said nothing of it"))
 

@@ -12,7 +12,7 @@ from pathlib import Path as File
 
 import pytest
 import ray
-from ray.util import list_named_actors, placement_group
+from ray.util import list_named_actors, placement_group, placement_group_table
 
 from orchestrator import audit
 from tests import buckets
@@ -126,6 +126,36 @@ def cluster() -> Iterator[None]:
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR", namespace="left")
     yield
     ray.shutdown()
+
+
+@ray.remote(num_cpus=0)
+class Maker:
+    """Of a placement group, as Ray Train's controller is of that of its workers."""
+
+    def make(self) -> str:
+        group = placement_group([{"CPU": 0.25}])
+        ray.get(group.ready())
+        return str(group.id.hex())
+
+    def end(self) -> None:
+        os._exit(1)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_room_whose_maker_is_dead_is_given_back_while_the_driver_goes_on() -> None:
+    dead, alive = Maker.remote(), Maker.remote()
+    left, kept = ray.get([dead.make.remote(), alive.make.remote()])
+    own = placement_group([{"CPU": 0.25}])
+    ray.get(own.ready())
+    assert audit.freed() == []
+    dead.end.remote()
+    late = time.monotonic() + 60
+    while not (found := audit.freed()) and time.monotonic() < late:
+        time.sleep(0.1)
+    assert found == [left] and audit.freed() == []
+    states = {key: one["state"] for key, one in placement_group_table().items()}
+    assert states == {left: "REMOVED", kept: "CREATED", own.id.hex(): "CREATED"}
 
 
 DRIVER = """
