@@ -72,11 +72,13 @@ class Deaths(UserCallback):
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         self.post.forget.remote()
         self.post.tell.remote({"epoch": 0.0, "workers": 0.0})
-        for rank, error in worker_exceptions.items():
-            cause = getattr(error, "health_check_failure", error)
-            if isinstance(cause, RayActorError | OutOfMemoryError):
-                said = f"worker {rank} of {self.count} {why(str(cause), None)}; all go on from the last epoch"
-                self.post.tell.remote(said)
+        causes = {rank: getattr(error, "health_check_failure", error) for rank, error in worker_exceptions.items()}
+        dead = {rank: one for rank, one in causes.items() if isinstance(one, RayActorError | OutOfMemoryError)}
+        told = [f"worker {rank} of {self.count} {why(str(cause), None)}" for rank, cause in dead.items()]
+        if not dead and any(map(of_others, causes.values())):  # of a node that is gone Ray may not know yet
+            told = [f"one of {self.count} workers is gone"]
+        for said in told:
+            self.post.tell.remote(f"{said}; all go on from the last epoch")
 
 
 class StageFailed(RuntimeError):
