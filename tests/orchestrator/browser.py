@@ -131,8 +131,9 @@ class Browser:
         )
 
     def taken(self) -> list[Path]:
-        """What was downloaded."""
-        return [file for file in self.folder.iterdir() if file.suffix in (".csv", ".json", ".yaml")]
+        """What was downloaded. A browser makes an empty file of the name before it has the content."""
+        named = [file for file in self.folder.iterdir() if file.suffix in (".csv", ".json", ".yaml")]
+        return [file for file in named if file.stat().st_size]
 
     def take(self, label: str) -> Path:
         """The file that is downloaded by the button of this name."""
