@@ -39,6 +39,7 @@ def cluster(*cpus: int, head: int = 0, token: str = "", **options: Any) -> Itera
             yield made
         finally:
             made.shutdown()
+    Config.initialize("")  # as without the token
 
 
 def processes(*names: str) -> list[int]:
