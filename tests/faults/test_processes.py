@@ -214,7 +214,7 @@ def test_a_run_of_which_a_stage_failed_leaves_nothing_behind(
     with underway(tmp_path, *run, *TWO, "--set", "recipe.lr=1.0e+30") as command:
         command.until(lambda: len(processes(*WORKERS)) == 2)
         ours = {pid for pid, _ in command.look()} | {*processes("ray::")}
-        assert command.end() == 3 and "big (seed 0): NonFinite" in command.text, command.text
+        assert command.end() == 3 and "failed   big: NonFinite" in command.text, command.text
         assert command.left(patience=10) == set()
     assert left(ray_cluster.address) == {"actors": [], "groups": []}
     until(lambda: not processes(*TRIALS, *WORKERS, "ray::Letters", "ray::TrainController"))
