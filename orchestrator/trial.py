@@ -116,8 +116,8 @@ class Trial(tune.Trainable):
         if self.ending:
             os._exit(1)  # the driver knows why, and has another process go on
         if not self.begun:
-            self.begun = True
             self.thread.start()  # not before: a driver that ends waits for those stages only of which it knows
+            self.begun = True  # last, as nobody can wait for a thread that has not started
         if self.gone and not self.open:
             self.ending = True
             return {"left": True}
