@@ -33,8 +33,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from trainers import backbones, detectors, distill
 from trainers.call import Call, offers
-from trainers.export import tensors
 from trainers.outputs import Network, Outputs, Targets, Truth
+from trainers.within import tensors
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")

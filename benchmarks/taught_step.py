@@ -1,12 +1,17 @@
 """A student's training step beside its teacher, part by part, with all that makes it faster and as one writes it first.
 
-GFL on ResNets, as the papers have it: LD, LD and KD, PKD, and DeFeat. `plain` is the eager formulation in float32, in
-the ordinary layout, without compiling. A distillation loss's part are its value and its gradient at what the student
-says, of the whole step; on a GPU its kernels' time is what the device is busy with. torchvision's RetinaNet makes its
-own step beside them, eagerly. The device's peak is measured with one large product of matrices. Needs neither Ray nor
-MLflow. On a CPU the defaults are small, its seconds are those of one thread, and only --compile makes a difference.
+GFL on ResNets, as the papers have it: LD, LD and KD, PKD, and DeFeat. `plain` is the eager formulation in float32 (in
+which torch lets a GPU's convolutions round their factors, and so does this), in the ordinary layout; `fast` is what a
+stage does, `compiled` what it does if its study says so, and `4 fast` are four siblings of one cohort, whose images are
+counted together. Steps are those of a stage's own loop, which the host never waits for in between. For the parts it
+does, so their sum is more than a step. A distillation loss's part are its value and its gradient at what the student
+says, on a GPU the time for which these keep it busy, of a student's share of a step. A GPU is busy while any of its
+kernels or copies is under way. torchvision's RetinaNet makes its own step beside them, eagerly. The device's peak is
+measured with one large product of matrices. On a CPU the defaults are small, its seconds are those of one thread, and
+`fast` is the same as `plain`. Needs neither Ray nor MLflow.
 
-    python benchmarks/taught_step.py --students 18 50 --batches 2 4 8 16 --sides 800 1333 --compile
+    python benchmarks/taught_step.py --students 18 --batches 8 --methods LD
+    python benchmarks/taught_step.py --students 18 50 --batches 2 4 8 16
 """
 
 from __future__ import annotations
@@ -16,119 +21,30 @@ import gc
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # where the package is not installed
 
 import torch
-from table import lay_out, show
-from train_step import CLASSES, DEVICE, GPU, resident, rival, seconds
+from table import keep, lay_out
+from taught import METHODS, WAYS, Taught, noise
+from train_step import DEVICE, GPU, resident, rival, seconds
 
-from trainers import backbones, detectors, distill, optim
-from trainers.call import Call
 from trainers.data.assemble import Part
 from trainers.data.canvases import Canvases
-from trainers.data.lanes import lane_to, sent
-from trainers.outputs import Truth
-from trainers.pieces import rebuilt, said
-from trainers.speed import Compiled
-from trainers.task import Lesson, Task, total
+from trainers.task import total
 
-METHODS = {"none": (), "LD": ("LD",), "LD+KD": ("LD", "KD"), "PKD": ("PKD",), "DeFeat": ("DeFeat",)}
 PARTS = ("data", "teacher", "student", "losses", "backward", "step")
 GOALS = (
-    "goals: an LD step of R18 beside R101 has at least 3 times the plain img/s; distillation is below 5% of a step; "
-    "a GPU is busy for more than 90% of it"
+    "Goals on a GPU: an LD step of R18 beside R101 has at least 3 times the plain img/s; distillation is below 5% of a "
+    "step; it is busy for more than 90% of it"
 )
 QUICK = "--quick" in sys.argv
-ROUNDS, WARM = (1, 1) if QUICK else (20, 6) if GPU else (3, 1)
+WARM = 1 if QUICK else 8 if GPU else 1  # what is compiled is so in the fourth step
+BLOCKS, STEPS = (1, 1) if QUICK else (3, 6) if GPU else (3, 1)
 SIDE = 256 if QUICK else 8192 if GPU else 1024  # of the matrices
-BOXES = 8  # an image
-
-
-def part(batch: int, sides: tuple[int, int]) -> Part:
-    """Noise, with boxes 16 to 200 pixels wide, as a loader process hands it over."""
-    generator = torch.Generator().manual_seed(0)
-    room = tuple(-(-side // 32) * 32 for side in sides)
-    pixels = torch.randint(0, 256, (batch, 3, *room), dtype=torch.uint8, generator=generator)
-    boxes, labels = [], []
-    for _ in range(batch):
-        side = 16 + (min(200, *sides) - 16) * torch.rand(BOXES, 2, generator=generator)
-        corner = torch.rand(BOXES, 2, generator=generator) * (torch.tensor(sides[::-1]) - side).clamp(min=0)
-        boxes.append(torch.cat([corner, corner + side], dim=1).numpy())
-        labels.append(torch.randint(0, CLASSES, (BOXES,), generator=generator).numpy())
-    return Part(pixels, boxes, labels, [sides] * batch, list(range(batch)), [(1.0, 1.0)] * batch, [], [], {})
-
-
-class Steps:
-    """A student, its teacher and its losses; `fast` with all that this device has to offer."""
-
-    def __init__(self, student: int, teacher: int, losses: tuple[str, ...], *, fast: bool, compiled: bool) -> None:
-        torch.manual_seed(0)
-        gfl = Call(name="GFL").complete(detectors)
-        resnets = [Call(name="ResNet", args={"depth": depth}).complete(backbones) for depth in (student, teacher)]
-        mine, guide = (gfl.of(detectors, resnet.of(backbones), CLASSES).to(DEVICE) for resnet in resnets)
-        mine.backbone.freeze(1)
-        mine.backbone.fix_norm()
-        guide.eval().requires_grad_(False)
-        terms = {name: Call(name=name).complete(distill).of(distill, mine, guide) for name in losses}
-        if fast and GPU:
-            mine, guide = (network.to(memory_format=torch.channels_last) for network in (mine, guide))
-        self.task = Task(mine, terms).to(DEVICE).train()
-        self.guide: Callable[[torch.Tensor], Any] = guide
-        if fast and compiled:
-            self.task.fast, self.guide = Compiled(mine), Compiled(guide)
-        self.optimizer = optim.SGD([p for p in self.task.parameters() if p.requires_grad], 0.001)
-        self.fast, self.taught = fast, bool(losses)
-
-    def precision(self) -> Any:
-        return torch.autocast(DEVICE.type, dtype=torch.bfloat16) if self.fast and GPU else nullcontext()
-
-    def data(self, raw: Part) -> tuple[torch.Tensor, Truth]:
-        lane = lane_to(DEVICE) if self.fast else None
-        if lane is not None:
-            return sent(raw, lane)
-        images, truth = raw.batch(Canvases())
-        return images.to(DEVICE), truth.to(DEVICE)
-
-    def step(self, raw: Part, lap: Callable[[str], None]) -> None:
-        """One training step; `lap` is told when a part of it is over."""
-        images, truth = self.data(raw)
-        lap("data")
-        with self.precision():
-            with torch.no_grad():
-                lesson = Lesson([self.guide(images)]) if self.taught else None
-            lap("teacher")
-            outputs = self.task.way(images, measured=False)(images)
-            lap("student")
-            losses = self.task.judge(outputs, truth, lesson)
-            sum_of_all = total(losses.by_name)
-        lap("losses")
-        self.optimizer.zero_grad(set_to_none=True)
-        sum_of_all.backward()
-        lap("backward")
-        self.optimizer.step()
-        lap("step")
-
-    def distillation(self, raw: Part) -> Callable[[], None]:
-        """What computes the distillation losses of a batch alone, and their gradient at what the student says."""
-        images, truth = self.data(raw)
-        with self.precision(), torch.no_grad():
-            outputs, taught = self.task.student(images), self.guide(images)
-            targets = self.task.student.assign(outputs, truth)
-        leaves = [x.detach().requires_grad_() for x in said(outputs)]
-        outputs = rebuilt(outputs, iter(leaves))
-
-        def work() -> None:
-            with self.precision():
-                value = torch.stack([loss(outputs, taught, targets) for loss in self.task.distill.values()]).sum()
-            torch.autograd.grad(value, leaves, allow_unused=True)
-
-        return work
 
 
 class Theirs:
@@ -142,10 +58,12 @@ class Theirs:
         pairs = zip(truth.boxes, truth.labels, strict=True)
         self.truth = [{"boxes": boxes.to(DEVICE), "labels": labels.to(DEVICE)} for boxes, labels in pairs]
 
-    def step(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        total(self.model(self.images, self.truth)).backward()
-        self.optimizer.step()
+    def steps(self) -> Iterator[None]:
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            total(self.model(self.images, self.truth)).backward()
+            self.optimizer.step()
+            yield
 
 
 def clock() -> float:
@@ -156,11 +74,23 @@ def clock() -> float:
     return time.process_time()
 
 
-def timed(steps: Steps, raw: Part) -> tuple[dict[str, float], float]:
-    """Seconds of each part, the device being waited for in between, and of a step in which it is not."""
+def whole(steps: Iterator[None]) -> float:
+    """Seconds of a step that nobody waits for, once they are warm."""
+    for _ in range(WARM):
+        next(steps)
+    taken = []
+    for _ in range(BLOCKS):
+        before = clock()
+        for _ in range(STEPS):
+            next(steps)
+        taken.append((clock() - before) / STEPS)
+    return statistics.median(taken)
+
+
+def parts(taught: Taught) -> dict[str, float]:
+    """Seconds of each part of a student's step, the device being waited for in between."""
     found: dict[str, list[float]] = {name: [] for name in PARTS}
-    whole = []
-    for number in range(ROUNDS + WARM):
+    for _ in range(STEPS + 1):
         before = clock()
 
         def lap(name: str) -> None:
@@ -169,121 +99,130 @@ def timed(steps: Steps, raw: Part) -> tuple[dict[str, float], float]:
             found[name].append(now - before)
             before = now
 
-        steps.step(raw, lap)
-        if number >= WARM:
-            whole.append(seconds(lambda: steps.step(raw, lambda name: None)))
-    return {name: statistics.median(times[WARM:]) for name, times in found.items()}, statistics.median(whole)
+        taught.step(lap)
+    return {name: statistics.median(times[1:]) for name, times in found.items()}
 
 
-def busy(step: Callable[[], Any]) -> float:
-    """Seconds of a step's kernels and copies on a GPU."""
+def busy(steps: Iterator[None], *, kernels: int = 0) -> float:
+    """Seconds of a step in which any kernel or copy is under way on a GPU; so many kernels that take most are named."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        for _ in range(ROUNDS):
-            step()
+        for _ in range(STEPS):
+            next(steps)
         torch.cuda.synchronize()
+    if kernels:
+        print(seen.key_averages().table(sort_by="self_cuda_time_total", row_limit=kernels, max_name_column_width=90))
     events = [one for one in seen.events() if one.device_type.name == "CUDA" and not one.is_user_annotation]
-    return sum(one.time_range.elapsed_us() for one in events) / 1e6 / ROUNDS
+    return union([(one.time_range.start, one.time_range.end) for one in events]) / 1e6 / STEPS
 
 
-def median_of(work: Callable[[], Any]) -> float:
-    """Seconds."""
-    return statistics.median([seconds(work) for _ in range(ROUNDS + WARM)][WARM:])
+def union(spans: list[tuple[float, float]]) -> float:
+    """How long any of these spans lasts."""
+    lasts, until = 0.0, -float("inf")
+    for start, end in sorted(spans):
+        lasts += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return lasts
 
 
 def peak_flops(*, half: bool) -> float:
     """FLOP/s of one large product of matrices, in bfloat16 or in float32."""
-    a = torch.rand(SIDE, SIDE, device=DEVICE, dtype=torch.bfloat16 if half else torch.float32)
+    a = torch.randn(SIDE, SIDE, device=DEVICE, dtype=torch.bfloat16 if half else torch.float32)
     for _ in range(WARM):
         a @ a
-    return 2 * SIDE**3 / statistics.median(seconds(lambda: a @ a) for _ in range(ROUNDS))
+    return 2 * SIDE**3 / statistics.median(seconds(lambda: a @ a) for _ in range(BLOCKS * STEPS))
 
 
-def flops(steps: Steps, raw: Part) -> int:
-    """Of a step: convolutions and products of matrices alone."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    plain, steps.task.fast = steps.task.fast, None
-    guide = steps.guide
-    steps.guide = guide.network if isinstance(guide, Compiled) else guide
-    counter = FlopCounterMode(display=False)
-    with counter:
-        steps.step(raw, lambda name: None)
-    steps.task.fast, steps.guide = plain, guide
-    return counter.get_total_flops()
-
-
-def compare(student: int, teacher: int, batch: int, method: str, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """A line for the fast step, and one for the plain one."""
-    raw, rows = part(batch, tuple(args.sides)), []
-    for fast in (True, False) if GPU or args.compile else (False,):
-        gc.collect()
-        if GPU:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        steps = Steps(student, teacher, METHODS[method], fast=fast, compiled=args.compile)
-        needed = flops(steps, raw)
-        parts, whole = timed(steps, raw)
-        memory = torch.cuda.max_memory_allocated() / 2**20 if GPU else resident("VmRSS")
-        distilled = median_of(steps.distillation(raw)) if steps.taught else 0.0
-        rows.append(
-            {
-                "student": f"R{student}",
-                "teacher": f"R{teacher}" if method != "none" else "-",
-                "losses": method,
-                "batch": batch,
-                "step is": ("fast" + " compiled" * args.compile) if fast else "plain",
-                "img/s": batch / whole,
-                **{f"{name} ms": 1000 * value for name, value in parts.items()},
-                "distillation ms": 1000 * distilled,
-                "of step": distilled / whole,
-                "busy": busy(partial(steps.step, raw, lambda name: None)) / whole if GPU else "-",
-                "MB": memory,
-                "of peak": needed / whole / args.peak[fast and GPU],
-            }
-        )
-        del steps
-    for row in rows:
-        row["times plain"] = row["img/s"] / rows[-1]["img/s"]
-    return rows
+def row(student: int, batch: int, method: str, way: str, args: argparse.Namespace) -> dict[str, Any]:
+    """A line of the table."""
+    if GPU:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    taught = Taught(student, args.teacher, METHODS[method], noise(batch, tuple(args.sides)), WAYS[way])
+    siblings, needed = WAYS[way].siblings, taught.flops()
+    steps = taught.steps()
+    taken = whole(steps)
+    memory = torch.cuda.max_memory_allocated() / 2**20 if GPU else resident("VmRSS")
+    distilled = 0.0
+    if taught.taught:
+        distilled = busy(taught.distillation()) if GPU else whole(taught.distillation())
+    return {
+        "student": f"R{student}",
+        "teacher": f"R{args.teacher}" if taught.taught else "-",
+        "losses": method,
+        "batch": batch,
+        "step is": way,
+        "img/s": siblings * batch / taken,
+        "times plain": "-",
+        "busy": busy(steps, kernels=args.kernels) / taken if GPU else "-",
+        "of peak": needed / taken / args.peak[GPU and WAYS[way].fast],
+        "all ms": 1000 * taken,
+        **{f"{name} ms": 1000 * value for name, value in parts(taught).items()},
+        "distillation ms": 1000 * distilled,
+        "of step": siblings * distilled / taken,
+        "MB": memory,
+    }
 
 
 def theirs(student: int, batch: int, like: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """A line for torchvision's step, with what is known of it."""
-    one = Theirs(student, part(batch, tuple(args.sides)), tuple(args.sides))
-    taken = median_of(one.step)
+    steps = Theirs(student, noise(batch, tuple(args.sides)), tuple(args.sides)).steps()
+    taken = whole(steps)
     named = {"student": f"R{student}", "losses": "none", "batch": batch, "step is": "torchvision's RetinaNet"}
-    busy_part = {"busy": busy(one.step) / taken} if GPU else {}
-    return {**dict.fromkeys(like, "-"), **named, "img/s": batch / taken, **busy_part}
+    figures = {"img/s": batch / taken, "all ms": 1000 * taken}
+    return {**dict.fromkeys(like, "-"), **named, **figures, **({"busy": busy(steps) / taken} if GPU else {})}
+
+
+def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same lines, with how many times the images of the plain step each has."""
+    alike = ("student", "losses", "batch")
+    plain = {tuple(one[name] for name in alike): one["img/s"] for one in rows if one["step is"] == "plain"}
+    for one in rows:
+        if one["step is"] in WAYS and (base := plain.get(tuple(one[name] for name in alike))):
+            one["times plain"] = one["img/s"] / base
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--students", type=int, nargs="+", default=[18, 50] if GPU else [18])
     parser.add_argument("--teacher", type=int, default=101 if GPU else 50)
-    parser.add_argument("--batches", type=int, nargs="+", default=[2, 4, 8, 16] if GPU else [2])
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 2, 16, 4] if GPU else [2])
     parser.add_argument("--sides", type=int, nargs=2, default=[800, 1333] if GPU else [128, 160])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--compile", action="store_true", help="compile the fast step's networks, which takes minutes")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["plain", "fast", "4 fast"] if GPU else ["plain"])
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no line is begun any more after so many")
+    parser.add_argument("--kernels", type=int, default=0, help="name so many kernels of each line that take most")
     parser.add_argument("--quick", action="store_true", help="each step once, and no figures are kept: whether it runs")
     args = parser.parse_args()
+    began = time.monotonic()
     torch.set_num_threads(1)
     args.peak = {half: peak_flops(half=half) for half in ({True, False} if GPU else {False})}
-    rows = [
-        row
-        for student in args.students
-        for batch in args.batches
-        for method in args.methods
-        for row in compare(student, args.teacher, batch, method, args)
-    ]
-    rows += [theirs(student, batch, rows[0], args) for student in args.students for batch in args.batches]
     peaks = ", ".join(f"{'bfloat16' if half else 'float32'} {rate / 1e12:.3g}" for half, rate in args.peak.items())
-    note = f"GFL, images of {args.sides[0]} x {args.sides[1]}, median of {ROUNDS}; peak TFLOP/s: {peaks}"
-    own = "fast: bfloat16, channels last, batches on a stream of their own"
+    notes = [f"GFL, images of {args.sides[0]} x {args.sides[1]}; peak TFLOP/s: {peaks}", GOALS]
     if not GPU:
-        own = "Of one CPU thread; MB is all that the process has"
-    (lay_out if QUICK else show)("taught_step", rows, note, own, GOALS)
+        notes.insert(1, "Of one CPU thread; MB is all that the process has")
+    wanted = [
+        (student, batch, method, way)
+        for batch in args.batches
+        for student in args.students
+        for method in args.methods
+        for way in args.ways
+    ]
+    rows: list[dict[str, Any]] = []
+    for number, one in enumerate(wanted):
+        if time.monotonic() - began > args.seconds:
+            notes.insert(1, f"{len(wanted) - number} more were asked for, for which there was no time")
+            break
+        rows.append(row(*one, args))
+        gc.collect()
+        if not QUICK:
+            keep("taught_step", compared(rows), *notes)
+    rows += [theirs(student, batch, rows[0], args) for batch in args.batches for student in args.students]
+    lay_out("taught_step", compared(rows), *notes)
+    if not QUICK:
+        keep("taught_step", rows, *notes)
 
 
 if __name__ == "__main__":

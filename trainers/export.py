@@ -6,7 +6,6 @@ A detector of two stages has two: between them its proposals are decoded, and Ro
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from trainers.outputs import Network, Outputs
+from trainers.within import tensors
 
 
 class Raw(nn.Module):
@@ -36,15 +36,6 @@ def parts(detector: Network, outputs: Outputs) -> dict[str, list[Tensor]]:
     pyramid = outputs.features if hasattr(detector, "second_network") else []
     every = {"pyramid": pyramid, "cls": outputs.cls, "box": outputs.box, **outputs.own}
     return {name: list(levels) for name, levels in every.items() if len(levels)}
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in nested lists and dictionaries, in their order."""
-    if isinstance(value, Tensor):
-        yield value
-    else:
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from tensors(one)
 
 
 def graph(detector: Network, size: tuple[int, int], *, multiple: int = 0) -> ExportedProgram:

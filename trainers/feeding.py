@@ -17,6 +17,7 @@ from trainers.clock import Clock
 from trainers.data.batches import CPU, Batch, Batches
 from trainers.order import Order
 from trainers.outputs import Network, Outputs
+from trainers.speed import next_batch
 
 log = logging.getLogger(__name__)
 Guide = Callable[[Tensor], Outputs]
@@ -102,6 +103,7 @@ class Feed:
             if self._next != (epoch, step):
                 self._source = self.batches.epoch(epoch, start=step)
             self._next = None  # should this fail
+            next_batch(self.device)
             self._once("batch", self._make, clock)
             self._at, self._next = (epoch, step), (epoch, step + 1)
             if step + 1 == self.batches.steps:

@@ -40,12 +40,35 @@ class Colours(nn.Module):
         return ((images.flip(-3) if self.reverse else images) - self.mean) / self.std
 
 
+class GroupNorm(nn.GroupNorm):
+    """torch's, whose maps stay channels last where it is compiled: by statistics of channels, which lie side by side.
+
+    torch's own, compiled or not, turns such maps round before, and whoever reads them turns them back.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) -> the same; in float32 under autocast."""
+        if not torch.compiler.is_dynamo_compiling() or torch.compiler.is_exporting():
+            return super().forward(x)
+        wide = x.float() if torch.is_autocast_enabled(x.device.type) else x
+        over = tuple(range(2, x.dim()))
+        groups = (self.num_groups, -1)
+        spread, mean = (each.unflatten(1, groups) for each in torch.var_mean(wide, dim=over, correction=0))  # (B, G, c)
+        middle = mean.mean(2, keepdim=True)
+        # Of as many numbers each: the mean of their variances, and the variance of their means.
+        variance = spread.mean(2, keepdim=True) + (mean - middle).square().mean(2, keepdim=True)
+        scale = (variance + self.eps).rsqrt() * self.weight.unflatten(0, groups)
+        shift = self.bias.unflatten(0, groups) - middle * scale
+        scale, shift = (each.flatten(1).unflatten(1, (-1, *(1 for _ in over))) for each in (scale, shift))
+        return wide * scale + shift
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """About eight channels a group and at most 32 groups: 256 channels have the 32 of Wu and He, 2018.
 
     One channel a group would be instance norm, which forgets how strong a feature is.
     """
-    return nn.GroupNorm(math.gcd(channels, 32, max(1, channels // 8)), channels)
+    return GroupNorm(math.gcd(channels, 32, max(1, channels // 8)), channels)
 
 
 def freeze(stages: list[nn.Module], count: int) -> list[nn.Module]:

@@ -8,10 +8,13 @@ Boxes are (x1, y1, x2, y2) in pixels of the padded batch; edges come in the orde
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from trainers.data.lanes import Lane
 
 Overlap = Literal["diou", "iof_diou"]
 Network = Any  # an nn.Module that is a Detector and has a `backbone`; typing cannot say "both"
@@ -57,6 +60,7 @@ class Truth:
     masks: list[Tensor] | None = None  # B of (N, height, width) bool, of the padded batch; None: the data has none
     # B of (M, 4): crowds and others that are neither to be found nor background; None: nothing is to be ignored
     ignored: list[Tensor] | None = None
+    lane: Lane | None = None  # by which it came to a device, and where nobody waits for what is computed there
 
     def to(self, device: torch.device) -> Truth:
         """The same on another device."""
@@ -112,6 +116,7 @@ class Detector(Protocol):
     anchors: int  # a: predictions a cell; 0 for a detector without sigmoid class logits at each cell (`cls` is empty)
 
     features_only: bool  # while it is true `forward` leaves the head out; who always says all has no such attribute
+    by_shape: bool  # `assign` and `valuable` read no more of outputs than shapes; who reads more has no such attribute
 
     def forward(self, images: Tensor) -> Outputs:
         """(B, 3, height, width) -> Outputs."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,13 +21,12 @@ from torch.amp.grad_scaler import GradScaler
 
 from trainers import balance, workers
 from trainers.chance import Chance
-from trainers.export import tensors
 from trainers.norm import live
 from trainers.outputs import Outputs, Truth
 from trainers.task import Lesson, Look, Losses, Task
+from trainers.within import rebuilt, said
 
 Inside = Callable[[], AbstractContextManager[Any]]  # mixed precision, or none
-SAID = ("features", "cls", "box", "maps", "own", "towers")  # the fields of `Outputs` that hold tensors
 
 
 class Whole:
@@ -142,25 +140,6 @@ class Pieces:
             with self._again(part) as again:
                 torch.autograd.backward([again[number] for number, _ in known], [gradient for _, gradient in known])
         workers.average([p.grad for p in self.task.parameters() if p.grad is not None])
-
-
-def said(outputs: Outputs) -> Iterator[Tensor]:
-    """All tensors of outputs, each with the images as its first dimension."""
-    return tensors([getattr(outputs, name) for name in SAID])
-
-
-def rebuilt(like: Outputs, by: Iterator[Tensor]) -> Outputs:
-    """Outputs like these, of other tensors in the order of `said`."""
-    return replace(like, **{name: _nested(getattr(like, name), by) for name in SAID})
-
-
-def _nested(value: Any, by: Iterator[Tensor]) -> Any:
-    """The same lists and dictionaries of other tensors. No inner function, whose cycle would keep them for a while."""
-    if isinstance(value, Tensor):
-        return next(by)
-    if isinstance(value, dict):
-        return {key: _nested(one, by) for key, one in value.items()}
-    return type(value)(_nested(one, by) for one in value)
 
 
 def whole(parts: list[list[Tensor]]) -> list[Tensor]:

@@ -5,6 +5,7 @@ What is learnt is the same within the rounding of other sums, and of bfloat16 wh
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,8 +18,8 @@ from trainers.call import Invalid
 from trainers.compilers import uncompiled
 from trainers.order import Order
 from trainers.outputs import Network, Outputs
-from trainers.pieces import rebuilt, said
 from trainers.task import Look, Task
+from trainers.within import rebuilt, said
 
 OFTEN = 4  # batches of one size after which it is worth a graph: compiling takes as long as many steps
 GRAPHS = 16  # sizes that get one; each network needs memory and minutes for each
@@ -30,7 +31,9 @@ LIMIT = 1 << 16
 class Compiled:
     """A network that is compiled for each size of batch that comes often; the others it looks at as it is.
 
-    The network itself stays what it was: for its state, its copies and whoever measures it.
+    The network itself stays what it was: for its state, its copies and whoever measures it. On a GPU its kernels are
+    recorded and replayed as one, or the host would be busier with them than the device. What it says is then good until
+    there is a `next_batch`.
     """
 
     def __init__(self, network: Network, *, backend: str | Callable[..., Any] = "inductor") -> None:
@@ -38,7 +41,10 @@ class Compiled:
         self.seen: Counter[tuple[int, ...]] = Counter()
         self.graphs: set[tuple[int, ...]] = set()
         torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = LIMIT
-        self.fast: Look = torch.compile(network.forward, dynamic=False, backend=backend)
+        options: dict[str, Any] | None = (
+            {"triton.cudagraphs": True} if backend == "inductor" and replayable(network) else None
+        )
+        self.fast: Look = torch.compile(network.forward, dynamic=False, backend=backend, options=options)
 
     def __call__(self, images: Tensor) -> Outputs:
         """(B, 3, H, W) -> what the network says."""
@@ -54,6 +60,24 @@ class Compiled:
                 return plain
             self.graphs.add(size)
         return self.fast
+
+
+def replayable(network: nn.Module) -> bool:
+    """Whether what a network computes can be recorded: on a GPU, by the thread in which torch began to do so."""
+    if next(network.parameters()).device.type != "cuda":
+        return False
+    from torch._inductor import cudagraph_trees  # seconds to import
+
+    return hasattr(cudagraph_trees.local, "tree_manager_containers")
+
+
+def next_batch(device: torch.device) -> None:
+    """Whatever was said of the batch before, nobody needs any more: memory of what is recorded is used again.
+
+    torch guesses else, and takes a sibling's turn for a batch of its own.
+    """
+    if device.type == "cuda" and "torch._inductor.cudagraph_trees" in sys.modules:
+        torch.compiler.cudagraph_mark_step_begin()
 
 
 class Guide:
@@ -100,9 +124,14 @@ def laid_out(network: nn.Module, order: Order, *, device: torch.device) -> None:
     """
     wanted = device.type == "cuda" if order.channels_last is None else order.channels_last
     if wanted and device.type != "cpu":
-        for weight in network.parameters():
-            if weight.dim() == 4:
-                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        channels_last(network)
+
+
+def channels_last(network: nn.Module) -> None:
+    """Lay a network's weights out so, in place."""
+    for weight in network.parameters():
+        if weight.dim() == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def check(order: Order, *, device: torch.device) -> None:

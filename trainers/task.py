@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from trainers.outputs import Network, Outputs, Truth
+from trainers.foresight import Foresight
+from trainers.outputs import Network, Outputs, Targets, Truth
 
 Look = Callable[[Tensor], Outputs]  # (B, 3, H, W) -> what a network says of it
 
@@ -77,16 +78,25 @@ class Task(nn.Module):
         self.distill = nn.ModuleDict(losses)
         self.fast: Fast | None = None
         self.guides = dict.fromkeys(losses, 0) | dict(guides or {})
+        self.foresight = Foresight(student)
 
     def forward(self, images: Tensor, truth: Truth, lesson: Lesson | None) -> Losses:
         """(B, 3, H, W), what is in the images, and what is taught about them -> the losses."""
-        return self.judge(self.way(images, measured=self.measured(lesson))(images), truth, lesson)
+        heard = [loss for name, loss in self.distill.items() if self.heard(name, lesson)]
+        targets = self.foresight.targets(images, truth, heard)
+        outputs = self.way(images, measured=self.measured(lesson))(images)
+        self.foresight.note(images, outputs)
+        return self.judge(outputs, truth, lesson, targets)
 
     def measured(self, lesson: Lesson | None) -> bool:
         """Whether a loss that is heard has its gradient looked at before all losses have theirs."""
         if lesson is None:
             return False
-        return any(lesson.heard(name, self.guides[name]) for name in lesson.looked_at | lesson.unchecked)
+        return any(self.heard(name, lesson) for name in lesson.looked_at | lesson.unchecked)
+
+    def heard(self, name: str, lesson: Lesson | None) -> float:
+        """How much a loss counts in a lesson."""
+        return lesson.heard(name, self.guides[name]) if lesson is not None else 0.0
 
     def way(self, images: Tensor, *, measured: bool) -> Look:
         """How the student looks at images of this size now.
@@ -98,9 +108,9 @@ class Task(nn.Module):
             return self.student
         return self.fast.way(images)
 
-    def judge(self, outputs: Outputs, truth: Truth, lesson: Lesson | None) -> Losses:
-        """The losses of what the student said of a batch."""
-        targets = self.student.assign(outputs, truth)
+    def judge(self, outputs: Outputs, truth: Truth, lesson: Lesson | None, targets: Targets | None = None) -> Losses:
+        """The losses of what the student said of a batch. `targets`: if they are known already."""
+        targets = self.student.assign(outputs, truth) if targets is None else targets
         by_name = self.student.losses(outputs, targets)
         if lesson is not None and lesson.detection != 1:
             by_name = {name: lesson.detection * loss for name, loss in by_name.items()}
@@ -109,13 +119,12 @@ class Task(nn.Module):
         counting = set()
         for name, loss in self.distill.items():
             assert name not in by_name, f"two losses are called {name}"
-            guide = self.guides[name]
-            strength = lesson.heard(name, guide) if lesson is not None else 0.0
+            strength = self.heard(name, lesson)
             if not strength:
                 by_name[name] = nothing(loss, outputs.features[0])
                 continue
             assert lesson is not None
-            value = loss(outputs, lesson.said[guide], targets)
+            value = loss(outputs, lesson.said[self.guides[name]], targets)
             counting.add(name)
             if name in lesson.looked_at:
                 looked[name] = value

@@ -20,7 +20,7 @@ from tests.trainers.test_cohort import together
 from tests.trainers.test_every_detector import ONCE, make, part_of
 from tests.trainers.trainings import guide, lessons_of, taught, training
 from tests.trainers.works import ROOT, run
-from trainers import pieces, speed
+from trainers import speed, within
 from trainers.asked import Asked
 from trainers.balance import Balance
 from trainers.compilers import uncompiled
@@ -235,7 +235,7 @@ def test_a_graph_keeps_the_towers_that_are_asked_for() -> None:
 
 
 def like_said(one: Outputs, other: Outputs) -> None:
-    for mine, theirs in zip(pieces.said(one), pieces.said(other), strict=True):
+    for mine, theirs in zip(within.said(one), within.said(other), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 

@@ -21,8 +21,8 @@ from tests.trainers.test_every_detector import CASES, make, over
 from trainers import detectors
 from trainers.call import Call, offers
 from trainers.detectors.anchors import anchors
-from trainers.export import tensors
 from trainers.outputs import Outputs, Overlap, Targets, Truth
+from trainers.within import tensors
 
 OFFERED = offers(detectors)
 POSITIVES_LEFT_OUT = {"RetinaNet", "FCOS"}  # of the valuable region

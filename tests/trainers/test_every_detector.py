@@ -18,9 +18,10 @@ from tests.trainers.detectors.scenes import masked, noise, small
 from tests.trainers.two_workers import together
 from trainers import backbones, detectors
 from trainers.call import Call, offers
-from trainers.export import Raw, graph, second_graph, tensors
+from trainers.export import Raw, graph, second_graph
 from trainers.outputs import Outputs, Truth
 from trainers.task import Task
+from trainers.within import tensors
 
 OFFERED = offers(detectors)
 SMALL = {"channels": 16, "convs": 1, "extra": 0}  # those of them that a detector has

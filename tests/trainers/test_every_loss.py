@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from tests.trainers.test_every_detector import make as make_detector
 from trainers import distill
 from trainers.call import Call, Invalid, offers
-from trainers.export import tensors
 from trainers.outputs import Outputs, Targets, Truth
+from trainers.within import tensors
 
 OFFERED = offers(distill)
 EVERY_LOSS = pytest.mark.parametrize("name", sorted(OFFERED))

@@ -13,7 +13,7 @@ from tests.trainers.detectors.scenes import noise
 from tests.trainers.test_every_detector import EVERY as EVERY_DETECTOR
 from tests.trainers.test_every_detector import make, part_of
 from tests.trainers.test_every_loss import EVERY, Kind, Pair
-from trainers import pieces
+from trainers import pieces, within
 from trainers.outputs import Outputs, Truth
 from trainers.pieces import Pieces, Whole
 from trainers.task import Lesson, Task
@@ -116,12 +116,12 @@ def test_guides_say_the_same_of_pieces_as_of_the_whole(name: str, on: Kind) -> N
     assert silent is None and said is not None and said.by is pair.teacher
     expected = lessons(images, 7).said[1]
     assert expected is not None and said.anchors == expected.anchors
-    for mine, whole in zip(pieces.said(said), pieces.said(expected), strict=True):
+    for mine, whole in zip(within.said(said), within.said(expected), strict=True):
         torch.testing.assert_close(mine, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_every_tensor_of_outputs_is_among_what_is_said() -> None:
-    assert {field.name for field in fields(Outputs)} == {*pieces.SAID, "anchors", "by"}
+    assert {field.name for field in fields(Outputs)} == {*within.SAID, "anchors", "by"}
 
 
 class Saved:

@@ -13,11 +13,11 @@ from tests.trainers.stages import CPU, order
 from tests.trainers.trainings import guide, lessons, taught, training
 from trainers import backbones, compilers, speed
 from trainers.call import Invalid
-from trainers.export import tensors
 from trainers.optim import SGD, AdamW, aligned
 from trainers.outputs import Outputs
 from trainers.spec import Stage
 from trainers.speed import Compiled, Guide
+from trainers.within import tensors
 
 LEARNT = taught("LD", epochs=3, ema=0.5, clip=1.0)
 EAGER = "aot_eager"  # traces networks and their gradients as any backend, and compiles nothing
@@ -65,7 +65,11 @@ def test_a_size_gets_a_graph_once_it_comes_often_and_no_more_than_so_many_do(mon
     assert [one(large) for _ in range(2 * speed.OFTEN)] == ["plain"] * 2 * speed.OFTEN
 
 
-class CallableNetwork:
+class CallableNetwork(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
     def forward(self, x: Any) -> str:
         raise AssertionError("torch.compile is stood in for")
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from trainers.data.assemble import COLOUR, Part
+from trainers.data.views import Size
 from trainers.outputs import Truth
 
 Batch = tuple[Tensor, Truth]
@@ -65,15 +66,22 @@ def sent(part: Part, lane: Lane) -> Batch:
         pixels = _there(part.pixels, lane)
         # By a tensor: a GPU multiplies by the inverse of a number instead, which rounds differently.
         images = pixels.float().div_(torch.full((), 255.0, device=lane.device))
-        for place, (height, width) in zip(images, part.sizes, strict=True):
-            for channel, colour in zip(place, COLOUR, strict=True):
-                channel[height:] = colour
-                channel[:height, width:] = colour
+        if any(size != images.shape[2:] for size in part.sizes):
+            images = torch.where(
+                _real(part.sizes, images, lane), images, _there(torch.tensor(COLOUR), lane)[:, None, None]
+            )
         boxes, labels = _split(part.boxes, lane), _split(part.labels, lane)
         ignored = _split(part.ignored, lane) if part.ignored else None
         masks = [_there(mask, lane) for mask in part.masks] or None
     lane.join(images, *boxes, *labels, *(ignored or ()), *(masks or ()))
-    return images, Truth(boxes, labels, part.sizes, part.ids, part.scales, masks, ignored)
+    return images, Truth(boxes, labels, part.sizes, part.ids, part.scales, masks, ignored, lane)
+
+
+def _real(sizes: Sequence[Size], images: Tensor, lane: Lane) -> Tensor:
+    """Which pixels of images (B, 3, H, W) are no padding. -> (B, 1, H, W) bool."""
+    size = _there(torch.tensor(sizes), lane)[:, :, None, None, None]  # (B, 2, 1, 1, 1)
+    y, x = (torch.arange(side, device=images.device) for side in images.shape[2:])
+    return (y[:, None] < size[:, 0]) & (x < size[:, 1])
 
 
 def _there(x: Tensor, lane: Lane) -> Tensor:

@@ -35,6 +35,7 @@ class ATSS(nn.Module):
     """
 
     features_only = False
+    by_shape = True
     keep_towers: frozenset[int] = frozenset()
 
     def __init__(

@@ -47,6 +47,7 @@ class FCOS(nn.Module):
     """
 
     features_only = False
+    by_shape = True
     keep_towers: frozenset[int] = frozenset()
 
     def __init__(

@@ -33,6 +33,7 @@ class GFL(nn.Module):
     """FPN and two towers that all levels share. The distance of an edge is counted in strides, 0..reg_max."""
 
     features_only = False
+    by_shape = True
     keep_towers: frozenset[int] = frozenset()
 
     def __init__(

@@ -29,6 +29,7 @@ class GFLv2(nn.Module):
     """
 
     features_only = False
+    by_shape = True
     keep_towers: frozenset[int] = frozenset()
 
     def __init__(

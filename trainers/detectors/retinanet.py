@@ -48,6 +48,7 @@ class RetinaNet(nn.Module):
     """
 
     features_only = False
+    by_shape = True
     keep_towers: frozenset[int] = frozenset()
 
     def __init__(

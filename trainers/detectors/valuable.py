@@ -6,6 +6,7 @@ section 3.3 and algorithm 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import accumulate
 
 import torch
@@ -15,6 +16,8 @@ from trainers.detectors.anchors import Anchors, paired_iou
 from trainers.detectors.atss import candidates, thresholds
 from trainers.detectors.handed import handed
 from trainers.outputs import Overlap, Region, Targets, Truth
+
+PAIRS = 1 << 22  # of an anchor and a box that are looked at together; each takes some fifty bytes
 
 
 def near(
@@ -28,20 +31,32 @@ def near(
     A positive of one box may be near another box, and even near its own: its IoU has reached the threshold, but its
     closeness is less where the centres are apart. `positives` says whether it then counts.
     """
-    counts = [len(boxes) for boxes in targets.truth.boxes]
-    weights = []
-    for boxes, limit in zip(targets.truth.boxes, threshold[:, None].split(counts), strict=True):  # (N, A) is large
-        if not len(boxes):
-            weights.append(grid.box.new_zeros(len(grid.box)))
-            continue
-        iou = paired_iou(grid.box, boxes[:, None])
-        close = closeness(grid.box, boxes[:, None], overlap, iou)
-        weights.append((iou * ((close >= gamma * limit) & (close < limit))).amax(0))
+    parts = zip(targets.truth.boxes, threshold.split([len(boxes) for boxes in targets.truth.boxes]), strict=True)
+    weights: list[Tensor] = []
+    for images in together(list(parts), most=PAIRS // len(grid.box)):
+        boxes, limit = (torch.cat(column) for column in zip(*images, strict=True))
+        iou = paired_iou(grid.box, boxes[:, None])  # (N, A)
+        close, limit = closeness(grid.box, boxes[:, None], overlap, iou), limit[:, None]
+        near = iou * ((close >= gamma * limit) & (close < limit))
+        for one in near.split([len(boxes) for boxes, _ in images]):
+            weights.append(one.amax(0) if len(one) else grid.box.new_zeros(len(grid.box)))
     weight = torch.cat(weights) * targets.valid
     if not positives:
         weight[targets.row] = 0
     row = weight.nonzero().squeeze(1)
     return Region(row, weight[row])
+
+
+def together(images: list[tuple[Tensor, Tensor]], *, most: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Boxes (N, 4) and what there is of each (N,), image by image, in groups of at most so many boxes; or of one image,
+    if it has more."""
+    group: list[tuple[Tensor, Tensor]] = []
+    for one in images:
+        if group and sum(len(boxes) for boxes, _ in (*group, one)) > most:
+            yield group
+            group = []
+        group.append(one)
+    yield group
 
 
 def box_thresholds(grid: Anchors, targets: Targets) -> Tensor:

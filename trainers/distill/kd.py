@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trainers.call import Fraction, Invalid, NonNegative
 from trainers.distill.means import nothing, sum_of_means
-from trainers.distill.pair import agree, can_be_valuable, dense, same_anchors, same_strides
+from trainers.distill.pair import agree, can_be_valuable, dense, same_anchors, same_strides, valuable
 from trainers.distill.soft import Temperature, bernoulli_kl, soft_kl
 from trainers.distill.two_stage import both_judge, drawn, has_two_stages
 from trainers.outputs import Detector, Outputs, Overlap, Targets, Truth
@@ -108,10 +108,15 @@ class KD(nn.Module):
             losses = self.divergence(*(every.index_select(0, targets.row) for every in (mine, taught)))  # (P,)
             total = total + self.weight * self.mean(losses, targets.level, targets.levels)
         if self.vlr_weight:
-            row = student.by.valuable(student, targets, gamma=self.gamma, overlap=self.overlap).row
+            row = valuable(student, targets, gamma=self.gamma, overlap=self.overlap).row
             losses = self.divergence(*(every.index_select(0, row) for every in (mine, taught)))  # (V,)
             total = total + self.vlr_weight * self.mean(losses, level_of(student, row), targets.levels)
         return total
+
+    def foresee(self, student: Outputs, targets: Targets) -> None:
+        """Look for the valuable region, by shapes alone."""
+        if self.vlr_weight and not self.two_stage:
+            valuable(student, targets, gamma=self.gamma, overlap=self.overlap)
 
     def of_regions(self, student: Outputs, teacher: Outputs, truth: Truth) -> Tensor:
         """The loss of the second stages."""

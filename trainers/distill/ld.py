@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trainers import workers
 from trainers.call import Fraction, Invalid, NonNegative
 from trainers.distill.means import mean_count, mean_weight, nothing
-from trainers.distill.pair import agree, can_be_valuable, dense, same_anchors, same_strides
+from trainers.distill.pair import agree, can_be_valuable, dense, same_anchors, same_strides, valuable
 from trainers.distill.soft import Temperature, full_precision, soft_kl
 from trainers.outputs import Detector, Outputs, Overlap, Region, Targets
 
@@ -109,13 +109,17 @@ class LD(nn.Module):
             total = total + weight * scale * (counts * losses).sum()
         return total
 
+    def foresee(self, student: Outputs, targets: Targets) -> None:
+        """Look for the valuable region, by shapes alone."""
+        self.regions(student, targets)
+
     def regions(self, student: Outputs, targets: Targets) -> list[tuple[float, Region]]:
         """Where there is something to learn, and how much it weighs."""
         found = []
         if self.weight:
             found.append((self.weight, Region(targets.row, None)))
         if self.vlr_weight:
-            near = student.by.valuable(student, targets, gamma=self.gamma, overlap=self.overlap)
+            near = valuable(student, targets, gamma=self.gamma, overlap=self.overlap)
             found.append((self.vlr_weight, near))
         return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from trainers.call import Invalid
-from trainers.outputs import Detector
+from trainers.outputs import Detector, Outputs, Overlap, Region, Targets
 
 EVERY = 100  # more levels than any pyramid has
 
@@ -63,6 +63,15 @@ def can_be_valuable(student: Detector, vlr_weight: float) -> None:
             "vlr_weight 0, or use one of GFL, GFLv2, ATSS, RetinaNet and FCOS",
             ("vlr_weight",),
         )
+
+
+def valuable(student: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
+    """The valuable region of a batch, looked for once: whoever asks again, or knew it beforehand, finds it there."""
+    name = f"valuable by {overlap} from {gamma}"
+    if name not in targets.own:
+        targets.own[name] = student.by.valuable(student, targets, gamma=gamma, overlap=overlap)
+    found: Region = targets.own[name]
+    return found
 
 
 def some_part(weights: Iterable[float], loss: str) -> None:

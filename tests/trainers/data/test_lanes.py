@@ -81,6 +81,8 @@ def test_everything_is_copied_beside_and_read_after_that_and_images_go_as_bytes(
     sent(part(), lane)
     assert lane.events == [
         "ready (2, 3, 8, 10) torch.uint8 beside",
+        "ready (2, 2) torch.int64 beside",  # their sizes, and the padding's colour
+        "ready (3,) torch.float32 beside",
         "ready (2, 4) torch.float32 beside",
         "ready (2,) torch.int64 beside",
         "join 5",  # the images, and boxes and labels of both
