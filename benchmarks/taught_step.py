@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import statistics
 import sys
 import time
@@ -28,7 +29,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))  # where the package is not installed
 
 import torch
-from table import keep, lay_out
+from table import RESULTS, keep, lay_out, machine
 from taught import METHODS, WAYS, Taught, noise
 from train_step import DEVICE, GPU, resident, rival, seconds
 
@@ -107,6 +108,7 @@ def busy(steps: Iterator[None], *, kernels: int = 0) -> float:
     """Seconds of a step in which any kernel or copy is under way on a GPU; so many kernels that take most are named."""
     from torch.profiler import ProfilerActivity, profile
 
+    next(steps)
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         for _ in range(STEPS):
             next(steps)
@@ -146,7 +148,8 @@ def row(student: int, batch: int, method: str, way: str, args: argparse.Namespac
     memory = torch.cuda.max_memory_allocated() / 2**20 if GPU else resident("VmRSS")
     distilled = 0.0
     if taught.taught:
-        distilled = busy(taught.distillation()) if GPU else whole(taught.distillation())
+        alone = taught.distillation()
+        distilled = busy(alone) if GPU else whole(alone)
     return {
         "student": f"R{student}",
         "teacher": f"R{args.teacher}" if taught.taught else "-",
@@ -174,6 +177,19 @@ def theirs(student: int, batch: int, like: dict[str, Any], args: argparse.Namesp
     return {**dict.fromkeys(like, "-"), **named, **figures, **({"busy": busy(steps) / taken} if GPU else {})}
 
 
+def earlier() -> list[dict[str, Any]]:
+    """The lines that are kept, if they were measured on such a machine."""
+    path = RESULTS / "taught_step.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    return list(kept["rows"]) if kept.get("machine") == machine() else []
+
+
+def replaced(rows: list[dict[str, Any]], by: dict[str, Any]) -> list[dict[str, Any]]:
+    """The same lines with another one, which takes the place of the same step's."""
+    alike = ("student", "teacher", "losses", "batch", "step is")
+    return [one for one in rows if any(one[name] != by[name] for name in alike)] + [by]
+
+
 def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same lines, with how many times the images of the plain step each has."""
     alike = ("student", "losses", "batch")
@@ -193,6 +209,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=["plain", "fast", "4 fast"] if GPU else ["plain"])
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no line is begun any more after so many")
+    parser.add_argument("--add", action="store_true", help="keep the lines of earlier runs on this machine")
     parser.add_argument("--kernels", type=int, default=0, help="name so many kernels of each line that take most")
     parser.add_argument("--quick", action="store_true", help="each step once, and no figures are kept: whether it runs")
     args = parser.parse_args()
@@ -210,16 +227,17 @@ def main() -> None:
         for method in args.methods
         for way in args.ways
     ]
-    rows: list[dict[str, Any]] = []
+    rows = earlier() if args.add else []
     for number, one in enumerate(wanted):
         if time.monotonic() - began > args.seconds:
             notes.insert(1, f"{len(wanted) - number} more were asked for, for which there was no time")
             break
-        rows.append(row(*one, args))
+        rows = replaced(rows, row(*one, args))
         gc.collect()
         if not QUICK:
             keep("taught_step", compared(rows), *notes)
-    rows += [theirs(student, batch, rows[0], args) for batch in args.batches for student in args.students]
+    for student, batch in ((student, batch) for batch in args.batches for student in args.students):
+        rows = replaced(rows, theirs(student, batch, rows[0], args))
     lay_out("taught_step", compared(rows), *notes)
     if not QUICK:
         keep("taught_step", rows, *notes)
