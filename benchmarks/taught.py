@@ -25,7 +25,7 @@ from trainers.feeding import Feed, Share
 from trainers.loop import Training
 from trainers.outputs import Network
 from trainers.spec import Recipe
-from trainers.speed import Compiled, channels_last
+from trainers.speed import Compiled, channels_last, next_batch
 from trainers.task import Lesson, Look, Task
 from trainers.teaching import Lessons
 from trainers.within import rebuilt, said
@@ -42,7 +42,7 @@ ENDLESS = 10**6  # steps of an epoch
 
 
 class Way(NamedTuple):
-    """How steps are made. Plain: eagerly, in float32, in the ordinary layout, by one student."""
+    """How steps are made. Plain: eagerly, in float32, in the ordinary layout, part after part, by one student."""
 
     fast: bool = True  # on a GPU: bfloat16, channels last, batches on a stream of their own
     compiled: bool = False
@@ -114,6 +114,8 @@ class Taught:
 
     def _training(self, student: int, losses: tuple[str, ...], way: Way) -> Training:
         mine = gfl(student)
+        if not way.fast:
+            mine.by_shape = False  # what answers for a box is asked when it is needed
         mine.backbone.freeze(self.recipe.freeze)
         mine.backbone.fix_norm()
         terms = {name: Call(name=name).complete(distill).of(distill, mine, self.guide) for name in losses}
@@ -149,6 +151,7 @@ class Taught:
     def step(self, lap: Callable[[str], None]) -> None:
         """A step of the first student alone; `lap` is told when a part of it is over."""
         one = self.trainings[0]
+        next_batch(DEVICE)
         images, truth = self.noise.one()
         lap("data")
         with one.inside():

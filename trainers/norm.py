@@ -48,7 +48,7 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> the same; in float32 under autocast."""
-        if not torch.compiler.is_dynamo_compiling() or torch.compiler.is_exporting():
+        if not torch.compiler.is_dynamo_compiling():  # an exported graph has torch's own
             return super().forward(x)
         wide = x.float() if torch.is_autocast_enabled(x.device.type) else x
         over = tuple(range(2, x.dim()))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.trainers.stages import CPU
+from trainers import feeding
 from trainers.asked import Asked
 from trainers.clock import Clock
 from trainers.feeding import Feed, Share
@@ -159,3 +160,15 @@ def test_all_are_told_of_images_that_are_bad(slow: Slow) -> None:
         feed.share(Clock(), said.append)
     slow.say("image 3 is left out")
     assert said == ["image 3 is left out"] * 2
+
+
+def test_what_is_recorded_on_a_gpu_is_good_for_a_batch_however_many_share_it(
+    slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[list[tuple[int, int]]] = []
+    monkeypatch.setattr(feeding, "next_batch", lambda device: told.append(list(slow.made)))
+    first, second = (one.epoch(0) for one in shares(slow, 2))
+    for _ in range(2):
+        next(first)
+        next(second)
+    assert told == [[], [(0, 0)]], "before each batch, and not for each who looks at it"

@@ -208,3 +208,19 @@ def test_an_order_without_any_of_it_leaves_all_as_it_is(tmp_path: Path) -> None:
     speed.laid_out(student, plain, device=CPU)
     assert one.task.fast is None and speed.guide(student, plain, device=CPU) is student
     assert [weight.stride() for weight in student.parameters()] == before
+
+
+def test_on_a_cpu_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(torch, "compile", lambda look, **how: asked.append(how["options"]))
+    Compiled(guide())
+    assert asked == [None] and not speed.replayable(guide())
+
+
+def test_on_a_gpu_all_is_recorded_that_is_compiled_by_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(torch, "compile", lambda look, **how: asked.append(how["options"]))
+    monkeypatch.setattr(speed, "replayable", lambda network: True)
+    Compiled(guide())
+    Compiled(guide(), backend="aot_eager")
+    assert asked == [{"triton.cudagraphs": True}, None]

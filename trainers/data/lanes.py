@@ -42,7 +42,8 @@ class Stream:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stream = torch.cuda.Stream(device)
+        # Before all others: the host waits for what little is computed here, and they keep the device full.
+        self.stream = torch.cuda.Stream(device, priority=-1)
 
     def ready(self, x: Tensor) -> Tensor:
         return x.pin_memory()

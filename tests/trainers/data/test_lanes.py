@@ -78,7 +78,8 @@ def test_it_is_the_batch_of_the_cpu_to_the_bit(facts: dict[str, Any]) -> None:
 
 def test_everything_is_copied_beside_and_read_after_that_and_images_go_as_bytes() -> None:
     lane = Recorded()
-    sent(part(), lane)
+    _, truth = sent(part(), lane)
+    assert truth.lane is lane, "where more that follows from it may be computed"
     assert lane.events == [
         "ready (2, 3, 8, 10) torch.uint8 beside",
         "ready (2, 2) torch.int64 beside",  # their sizes, and the padding's colour
