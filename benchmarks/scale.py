@@ -27,8 +27,9 @@ from typing import Any
 
 from plan import study as lattice
 
-SIZES = {"none": (8, 11, 14), "grid of 4": (6, 9, 12)}  # models, of which 2^(models - 1) paths end in any of them
-SWEEP = "sweep: {LD.weight: [0.1, 0.2, 0.3, 0.4]}\n"
+# Models, of which 2^(models - 1) paths end in any of them; the third makes more than 10,000 stages.
+SIZES = {"3 seeds": (6, 10, 13), "grid of 5": (6, 9, 12)}
+MORE = {"3 seeds": "seeds: [0, 1, 2]\n", "grid of 5": "sweep: {LD.weight: [0.1, 0.2, 0.3, 0.4, 0.5]}\n"}
 EPOCHS = 12
 
 
@@ -49,7 +50,7 @@ def entry(epoch: int, score: float) -> dict[str, float]:
     return {"epoch": epoch, "seconds": 2.0 * epoch, "lr": 0.01, **losses, "val/AP": score, "val/AP50": score}
 
 
-def measure(models: int, sweep: str, folder: Path) -> dict[str, Any]:
+def measure(models: int, kind: str, folder: Path) -> dict[str, Any]:
     """Drive a run to its end in this process."""
     import torch
 
@@ -61,7 +62,7 @@ def measure(models: int, sweep: str, folder: Path) -> dict[str, Any]:
 
     importlib.import_module("orchestrator.cluster")  # brings Ray, as a driver has it
     file = folder / "scale.yaml"
-    file.write_text(lattice(models) + "controls: [alone]\n" + (SWEEP if sweep != "none" else ""))
+    file.write_text(lattice(models) + "controls: [alone]\n" + MORE[kind])
     loaded = peak()
     start = time.process_time()
     study = load(file, [f"resources.store={folder}/store", f"recipe.epochs={EPOCHS}"])
@@ -91,7 +92,7 @@ def measure(models: int, sweep: str, folder: Path) -> dict[str, Any]:
     ended = time.process_time() - start
     tenth = max(1, len(taken) // 10)
     return {
-        "sweep": sweep,
+        "study": kind,
         "stages": len(taken),
         "start s": begun,
         "a stage ms": 1000 * fmean(taken),
@@ -119,9 +120,9 @@ def main() -> None:
     from table import show
 
     rows = []
-    for sweep, sizes in SIZES.items():
+    for kind, sizes in SIZES.items():
         for models in sizes[: said.sizes]:
-            command = [sys.executable, __file__, "--one", str(models), sweep]
+            command = [sys.executable, __file__, "--one", str(models), kind]
             answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             rows.append(json.loads(answer.splitlines()[-1]))
     show(
