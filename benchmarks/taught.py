@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+from detector_step import CLASSES, DEVICE, GPU
 from torch import Tensor
-from train_step import CLASSES, DEVICE, GPU
 
 from trainers import backbones, detectors, distill
 from trainers.asked import Asked

@@ -1,208 +1,246 @@
-"""One training step and one inference of each detector, against torchvision's own where it exists. Goal: not slower.
+"""A student's training step beside its teacher, part by part, with all that makes it faster and as one writes it first.
 
-Same backbone, same images, in turns in one process; the memory of each in a process of its own. Needs neither Ray nor
-MLflow: on a machine with a GPU it runs at the size of the papers.
+GFL on ResNets, as the papers have it: LD, LD and KD, PKD, and DeFeat. `plain` is the eager formulation in float32 (in
+which torch lets a GPU's convolutions round their factors, and so does this), in the ordinary layout; `fast` is what a
+stage does, `compiled` what it does if its study says so, and `4 fast` are four siblings of one cohort, whose images are
+counted together. Steps are those of a stage's own loop, which the host never waits for in between. For the parts it
+does, so their sum is more than a step. A distillation loss's part are its value and its gradient at what the student
+says, on a GPU the time for which these keep it busy, of a student's share of a step. A GPU is busy while any of its
+kernels or copies is under way. torchvision's RetinaNet makes its own step beside them, eagerly. The device's peak is
+measured with one large product of matrices. On a CPU the defaults are small, its seconds are those of one thread, and
+`fast` is the same as `plain`. Needs neither Ray nor MLflow.
+
+    python benchmarks/train_step.py --students 18 --batches 8 --methods LD
+    python benchmarks/train_step.py --students 18 50 --batches 2 4 8 16
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import os
+import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # where the package is not installed
 
 import torch
-import torch.multiprocessing as mp
-from table import show
-from torchvision.models import detection
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from detector_step import DEVICE, GPU, resident, rival, seconds
+from table import RESULTS, keep, lay_out, machine
+from taught import METHODS, WAYS, Taught, noise
 
-from trainers import backbones, detectors, weights
-from trainers.call import Call
-from trainers.outputs import Truth
+from trainers.data.assemble import Part
+from trainers.data.canvases import Canvases
+from trainers.task import total
 
-CLASSES = 80
-GPU = torch.cuda.is_available()
-DEVICE = torch.device("cuda" if GPU else "cpu")
-DEPTH, SIDES, BATCH = (50, (800, 1344), 4) if GPU else (18, (256, 320), 2)
-ROUNDS, WARM = (30, 5) if GPU else (5, 1)
-RIVALS: dict[str, dict[str, Any]] = {  # what torchvision has, and how ours becomes the same
-    "RetinaNet": {"conventions": "torchvision", "extra_from": "output"},
-    "FCOS": {"conventions": "torchvision", "score_threshold": 0.2},
-    "FasterRCNN": {"conventions": "torchvision"},
-    "MaskRCNN": {"conventions": "torchvision"},
-}
-OURS = ("GFL", "GFLv2", "ATSS", "RetinaNet", "FCOS", "RepPoints", "MimicDet", "FasterRCNN", "MaskRCNN")
+PARTS = ("data", "teacher", "student", "losses", "backward", "step")
+GOALS = (
+    "Goals on a GPU: an LD step of R18 beside R101 has at least 3 times the plain img/s; distillation is below 5% of a "
+    "step; it is busy for more than 90% of it"
+)
+QUICK = "--quick" in sys.argv
+WARM = 1 if QUICK else 8 if GPU else 1  # what is compiled is so in the fourth step
+BLOCKS, STEPS = (1, 1) if QUICK else (3, 6) if GPU else (3, 1)
+SIDE = 256 if QUICK else 8192 if GPU else 1024  # of the matrices
 
 
-def images() -> torch.Tensor:
-    return torch.rand(BATCH, 3, *SIDES, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+class Theirs:
+    """torchvision's RetinaNet as it comes, and its step."""
+
+    def __init__(self, depth: int, raw: Part, sides: tuple[int, int]) -> None:
+        self.model = rival("RetinaNet", depth=depth, sides=sides).to(DEVICE).train()
+        self.optimizer = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], 0.001)
+        images, truth = raw.batch(Canvases())
+        self.images = list(images[:, :, : sides[0], : sides[1]].to(DEVICE))
+        pairs = zip(truth.boxes, truth.labels, strict=True)
+        self.truth = [{"boxes": boxes.to(DEVICE), "labels": labels.to(DEVICE)} for boxes, labels in pairs]
+
+    def steps(self) -> Iterator[None]:
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            total(self.model(self.images, self.truth)).backward()
+            self.optimizer.step()
+            yield
 
 
-def truth() -> Truth:
-    """Eight boxes an image, 16 to 200 pixels wide, whose masks fill them."""
-    generator = torch.Generator().manual_seed(1)
-    boxes = []
-    for _ in range(BATCH):
-        side = 16 + 184 * torch.rand(8, 2, generator=generator)
-        corner = torch.rand(8, 2, generator=generator) * (torch.tensor(SIDES[::-1]) - side).clamp(min=0)
-        boxes.append(torch.cat([corner, corner + side], dim=1))
-    labels = [torch.randint(0, CLASSES, (8,), generator=generator) for _ in boxes]
-    y, x = torch.arange(SIDES[0])[:, None], torch.arange(SIDES[1])
-    masks = [
-        torch.stack([(x >= x1) & (x < x2) & (y >= y1) & (y < y2) for x1, y1, x2, y2 in one.tolist()]) for one in boxes
-    ]
-    sizes = [SIDES] * BATCH
-    return Truth(boxes, labels, sizes, list(range(BATCH)), [(1.0, 1.0)] * BATCH, masks).to(DEVICE)
-
-
-def ours(name: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """A training step and an inference of our detector, with torchvision's weights where it has one."""
-    call = Call(name=name, args=RIVALS.get(name, {})).complete(detectors)
-    torch.manual_seed(0)
-    resnet = Call(name="ResNet", args={"depth": DEPTH}).complete(backbones)
-    model = call.of(detectors, resnet.of(backbones), CLASSES)
-    if name in RIVALS:
-        model.load_state_dict(weights.fitted(rival(name).state_dict(), model, part="detector"))
-    model.to(DEVICE)
-    model.backbone.freeze(1)
-    model.backbone.fix_norm()
-    batch, real = images(), truth()
-
-    def step() -> None:
-        outputs = model.train()(batch)
-        losses = model.losses(outputs, model.assign(outputs, real))
-        torch.stack(list(losses.values())).sum().backward()
-        model.zero_grad(set_to_none=True)
-
-    def infer() -> None:
-        with torch.no_grad():
-            model.eval().detect(model(batch), real.sizes)
-
-    return step, infer
-
-
-def rival(name: str, *, depth: int = DEPTH, sides: tuple[int, int] = SIDES) -> torch.nn.Module:
-    """torchvision's model of that name, which resizes nothing here."""
-    torch.manual_seed(0)
-    sizes = {"min_size": min(sides), "max_size": max(sides)}
-    if name in ("FasterRCNN", "MaskRCNN"):
-        backbone = resnet_fpn_backbone(backbone_name=f"resnet{depth}", weights=None, trainable_layers=3)
-        return getattr(detection, name)(backbone, CLASSES + 1, **sizes)
-    backbone = resnet_fpn_backbone(
-        backbone_name=f"resnet{depth}",
-        weights=None,
-        trainable_layers=3,
-        returned_layers=[2, 3, 4],
-        extra_blocks=LastLevelP6P7(256, 256),
-    )
-    return getattr(detection, name)(backbone, CLASSES, **sizes)
-
-
-def theirs(name: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """A training step and an inference of torchvision's."""
-    model = rival(name).to(DEVICE)
-    batch, real = list(images()), truth()
-    first = 1 if name in ("FasterRCNN", "MaskRCNN") else 0
-    targets = [
-        {"boxes": boxes, "labels": labels + first, "masks": masks.byte()}
-        for boxes, labels, masks in zip(real.boxes, real.labels, real.masks or [], strict=True)
-    ]
-
-    def step() -> None:
-        torch.stack(list(model.train()(batch, targets).values())).sum().backward()
-        model.zero_grad(set_to_none=True)
-
-    def infer() -> None:
-        with torch.no_grad():
-            model.eval()(batch)
-
-    return step, infer
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    """On a CPU those of this process alone, so that others that are busy do not count."""
-    clock = time.perf_counter if GPU else time.process_time
-    start = clock()
-    work()
+def clock() -> float:
+    """Seconds; on a GPU when all is done that was asked for."""
     if GPU:
         torch.cuda.synchronize()
-    return clock() - start
+        return time.perf_counter()
+    return time.process_time()
 
 
-def peak(which: str, name: str) -> float:
-    """MB that a training step adds at its peak, measured in a process of its own.
-
-    There glibc gives back at once what is freed. Else memory that earlier work left to the process hides a part of the
-    peak, and what malloc keeps adds to it.
-    """
-    os.environ.update(MALLOC_ARENA_MAX="1", MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536")
-    with mp.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (which, name))
-
-
-def _peak(which: str, name: str) -> float:
-    torch.set_num_threads(1)
-    step, _ = theirs(name) if which == "torchvision" else ours(name)
-    for _ in range(2):  # what is made once, at first use, is not a step's
-        step()
-    gc.collect()
-    if GPU:
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-        step()
-        return (torch.cuda.max_memory_allocated() - held) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
-    before = resident("VmRSS")
-    step()
-    return resident("VmHWM") - before
+def whole(steps: Iterator[None]) -> float:
+    """Seconds of a step that nobody waits for, once they are warm."""
+    for _ in range(WARM):
+        next(steps)
+    taken = []
+    for _ in range(BLOCKS):
+        before = clock()
+        for _ in range(STEPS):
+            next(steps)
+        taken.append((clock() - before) / STEPS)
+    return statistics.median(taken)
 
 
-def resident(which: str) -> float:
-    """MB of this process in memory: now (VmRSS) or at its peak (VmHWM)."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
-    return float(line.split()[1]) / 2**10
+def parts(taught: Taught) -> dict[str, float]:
+    """Seconds of each part of a student's step, the device being waited for in between."""
+    found: dict[str, list[float]] = {name: [] for name in PARTS}
+    for _ in range(STEPS + 1):
+        before = clock()
+
+        def lap(name: str) -> None:
+            nonlocal before
+            now = clock()
+            found[name].append(now - before)
+            before = now
+
+        taught.step(lap)
+    return {name: statistics.median(times[1:]) for name, times in found.items()}
 
 
-def compare(name: str) -> dict[str, Any]:
+def busy(steps: Iterator[None], *, kernels: int = 0) -> float:
+    """Seconds of a step in which any kernel or copy is under way on a GPU; so many kernels that take most are named."""
+    from torch.profiler import ProfilerActivity, profile
+
+    next(steps)
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        for _ in range(STEPS):
+            next(steps)
+        torch.cuda.synchronize()
+    if kernels:
+        print(seen.key_averages().table(sort_by="self_cuda_time_total", row_limit=kernels, max_name_column_width=90))
+    events = [one for one in seen.events() if one.device_type.name == "CUDA" and not one.is_user_annotation]
+    return union([(one.time_range.start, one.time_range.end) for one in events]) / 1e6 / STEPS
+
+
+def union(spans: list[tuple[float, float]]) -> float:
+    """How long any of these spans lasts."""
+    lasts, until = 0.0, -float("inf")
+    for start, end in sorted(spans):
+        lasts += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return lasts
+
+
+def peak_flops(*, half: bool) -> float:
+    """FLOP/s of one large product of matrices, in bfloat16 or in float32."""
+    a = torch.randn(SIDE, SIDE, device=DEVICE, dtype=torch.bfloat16 if half else torch.float32)
+    for _ in range(WARM):
+        a @ a
+    return 2 * SIDE**3 / statistics.median(seconds(lambda: a @ a) for _ in range(BLOCKS * STEPS))
+
+
+def row(student: int, batch: int, method: str, way: str, args: argparse.Namespace) -> dict[str, Any]:
     """A line of the table."""
-    compared = name in RIVALS
-    works = [*ours(name), *(theirs(name) if compared else ())]
-    taken: list[list[float]] = [[] for _ in works]
-    for _ in range(ROUNDS + WARM):
-        for times, work in zip(taken, works, strict=True):
-            times.append(seconds(work))
-    taken = [times[WARM:] for times in taken]
-    line: dict[str, Any] = {"detector": name}
-    for number, what in enumerate(("step", "inference")):
-        line[f"{what} ms"] = 1000 * statistics.median(taken[number])
-        ratio = [a / b for a, b in zip(taken[number], taken[number + 2], strict=True)] if compared else []
-        line[f"{what} / torchvision's"] = statistics.median(ratio) if compared else "-"
-    line["peak MB"] = peak("ours", name)
-    line["peak / torchvision's"] = line["peak MB"] / peak("torchvision", name) if compared else "-"
-    return line
+    if GPU:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    taught = Taught(student, args.teacher, METHODS[method], noise(batch, tuple(args.sides)), WAYS[way])
+    siblings, needed = WAYS[way].siblings, taught.flops()
+    steps = taught.steps()
+    taken = whole(steps)
+    memory = torch.cuda.max_memory_allocated() / 2**20 if GPU else resident("VmRSS")
+    distilled = 0.0
+    if taught.taught:
+        alone = taught.distillation()
+        distilled = busy(alone) if GPU else whole(alone)
+    return {
+        "student": f"R{student}",
+        "teacher": f"R{args.teacher}" if taught.taught else "-",
+        "losses": method,
+        "batch": batch,
+        "step is": way,
+        "img/s": siblings * batch / taken,
+        "times plain": "-",
+        "busy": busy(steps, kernels=args.kernels) / taken if GPU else "-",
+        "of peak": needed / taken / args.peak[GPU and WAYS[way].fast],
+        "all ms": 1000 * taken,
+        **{f"{name} ms": 1000 * value for name, value in parts(taught).items()},
+        "distillation ms": 1000 * distilled,
+        "of step": siblings * distilled / taken,
+        "MB": memory,
+    }
+
+
+def theirs(student: int, batch: int, like: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """A line for torchvision's step, with what is known of it."""
+    steps = Theirs(student, noise(batch, tuple(args.sides)), tuple(args.sides)).steps()
+    taken = whole(steps)
+    named = {"student": f"R{student}", "losses": "none", "batch": batch, "step is": "torchvision's RetinaNet"}
+    figures = {"img/s": batch / taken, "all ms": 1000 * taken}
+    return {**dict.fromkeys(like, "-"), **named, **figures, **({"busy": busy(steps) / taken} if GPU else {})}
+
+
+def earlier() -> list[dict[str, Any]]:
+    """The lines that are kept, if they were measured on such a machine."""
+    path = RESULTS / "train_step.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    return list(kept["rows"]) if kept.get("machine") == machine() else []
+
+
+def replaced(rows: list[dict[str, Any]], by: dict[str, Any]) -> list[dict[str, Any]]:
+    """The same lines with another one, which takes the place of the same step's."""
+    alike = ("student", "teacher", "losses", "batch", "step is")
+    return [one for one in rows if any(one[name] != by[name] for name in alike)] + [by]
+
+
+def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same lines, with how many times the images of the plain step each has."""
+    alike = ("student", "losses", "batch")
+    plain = {tuple(one[name] for name in alike): one["img/s"] for one in rows if one["step is"] == "plain"}
+    for one in rows:
+        if one["step is"] in WAYS and (base := plain.get(tuple(one[name] for name in alike))):
+            one["times plain"] = one["img/s"] / base
+    return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=OURS)
-    names = parser.parse_args().names
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--students", type=int, nargs="+", default=[18, 50] if GPU else [18])
+    parser.add_argument("--teacher", type=int, default=101 if GPU else 50)
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 2, 16, 4] if GPU else [2])
+    parser.add_argument("--sides", type=int, nargs=2, default=[800, 1333] if GPU else [128, 160])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["plain", "fast", "4 fast"] if GPU else ["plain"])
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no line is begun any more after so many")
+    parser.add_argument("--add", action="store_true", help="keep the lines of earlier runs on this machine")
+    parser.add_argument("--kernels", type=int, default=0, help="name so many kernels of each line that take most")
+    parser.add_argument("--quick", action="store_true", help="each step once, and no figures are kept: whether it runs")
+    args = parser.parse_args()
+    began = time.monotonic()
     torch.set_num_threads(1)
-    note = f"ResNet-{DEPTH}, {BATCH} images of {SIDES[0]} x {SIDES[1]}, {CLASSES} classes, median of {ROUNDS}"
-    note += "" if GPU else "; times are those of one thread's CPU"
-    goal = (
-        "Goal: at most 1.0, but for noise. At inference torchvision's Mask R-CNN draws masks too, ours does not; in "
-        "training our norms learn their scales, for which the backbone keeps more, and torchvision's do not"
-    )
-    show("train_step", [compare(name) for name in names], note, goal)
+    args.peak = {half: peak_flops(half=half) for half in ({True, False} if GPU else {False})}
+    peaks = ", ".join(f"{'bfloat16' if half else 'float32'} {rate / 1e12:.3g}" for half, rate in args.peak.items())
+    notes = [f"GFL, images of {args.sides[0]} x {args.sides[1]}; peak TFLOP/s: {peaks}", GOALS]
+    if not GPU:
+        notes.insert(1, "Of one CPU thread; MB is all that the process has")
+    wanted = [
+        (student, batch, method, way)
+        for batch in args.batches
+        for student in args.students
+        for method in args.methods
+        for way in args.ways
+    ]
+    rows = earlier() if args.add else []
+    for number, one in enumerate(wanted):
+        if time.monotonic() - began > args.seconds:
+            notes.insert(1, f"{len(wanted) - number} more were asked for, for which there was no time")
+            break
+        rows = replaced(rows, row(*one, args))
+        gc.collect()
+        if not QUICK:
+            keep("train_step", compared(rows), *notes)
+    for student, batch in ((student, batch) for batch in args.batches for student in args.students):
+        rows = replaced(rows, theirs(student, batch, rows[0], args))
+    lay_out("train_step", compared(rows), *notes)
+    if not QUICK:
+        keep("train_step", rows, *notes)
 
 
 if __name__ == "__main__":
