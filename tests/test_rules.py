@@ -208,8 +208,8 @@ ENTRANCES = {
 # What the parts of `trainers` may import beside their own files.
 PARTS = {
     "backbones": {"call", "norm"},
-    "detectors": {"call", "fpn", "norm", "outputs", "workers"},
-    "distill": {"call", "outputs", "workers"},
+    "detectors": {"box_losses", "call", "fpn", "norm", "outputs", "workers"},
+    "distill": {"box_losses", "call", "outputs", "workers"},
     "data": {"augment", "call", "outputs", "spec"},
     "metrics": {"call", "data.split", "outputs"},
 }

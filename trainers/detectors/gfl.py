@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from trainers import workers
+from trainers.box_losses import ciou_loss, giou_loss
 from trainers.call import Count, Fraction, Index, NonNegative
 from trainers.detectors.anchors import anchors, inside, paired_iou
 from trainers.detectors.atss import assign
-from trainers.detectors.box_losses import ciou_loss, giou_loss
 from trainers.detectors.focal import distribution_focal_loss, integral, quality_focal_loss
 from trainers.detectors.ignored import neither
 from trainers.detectors.nms import best_pairs, keep_best

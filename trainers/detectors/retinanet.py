@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from trainers import workers
+from trainers.box_losses import giou_loss
 from trainers.call import Count, Fraction, Index, NonNegative
 from trainers.detectors.anchors import Anchors, inside
-from trainers.detectors.box_losses import giou_loss
 from trainers.detectors.deltas import Deltas
 from trainers.detectors.focal import distribution_focal_loss, integral
 from trainers.detectors.gfl import around

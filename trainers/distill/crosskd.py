@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers import workers
+from trainers.box_losses import giou_loss
 from trainers.call import Index, Invalid, NonNegative
 from trainers.distill.pair import agree, dense, same_strides
 from trainers.distill.pkd import EPS, moments
@@ -185,11 +186,8 @@ def quality_focal_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def box_loss(overlap: str, boxes: Tensor, taught: Tensor) -> Tensor:
     """1 - GIoU or -log IoU of boxes in pairs, these at most -log 1e-6. (R, 4) twice -> (R,)."""
-    from torchvision import ops  # seconds to import, and a plan computes no loss
-
     if overlap == "giou":
-        giou: Tensor = ops.generalized_box_iou_loss(boxes, taught)
-        return giou
+        return giou_loss(boxes, taught)
     low, high = torch.maximum(boxes[:, :2], taught[:, :2]), torch.minimum(boxes[:, 2:], taught[:, 2:])
     shared = (high - low).clamp(min=0).prod(1)
     union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (taught[:, 2:] - taught[:, :2]).prod(1) - shared

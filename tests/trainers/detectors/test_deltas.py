@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.models.detection._utils import BoxCoder
 
-from tests.trainers.detectors.test_box_losses import drawn
+from tests.trainers.test_box_losses import drawn
 from tests.trainers.waits import watched
 from trainers.detectors.deltas import Deltas
 

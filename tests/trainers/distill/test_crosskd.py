@@ -283,12 +283,16 @@ def test_how_far_boxes_are_apart_by_hand() -> None:
     assert box_loss("iou", a, b).tolist() == pytest.approx([math.log(3), -math.log(1e-6), 0], abs=1e-5)
 
 
-def test_boxes_without_an_area_are_finite() -> None:
-    a = torch.zeros(2, 4, requires_grad=True)
+def test_boxes_without_an_area_are_finite_and_torchvisions_to_the_bit() -> None:
+    a, b = torch.zeros(2, 4, requires_grad=True), torch.tensor([[0.0, 0, 0, 0], [1, 1, 2, 2]])
     for overlap in ("giou", "iou"):
-        loss = box_loss(overlap, a, torch.tensor([[0.0, 0, 0, 0], [1, 1, 2, 2]]))
+        loss = box_loss(overlap, a, b)
         (gradient,) = torch.autograd.grad(loss.sum(), a)
         assert loss.isfinite().all() and gradient.isfinite().all()
+        if overlap == "giou":
+            theirs = generalized_box_iou_loss(a, b)
+            assert torch.equal(loss, theirs)
+            assert torch.equal(gradient, torch.autograd.grad(theirs.sum(), a)[0])
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,9 @@ BEST = "how many are left when the better suppress the others"
 CASES: dict[str, Case] = {
     "CWD": Case("CWD", {}),
     "CrossKD": Case("CrossKD", {}),
+    "CrossKD, a teacher without bins": Case("CrossKD", {}, on=("ATSS", {})),
+    "CrossKD, a teacher without bins, by IoU": Case("CrossKD", {}, {"overlap": "iou"}, on=("FCOS", {})),
+    "CrossKD, a teacher of deltas": Case("CrossKD", {}, on=("RetinaNet", {})),
     "DeFeat": Case("DeFeat", {}),
     "DeFeat of objects alone": Case(
         "DeFeat",

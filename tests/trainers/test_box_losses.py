@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision import ops
 
 from tests.trainers.waits import watched
-from trainers.detectors.box_losses import ciou_loss, giou_loss
+from trainers.box_losses import ciou_loss, giou_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 BOTH = pytest.mark.parametrize(
