@@ -15,7 +15,7 @@ from trainers import build
 from trainers.data.batches import in_order
 from trainers.data.split import Split
 from trainers.data.subsets import these
-from trainers.evaluate import original
+from trainers.evaluate import fetched, original
 from trainers.matched import matched
 from trainers.outputs import Detections, Network, Outputs
 from trainers.spec import Recipe
@@ -96,7 +96,7 @@ def say(detector: Network, split: Split, image: int, recipe: Recipe, *, device: 
     batches = in_order(these(split, [image]), batch=1, resize=recipe.resize, divisor=build.divisor(detector))
     ((images, truth),) = batches
     outputs: Outputs = detector(images.to(device))
-    (found,), scale = detector.detect(outputs, truth.sizes), truth.scales[0]
+    (found,), scale = fetched(detector.detect(outputs, truth.sizes)), truth.scales[0]
     boxes = outputs.by.boxes(outputs).float().cpu() / torch.tensor([*scale, *scale])
     edges = outputs.edge_rows(detector.bins).float().softmax(-1).cpu()
     return Said(boxes, edges, original(found, scale))

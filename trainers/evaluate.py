@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,19 +39,37 @@ def find(
         loader_workers=loader_workers,
         rank=rank,
         world=world,
+        device=device,
     )
-    for images, truth in batches:
+    batch = next(batches, None)
+    while batch is not None:
+        images, truth = batch
         with precision(recipe, device):
             outputs = detector(images.to(device, non_blocking=True))
-        for one, image_id, scale in zip(detector.detect(outputs, truth.sizes), truth.ids, truth.scales, strict=True):
+        batch = next(batches, None)  # comes while that is computed, for which the host is to wait now
+        every = fetched(detector.detect(outputs, truth.sizes))
+        for one, image_id, scale in zip(every, truth.ids, truth.scales, strict=True):
             found[image_id] = original(one, scale)
     return found
 
 
+def fetched(every: Sequence[Detections]) -> list[Detections]:
+    """The same on the CPU, with boxes and scores in float32: those of all images in one copy."""
+    boxes = torch.cat([one.boxes for one in every]).float()  # (N, 4)
+    scores = torch.cat([one.scores for one in every]).float()
+    labels = torch.cat([one.labels for one in every])
+    # float32 has every integer up to 2 ** 24.
+    packed = torch.cat([boxes, scores[:, None], labels[:, None].float()], dim=1).cpu()  # (N, 6)
+    # Each in memory of its own: whoever sends one to another process would send the whole.
+    return [
+        Detections(part[:, :4].clone(), part[:, 4].clone(), part[:, 5].to(labels.dtype, copy=True))
+        for part in packed.split([len(one.scores) for one in every])
+    ]
+
+
 def original(found: Detections, scale: tuple[float, float]) -> Detections:
-    """The same detections in pixels of the image as it was before resizing, on the CPU."""
-    factor = torch.tensor([*scale, *scale])
-    return Detections(found.boxes.float().cpu() / factor, found.scores.float().cpu(), found.labels.cpu())
+    """The same detections in pixels of the image as it was before resizing."""
+    return Detections(found.boxes / torch.tensor([*scale, *scale]), found.scores, found.labels)
 
 
 def measure(

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-ASKED = ("propose", "sample", "judge", "pool", "valuable")  # what a detector waits for by itself, once it is asked
+ASKED = (
+    "propose",
+    "sample",
+    "judge",
+    "pool",
+    "valuable",
+    "detect",
+)  # what a detector waits for by itself, once it is asked
 WAITS = {  # operators whose result the host must know, at least its size
     "_local_scalar_dense",
     "is_nonzero",

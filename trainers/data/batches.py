@@ -133,12 +133,14 @@ def in_order(
     rank: int = 0,
     world: int = 1,
     loader_workers: int = 0,
+    device: torch.device = CPU,
 ) -> Iterator[Batch]:
     """Each image once, in the split's order, as large as it may be resized and not otherwise changed: for measuring.
 
     The last batch may be smaller. Of `world` workers each gets every world-th batch, as a whole: what a network says
     of an image can depend, in its last bits, on how many there are with it, and so does not depend on the workers.
-    One may get a batch less than another, or none. An image that cannot be read is an error.
+    One may get a batch less than another, or none. An image that cannot be read is an error. A batch is on the CPU, but
+    where `device` is a GPU it is there already.
     """
     wholes = [range(start, min(start + batch, len(split))) for start in range(rank * batch, len(split), world * batch)]
     loaded = _load(
@@ -152,6 +154,7 @@ def in_order(
         ignored=False,
         spare=None,
         loader_workers=loader_workers,
+        device=device,
     )
     return (batch for batch, _ in loaded)
 

@@ -15,7 +15,7 @@ from tests.trainers.waits import watched
 from trainers import build
 from trainers.data import lanes
 from trainers.data.assemble import Part
-from trainers.data.batches import CPU, Batches
+from trainers.data.batches import CPU, Batches, in_order
 from trainers.data.canvases import Canvases
 from trainers.data.lanes import sent
 from trainers.outputs import Truth
@@ -115,6 +115,17 @@ def test_an_epoch_on_a_lane_is_the_epoch_without_one_in_order(monkeypatch: pytes
     monkeypatch.setattr(lanes, "lane_to", lambda device: lane if device.type == "cuda" else None)
     found = list(batches(device=torch.device("cuda")).epoch(1, start=1))
     assert len(found) == len(plain) == lane.events.count("join 17") == 3
+    for one, other in zip(found, plain, strict=True):
+        check_same(one, other)
+
+
+def test_batches_in_order_go_by_a_lane_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = build.dataset(DIGITS).val
+    plain = [(images.clone(), truth) for images, truth in in_order(split, batch=3)]
+    lane = Recorded()
+    monkeypatch.setattr(lanes, "lane_to", lambda device: lane if device.type == "cuda" else None)
+    found = list(in_order(split, batch=3, device=torch.device("cuda")))
+    assert len(found) == len(plain) == len([event for event in lane.events if "join" in event]) == 6
     for one, other in zip(found, plain, strict=True):
         check_same(one, other)
 
