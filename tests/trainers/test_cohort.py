@@ -4,11 +4,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from tests.trainers.stages import CPU, STEPS, model, order, stage
+from tests.trainers.trainings import identical
 from tests.trainers.works import ROOT, run, untimed
 from trainers import cohort, headroom, usage, worker
 from trainers.backbones import TinyResNet
@@ -27,6 +30,13 @@ SIBLINGS = [
     stage("PKD", teacher=ROOT, epochs=2).model_copy(update=WIDE),
     stage("FGD", teacher=ROOT, epochs=2),  # learns weights of its own
 ]
+HALF = {"precision": "fp16"}
+
+
+def history(one: Stage, folder: Path) -> Sequence[dict[str, float]]:
+    result = Store(folder).get(one)
+    assert result is not None
+    return result.history
 
 
 def together(
@@ -217,6 +227,64 @@ def test_one_that_runs_out_of_memory_in_a_step_leaves_the_others_alone_and_is_it
     run(wide, tmp_path / "alone", say=said.append)
     assert (looks, said) == (looked, before)
     assert_same(tmp_path / "alone", tmp_path / "together", [wide])
+
+
+@pytest.fixture
+def scaled(monkeypatch: pytest.MonkeyPatch) -> list[GradScaler]:
+    """Whatever is trained, its losses are scaled, as on a GPU in float16; -> the scalers that were made.
+
+    The scale is doubled after three steps. The third step of the wide one overflows on its way back.
+    """
+    made: list[GradScaler] = []
+
+    def make(*, enabled: bool) -> GradScaler:
+        made.append(GradScaler("cpu", init_scale=2.0**10, growth_interval=3))
+        return made[-1]
+
+    def looking(self: TinyResNet, images: torch.Tensor) -> list[torch.Tensor]:
+        maps = forward(self, images)
+        if self.training and self.channels[0] == 16:
+            steps[self] = steps.get(self, 0) + 1
+            if steps[self] == 3:
+                maps[0].register_hook(lambda gradient: gradient * float("inf"))
+        return maps
+
+    steps: WeakKeyDictionary[TinyResNet, int] = WeakKeyDictionary()
+    forward = TinyResNet.forward
+    monkeypatch.setattr(torch.amp.grad_scaler, "GradScaler", make)
+    monkeypatch.setattr(TinyResNet, "forward", looking)
+    return made
+
+
+def test_each_has_a_scaler_of_its_own_and_one_that_overflows_leaves_that_of_the_others_alone(
+    rooted: Path, store: Path, tmp_path: Path, scaled: list[GradScaler]
+) -> None:
+    """To the bit: weights, moments, the scale and the steps that are skipped, after every epoch."""
+    halves = [one.model_copy(update={"recipe": one.recipe.model_copy(update=HALF)}) for one in SIBLINGS]
+    states: dict[tuple[Path, str], list[Any]] = {}
+
+    def noting(folder: Path, one: Stage) -> dict[str, Any]:
+        def note(entry: dict[str, float]) -> None:
+            left = Store(folder).load_state(one.key)
+            assert left is not None and left["training"]["epoch"] == entry["epoch"]
+            kept.append(left["training"])
+
+        kept = states[folder, one.key] = []
+        return {"report": note}
+
+    outcomes = together(halves, store, hooks={n: noting(store, one) for n, one in enumerate(halves)})
+    assert all(isinstance(one, Result) for one in outcomes) and len(scaled) == len(halves)
+    alone = Path(shutil.copytree(rooted, tmp_path / "alone"))
+    for one in halves:
+        run(one, alone, **noting(alone, one))
+        assert len(states[alone, one.key]) == one.recipe.epochs
+        assert identical(states[alone, one.key], states[store, one.key])
+    assert_same(alone, store, halves)
+
+    # Doubled by every three of 12, 8, 8 and 8 steps; the wide one's is halved by the third, doubled by the next three.
+    assert [states[store, one.key][-1]["scaler"]["scale"] for one in halves] == [2.0**14, 2.0**12, 2.0**10, 2.0**12]
+    overflows = [[entry["train/overflows"] for entry in history(one, store)] for one in halves]
+    assert overflows == [[0, 0, 0], [0, 0], [1, 0], [0, 0]]
 
 
 class Memory:
