@@ -63,10 +63,9 @@ def trained(of: Stage) -> Training:
 
 
 def check_alike(one: Training, other: Training) -> None:
-    """The same weights within the noise of summation order."""
-    ours, theirs = one.task.state_dict(), other.task.state_dict()
-    for name, value in ours.items():
-        torch.testing.assert_close(theirs[name], value, rtol=1e-3, atol=1e-5, msg=name)
+    """The same weights within the noise of summation order: a few units in the last place."""
+    ours, theirs = dict(one.task.state_dict()), dict(other.task.state_dict())
+    torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=2e-6)
 
 
 def test_with_memory_for_three_images_a_batch_of_eight_teaches_the_same_and_each_halving_is_said_once(
