@@ -20,6 +20,7 @@ SOURCES = ("orchestrator", "trainers")
 # Who may import what from the outside. `orchestrator` and `trainers` alone stand for the whole package.
 DOORS = {
     "ray": {
+        "trainers/meeting.py",
         "trainers/post.py",
         "trainers/stage.py",
         "orchestrator/audit.py",

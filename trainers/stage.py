@@ -22,7 +22,7 @@ import ray.train.torch
 import torch
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from torch import nn
 
 from trainers import workers
@@ -30,6 +30,7 @@ from trainers.cohort import Crowded, Ended, train_together
 from trainers.deaths import why
 from trainers.lease import Lost
 from trainers.loop import Paused, Stopped
+from trainers.meeting import Meeting
 from trainers.memory import Fewer
 from trainers.post import Beat, End
 from trainers.pulse import Pulse
@@ -138,7 +139,7 @@ def run_on_workers(
                 resources_per_worker=dict(demand),
                 label_selector=dict(labels) or None,
             ),
-            torch_config=TorchConfig(timeout_s=PATIENCE),
+            torch_config=Meeting(timeout_s=PATIENCE),
             run_config=RunConfig(
                 name=orders[0].stage.key,
                 storage_path=folder,
