@@ -15,7 +15,7 @@ import ray
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
-from trainers.deaths import WITH_NODE, Life, why
+from trainers.deaths import WITH_NODE, Life, advice, why
 from trainers.order import SILENCE
 from trainers.spec import Stage
 
@@ -206,8 +206,9 @@ class StageSearcher(DriverOnly, Searcher):
         for key in keys:
             self.deaths[key] += cause != WITH_NODE  # for which the stage cannot be to blame
             if self.deaths[key] > RETRIES or self.listener.over:
-                last = "" if cause == "died" else f"; the last {cause}"
-                self.listener.failed(key, f"its process died {self.deaths[key]} times{last}", "")
+                said = [f"its process died {self.deaths[key]} times"]
+                said += [] if cause == "died" else [f"the last {cause}", advice(cause)]
+                self.listener.failed(key, "; ".join(filter(None, said)), "")
             else:
                 self._goes_on(key, cause, "died")
 

@@ -45,6 +45,12 @@ def why(said: str, last: Life | None, killed: int | None = None) -> str:
     return "died"
 
 
+def advice(why: str) -> str:
+    """What somebody can do about such a death, if anything is known to help."""
+    helps = "say in resources.memory what a stage takes, so that fewer share a node, or have fewer loader_workers"
+    return helps if "memory left" in why else ""
+
+
 def _figures(last: Life | None) -> str:
     if last is None:
         return ""

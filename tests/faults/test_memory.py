@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path as File
 
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.faults.clusters import cluster
-from tests.orchestrator.studies import tapath, without, write
+from tests.faults.clusters import cluster, trained, until
+from tests.orchestrator.studies import changed, tapath, underway, without, write
 from trainers import deaths
-from trainers.deaths import Life, why
+from trainers.deaths import CGROUP, Life, why
 
 GIB = 2**30
 LAST = Life(node="a", pid=1, peak=14 * GIB, used=15 * GIB, total=16 * GIB, kills=2)
@@ -86,7 +89,7 @@ def tight() -> Iterator[Cluster]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_stage_that_ray_ends_for_lack_of_memory_again_and_again_fails_with_the_figures(
+def test_a_stage_that_ray_ends_for_lack_of_memory_again_and_again_fails_and_it_is_said_what_helps(
     tight: Cluster, tmp_path: File
 ) -> None:
     write(tmp_path, without("mid", "low"))
@@ -94,4 +97,56 @@ def test_a_stage_that_ray_ends_for_lack_of_memory_again_and_again_fails_with_the
     ran = tapath(tmp_path, "run", "tiny.yaml", *words)
     assert ran.code == 3, ran.err
     why = "the last was ended by Ray, for its node had too little memory left"
-    assert f"failed   big: its process died 4 times; {why}" in ran.err, ran.out + ran.err
+    (said,) = (line for line in ran.err.splitlines() if "failed   big: its process died 4 times" in line)
+    assert why in said and "say in resources.memory what a stage takes" in said, ran.out + ran.err
+
+
+GROUPS = ("memory/{}/memory.limit_in_bytes", "{}/memory.max")  # control groups of the first and the second version
+
+
+@contextmanager
+def without_memory() -> Iterator[Callable[[int], None]]:
+    """Takes a process by its id, for which the kernel has no more memory from then on."""
+    name = f"tapath-{os.getpid()}"
+    for place in GROUPS:
+        limit = CGROUP / place.format(name)
+        if (limit.parent.parent / "cgroup.procs").exists():
+            break
+    try:
+        limit.parent.mkdir()
+        limit.write_text("65536")
+    except OSError as error:
+        pytest.skip(f"nobody but root limits what a process may have: {error}")
+    try:
+
+        def starve(process: int) -> None:
+            (limit.parent / "cgroup.procs").write_text(str(process))
+
+        yield starve
+    finally:
+        until(lambda: not (limit.parent / "cgroup.procs").read_text())
+        limit.parent.rmdir()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_stage_that_the_kernel_ends_for_lack_of_memory_is_said_to_be_so_with_the_figures_and_goes_on(
+    tmp_path: File,
+) -> None:
+    write(tmp_path, changed(("train: 32", "train: 1600"), text=without("mid", "low")))
+    with (
+        cluster(head=1) as roomy,
+        without_memory() as starve,
+        underway(tmp_path, "run", "tiny.yaml", "--address", roomy.address) as command,
+    ):
+        command.until(lambda: list(tmp_path.glob("store/*/state-*.pt")))
+        starve(trained())
+        command.until(lambda: "; it goes on from epoch " in command.text)
+        command.interrupt()
+        assert command.end() == 130, command.text
+    (said,) = (line for line in command.text.splitlines() if "; it goes on from epoch " in line)
+    assert re.search(
+        r"big \(seed 0\) was killed by the kernel, for its node had no memory left: it had taken [\d.]+ GiB, and "
+        r"[\d.]+ of [\d.]+ GiB of the node were in use when it was last heard of; it goes on from epoch [12]",
+        said,
+    ), command.text
