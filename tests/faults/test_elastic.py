@@ -19,9 +19,10 @@ from tests.orchestrator.studies import changed, tapath, underway, without, write
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 EPOCHS = 30
-# The teacher takes the time that it needs for nodes to come and go; what comes after it is short.
+# The teacher takes the time that it needs for nodes to come and go, and for a second worker to be worth its start, on
+# a machine that has nothing else to do, too; what comes after it is short.
 TEXT = changed(
-    ("train: 32", "train: 128"),
+    ("train: 32", "train: 256"),
     ("epochs: 2, batch: 8, optimizer: AdamW, lr: 0.008", "epochs: 1, batch: 8, optimizer: SGD, lr: 0.02"),
     ("big: {detector", f"big: {{recipe: {{epochs: {EPOCHS}}}, detector"),
     ("controls: [alone]\n", "controls: []\n"),
