@@ -56,6 +56,19 @@ def head(*, dashboard: bool = True) -> Iterator[Head]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def node(of: Head) -> Iterator[None]:
+    """A second node, with one CPU, beside a head that runs."""
+    (agent,) = ports(1)
+    words = [RAY, "start", "--block", f"--address={of.gcs}", "--node-ip-address=127.0.0.1", "--num-cpus=1"]
+    words.append(f"--dashboard-agent-listen-port={agent}")
+    started = subprocess.Popen(words, env=own(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        end(started)
+
+
 def end(started: subprocess.Popen[bytes], *, patience: float = 30) -> None:
     """Ask a process to end, and end all that is left of what it started after so many seconds."""
     family = descendants(started.pid)

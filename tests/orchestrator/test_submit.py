@@ -23,7 +23,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from orchestrator import submit
 from tests.faults.clusters import until
 from tests.orchestrator import studies
-from tests.orchestrator.heads import RAY, TOKEN, Head, end, head, ports, until_answering
+from tests.orchestrator.heads import RAY, TOKEN, Head, end, head, node, ports, until_answering
 from tests.orchestrator.studies import changed, environment, tapath, underway, without, write
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -251,6 +251,28 @@ def test_status_and_best_are_asked_from_a_laptop_while_nobody_follows(
     best = tapath(laptop, "best", "tiny.yaml", "--tracking", mlflow, "--json")
     assert best.code == 0 and json.loads(best.out)["student"] == "wee", best.err
     assert [file.name for file in laptop.iterdir()] == ["tiny.yaml"]
+
+
+def test_a_job_on_two_nodes_is_refused_sqlite_before_it_begins_with_what_to_do(
+    ray_head: Head, tmp_path: File, let_in: None
+) -> None:
+    """A driver that stays where it is may have it, whatever the number of nodes: so do those of test_nodes.py."""
+    write(tmp_path, SMALL)
+    with node(ray_head):
+        until(lambda: alive(ray_head) == 2)
+        ran = tapath(tmp_path, "submit", "tiny.yaml", "--address", ray_head.jobs, "--follow", *places(tmp_path))
+    assert ran.code == 2, ran.out + ran.err
+    (line,) = (line for line in ran.out.splitlines() if "resources.tracking: " in line)
+    assert f"SQLite ({tmp_path}/mlflow.db) is a file of the node" in line and "one of 2" in line
+    assert "start `mlflow server` where the cluster reaches it" in line
+    assert not (tmp_path / "mlflow.db").exists() and not (tmp_path / "shared").exists()
+
+
+def alive(ray_head: Head) -> int:
+    """How many nodes the cluster has."""
+    asked = Request(f"{ray_head.jobs}/nodes?view=summary", headers={"Authorization": f"Bearer {TOKEN}"})
+    summary = json.load(urlopen(asked))["data"]["summary"]
+    return sum(one["raylet"].get("state") == "ALIVE" for one in summary)
 
 
 # As Ray has it.
