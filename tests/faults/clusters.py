@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import ray
-from ray._raylet import Config
+from ray._raylet import AuthenticationTokenLoader, Config
 from ray.cluster_utils import Cluster
 
 from tests.orchestrator.studies import command_line, descendants, lives, stat
@@ -30,7 +30,7 @@ def cluster(*cpus: int, head: int = 0, token: str = "", **options: Any) -> Itera
         if token:
             patch.setenv("RAY_AUTH_MODE", "token")
             patch.setenv("RAY_AUTH_TOKEN", token)
-        Config.initialize("")  # it reads the environment once
+        _forget()
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": head, "include_dashboard": False, **options})
         try:
             for count in cpus:
@@ -39,7 +39,13 @@ def cluster(*cpus: int, head: int = 0, token: str = "", **options: Any) -> Itera
             yield made
         finally:
             made.shutdown()
-    Config.initialize("")  # as without the token
+    _forget()
+
+
+def _forget() -> None:
+    """Have Ray read the environment again, which it does once, and the token, which it keeps."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def processes(*names: str) -> list[int]:
