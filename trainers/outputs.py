@@ -63,12 +63,13 @@ class Truth:
     lane: Lane | None = None  # by which it came to a device, and where nobody waits for what is computed there
 
     def to(self, device: torch.device) -> Truth:
-        """The same on another device."""
+        """The same on another device, or where it is already."""
         boxes = [b.to(device, non_blocking=True) for b in self.boxes]
         labels = [n.to(device, non_blocking=True) for n in self.labels]
         masks = None if self.masks is None else [m.to(device, non_blocking=True) for m in self.masks]
         ignored = None if self.ignored is None else [b.to(device, non_blocking=True) for b in self.ignored]
-        return Truth(boxes, labels, self.sizes, self.ids, self.scales, masks, ignored)
+        lane = self.lane if self.lane and self.lane.device.type == device.type else None
+        return Truth(boxes, labels, self.sizes, self.ids, self.scales, masks, ignored, lane)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ from tests.trainers import pretend_device
 from tests.trainers.stages import DIGITS
 from tests.trainers.waits import watched
 from trainers import build
+from trainers.clock import Clock
 from trainers.data import lanes
 from trainers.data.assemble import Part
 from trainers.data.batches import CPU, Batches, in_order
 from trainers.data.canvases import Canvases
 from trainers.data.lanes import sent
+from trainers.feeding import Feed
 from trainers.outputs import Truth
 
 
@@ -128,6 +130,28 @@ def test_batches_in_order_go_by_a_lane_too(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(found) == len(plain) == len([event for event in lane.events if "join" in event]) == 6
     for one, other in zip(found, plain, strict=True):
         check_same(one, other)
+
+
+def test_who_is_where_the_lane_leads_keeps_it_and_who_leaves_does_not() -> None:
+    lane = Recorded()
+    _, truth = sent(part(masks=True, ignored=True), lane)
+    assert truth.to(CPU).lane is lane and truth.to(torch.device("meta")).lane is None
+
+
+def test_a_batch_that_is_shared_is_still_known_to_have_come_by_a_lane() -> None:
+    class One(Batches):
+        steps, seed, say = 1, 0, print
+
+        def __init__(self) -> None:
+            pass
+
+        def epoch(self, n: int, *, start: int = 0) -> Iterator[tuple[Tensor, Truth]]:
+            yield sent(part(), lane)
+
+    lane = Recorded()
+    share = Feed(One(), device=CPU).share(Clock(), print)
+    ((_, truth),) = share.epoch(0)
+    assert truth.lane is lane
 
 
 def test_a_cpu_needs_no_lane() -> None:
