@@ -265,7 +265,8 @@ def test_a_job_on_two_nodes_is_refused_sqlite_before_it_begins_with_what_to_do(
     (line,) = (line for line in ran.out.splitlines() if "resources.tracking: " in line)
     assert f"SQLite ({tmp_path}/mlflow.db) is a file of the node" in line and "one of 2" in line
     assert "start `mlflow server` where the cluster reaches it" in line
-    assert not (tmp_path / "mlflow.db").exists() and not (tmp_path / "shared").exists()
+    assert not (tmp_path / "mlflow.db").exists()
+    assert not [one for one in (tmp_path / "shared").iterdir() if len(one.name) == 16], "no stage has begun"
 
 
 def alive(ray_head: Head) -> int:
