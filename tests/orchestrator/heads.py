@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -11,13 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path as File
 
 from tests.orchestrator.studies import descendants, environment, lives
 
 RAY = str(File(sys.executable).with_name("ray"))
+RARE = range(20000, 32000)  # above those of Ray's workers, below those that the kernel gives to whoever asks for any
 TOKEN = "a-token-of-the-tests-0123456789abcdef"
 
 
@@ -31,12 +33,15 @@ class Head:
 
 
 def ports(count: int) -> list[int]:
-    """Ports that are free now, all different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Ports that are free now, all different, and that no kernel and no Ray hands out to somebody else meanwhile."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(RARE, len(RARE)):
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
 @contextmanager
