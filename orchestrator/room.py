@@ -38,6 +38,7 @@ class Room:
         self.taken: dict[str, tuple[str, list[str]]] = {}  # by the key of a stage its model and its workers' nodes
         self._found: dict[str, list[str]] = {}  # by model, where the last chooser has found room
         self._spare: dict[str, dict[str, float]] = {}  # what it has left
+        self._awaited: dict[str, str] = {}  # by model, after the end of which stage there is room for one that waits
 
     def change(self, nodes: Iterable[Node]) -> None:
         """Nodes have come or gone."""
@@ -97,10 +98,12 @@ class Room:
         """Whether a stage of a model may start now; to be asked of models from the most urgent on.
 
         For one that does not fit the room is kept that it will have: those after it take only what it does not need, so
-        that many small stages cannot keep a large one waiting for ever.
+        that many small stages cannot keep a large one waiting for ever. Where one of those that run has enough, that is
+        its room, and what is free beside it may be taken meanwhile.
         """
         free, self._found = self._free(), {}
         self._spare = free
+        left = {name: dict(has) for name, has in free.items()}  # of which nothing is promised
         models = Counter(model for model, _ in self.taken.values())
 
         def may(model: str) -> bool:
@@ -111,8 +114,9 @@ class Room:
                 return False
             places = self._place(free, wanted)
             if places is None:
-                _subtract(free, self._reserved(free, wanted), wanted)
+                self._keep(model, free, left)
                 return False
+            self._awaited.pop(model, None)
             self._found[model] = places
             return True
 
@@ -175,6 +179,53 @@ class Room:
         for name in sorted(room, key=lambda name: (-now[name], -room[name], name)):
             places += [name] * min(room[name], wanted.fewest - len(places))
         return places
+
+    def _keep(self, model: str, free: dict[str, dict[str, float]], left: dict[str, dict[str, float]]) -> None:
+        """Keep room for a stage that does not fit: of what is `free` for those after it, and of what is `left` for it.
+
+        It stays with the end for which it waits, so that what is kept is still there then.
+        """
+        wanted = self.placements[model]
+        awaited = self._enough(wanted, left, self._awaited.get(model))
+        if awaited is None:
+            self._awaited.pop(model, None)
+            places = self._reserved(free, wanted)
+            _subtract(free, places, wanted)
+            _subtract(left, places, wanted)
+            return
+        self._awaited[model] = awaited
+        later = self._after(awaited, left)
+        freed = {name: fits(wanted, later[name]) - fits(wanted, left[name]) for name in left}
+        room = {name: fits(wanted, has) for name, has in later.items() if self.nodes[name].suits(wanted)}
+        places = []
+        for name in sorted(room, key=lambda name: (-freed[name], -room[name], name)):
+            places += [name] * min(room[name], wanted.fewest - len(places))
+        _subtract(later, places, wanted)
+        _subtract(left, places, wanted)
+        for name, has in free.items():
+            free[name] = {kind: min(amount, later[name].get(kind, 0.0)) for kind, amount in has.items()}
+
+    def _enough(self, wanted: Placement, left: Mapping[str, Mapping[str, float]], before: str | None) -> str | None:
+        """The stage that runs whose end makes room for one that waits: the one `before`, or that of most room."""
+        now = {name: fits(wanted, has) for name, has in left.items() if self.nodes[name].suits(wanted)}
+        short = wanted.fewest - sum(now.values())
+
+        def gain(key: str) -> int:
+            there = [name for name in dict.fromkeys(self.taken[key][1]) if name in now]
+            later = self._after(key, {name: left[name] for name in there})
+            return sum(fits(wanted, later[name]) - now[name] for name in there)
+
+        if before in self.taken and gain(before) >= short:
+            return before
+        best = max(self.taken, key=gain, default=None)
+        return best if best is not None and gain(best) >= short else None
+
+    def _after(self, key: str, left: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+        """What is left of these nodes once a stage has ended."""
+        model, places = self.taken[key]
+        later = {name: dict(has) for name, has in left.items()}
+        _subtract(later, [name for name in places if name in later], self.placements[model], times=-1)
+        return later
 
     def _missing(self, wanted: Placement) -> str:
         """What a stage needs that the cluster has not got."""

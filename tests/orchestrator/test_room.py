@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 
@@ -28,7 +29,8 @@ def started(room: Room, *models: str) -> list[str]:
             return found
         waiting.remove(model)
         found.append(model)
-        room.take(f"{model}{len(room.taken)}", model)
+        number = next(n for n in itertools.count(len(room.taken)) if f"{model}{n}" not in room.taken)
+        room.take(f"{model}{number}", model)
 
 
 # Placements
@@ -185,6 +187,50 @@ def test_the_room_of_a_large_stage_is_kept_as_it_becomes_free():
     assert (found, ended) == (["big"], 8), "no small one has come in between"
 
 
+THREE = [Node(name, {"CPU": 1}) for name in "abc"]
+PARTS = {
+    "workers on three nodes": Room(THREE, {"large": Placement(workers=2), "small": SMALL}),
+    "one of three processors": Room([Node("a", {"CPU": 3})], {"large": Placement(cpus=2), "small": SMALL}),
+    "of twelve GPUs, for one": Room(
+        [Node("a", {"CPU": 16, "GPU": 12})], {"large": Placement(workers=8, gpus=1), "small": Placement(gpus=1)}
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_what_two_large_stages_leave_that_run_one_after_the_other_is_for_small_ones(kind):
+    room = PARTS[kind].emptied()
+    beside = 4 if "GPUs" in kind else 1
+    assert started(room, "large", "large", *["small"] * 6) == ["large", *["small"] * beside]
+    for _ in range(20):  # small ones come without end, and end sooner
+        small = next(key for key, (model, _) in room.taken.items() if model == "small")
+        room.give(small)
+        assert started(room, "large", *["small"] * 6) == ["small"]
+    room.give("large0")
+    assert started(room, "large", "small") == ["large"], "and they have kept it waiting for nothing"
+
+
+def test_a_stage_waits_for_the_end_that_leaves_most_to_others_and_stays_with_it():
+    nodes = [Node("a", {"CPU": 2}), Node("b", {"CPU": 2}), Node("c", {"CPU": 2})]
+    room = Room(nodes, {"large": Placement(workers=4), "pair": Placement(workers=2), "small": SMALL})
+    assert started(room, "large", "small", "large", "small") == ["large", "small", "small"]
+    assert [place for model, (place, *_) in room.taken.values() if model == "small"] == ["c", "c"]
+    room.give("small1")
+    assert started(room, "large", "pair", "small") == [], "and the pair for the other small one"
+    assert started(room, "large", "small") == ["small"], "the large one waits for the other large one alone"
+    room.give("large0")
+    assert started(room, "large", "small") == ["large"]
+
+
+def test_where_several_have_to_end_the_room_is_kept_as_it_becomes_free_though_one_would_do_for_less():
+    room = Room(THREE, {"large": Placement(workers=2), "small": SMALL})
+    assert started(room, *["small"] * 3) == ["small"] * 3
+    room.give("small0")
+    assert started(room, "large", "small") == [], "one more has to end, and this place is needed"
+    room.give("small2")
+    assert started(room, "large", "small") == ["large"]
+
+
 def test_no_more_stages_run_at_once_than_is_said_for_all_or_for_a_model():
     placements = {"m": Placement(stages_at_once=2), "n": Placement()}
     assert started(Room(TWO, placements, stages_at_once=3), "m", "m", "m", "n", "n") == ["m", "m", "n"]
@@ -263,7 +309,12 @@ def test_a_stage_is_given_more_when_a_node_comes_and_at_once_nobody_else_is():
 @pytest.mark.parametrize(("waiting", "count"), [((), 3), (("large",), 2)])
 def test_a_stage_is_given_nothing_that_is_kept_for_another(waiting, count):
     nodes = [Node("a", {"CPU": 2, "GPU": 2}), Node("b", {"CPU": 2, "GPU": 2, "camera": 1})]
-    placements = {"m": SPREAD, "large": Placement(cpus=2, gpus=2), "film": Placement(custom={"camera": 1})}
+    filmed = {"camera": 1}
+    placements = {
+        "m": SPREAD,
+        "large": Placement(cpus=2, gpus=2, custom=filmed),
+        "film": Placement(custom=filmed),
+    }
     room = Room(nodes[:1], placements)
     assert started(room, "m") == ["m"]
     room.change(nodes)
@@ -355,3 +406,34 @@ def test_whatever_runs_nothing_is_given_twice_and_every_stage_starts_at_last(roo
         if turn < 60:
             queue.append((12 + turn, dice.choice(names)))
     assert all(number >= 40 for number, _ in queue), "a stage waits for ever"
+
+
+@given(rooms(), st.integers(0, 2**32))
+def test_who_waits_for_an_end_starts_with_it_whoever_has_come_meanwhile(room, seed):
+    placements = {name: one.model_copy(update={"stages_at_once": None}) for name, one in room.placements.items()}
+    if len(placements) > 1:
+        dice = random.Random(seed)
+        for _ in range(20):
+            wait_for_an_end(Room(room.nodes.values(), placements), dice)
+
+
+def wait_for_an_end(room: Room, dice: random.Random) -> None:
+    """Fill a room, and have the most urgent stage wait in it, while others come and go, until the end that it awaits."""
+    first, *others = dice.sample(sorted(room.placements), len(room.placements))
+    for number in range(20):
+        if room.chooser()(model := dice.choice((first, *others))):
+            room.take(f"before {number}", model)
+    for number in range(20):
+        may = room.chooser()
+        if may(first):
+            return
+        awaited = room._awaited.get(first)
+        if may(model := dice.choice(others)):
+            room.take(f"meanwhile {number}", model)
+        if awaited and dice.random() < 0.2:
+            room.give(awaited)
+            assert room.chooser()(first)
+            return
+        ending = [key for key in room.taken if key != awaited]
+        if ending and dice.random() < 0.5:
+            room.give(dice.choice(ending))
