@@ -164,6 +164,9 @@ def test_stages_of_which_each_wants_more_than_half_of_the_cluster_run_one_after_
     write(tmp_path, changed(gang, seeds, ("epochs: 2", "epochs: 1"), text=without("mid", "low")))
     ran = tapath(tmp_path, "run", "tiny.yaml", "--address", address)
     assert ran.code == 0, ran.err
-    told = re.findall(r" (started|done) +big(?: \(seed (\d)\))?  ", ran.err)
-    assert [what for what, _ in told] == ["started", "done"] * 2, ran.err
-    assert len({seed for _, seed in told}) == 2
+    told = re.findall(r" (started|done) +(big|wee alone)(?: \(seed (\d)\))?  ", ran.err)
+    large = [(what, seed) for what, model, seed in told if model == "big"]
+    assert [what for what, _ in large] == ["started", "done"] * 2, ran.err
+    assert len({seed for _, seed in large}) == 2
+    first_small = next(number for number, (_, model, _) in enumerate(told) if model == "wee alone")
+    assert ("done", "big", large[-1][1]) in told[first_small:], "nobody trained beside them"
