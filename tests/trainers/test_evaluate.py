@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.trainers import pretend_device
-from tests.trainers.data.test_lanes import Recorded
+from tests.trainers.recorded import Recorded
 from tests.trainers.stages import CPU, recipe
 from tests.trainers.test_evaluate_shared import DATA, MODELS, network
 from tests.trainers.waits import watched

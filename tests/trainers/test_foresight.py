@@ -1,14 +1,12 @@
 """What a batch's truth tells is found before the student looks, where shapes are enough, and changes nothing."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from tests.trainers.detectors.scenes import noise
+from tests.trainers.recorded import Recorded
 from tests.trainers.test_every_detector import EVERY, OFFERED, make, over
 from tests.trainers.trainings import guide, identical, lessons_of, taught, training
 from trainers.distill.ld import LD
@@ -82,23 +80,6 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         self.asked.append(name)
         return getattr(self.model, name)
-
-
-class Recorded:
-    """A lane that notes what happens on it."""
-
-    def __init__(self) -> None:
-        self.within, self.joined = False, list[Tensor]()
-
-    @contextmanager
-    def beside(self) -> Iterator[None]:
-        self.within = True
-        yield
-        self.within = False
-
-    def join(self, *tensors: Tensor) -> None:
-        assert not self.within
-        self.joined += tensors
 
 
 def test_it_is_found_on_the_lane_by_which_the_batch_came_and_all_of_it_is_waited_for() -> None:

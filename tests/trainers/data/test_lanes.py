@@ -1,7 +1,6 @@
 """A batch that goes to a device beside what is computed there is the batch that the CPU would have made, to the bit."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.trainers import pretend_device
+from tests.trainers.recorded import Recorded
 from tests.trainers.stages import DIGITS
 from tests.trainers.waits import watched
 from trainers import build
@@ -21,29 +21,6 @@ from trainers.data.canvases import Canvases
 from trainers.data.lanes import sent
 from trainers.feeding import Feed
 from trainers.outputs import Truth
-
-
-class Recorded:
-    """A lane that notes what happens on it, and where."""
-
-    def __init__(self, device: torch.device = CPU) -> None:
-        self.device = device
-        self.within = False
-        self.events: list[str] = []
-
-    def ready(self, x: Tensor) -> Tensor:
-        self.events.append(f"ready {tuple(x.shape)} {x.dtype} {'beside' if self.within else 'in the way'}")
-        return x.clone()
-
-    @contextmanager
-    def beside(self) -> Iterator[None]:
-        self.within = True
-        yield
-        self.within = False
-
-    def join(self, *tensors: Tensor) -> None:
-        assert not self.within
-        self.events.append(f"join {len(tensors)}")
 
 
 def part(*, masks: bool = False, ignored: bool = False, boxes: tuple[int, ...] = (2, 0)) -> Part:
