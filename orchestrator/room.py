@@ -217,8 +217,9 @@ class Room:
 
         if before in self.taken and gain(before) >= short:
             return before
-        best = max(self.taken, key=gain, default=None)
-        return best if best is not None and gain(best) >= short else None
+        gains = {key: gain(key) for key in self.taken}
+        best = max(gains, key=gains.__getitem__, default=None)
+        return best if best is not None and gains[best] >= short else None
 
     def _after(self, key: str, left: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
         """What is left of these nodes once a stage has ended."""
