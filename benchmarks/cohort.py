@@ -2,8 +2,9 @@
 
 A sibling alone takes d + t + s a step: data, its teacher's forward pass, and the rest. n of them together take at least
 d + t + ns, so they are at most n (d + t + s) / (d + t + ns) times as fast. All is measured in one run, in processor
-seconds, which other work on the machine disturbs little, and each number of siblings in a process of its own, for its
-memory: what more epochs take than fewer, so that nothing of beginning and end is in it. The goal is 95% of the limit.
+seconds of whole epochs, without beginning and end. Cores that are shared get faster and slower, so that each round
+measures one sibling, all of them, data and teacher shortly after one another, and the median of the rounds' ratios
+counts. Each number of siblings has a process of its own, for its memory. The goal is 95% of the limit.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -35,9 +37,11 @@ CPU = torch.device("cpu")
 STUDENT = 8  # width
 TEACHERS = {"cheap": 4, "equal": 80, "expensive": 145}  # widths: t below s, about s, more than twice s
 COUNTS = (1, 2, 4, 8)
-IMAGES = Call(name="Digits", args={"classes": 3, "train": 256, "val": 16}).complete(data)
-FEW, MORE = 1, 3  # epochs
-ROUNDS = 2  # of which the quickest counts: what else a machine does only adds
+BATCH = 16
+STEPS = 16  # of an epoch
+IMAGES = Call(name="Digits", args={"classes": 3, "train": STEPS * BATCH, "val": 16}).complete(data)
+EPOCHS = 3  # of which the second is measured: after all beginning, and before what the last one ends with
+ROUNDS = 5
 
 
 def model(width: int) -> Model:
@@ -50,16 +54,16 @@ def model(width: int) -> Model:
 
 def recipe(epochs: int) -> Recipe:
     adam, cycle = Call(name="AdamW").complete(optim), Call(name="OneCycle").complete(schedules)
-    return Recipe(epochs=epochs, batch=16, warmup=0, lr=0.004, optimizer=adam, schedule=cycle)
+    return Recipe(epochs=epochs, batch=BATCH, warmup=0, lr=0.004, optimizer=adam, schedule=cycle)
 
 
 def teacher(width: int) -> Stage:
     return Stage(model=model(width), data=build.contents(IMAGES), recipe=recipe(1), seed=1)
 
 
-def student(width: int, number: int, epochs: int) -> Stage:
+def student(width: int, number: int) -> Stage:
     loss = Term(name="LD", args={"weight": 0.25, "temperature": 2.0 + number}).complete(distill)
-    own = {"model": model(STUDENT), "data": build.contents(IMAGES), "recipe": recipe(epochs)}
+    own = {"model": model(STUDENT), "data": build.contents(IMAGES), "recipe": recipe(EPOCHS)}
     return Stage(**own, distill=(loss,), teacher=teacher(width))
 
 
@@ -73,33 +77,26 @@ def taken(call: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def together(width: int, count: int, epochs: int, store: Path) -> float:
-    """Processor seconds of siblings, from nothing but their teacher."""
+def together(width: int, count: int, store: Path) -> float:
+    """Processor seconds of an epoch of siblings that have nothing but their teacher."""
     folder = Path(tempfile.mkdtemp(dir=store.parent))
     shutil.copytree(store, folder / "store")
-    orders = [order(student(width, number, epochs), folder / "store") for number in range(count)]
+    orders = [order(student(width, number), folder / "store") for number in range(count)]
+    ends: list[float] = []
+    first = Workplace(CPU, report=lambda entry: ends.append(time.process_time()))
 
     def ended(key: str, how: Result | BaseException) -> None:
         if isinstance(how, BaseException):
             raise how
 
-    seconds = taken(lambda: train_together(orders, [Workplace(CPU) for _ in orders], ended))
+    train_together(orders, [first, *(Workplace(CPU) for _ in orders[1:])], ended)
     shutil.rmtree(folder)
-    return seconds
-
-
-def steps(width: int, count: int, store: Path) -> tuple[float, int]:
-    """Seconds of one step of all these siblings, and the most memory of their process."""
-    torch.set_num_threads(1)
-    together(width, 1, 1, store)  # warm
-    few, more = (together(width, count, epochs, store) for epochs in (FEW, MORE))
-    return (more - few) / (MORE - FEW) / (256 // 16), peak(CPU)
+    return ends[1] - ends[0]
 
 
 def shared(width: int, store: Path) -> tuple[float, float]:
-    """Seconds that a batch takes to make, and what its teacher takes to say of it."""
-    torch.set_num_threads(1)
-    one = order(student(width, 0, 1), store)
+    """Seconds that an epoch's batches take to make, and what their teacher takes to say of them."""
+    one = order(student(width, 0), store)
     network = build.detector(one.stage)
     guide = load(Store(store), teacher(width), device=CPU)
     fed = feeding.batches(one, build.dataset(IMAGES), network)
@@ -107,39 +104,33 @@ def shared(width: int, store: Path) -> tuple[float, float]:
     with torch.no_grad():
         guide(made[0][0])
         said = taken(lambda: [guide(images) for images, _ in made])
-    return taken(lambda: [None for _ in fed.epoch(1)]) / fed.steps, said / fed.steps
+    return taken(lambda: [None for _ in fed.epoch(1)]), said
 
 
-def row(kind: str, width: int, store: Path, counts: list[int]) -> list[dict[str, Any]]:
-    taken: dict[int, list[tuple[float, int]]] = {count: [] for count in {1, *counts}}
-    parts = []
-    with mp.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for _ in range(ROUNDS):
-            for count, found in taken.items():
-                found.append(pool.apply(steps, (width, count, store)))
-            parts.append(pool.apply(shared, (width, store)))
-    best = {count: min(found) for count, found in taken.items()}
-    d, t = (min(column) for column in zip(*parts, strict=True))
-    alone = best[1][0]
-    s = alone - d - t
-    rows = []
-    for count in counts:
-        seconds, memory = best[count]
-        gain, limit = count * alone / seconds, count * alone / (d + t + count * s)
-        rows.append(
-            {
-                "teacher": kind,
-                "d, t, s ms": f"{1000 * d:.1f}, {1000 * t:.1f}, {1000 * s:.1f}",
-                "n": count,
-                "images/s of a student": 16 / seconds,
-                "of all": count * 16 / seconds,
-                "gain": gain,
-                "limit": limit,
-                "part of it": gain / limit,
-                "peak MiB": memory / 2**20,
-            }
-        )
-    return rows
+def measured(width: int, count: int, store: Path) -> tuple[list[tuple[float, float, float, float]], int]:
+    """An epoch of one, an epoch of all, data and teacher in each round, in seconds; and the most memory."""
+    torch.set_num_threads(1)
+    together(width, 1, store)  # warm
+    rounds = [(together(width, 1, store), together(width, count, store), *shared(width, store)) for _ in range(ROUNDS)]
+    return rounds, peak(CPU)
+
+
+def row(kind: str, width: int, count: int, store: Path) -> dict[str, Any]:
+    with mp.get_context("spawn").Pool(1) as pool:
+        rounds, memory = pool.apply(measured, (width, count, store))
+    alone, every, d, t = (median(column) for column in zip(*rounds, strict=True))
+    least = [d + t + count * (alone - d - t) for alone, _, d, t in rounds]
+    return {
+        "teacher": kind,
+        "d, t, s ms": ", ".join(f"{1000 * part / STEPS:.1f}" for part in (d, t, alone - d - t)),
+        "n": count,
+        "images/s of a student": STEPS * BATCH / every,
+        "of all": count * STEPS * BATCH / every,
+        "gain": median(count * alone / every for alone, every, _, _ in rounds),
+        "limit": median(count * alone / few for (alone, *_), few in zip(rounds, least, strict=True)),
+        "part of it": median(few / every for (_, every, *_), few in zip(rounds, least, strict=True)),
+        "peak MiB": memory / 2**20,
+    }
 
 
 def main() -> None:
@@ -152,7 +143,7 @@ def main() -> None:
         for kind in asked.teachers:
             store = Path(folder, kind, "store")
             work(order(teacher(TEACHERS[kind]), store), device=CPU)
-            rows += row(kind, TEACHERS[kind], store, asked.counts)
+            rows += [row(kind, TEACHERS[kind], count, store) for count in asked.counts]
     show("cohort", rows, "processor seconds, one thread. Goal: at least .95 of the limit")
 
 

@@ -5,6 +5,7 @@ Which may, for how many it pays, and what becomes of the place that they share.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
@@ -56,13 +57,18 @@ def joined(first: Length, others: Sequence[Length], *, most: int, longest: float
 
 
 class Cohorts:
-    """Those that are under way, by the keys of their stages. The place of one is taken under its first stage's key."""
+    """Where the stages are that are under way: each in a place that it has for itself, or shares with others.
+
+    A place is another one each time. A stage that pauses may be handed out again while those are still at work beside
+    whom it was before.
+    """
 
     def __init__(self, most: int | None, divisor: Divisor) -> None:
         """`most`: stages in one of them; None: as many as pay."""
         self.most, self._divisor = MOST if most is None else most, divisor
-        self._places: dict[str, str] = {}  # by the key of each member that has not ended
-        self._sizes: dict[str, int] = {}  # of places, by what had room in memory
+        self.places: dict[str, str] = {}  # by the key of each stage that was handed out and has not ended
+        self._numbers = itertools.count(1)
+        self._sizes: dict[str, int] = {}  # of places that are shared, by what had room in memory
         self._fitted: dict[Hashable, int] = {}  # by kin, for how many memory was enough
         self._parted: set[str] = set()  # to be trained alone
 
@@ -77,23 +83,29 @@ class Cohorts:
         """Whether it may be trained beside others."""
         return stage.key not in self._parted
 
-    def form(self, stages: Sequence[Stage]) -> None:
-        """They are handed out together."""
+    def open(self, key: str) -> str:
+        """A stage is to be handed out. -> its place, in which nobody has been before."""
+        self.places[key] = str(next(self._numbers))
+        return self.places[key]
+
+    def join(self, stages: Sequence[Stage]) -> None:
+        """They are handed out together, in the place of the first."""
         if len(stages) > 1:
-            self._places |= dict.fromkeys((stage.key for stage in stages), stages[0].key)
-            self._sizes[stages[0].key] = len(stages)
+            place = self.places[stages[0].key]
+            self.places |= dict.fromkeys((stage.key for stage in stages), place)
+            self._sizes[place] = len(stages)
 
     def has(self, key: str) -> bool:
         """Whether a stage was handed out with others, and has not ended."""
-        return key in self._places
+        return self.places.get(key) in self._sizes
 
-    def place(self, key: str) -> str:
+    def group(self, key: str) -> str:
         """Equal for stages that are trained together; empty: it is alone."""
-        return self._places.get(key, "")
+        return self.places[key] if self.has(key) else ""
 
     def crowded(self, stage: Stage) -> None:
         """There was no memory for a stage beside the others."""
-        place = self._places[stage.key]
+        place = self.places[stage.key]
         self._sizes[place] = self._fitted[kin(stage, self._divisor)] = max(1, self._sizes[place] - 1)
 
     def part(self, key: str) -> None:
@@ -101,11 +113,9 @@ class Cohorts:
         self._parted.add(key)
 
     def leave(self, key: str) -> str | None:
-        """A stage has ended. -> the key under which the place was taken that is free now, if it is."""
-        place = self._places.pop(key, None)
-        if place is None:
-            return key
-        if place in self._places.values():
+        """A stage has ended, or is said to once more. -> its place, if nobody is there any more."""
+        place = self.places.pop(key, None)
+        if place is None or place in self.places.values():
             return None
-        del self._sizes[place]
+        self._sizes.pop(place, None)
         return place

@@ -48,18 +48,24 @@ class Elastic:
         return count
 
     def grow(
-        self, room: Room, rows: Mapping[str, Row], *, starting: Container[str], ask: Callable[[str], None]
+        self,
+        room: Room,
+        rows: Mapping[str, Row],
+        *,
+        places: Mapping[str, str],
+        starting: Container[str],
+        ask: Callable[[str], None],
     ) -> None:
         """Take what is left over, once nobody else wants it, for those stages that would be done sooner with it even
-        though they have to start anew; `ask` them to end after their epoch."""
-        for key, (model, places) in list(room.taken.items()):
-            left = rows[key].left
+        though they have to start anew; `ask` them to end after their epoch. `places`: by key, where a stage is."""
+        for key, place in places.items():
+            (model, workers), left = room.taken[place], rows[key].left
             if room.placements[model].min_workers is None or left is None or left <= RESTART:
                 continue
             if key in self.asked or key in self.released or key in starting:
                 continue
-            least = floor(len(places) / (1 - RESTART / left)) + 1
-            if room.grow(key, batch=rows[key].stage.shared, least=least):
+            least = floor(len(workers) / (1 - RESTART / left)) + 1
+            if room.grow(place, batch=rows[key].stage.shared, least=least):
                 self.asked.add(key)
                 ask(self.posts[key])
 

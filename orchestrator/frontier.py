@@ -68,7 +68,7 @@ class Frontier:
         self._students: dict[str, dict[str, None]] = defaultdict(dict)
         self._chain: dict[str, float] = {}  # the costliest chain from a key on, itself included
         self._costs: dict[str, float] = {}  # as they were when they were admitted
-        self._kin: dict[Hashable, list[str]] = defaultdict(list)  # open keys, and some that are not any more
+        self._kin: dict[Hashable, dict[str, None]] = defaultdict(dict)  # open keys, and some that are not any more
         self._order: dict[str, int] = {}
         self._turns = Turns()
         self._ask()
@@ -121,7 +121,7 @@ class Frontier:
     def beside(self, key: str) -> list[Stage]:
         """What may start now and may be trained together with this stage, longest chain first."""
         like = kin(self.running[key], self.lattice.divisor)
-        keys = self._kin[like] = [one for one in self._kin[like] if one in self._open]
+        keys = self._kin[like] = {one: None for one in self._kin[like] if one in self._open}
         ready = sorted(filter(self._may_start, keys), key=lambda one: (-self._chain[one], self._order[one]))
         return [self._open[one] for one in ready]
 
@@ -195,7 +195,7 @@ class Frontier:
     def _plan(self) -> None:
         """Work out from all that is asked what is open, what it waits for and whose turn it is."""
         self._nodes, self._open, self._chain, self._order, self._turns = {}, {}, {}, {}, Turns()
-        self._students, self._kin, self.work = defaultdict(dict), defaultdict(list), 0.0
+        self._students, self._kin, self.work = defaultdict(dict), defaultdict(dict), 0.0
         self._extend(list(self._asked))
 
     def _extend(self, paths: list[Path]) -> None:
@@ -253,7 +253,7 @@ class Frontier:
         key, chain = stage.key, self._cost(stage)
         self._open[key], self._chain[key], self._costs[key] = stage, chain, chain
         self._order[key] = len(self._order)
-        self._kin[kin(stage, self.lattice.divisor)].append(key)
+        self._kin[kin(stage, self.lattice.divisor)][key] = None
         self.work += chain
         while stage.teacher and stage.teacher.key in self._open:
             self._students[stage.teacher.key][stage.key] = None

@@ -32,7 +32,7 @@ class Handing:
         self.cohorts = Cohorts(None if cohort == "auto" else cohort, frontier.lattice.divisor)
         self.goals: dict[str, int | None] = {}  # the epochs after which stages that were handed out pause
         self._looked = 0.0  # when the nodes were last asked for
-        self._next: deque[list[Stage]] = deque()  # they have room, and are handed out next
+        self._next: deque[list[Stage]] = deque()  # they have room and goals, and are handed out next
 
     def next(self) -> list[Stage]:
         """The stages that one process is to train now; none if there is nothing to do, or no room for it."""
@@ -43,12 +43,12 @@ class Handing:
         if any(self.placement(self.board.rows[key].stage).apart for key in self.waits.handed):
             return []  # until Ray has placed them all: it would give single workers what they are to have
         if self.elastic.released:
-            key = self.elastic.released.pop()
-            return [self._hand(self.board.rows[key].stage, self.goals[key])]
+            return [self._hand(self.board.rows[self.elastic.released.pop()].stage)]
         if self._next or self._fill():
-            return [self._hand(stage, self.frontier.goal(stage.key)) for stage in self._next.popleft()]
+            return [self._hand(stage) for stage in self._next.popleft()]
         if self.room:
-            self.elastic.grow(self.room, self.board.rows, starting=self.waits.handed, ask=self.release)
+            places, starting = self.cohorts.places, self.waits.handed
+            self.elastic.grow(self.room, self.board.rows, places=places, starting=starting, ask=self.release)
         return []
 
     def _fill(self) -> bool:
@@ -57,19 +57,21 @@ class Handing:
         room, firsts = self.room, list[Stage]()
         while (stage := self.frontier.next(room.chooser()) if room else self.frontier.next()) is not None:
             firsts.append(stage)
+            place = self.cohorts.open(stage.key)
             if room is None:
                 break
-            room.take(stage.key, self.frontier.model(stage.key), batch=stage.shared)
+            room.take(place, self.frontier.model(stage.key), batch=stage.shared)
         for first in firsts:
             stages = [first, *self._beside(first)]
-            self.cohorts.form(stages)
+            self.cohorts.join(stages)
+            self.goals |= {stage.key: self.frontier.goal(stage.key) for stage in stages}
             self._next.append(stages)
         return bool(firsts)
 
     def _take_back(self) -> None:
         """What was to be handed out next to a node that is gone waits again."""
         for stages in list(self._next):
-            if self.room and not self.room.stands(stages[0].key):
+            if self.room and not self.room.stands(self.cohorts.places[stages[0].key]):
                 self._next.remove(stages)
                 for stage in stages:
                     self.retry(stage.key)
@@ -100,11 +102,10 @@ class Handing:
         unlimited = own.stages_at_once == self.study.resources.stages_at_once
         return unlimited and own.shares(where) and self.cohorts.may_join(stage)
 
-    def _hand(self, stage: Stage, goal: int | None) -> Stage:
-        self.goals[stage.key] = goal
+    def _hand(self, stage: Stage) -> Stage:
         self.waits.hand(stage.key)
         if self.room and self.whole(stage).min_workers is not None:
-            row, count = self.board.rows[stage.key], self.room.workers(stage.key)
+            row, count = self.board.rows[stage.key], self.room.workers(self.cohorts.places[stage.key])
             if text := told(row, count, self.whole(stage)):
                 self.say(text)
         return stage
@@ -127,14 +128,14 @@ class Handing:
         if self.room is None or self.cohorts.has(key):
             return False
         self.room.change(self.nodes())
-        return self.room.stands(key)
+        return self.room.stands(self.cohorts.places[key])
 
     def placement(self, stage: Stage) -> Placement:
         """What a stage runs on, with as many workers as it has now."""
-        whole = self.whole(stage)
-        if whole.min_workers is None or self.room is None or stage.key not in self.room.taken:
+        whole, place = self.whole(stage), self.cohorts.places.get(stage.key)
+        if whole.min_workers is None or self.room is None or place is None:
             return whole
-        return whole.model_copy(update={"workers": self.room.workers(stage.key)})
+        return whole.model_copy(update={"workers": self.room.workers(place)})
 
     def whole(self, stage: Stage) -> Placement:
         """What a stage runs on if there is room for all of it."""

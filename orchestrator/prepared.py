@@ -256,11 +256,11 @@ class Prepared:
         return new
 
     def given_up(self, board: Board, frontier: Frontier) -> list[Row]:
-        """Mark the stages that paused and are not wanted any further; -> their rows. In the end: until then any of them
-        may be wanted again."""
+        """Mark the stages that were begun and are not wanted any further; -> their rows. In the end: until then any of
+        them may be wanted again."""
         if not frontier.over:
             return []
-        rows = [row for row in board.rows.values() if row.state == "paused" and not frontier.wants(row.key)]
+        rows = [row for row in board.rows.values() if row.state in ("paused", "waiting") and (row.started or row.epoch)]
         for row in rows:
             row.state, row.reason = "pruned", f"given up after {row.epoch} of {row.epochs} epochs"
         return rows

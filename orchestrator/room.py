@@ -35,10 +35,10 @@ class Room:
         self.nodes = {node.name: node for node in nodes}
         self.placements = dict(placements)  # by model
         self.stages_at_once = stages_at_once
-        self.taken: dict[str, tuple[str, list[str]]] = {}  # by the key of a stage its model and its workers' nodes
+        self.taken: dict[str, tuple[str, list[str]]] = {}  # by place, the model that is trained and its workers' nodes
         self._found: dict[str, list[str]] = {}  # by model, where the last chooser has found room
         self._spare: dict[str, dict[str, float]] = {}  # what it has left
-        self._awaited: dict[str, str] = {}  # by model, after the end of which stage there is room for one that waits
+        self._awaited: dict[str, str] = {}  # by model, the place by whose end there is room for one that waits
 
     def change(self, nodes: Iterable[Node]) -> None:
         """Nodes have come or gone."""
@@ -86,7 +86,7 @@ class Room:
         work, has = defaultdict[str, float](float), defaultdict[str, float](float)
         for model, cost in costs:
             wanted = self.placements[model]
-            for kind, amount in wanted.demand.items():
+            for kind, amount in taken_by(wanted).items():
                 work[kind] += cost * amount * wanted.workers
         for node in self.nodes.values():
             for kind, amount in node.has.items():
@@ -122,38 +122,38 @@ class Room:
 
         return may
 
-    def take(self, key: str, model: str, *, batch: int = 0) -> float:
+    def take(self, place: str, model: str, *, batch: int = 0) -> float:
         """A stage of a model starts, for which the last chooser has found room, with as many workers as can share its
         batch evenly. -> what part they are of all that it could have."""
-        places = _even(self._found.pop(model), batch)
-        self.taken[key] = model, places
-        return len(places) / len(_even([model] * self.placements[model].workers, batch))
+        workers = _even(self._found.pop(model), batch)
+        self.taken[place] = model, workers
+        return len(workers) / len(_even([model] * self.placements[model].workers, batch))
 
-    def workers(self, key: str) -> int:
+    def workers(self, place: str) -> int:
         """How many a stage that has started has."""
-        return len(self.taken[key][1])
+        return len(self.taken[place][1])
 
-    def stands(self, key: str) -> bool:
+    def stands(self, place: str) -> bool:
         """Whether all nodes of a stage's workers are still there."""
-        return all(name in self.nodes for name in self.taken[key][1])
+        return all(name in self.nodes for name in self.taken[place][1])
 
-    def grow(self, key: str, *, batch: int, least: int) -> bool:
+    def grow(self, place: str, *, batch: int, least: int) -> bool:
         """Take for a stage that runs what the last chooser has left over, if that makes `least` workers or more; ->
         whether it does. The chooser must have been asked of all that wait."""
-        model, places = self.taken[key]
+        model, workers = self.taken[place]
         wanted = self.placements[model]
         free = {name: dict(has) for name, has in self._spare.items()}
-        _subtract(free, [name for name in places if name in free], wanted, times=-1)
+        _subtract(free, [name for name in workers if name in free], wanted, times=-1)
         more = _even(self._place(free, wanted) or [], batch)
-        if len(more) < max(least, len(places) + 1):
+        if len(more) < max(least, len(workers) + 1):
             return False
         _subtract(free, more, wanted)
-        self.taken[key], self._spare = (model, more), free
+        self.taken[place], self._spare = (model, more), free
         return True
 
-    def give(self, key: str) -> None:
+    def give(self, place: str) -> None:
         """A stage has ended."""
-        self.taken.pop(key, None)
+        self.taken.pop(place, None)
 
     def _free(self) -> dict[str, dict[str, float]]:
         """What is left of each node."""
@@ -210,22 +210,22 @@ class Room:
         now = {name: fits(wanted, has) for name, has in left.items() if self.nodes[name].suits(wanted)}
         short = wanted.fewest - sum(now.values())
 
-        def gain(key: str) -> int:
-            there = [name for name in dict.fromkeys(self.taken[key][1]) if name in now]
-            later = self._after(key, {name: left[name] for name in there})
+        def gain(place: str) -> int:
+            there = [name for name in dict.fromkeys(self.taken[place][1]) if name in now]
+            later = self._after(place, {name: left[name] for name in there})
             return sum(fits(wanted, later[name]) - now[name] for name in there)
 
         if before in self.taken and gain(before) >= short:
             return before
-        gains = {key: gain(key) for key in self.taken}
+        gains = {place: gain(place) for place in self.taken}
         best = max(gains, key=gains.__getitem__, default=None)
         return best if best is not None and gains[best] >= short else None
 
-    def _after(self, key: str, left: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    def _after(self, place: str, left: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
         """What is left of these nodes once a stage has ended."""
-        model, places = self.taken[key]
+        model, workers = self.taken[place]
         later = {name: dict(has) for name, has in left.items()}
-        _subtract(later, [name for name in places if name in later], self.placements[model], times=-1)
+        _subtract(later, [name for name in workers if name in later], self.placements[model], times=-1)
         return later
 
     def _missing(self, wanted: Placement) -> str:
@@ -242,19 +242,21 @@ class Room:
 
 def fits(wanted: Placement, has: Mapping[str, float]) -> int:
     """How many workers there is room for on a node with so much."""
-    return max(0, min(_times(has.get(kind, 0.0), kind, amount) for kind, amount in wanted.demand.items()))
+    return max(0, min(int((has.get(kind, 0.0) + SLACK) // amount) for kind, amount in taken_by(wanted).items()))
 
 
-def _times(has: float, kind: str, amount: float) -> int:
-    """How often there is an amount of a kind. A part of a GPU is a part of one: .6 and .4 of two others are no 1."""
-    if kind == "GPU" and amount < 1:
-        return int(has + SLACK) * int((1 + SLACK) // amount) + int((has % 1 + SLACK) // amount)
-    return int((has + SLACK) // amount)
+def taken_by(wanted: Placement) -> dict[str, float]:
+    """What a worker takes of its node, by Ray's names. A part of a GPU is a part of one: with .4 two have room on it,
+    and each takes half, for nobody like it can have the rest."""
+    demand = wanted.demand
+    part = demand.get("GPU", 1.0)
+    return demand if part >= 1 else {**demand, "GPU": 1 / int((1 + SLACK) / part)}
 
 
 def _subtract(free: dict[str, dict[str, float]], places: Iterable[str], wanted: Placement, *, times: int = 1) -> None:
+    taken = taken_by(wanted)
     for name in places:
-        for kind, amount in wanted.demand.items():
+        for kind, amount in taken.items():
             free[name][kind] = free[name].get(kind, 0.0) - times * amount
 
 

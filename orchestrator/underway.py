@@ -89,7 +89,7 @@ class Run:
 
     def _runs(self, row: Row) -> None:
         row.state, row.started = "running", row.started or time.time()
-        row.group = self.handing.cohorts.place(row.key)
+        row.group = self.handing.cohorts.group(row.key)
         self.changed(row)
 
     def epoch(self, key: str, entry: dict[str, float]) -> None:
@@ -172,6 +172,7 @@ class Run:
         elif why == "died" and handing.cohorts.has(key):
             handing.cohorts.part(key)
         handing.retry(key, why)
+        self.refresh()  # perhaps nobody wants it any more, and it was the last
         return True
 
     def _resized(self, row: Row, why: str) -> bool:
@@ -180,7 +181,7 @@ class Run:
         if why in ("lost", "died") and (times := handing.elastic.setback(row)) > SETBACKS:
             self.failed(key, f"its workers were lost {times} times after epoch {row.epoch}", "")
             return True
-        if why == "released" and handing.room and handing.room.stands(key):
+        if why == "released" and handing.stands(key):
             handing.waits.withdrawn(key, why)
             handing.elastic.released.append(key)
         else:

@@ -123,18 +123,35 @@ def test_siblings_are_those_whose_workers_make_the_same_batches() -> None:
         assert [like(one, other) for other in stages] == [kind == other for other in kinds]
 
 
+def together(cohorts: Cohorts, stages: list[Stage]) -> str:
+    """The place in which they are."""
+    place = cohorts.open(stages[0].key)
+    cohorts.join(stages)
+    return place
+
+
 def test_their_place_is_free_when_the_last_has_left_it() -> None:
     cohorts, stages = Cohorts(None, divisor), [stage(seed=0, lr=rate) for rate in (0.1, 0.2, 0.3)]
-    cohorts.form(stages)
+    place = together(cohorts, stages)
     first, second, third = (one.key for one in stages)
     assert cohorts.leave(first) is None and cohorts.leave(third) is None
     assert cohorts.has(second) and not cohorts.has(first)
-    assert cohorts.leave(second) == first and cohorts.leave("another") == "another"
+    assert cohorts.leave(second) == place and cohorts.leave(second) is None, "it is given back once"
+
+
+def test_who_comes_back_while_the_others_go_on_has_a_place_of_its_own() -> None:
+    cohorts, stages = Cohorts(None, divisor), [stage(seed=0, lr=rate) for rate in (0.1, 0.2, 0.3)]
+    shared = together(cohorts, stages)
+    first, second, third = (one.key for one in stages)
+    cohorts.leave(first)
+    own = cohorts.open(first)
+    assert own != shared and cohorts.group(first) == "" and cohorts.group(second) == cohorts.group(third) == shared
+    assert cohorts.leave(second) is None and cohorts.leave(third) == shared and cohorts.leave(first) == own
 
 
 def test_who_has_died_beside_others_is_trained_alone_from_then_on() -> None:
     cohorts, (one, other) = Cohorts(None, divisor), (stage(lr=0.1), stage(lr=0.2))
-    cohorts.form([one, other])
+    together(cohorts, [one, other])
     cohorts.part(one.key)
     assert not cohorts.may_join(one) and cohorts.size(one) == 1
     assert cohorts.may_join(other) and cohorts.size(other) == MOST
@@ -142,7 +159,7 @@ def test_who_has_died_beside_others_is_trained_alone_from_then_on() -> None:
 
 def test_later_cohorts_have_as_many_as_there_was_memory_for() -> None:
     cohorts, stages = Cohorts(None, divisor), [stage(lr=rate) for rate in (0.1, 0.2, 0.3, 0.4)]
-    cohorts.form(stages)
+    together(cohorts, stages)
     for one in stages[2:]:
         cohorts.crowded(one)
         cohorts.leave(one.key)

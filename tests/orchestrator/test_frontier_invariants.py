@@ -29,6 +29,7 @@ from trainers.call import Call, Invalid, Term
 from trainers.spec import Data, Model, Recipe, Stage
 
 EPOCHS = 8
+JOINING = 0.3  # how often one that may is trained beside another
 
 
 @st.composite
@@ -77,16 +78,18 @@ class World:
         """Start some stages, then end one of those that run."""
         num_new = self.order.randint(1, at_once) - len(frontier.running)
         for _ in range(max(num_new, 0 if frontier.running else 1)):
-            stage = frontier.next()
-            if stage is None:
+            first = frontier.next()
+            if first is None:
                 assert frontier.running, "stuck: not over, nothing running, nothing to start"
                 break
-            assert stage.key not in self.store, "trained twice"
-            assert stage.teacher is None or stage.teacher.key in self.store, "started before its teacher was trained"
-            goal = frontier.goal(stage.key)
-            assert goal is None or self.reached.get(stage.key, 0) < goal, "trained as far already"
-            if stage.key not in self.reached:
-                self.started.append(stage.key)
+            others = frontier.beside(first.key)
+            assert not {stage.key for stage in others} & frontier.running.keys(), "it runs already"
+            assert len({stage.key for stage in others}) == len(others), "one is to be beside itself"
+            for stage in others:
+                if self.order.random() < JOINING:
+                    frontier.join(stage.key)
+                    self.begins(frontier, stage)
+            self.begins(frontier, first)
         key = self.order.choice(sorted(frontier.running))
         score, goal = self.fate(frontier.running[key]), frontier.goal(key)
         if self.order.random() < 0.1:
@@ -101,6 +104,14 @@ class World:
         else:
             self.store[key] = score
             frontier.finish(key, score)
+
+    def begins(self, frontier: Frontier, stage: Stage) -> None:
+        assert stage.key not in self.store, "trained twice"
+        assert stage.teacher is None or stage.teacher.key in self.store, "started before its teacher was trained"
+        goal = frontier.goal(stage.key)
+        assert goal is None or self.reached.get(stage.key, 0) < goal, "trained as far already"
+        if stage.key not in self.reached:
+            self.started.append(stage.key)
 
     def run(self, *, at_once: int = 3, restarts: float = 0.0) -> Frontier:
         """Until over. A restarted driver knows the store and nothing else."""

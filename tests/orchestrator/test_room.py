@@ -87,6 +87,31 @@ def test_a_part_of_a_gpu_is_a_part_of_one():
     assert fits(Placement(gpus=0.5), {"CPU": 8, "GPU": 1.5}) == 3
 
 
+@pytest.mark.parametrize("part", [0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 1.0])
+@pytest.mark.parametrize("gpus", [1, 2, 3, 8])
+def test_as_many_share_gpus_as_find_room_on_one_whoever_comes_and_goes(part, gpus):
+    room, most = Room([Node("a", {"CPU": 100, "GPU": gpus})], {"m": Placement(gpus=part)}), gpus * int(1.000001 / part)
+    assert room.slots("m") == most == len(started(room, *["m"] * 100))
+    dice = random.Random(gpus)
+    for _ in range(5):
+        ended = dice.sample(sorted(room.taken), dice.randint(1, most))
+        for place in ended:
+            room.give(place)
+        assert len(started(room, *["m"] * 100)) == len(ended)
+
+
+@pytest.mark.parametrize("models", ["b", "bc", "bcd"])
+def test_who_wants_a_whole_gpu_gets_it_though_others_for_its_halves_keep_coming(models):
+    wanted = {"w": Placement(gpus=1), **dict.fromkeys(models, Placement(gpus=0.5))}
+    room = Room([Node("a", {"CPU": 16, "GPU": 1})], wanted)
+    assert started(room, "b", "b") == ["b", "b"]
+    for _ in range(3):
+        room.give(next(iter(room.taken)))
+        if begun := started(room, "w", *models * 2):
+            break
+    assert begun == ["w"]
+
+
 @pytest.mark.parametrize("name", ["CPU", "GPU", "memory", "accelerator_type:A100"])
 def test_what_has_a_field_of_its_own_is_no_custom_resource(name):
     with pytest.raises(ValueError, match="is asked for by"):

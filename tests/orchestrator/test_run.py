@@ -224,15 +224,15 @@ def test_a_stage_whose_node_is_gone_waits_for_room_and_one_whose_node_is_there_k
     run.handing.room = Room(run.handing.nodes(), placements, stages_at_once=1)
     (stage,) = run.next()
     run.started(stage.key)
-    (place,) = run.handing.room.taken[stage.key][1]
-    assert run.again(stage.key, "left") is False and stage.key in run.handing.room.taken
-    run.handing.nodes = lambda: [node for node in (here, there) if node.name != place]
+    ((place, (_, [name])),) = run.handing.room.taken.items()
+    assert run.again(stage.key, "left") is False and list(run.handing.room.taken) == [place]
+    run.handing.nodes = lambda: [node for node in (here, there) if node.name != name]
     run.died(stage.key, "died with its node")
-    assert run.again(stage.key, "died") is True and stage.key not in run.handing.room.taken
+    assert run.again(stage.key, "died") is True and not run.handing.room.taken
     assert run.board.rows[stage.key].state == "waiting"
     said: list[str] = []
     run.say = said.append
     (again,) = run.next()
-    assert again == stage and run.handing.room.taken[stage.key][1] != [place]
+    assert again == stage and [where for _, where in run.handing.room.taken.values()] != [[name]]
     run.started(stage.key)
     assert said == ["the process of big (seed 0) died with its node; it goes on from epoch 0"]
