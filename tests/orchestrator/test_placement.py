@@ -61,12 +61,12 @@ def test_each_model_is_trained_where_its_resources_say(address: str, tmp_path: F
     assert workers == {16: 2, 8: 1, 4: 1}
 
 
+@pytest.mark.parametrize(("wanted", "count"), [("custom: {camera: 1}", 1), ("workers: 2, custom: {camera: 0.5}", 2)])
 def test_workers_that_find_no_room_are_said_to_wait_and_keep_nobody_else_from_training(
-    address: str, tmp_path: File
+    address: str, tmp_path: File, wanted: str, count: int
 ) -> None:
-    seated = ("big: {detector", "big: {resources: {workers: 2, cpus: 0.5, custom: {camera: 0.5}}, detector")
+    seated = ("big: {detector", f"big: {{resources: {{cpus: 0.5, {wanted}}}, detector")
     write(tmp_path, changed(seated, text=without("mid", "low")))
-
     run = ("run", "tiny.yaml", "--address", address)
     with cluster.connected(address):  # somebody else has the only camera
         theirs = placement_group([{"camera": 1}])
@@ -74,7 +74,7 @@ def test_workers_that_find_no_room_are_said_to_wait_and_keep_nobody_else_from_tr
         with studies.underway(tmp_path, *run) as command:
             command.until(lambda: len(studies.stored(tmp_path)) == 1)
             command.until(lambda: "big waits: " in command.text)
-            said = "big waits: needs 2 worker(s) with 0.5 CPU, 0.5 camera each; free are "
+            said = f"big waits: needs {count} worker(s) with 0.5 CPU, {1 / count:g} camera each; free are "
             assert said in command.text and ", 0 of 1 camera" in command.text
             assert "started  big" not in command.text and "started  wee alone" in command.text
             remove_placement_group(theirs)
