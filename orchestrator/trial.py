@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import ray
@@ -23,6 +24,7 @@ from ray import tune
 from ray.exceptions import ActorDiedError, RayError
 
 from orchestrator.audit import freed
+from orchestrator.one_thread import OneThread
 from orchestrator.resources import Placement
 from trainers.cohort import Crowded
 from trainers.deaths import life
@@ -79,7 +81,7 @@ class Trial(tune.Trainable):
     once."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.stages, self.going, self.ending, self.looked = 0, False, False, 0.0
+        self.stages, self.going, self.ending, self.looked, self.thread = 0, False, False, 0.0, OneThread()
         self.node = ray.get_runtime_context().get_node_id()
         sweep()
         self._start(config)
@@ -89,7 +91,8 @@ class Trial(tune.Trainable):
     def _start(self, config: dict[str, Any]) -> None:
         self.news: queue.Queue[tuple[str, Entry | str | Finished]] = queue.Queue()
         self.stages += 1
-        self.stopping, self.leaving, self.begun, self.gone = threading.Event(), threading.Event(), False, False
+        self.stopping, self.leaving, self.gone = threading.Event(), threading.Event(), False
+        self.over: threading.Event | None = None  # set when what was begun has ended
         self.post: Any = None
         self.pulse = Pulse()
         self.orders = [Order.model_validate_json(order) for order in config["orders"]]
@@ -98,8 +101,8 @@ class Trial(tune.Trainable):
         self.training = set(self.open)  # that have not ended
         placement = Placement.model_validate_json(config["placement"])
         self.alone, self.post_name = not placement.apart, config.get("post")
-        target = self._train_here if self.alone else self._train_on_workers
-        self.thread = threading.Thread(target=self._guard, args=(target, placement), daemon=True)
+        train = self._train_here if self.alone else self._train_on_workers
+        self.work = partial(self._guard, train, placement)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
@@ -115,9 +118,8 @@ class Trial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         if self.ending:
             os._exit(1)  # the driver knows why, and has another process go on
-        if not self.begun:
-            self.thread.start()  # not before: a driver that ends waits for those stages only of which it knows
-            self.begun = True  # last, as nobody can wait for a thread that has not started
+        if self.over is None:  # not before: a driver that ends waits for those stages only of which it knows
+            self.over = self.thread.do(self.work)
         if self.gone and not self.open:
             self.ending = True
             return {"left": True}
@@ -181,8 +183,8 @@ class Trial(tune.Trainable):
 
     def _wait(self, seconds: float | None = None) -> None:
         """For the end of the stage, if it has begun."""
-        if self.begun:
-            self.thread.join(seconds)
+        if self.over is not None:
+            self.over.wait(seconds)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the store has the state of every stage."""
@@ -193,7 +195,7 @@ class Trial(tune.Trainable):
     def _guard(self, train: Callable[[Placement], None], placement: Placement) -> None:
         try:
             train(placement)
-        except (Exception, Paused, Stopped) as error:
+        except BaseException as error:  # the thread is needed for the next ones
             for key in list(self.training):
                 self._end(key, error)
 
