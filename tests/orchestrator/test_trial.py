@@ -62,7 +62,7 @@ def test_all_stages_of_a_process_are_trained_by_one_thread_whatever_becomes_of_t
         threads.append(threading.get_ident())
         raise [SystemExit("a library wants to end the process"), StageFailed("it does not train")][len(threads) % 2]
 
-    monkeypatch.setattr("orchestrator.trial.run_here", trained)
+    monkeypatch.setattr("trainers.stage.train_together", trained)
     failures = []
     for _ in range(3):
         while "ended" not in (said := process.step()):
