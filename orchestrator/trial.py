@@ -255,15 +255,12 @@ class Trial(tune.Trainable):
 
     def _watch_workers(self, post: Any, over: threading.Event) -> None:
         """Hand on what the workers of a stage tell; end those that hang, and have all leave a node that goes."""
-        looked, orders = time.monotonic(), {order.stage.key: order for order in self.orders}
+        looked, unread = time.monotonic(), list[tuple[str, Entry | str | End]]()
         while True:
             ended = over.wait(POLL_SECONDS)
             try:
-                for key, news in ray.get(post.take.remote()):
-                    if isinstance(news, End):
-                        self._end(key, outcome(orders[key], news))
-                    else:
-                        self.news.put((key, news))
+                unread += ray.get(post.take.remote())
+                unread = [(key, news) for key, news in unread if not self._hand_on(key, news)]
                 if not ended and time.monotonic() - looked > min(BEAT, self.silence / 6):
                     looked = time.monotonic()
                     self._look_at_workers(post)
@@ -273,8 +270,25 @@ class Trial(tune.Trainable):
                 return
             except RayError:  # the next round may go well
                 pass
-            if ended:
+            if ended and (not unread or self.stopping.is_set()):
                 return
+            if ended:
+                time.sleep(POLL_SECONDS)
+
+    def _hand_on(self, key: str, news: Entry | str | End) -> bool:
+        """-> False if the store is away that has what is to be handed on."""
+        if not isinstance(news, End):
+            self.news.put((key, news))
+            return True
+        (order,) = (order for order in self.orders if order.stage.key == key)
+        try:
+            how = outcome(order, news)
+        except OSError:
+            return False
+        except Exception as error:
+            how = error
+        self._end(key, how)
+        return True
 
     def _look_at_workers(self, post: Any) -> None:
         for rank, actor in ray.get(post.late.remote(self.silence)).items():

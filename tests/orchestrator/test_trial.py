@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path as File
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from orchestrator.one_thread import OneThread
 from orchestrator.resources import Placement
-from orchestrator.trial import Trial
+from orchestrator.trial import Finished, Trial
 from tests.trainers.stages import order, stage
+from trainers.call import Invalid
+from trainers.loop import Paused
+from trainers.post import End, Letters
 from trainers.stage import StageFailed
 
 
@@ -71,3 +76,51 @@ def test_all_stages_of_a_process_are_trained_by_one_thread_whatever_becomes_of_t
         assert process.reset_config(given(tmp_path))
     assert len(set(threads)) == 1 and threads[0] != threading.get_ident()
     assert failures == ["it does not train", "SystemExit: a library wants to end the process", "it does not train"]
+
+
+class Answers:
+    """A call to another process, which is answered at once."""
+
+    def __init__(self, answer: Callable[..., Any]) -> None:
+        self.remote = answer
+
+
+def test_a_stage_whose_workers_end_while_the_store_is_away_has_what_they_stored_when_it_is_back(
+    process: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (key,) = process.training
+    letters = Letters([key])
+    letters.end(key, End("done"))
+    away = [OSError(5, "the server says 503")] * 3
+
+    def outcome(*_: Any) -> BaseException:
+        if away:
+            raise away.pop()
+        return Paused()
+
+    monkeypatch.setattr("orchestrator.trial.ray.get", lambda answer: answer)
+    monkeypatch.setattr("orchestrator.trial.outcome", outcome)
+    over = threading.Event()
+    over.set()
+    process._watch_workers(SimpleNamespace(take=Answers(letters.take)), over)
+    assert not away and not process.training
+    assert process.news.get_nowait()[1] == Finished(key, paused=True)
+
+
+def test_a_stage_of_which_the_store_says_what_nobody_understands_fails_with_it(
+    process: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (key,) = process.training
+    letters = Letters([key])
+    letters.end(key, End("done"))
+
+    def outcome(*_: Any) -> None:
+        raise Invalid("it is of a later version")
+
+    monkeypatch.setattr("orchestrator.trial.ray.get", lambda answer: answer)
+    monkeypatch.setattr("orchestrator.trial.outcome", outcome)
+    over = threading.Event()
+    over.set()
+    process._watch_workers(SimpleNamespace(take=Answers(letters.take)), over)
+    (_, end) = process.news.get_nowait()
+    assert isinstance(end, Finished) and end.failed == "Invalid: it is of a later version"
