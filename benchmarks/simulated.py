@@ -13,7 +13,8 @@ import random
 from functools import lru_cache
 from math import exp, sqrt
 
-from orchestrator.frontier import Frontier, Strategy
+from orchestrator.asking import Strategy
+from orchestrator.frontier import Frontier
 from orchestrator.lattice import Entry, Lattice, Path
 from trainers.call import Call, Term
 from trainers.spec import Data, Model, Recipe, Stage

@@ -15,7 +15,7 @@ from simulated import EPOCHS, NOISE, Search, World
 from table import show
 
 from orchestrator import strategies
-from orchestrator.frontier import Strategy
+from orchestrator.asking import Strategy
 from orchestrator.lattice import Path, Scores, best
 from trainers.call import Call
 

@@ -25,6 +25,7 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
 import ray
 from ray import tune
+from ray._private.state import available_resources_per_node
 from ray.exceptions import AuthenticationError, NodeDiedError, RayError
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
@@ -35,7 +36,7 @@ from orchestrator.cores import cores
 from orchestrator.facts import public
 from orchestrator.reach import TOKEN
 from orchestrator.resources import Placement, amount_of
-from orchestrator.room import Node
+from orchestrator.room import WATCHER, Node, fits
 from orchestrator.searcher import DriverOnly, StageSearcher, Starts
 from orchestrator.trial import Trial, draining
 from trainers.address import at
@@ -51,7 +52,6 @@ ANSWER = 60.0  # seconds that a node has to say whether it sees a file; whoever 
 SOON = 10.0  # seconds that a node has to say whether it killed a process
 SLOW = "timed out during startup"  # what Ray says of a node on a machine that is busy
 STARTS = 4  # as often a node is started before that is believed
-DRIVER = {"memory": 1.0}  # of a stage with several workers: any part of a CPU could keep its own workers out for ever
 
 
 def _join(address: str, here: dict[str, Any]) -> None:
@@ -196,10 +196,19 @@ def killed(node: str) -> int | None:
 
 
 def shortage(wanted: Placement) -> str:
-    """What a stage needs, and what of it is free now in the whole cluster."""
-    free, total = ray.available_resources(), ray.cluster_resources()
-    found = ", ".join(amount_of(kind, free.get(kind, 0), total.get(kind, 0)) for kind in wanted.demand)
-    return f"needs {wanted.needs}; free are {found}"
+    """What a stage needs, and what of it is free now on the nodes that suit it."""
+    try:
+        there, free = nodes(), available_resources_per_node()
+    except RayError:  # it is asked again
+        return f"needs {wanted.needs}; Ray does not say what is free"
+    suited = [node for node in there if node.suits(wanted) and all(map(node.has.get, wanted.demand))]
+    here = [free.get(node.name, {}) for node in suited]
+    found = ", ".join(
+        amount_of(kind, sum(one.get(kind, 0) for one in here), sum(node.has.get(kind, 0) for node in suited))
+        for kind in wanted.demand
+    )
+    room = sum(fits(wanted, one) for one in here)
+    return f"needs {wanted.needs}; free are {found} on {len(suited)} node(s), room for {room} worker(s)"
 
 
 def release(post: str) -> None:
@@ -229,7 +238,7 @@ def bundles(config: dict[str, Any]) -> PlacementGroupFactory:
     """What Tune is to find for a trial's process: the only worker itself, or who watches over several."""
     wanted = Placement.model_validate_json(config["placement"])
     if wanted.apart:
-        return PlacementGroupFactory([DRIVER])
+        return PlacementGroupFactory([WATCHER])
     labels = {"bundle_label_selector": [wanted.labels]} if wanted.labels else {}
     return PlacementGroupFactory([wanted.demand], **labels)
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from math import inf
 from statistics import fmean
 
+from orchestrator.asking import Asking, Strategy
 from orchestrator.cohorts import Length, kin
-from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.lattice import Lattice, Path
 from orchestrator.results import Results
 from orchestrator.turns import Turn, Turns
 from trainers.spec import Stage
-
-Strategy = Callable[[Lattice, Scores], Iterable[Path]]
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class Frontier:
     It has no state worth saving: `done` and `paused` say what the store has (see `Results`), and a frontier built
     afresh goes on where another ended. If it is not over and nothing is running, `next` has a stage.
 
-    What a strategy adds to what it wanted is added here, too; only where it takes something back, or a stage fails, is
-    all worked out anew: thousands of settings are swept in one study.
+    What a strategy adds to what it wanted is added here, too; only where it takes something back is all worked out
+    anew: thousands of settings are swept in one study.
     """
 
     def __init__(
@@ -55,14 +54,10 @@ class Frontier:
         self.lost: dict[str, str] = {}  # the key of the ancestor that failed
         self.work = 0.0  # the costs of all that is open
         self.fresh: list[Node] = []  # what has become wanted, perhaps once more, since somebody emptied this
-        self._strategy, self._controls, self._cost = strategy, controls, cost
+        self._asking, self._cost = Asking(lattice, strategy, controls), cost
         self._results = Results(done, paused)
         self.reused = self._results.reused  # keys
         self._paths: dict[str, dict[Path, None]] = defaultdict(dict)  # by key; used as an ordered set
-        self._asked: dict[Path, None] = {}
-        self._answer: Iterable[Path] = ()  # the strategy's last
-        self._taken = 0  # paths of it
-        self._controlled: tuple[Path, ...] = ()
         self._nodes: dict[tuple[Path, int], Node] = {}
         self._open: dict[str, Stage] = {}  # wanted and unfinished; a teacher before its students
         self._students: dict[str, dict[str, None]] = defaultdict(dict)
@@ -151,7 +146,15 @@ class Frontier:
         """A running stage cannot be trained; all that it would have taught is lost."""
         del self.running[key]
         self.failed[key] = reason
-        self._plan()
+        gone = [key]
+        for one in gone:
+            self._close(one)
+            students = [student for student in self._students.pop(one, ()) if student in self._open]
+            self.lost |= dict.fromkeys(students, key)
+            gone += students  # and theirs
+        for one in gone:
+            for path in self._paths[one]:
+                self._rate(path)
         self._ask()
 
     def retry(self, key: str) -> None:
@@ -176,27 +179,17 @@ class Frontier:
         known = -1
         while len(self.scores) > known:
             known = len(self.scores)
-            answer = self._strategy(self.lattice, self.scores)
-            controls = tuple(self._controls(self.lattice, self.scores))
-            if answer is self._answer and isinstance(answer, list) and controls == self._controlled:
-                new = answer[self._taken :]  # the same list as before, perhaps longer
+            new = self._asking.new(self.scores)
+            if new is None:
+                self._plan()
             else:
-                asked = dict.fromkeys((*answer, *controls))
-                new = [path for path in asked if path not in self._asked]
-                if not self._asked.keys() <= asked.keys():
-                    self._asked, new = asked, []
-                    self._plan()
-            self._answer, self._controlled = answer, controls
-            self._taken = len(answer) if isinstance(answer, list) else 0
-            if new:
-                self._asked.update(dict.fromkeys(new))
                 self._extend(new)
 
     def _plan(self) -> None:
         """Work out from all that is asked what is open, what it waits for and whose turn it is."""
         self._nodes, self._open, self._chain, self._order, self._turns = {}, {}, {}, {}, Turns()
         self._students, self._kin, self.work = defaultdict(dict), defaultdict(dict), 0.0
-        self._extend(list(self._asked))
+        self._extend(list(self._asking.asked))
 
     def _extend(self, paths: list[Path]) -> None:
         """Take paths with their teachers, and note what of it is open."""
@@ -271,11 +264,15 @@ class Frontier:
             if any(self._results.value(path, stage) is None for path in self._wanted_as(key)):
                 self._queue(key)
             else:
-                del self._open[key]
-                self.work -= self._costs[key]
+                self._close(key)
         if self._results.trained(key):
             for student in self._students.pop(key, ()):
                 self._queue(student)
+
+    def _close(self, key: str) -> None:
+        """Nobody is to train it any more."""
+        if self._open.pop(key, None):
+            self.work -= self._costs[key]
 
     def _may_start(self, key: str) -> bool:
         if key not in self._open or key in self.running:

@@ -10,6 +10,8 @@ from orchestrator.resources import Placement, amount_of
 from trainers.call import Invalid
 
 SLACK = 1e-9  # amounts are sums of decimals
+# What whoever watches over several workers takes, on any node: a part of a CPU could keep its own workers out for ever.
+WATCHER = {"memory": 1.0}
 
 
 @dataclass(frozen=True)
@@ -249,8 +251,11 @@ def taken_by(wanted: Placement) -> dict[str, float]:
     """What a worker takes of its node, by Ray's names. A part of a GPU is a part of one: with .4 two have room on it,
     and each takes half, for nobody like it can have the rest."""
     demand = wanted.demand
-    part = demand.get("GPU", 1.0)
-    return demand if part >= 1 else {**demand, "GPU": 1 / int((1 + SLACK) / part)}
+    if 0 < wanted.gpus < 1:
+        demand["GPU"] = 1 / int((1 + SLACK) / wanted.gpus)
+    if wanted.apart and wanted.memory:
+        demand["memory"] += WATCHER["memory"]
+    return demand
 
 
 def _subtract(free: dict[str, dict[str, float]], places: Iterable[str], wanted: Placement, *, times: int = 1) -> None:

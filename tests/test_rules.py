@@ -74,6 +74,7 @@ PURE = {
         "turns",
         "cohorts",
         "results",
+        "asking",
         "frontier",
         "costs",
         "makespan",

@@ -28,6 +28,9 @@ def nodes() -> Iterator[Cluster]:
         yield made
 
 
+SHORT = "big waits: needs 2 worker(s) with 1 CPU each; free are 1 of 1 CPU on 1 node(s), room for 1 worker(s)"
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> File:
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -109,7 +112,7 @@ def test_workers_of_which_one_has_a_node_that_is_taken_away_or_dies_go_on_togeth
     with underway(tmp_path, *RUN[:2], *two, "--address", nodes.address) as command:
         command.until(begun(tmp_path))
         drain(nodes.address, going.node_id)
-        command.until(lambda: "big waits: needs 2 worker(s) with 1 CPU each; free are 1 of 1 CPU" in command.text)
+        command.until(lambda: SHORT in command.text)
         nodes.remove_node(going)
         other = nodes.add_node(num_cpus=1)
         further(command, tmp_path)

@@ -6,7 +6,9 @@ import random
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import combinations
+from typing import Any
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -98,6 +100,7 @@ class World:
                 self.started.remove(key)
         elif score is None:
             frontier.fail(key, "it does not train")
+            assert_as_if_planned_anew(frontier)
         elif goal is not None:
             self.reached[key] = goal
             frontier.pause(key)
@@ -123,6 +126,17 @@ class World:
                 frontier = self.frontier()
         assert frontier.next() is None and not frontier.running and not frontier.waiting
         return frontier
+
+
+def assert_as_if_planned_anew(frontier: Frontier) -> None:
+    """A failure is not worked out from all there is, and comes to the same."""
+
+    def state() -> tuple[Any, ...]:
+        return set(frontier._open), {key: frontier._chain[key] for key in frontier._open}, dict(frontier.lost)
+
+    before, work, scores = state(), frontier.work, dict(frontier.scores)
+    frontier._plan()
+    assert state() == before and frontier.work == pytest.approx(work) and frontier.scores == scores
 
 
 @st.composite
@@ -164,7 +178,7 @@ def ending(world: World, frontier: Frontier) -> tuple[object, ...]:
     answer = bests(frontier)
     given_up = {key: epochs for key, epochs in world.reached.items() if key not in world.store}
     # Whether a path that nobody asked for has a score may depend on the order, where equal models share trainings.
-    scores = {path: score for path, score in frontier.scores.items() if path in frontier._asked}
+    scores = {path: score for path, score in frontier.scores.items() if path in frontier._asking.asked}
     return world.store, given_up, scores, frontier.failed, frontier.lost, answer
 
 

@@ -64,6 +64,13 @@ def test_as_many_workers_fit_on_a_node_as_the_scarcest_of_its_resources_allows()
     assert fits(Placement(cpus=0.1), {"CPU": 0.3}) == 3, "decimals are not rounded away"
 
 
+def test_of_memory_that_several_workers_want_whoever_watches_over_them_has_a_byte():
+    node = Node("a", {"CPU": 8, "memory": 2000})
+    assert Room([node], {"m": Placement(memory=2000)}).slots("m") == 1
+    assert Room([node], {"m": Placement(workers=2, memory=999)}).slots("m") == 1
+    assert Room([node], {"m": Placement(workers=2, memory=1000)}).slots("m") == 0, "Ray would never place them"
+
+
 def test_a_stage_may_be_spread_over_nodes_and_takes_the_roomiest_first():
     room = Room([Node("a", {"CPU": 2}), Node("b", {"CPU": 5})], {"m": Placement(workers=6)})
     assert started(room, "m") == ["m"]

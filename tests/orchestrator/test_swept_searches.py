@@ -80,7 +80,7 @@ def bests(scores: Scores, lattice: Lattice) -> dict[str, Path | None]:
 def ending(world: Curved, frontier: Frontier) -> tuple[object, ...]:
     """What must be the same however the study came to its end."""
     # Whether a teacher that nobody asked for with all seeds has a score of them may depend on the order.
-    scores = {path: score for path, score in frontier.scores.items() if path in frontier._asked}
+    scores = {path: score for path, score in frontier.scores.items() if path in frontier._asking.asked}
     answer = bests(scores, frontier.lattice)
     return world.store, world.reached, scores, frontier.failed, frontier.lost, answer
 
