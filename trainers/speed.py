@@ -41,9 +41,8 @@ class Compiled:
         self.seen: Counter[tuple[int, ...]] = Counter()
         self.graphs: set[tuple[int, ...]] = set()
         torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = LIMIT
-        options: dict[str, Any] | None = (
-            {"triton.cudagraphs": True} if backend == "inductor" and replayable(network) else None
-        )
+        self.recorded = backend == "inductor" and replayable(network)
+        options: dict[str, Any] | None = {"triton.cudagraphs": True} if self.recorded else None
         self.fast: Look = torch.compile(network.forward, dynamic=False, backend=backend, options=options)
 
     def __call__(self, images: Tensor) -> Outputs:
@@ -59,6 +58,10 @@ class Compiled:
                 plain: Look = self.network
                 return plain
             self.graphs.add(size)
+            if self.recorded:
+                # The first look by a graph takes memory that is set apart, and meanwhile torch gives back nothing of
+                # what other looks have left: it would run out, and the stage go on with fewer images at once for good.
+                torch.cuda.empty_cache()
         return self.fast
 
 

@@ -224,3 +224,20 @@ def test_on_a_gpu_all_is_recorded_that_is_compiled_by_torchs_own(monkeypatch: py
     Compiled(guide())
     Compiled(guide(), backend="aot_eager")
     assert asked == [{"triton.cudagraphs": True}, None]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_before_a_size_is_recorded_what_other_looks_have_left_is_given_back_once(
+    monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    happened: list[str] = []
+    monkeypatch.setattr(torch, "compile", lambda look, **_: lambda x: happened.append("graph"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: happened.append("given back"))
+    monkeypatch.setattr(speed, "replayable", lambda network: recorded)
+    one = Compiled(CallableNetwork())
+    for side in (4, 8):
+        happened.clear()
+        for _ in range(speed.OFTEN + 2):
+            if one(torch.zeros(1, 3, side, side)) == "plain":
+                happened.append("plain")
+        assert happened == ["plain"] * (speed.OFTEN - 1) + ["given back"] * recorded + ["graph"] * 3
