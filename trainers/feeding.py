@@ -74,10 +74,15 @@ class Feed:
     """
 
     def __init__(
-        self, batches: Batches, *, device: torch.device, more_come: Callable[[], bool] = lambda: False
+        self,
+        batches: Batches,
+        *,
+        device: torch.device,
+        more_come: Callable[[], bool] = lambda: False,
+        all_forget: Callable[[], None] = lambda: None,
     ) -> None:
-        """`more_come`: whether somebody who may share has not begun."""
-        self.batches, self.device, self.more_come = batches, device, more_come
+        """`more_come`: whether somebody who may share has not begun. `all_forget`: has every feed there is `forget`."""
+        self.batches, self.device, self.more_come, self.all_forget = batches, device, more_come, all_forget
         self.shares: list[Share] = []
         batches.say = self._say
         self._source: Iterator[Batch] = iter(())
@@ -103,7 +108,7 @@ class Feed:
             if self._next != (epoch, step):
                 self._source = self.batches.epoch(epoch, start=step)
             self._next = None  # should this fail
-            next_batch(self.device)
+            next_batch(self.device, self.all_forget)
             self._once("batch", self._make, clock)
             self._at, self._next = (epoch, step), (epoch, step + 1)
             if step + 1 == self.batches.steps:

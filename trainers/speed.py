@@ -74,12 +74,14 @@ def replayable(network: nn.Module) -> bool:
     return hasattr(cudagraph_trees.local, "tree_manager_containers")
 
 
-def next_batch(device: torch.device) -> None:
+def next_batch(device: torch.device, forget: Callable[[], None] = lambda: None) -> None:
     """Whatever was said of the batch before, nobody needs any more: memory of what is recorded is used again.
 
-    torch guesses else, and takes a sibling's turn for a batch of its own.
+    torch guesses else, and takes a sibling's turn for a batch of its own. It tells no batches apart that are different
+    stages': `forget` has everybody let go of what is kept of what was said.
     """
     if device.type == "cuda" and "torch._inductor.cudagraph_trees" in sys.modules:
+        forget()
         torch.compiler.cudagraph_mark_step_begin()
 
 

@@ -49,8 +49,15 @@ class Shared:
         """Of these batches, or of equal ones that are there already."""
         say = batches.say
         if batches.kind not in self._feeds:
-            self._feeds[batches.kind] = Feed(batches, device=device, more_come=lambda: self.more_come)
+            self._feeds[batches.kind] = Feed(
+                batches, device=device, more_come=lambda: self.more_come, all_forget=self.forget
+            )
         return self._feeds[batches.kind].share(clock, say)
+
+    def forget(self) -> None:
+        """Keep nothing that guides said, of whatever batch."""
+        for feed in self._feeds.values():
+            feed.forget()
 
     def leave(self, clock: Clock) -> None:
         """A stage has ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,11 +11,12 @@ import pytest
 import torch
 
 from tests.trainers.stages import CPU
-from trainers import feeding
+from trainers import feeding, speed
 from trainers.asked import Asked
 from trainers.clock import Clock
 from trainers.feeding import Feed, Share
 from trainers.outputs import Outputs, Truth
+from trainers.workplace import Shared
 
 STEPS, LONG = 3, 0.05
 
@@ -24,7 +26,8 @@ class Slow:
 
     steps, seed = STEPS, 0
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "") -> None:
+        self.kind = kind
         self.made: list[tuple[int, int]] = []
         self.open = 0
         self.say: Any = None
@@ -166,9 +169,45 @@ def test_what_is_recorded_on_a_gpu_is_good_for_a_batch_however_many_share_it(
     slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[list[tuple[int, int]]] = []
-    monkeypatch.setattr(feeding, "next_batch", lambda device: told.append(list(slow.made)))
+    monkeypatch.setattr(feeding, "next_batch", lambda device, forget: told.append(list(slow.made)))
     first, second = (one.epoch(0) for one in shares(slow, 2))
     for _ in range(2):
         next(first)
         next(second)
     assert told == [[], [(0, 0)]], "before each batch, and not for each who looks at it"
+
+
+class Replayed:
+    """A guide whose answers are good until torch is told of the next batch, whoever's that is."""
+
+    def __init__(self) -> None:
+        self.batch, self.asked = 0, 0
+
+    def __call__(self, images: torch.Tensor) -> Outputs:
+        self.asked += 1
+        return Outputs(features=[torch.tensor(self.batch)])
+
+    def begin(self) -> None:
+        self.batch += 1
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_of_what_is_recorded_nobody_is_handed_what_was_said_before_a_batch_of_others(
+    monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    replayed, shared = Replayed(), Shared()
+    if recorded:
+        device = torch.device("cuda")
+        monkeypatch.setattr(feeding, "next_batch", lambda _, forget: speed.next_batch(device, forget))
+        monkeypatch.setitem(sys.modules, "torch._inductor.cudagraph_trees", sys)
+        monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", replayed.begin)
+    guide, one, other = Asked(None, replayed), Slow("one"), Slow("other")
+    first, second, apart, last = (shared.share(of, Clock(), device=CPU) for of in (one, one, other, other))
+    turns = [(share.epoch(0), share.asked(guide)) for share in (first, apart, second, last)]
+    for _ in range(STEPS):
+        for batches, ask in turns:
+            images, _ = next(batches)
+            said = ask(images)
+            assert said.features[0] == replayed.batch, "its memory has something else by now"
+    # The second of the first pair asks again, as there was a batch of others in between.
+    assert replayed.asked == (3 if recorded else 2) * STEPS
