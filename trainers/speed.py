@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainers import workers
 from trainers.call import Invalid
 from trainers.compilers import uncompiled
 from trainers.order import Order
@@ -26,6 +27,10 @@ GRAPHS = 16  # sizes that get one; each network needs memory and minutes for eac
 # Dynamo counts the graphs of a class of networks together, those of all stages that a process ever trains, as networks
 # that are built alike share theirs. Beyond its limits it would silently compile no more.
 LIMIT = 1 << 16
+UNRECORDED = (
+    "what is compiled is not recorded on the GPU, so steps may wait for the host: torch records only in that thread "
+    "of a process that first made ready for it, and this is another"
+)
 
 
 class Compiled:
@@ -116,10 +121,14 @@ def _precision(own: str, device: torch.device) -> Callable[[], AbstractContextMa
     return lambda: torch.autocast(device.type, dtype=torch.bfloat16, enabled=own == "bf16")
 
 
-def hasten(task: Task, order: Order) -> None:
-    """Have a task's student be compiled if an order says so."""
-    if order.compile:
-        task.fast = Compiled(task.student)
+def hasten(task: Task, order: Order, say: Callable[[str], None], *, device: torch.device) -> None:
+    """Have a task's student be compiled if an order says so; `say` is told if that brings less than it could, for the
+    guides, too."""
+    if not order.compile:
+        return
+    fast = task.fast = Compiled(task.student)
+    if device.type == "cuda" and not fast.recorded and workers.rank() == 0:
+        say(UNRECORDED)
 
 
 def laid_out(network: nn.Module, order: Order, *, device: torch.device) -> None:

@@ -142,7 +142,7 @@ def _prepared(order: Order, here: Workplace, store: Store, student: Network, dat
     for network in (student, *guides):
         speed.laid_out(network, order, device=device)
     task = Task(student, losses.modules, losses.guides).to(device)
-    speed.hasten(task, order)
+    speed.hasten(task, order, here.say, device=device)
     training = Training(
         task,
         stage.recipe,

@@ -1,8 +1,10 @@
 """What makes a step faster changes what is learnt by no more than rounding, and leaves a training's state as it is."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from torch import nn
 
 from tests.trainers.stages import CPU, order
 from tests.trainers.trainings import guide, lessons, taught, training
-from trainers import backbones, compilers, speed
+from trainers import backbones, compilers, speed, workers
 from trainers.call import Invalid
 from trainers.optim import SGD, AdamW, aligned
 from trainers.outputs import Outputs
@@ -90,10 +92,11 @@ def test_without_a_compiler_it_is_refused_before_anything_is_trained(
 def test_an_order_has_student_and_guides_compiled_or_neither(tmp_path: Path) -> None:
     plain, fast = order(LEARNT, tmp_path), order(LEARNT, tmp_path, compile=True)
     task, network = training(LEARNT).task, guide()
-    speed.hasten(task, plain)
+    said: list[str] = []
+    speed.hasten(task, plain, said.append, device=CPU)
     assert task.fast is None and speed.guide(network, plain, device=CPU) is network
-    speed.hasten(task, fast)
-    assert isinstance(task.fast, Compiled) and task.fast.network is task.student
+    speed.hasten(task, fast, said.append, device=CPU)
+    assert isinstance(task.fast, Compiled) and task.fast.network is task.student and not said
     assert isinstance(speed.guide(network, fast, device=CPU), Compiled)
 
 
@@ -204,7 +207,7 @@ def test_an_order_without_any_of_it_leaves_all_as_it_is(tmp_path: Path) -> None:
     one, plain = training(LEARNT), order(LEARNT, tmp_path)
     student = one.task.student
     before = [weight.stride() for weight in student.parameters()]
-    speed.hasten(one.task, plain)
+    speed.hasten(one.task, plain, [].append, device=CPU)
     speed.laid_out(student, plain, device=CPU)
     assert one.task.fast is None and speed.guide(student, plain, device=CPU) is student
     assert [weight.stride() for weight in student.parameters()] == before
@@ -241,3 +244,33 @@ def test_before_a_size_is_recorded_what_other_looks_have_left_is_given_back_once
             if one(torch.zeros(1, 3, side, side)) == "plain":
                 happened.append("plain")
         assert happened == ["plain"] * (speed.OFTEN - 1) + ["given back"] * recorded + ["graph"] * 3
+
+
+class OnGPU(nn.Module):
+    """A network of which only is asked where it is."""
+
+    def parameters(self, recurse: bool = True) -> Any:
+        yield SimpleNamespace(device=torch.device("cuda"))
+
+
+def test_torch_records_in_no_thread_but_the_one_in_which_it_was_made_ready() -> None:
+    speed.replayable(OnGPU())
+    with ThreadPoolExecutor(1) as elsewhere:
+        assert not elsewhere.submit(speed.replayable, OnGPU()).result()
+
+
+def test_on_a_gpu_it_is_said_once_a_stage_that_nothing_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cuda, one = torch.device("cuda"), order(LEARNT, tmp_path, compile=True)
+    found: dict[tuple[bool, int], list[str]] = {}
+    for recorded in (False, True):
+        for rank in (0, 1):
+            monkeypatch.setattr(speed, "replayable", lambda network, recorded=recorded: recorded)
+            monkeypatch.setattr(workers, "rank", lambda rank=rank: rank)
+            said = found[recorded, rank] = []
+            speed.guide(guide(), one, device=cuda)
+            speed.hasten(training(LEARNT).task, one, said.append, device=cuda)
+            speed.hasten(training(LEARNT).task, order(LEARNT, tmp_path), said.append, device=cuda)
+    assert {which: len(said) for which, said in found.items() if said} == {(False, 0): 1}
+    assert "not recorded on the GPU" in found[False, 0][0]
