@@ -114,10 +114,21 @@ def speed(prepared: Prepared) -> None:
             raise Invalid(message, (*own, "resources", key))
 
 
-def steady(prepared: Prepared, name: str) -> bool:
-    """Whether a model learns the same with any number of workers."""
+def doubts(prepared: Prepared, name: str) -> list[str]:
+    """Why a model learns something else with another number of workers, and what helps, for people."""
+    found, shape = [], prepared.shapes[name]
     shared = prepared.study.models[name].resources.sync_batch_norm
-    return shared or not build.learns_statistics(prepared.shapes[name], prepared.lattice.models[name].recipe)
+    if not shared and build.learns_statistics(shape, prepared.lattice.models[name].recipe):
+        found.append(
+            "its batch norms learn from what a worker has, so it is another training with another number of them: "
+            "write fixed_norm: true into its recipe, or sync_batch_norm: true into its resources"
+        )
+    if build.draws(shape):
+        found.append(
+            "what it leaves out at random each worker draws for itself, so another number of them is as another seed: "
+            "write drop_path: 0 into its backbone"
+        )
+    return found
 
 
 def masks(prepared: Prepared) -> None:

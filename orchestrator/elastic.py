@@ -81,18 +81,17 @@ def told(row: Row, count: int, placement: Placement) -> str:
 
 def listed(prepared: Prepared) -> list[dict[str, Any]]:
     """Models whose stages have no fixed number of workers, with the fewest and the most; and whether they learn the
-    same with any."""
-    placed = {name: one.resources for name, one in prepared.study.models.items()}
+    same with any, or why not."""
+    every = {name: one.resources for name, one in prepared.study.models.items()}
+    placed = {name: one for name, one in every.items() if one.min_workers is not None}
+    doubts = {name: checks.doubts(prepared, name) for name in placed}
     return [
-        {"model": name, "workers": [one.fewest, one.workers], "steady": checks.steady(prepared, name)}
+        {"model": name, "workers": [one.fewest, one.workers], "steady": not doubts[name], "doubts": doubts[name]}
         for name, one in placed.items()
-        if one.min_workers is not None
     ]
 
 
 def text(one: Mapping[str, Any]) -> str:
     """One of these, for people."""
     fewest, most = one["workers"]
-    doubt = "its batch norms learn from what a worker has, so it is another training with another number of them"
-    advice = "write fixed_norm: true into its recipe, or sync_batch_norm: true into its resources"
-    return f"{one['model']}: {fewest} to {most} workers" + ("" if one["steady"] else f"; {doubt}: {advice}")
+    return "; ".join([f"{one['model']}: {fewest} to {most} workers", *one["doubts"]])

@@ -58,7 +58,8 @@ class Placement(Spec):
     micro_batch: Count | None = None  # images of its share of a batch that a worker looks at once; None: all
     # Live batch norms take the statistics of all workers: those of one worker with the whole batch.
     sync_batch_norm: bool = False
-    # Within rounding these make no difference. On a GPU a teacher's own precision; None: the recipe's.
+    # Within rounding these make no difference, but `compile` to what a student leaves out at random. On a GPU a
+    # teacher's own precision; None: the recipe's.
     teacher_precision: Literal["bf16", "fp32"] | None = None
     compile: bool = False  # the networks of student and teacher, for each size of batch that comes often
     channels_last: bool | None = None  # the layout of their maps on a GPU; None: channels last

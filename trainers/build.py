@@ -18,6 +18,7 @@ from torch import nn
 from trainers import backbones, data, detectors, distill, metrics, optim, teaching, weights
 from trainers.augment import lengths
 from trainers.call import Call, Invalid, Term, offers
+from trainers.chance import drawing
 from trainers.data.split import COCO_AP
 from trainers.data.unread import Unread
 from trainers.export import training_only
@@ -239,6 +240,11 @@ def learns_statistics(built: Network, recipe: Recipe) -> bool:
     """Whether it has batch norms that take their statistics from the images that a worker looks at."""
     fixed = {id(one) for one in built.backbone.modules()} if recipe.fixed_norm else ()
     return any(isinstance(one, nn.modules.batchnorm._BatchNorm) and id(one) not in fixed for one in built.modules())
+
+
+def draws(built: Network) -> bool:
+    """Whether it leaves something out at random while it looks in training."""
+    return any(drawing(built))
 
 
 def check_pair(terms: tuple[Term, ...], student: Network, teacher: Network) -> None:

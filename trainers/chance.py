@@ -1,4 +1,4 @@
-"""Where torch's random numbers are, to be put back there."""
+"""Where torch's random numbers are, to be put back there; and which networks draw some while they look."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 
 class Chance:
@@ -37,3 +39,11 @@ class Chance:
             yield
         finally:
             now.put_back()
+
+
+def drawing(module: nn.Module) -> Iterator[nn.Module]:
+    """Its parts that in training leave something out at random: dropout and stochastic depth."""
+    from torchvision.ops import StochasticDepth  # seconds to import
+
+    kinds = (_DropoutNd, StochasticDepth)
+    return (one for one in module.modules() if isinstance(one, kinds) and one.p > 0)

@@ -22,7 +22,6 @@ from trainers.feeding import Share
 from trainers.memory import sparing
 from trainers.meter import Meter
 from trainers.nonfinite import Step, Tolerance, wrong
-from trainers.norm import live
 from trainers.outputs import Truth
 from trainers.pieces import Pieces, Whole
 from trainers.reach import check
@@ -93,7 +92,7 @@ class Training:
         self.micro_batch, self.say = micro_batch, say
         self.tolerance = Tolerance(recipe.tolerated)
         self.scales: list[Tensor] = []  # the loss scales of this epoch, each (), as long as float16 is scaled
-        self.warned = False  # that batch norms make pieces of a batch another training
+        self.warned = False  # of what makes pieces of a batch another training
 
     @property
     def product(self) -> nn.Module:
@@ -264,10 +263,9 @@ class Training:
                 if lesson is not None and self.unchecked:
                     lesson = lesson._replace(unchecked=frozenset(self.unchecked))
                 return Whole(self.wrapped, images, truth, lesson)
-        if not self.warned and workers.rank() == 0 and any(live(self.task)):
-            self.say(
-                f"batch norms learn from {size} of a worker's {len(images)} images at once, which is another training"
-            )
+        if not self.warned and workers.rank() == 0:
+            for doubt in pieces.doubts(self.task, size=size, images=len(images)):
+                self.say(doubt)
         self.warned = True
         with self.inside():
             lesson = self.balance.applied(pieces.lesson(lessons, images, step, size=size))

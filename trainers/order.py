@@ -15,9 +15,10 @@ SILENCE = 600.0
 class Order(Spec):
     """A stage, and where to train it.
 
-    Nothing here but the stage changes the weights, if all batch norms are fixed. `micro_batch` and `sync_batch_norm`
-    change on which images live ones take their statistics, as the number of workers does; `teacher_precision`,
-    `compile` and `channels_last` change how sums are rounded.
+    Nothing here but the stage changes the weights, if all batch norms are fixed and the student leaves nothing out at
+    random. `micro_batch` and `sync_batch_norm` change on which images live norms take their statistics, `micro_batch`
+    and `compile` what is drawn, and the number of workers both; `teacher_precision`, `compile` and `channels_last`
+    change how sums are rounded.
     """
 
     stage: Stage

@@ -1,4 +1,4 @@
-"""A batch as a step learns from it: in one piece, or in pieces, with less memory and the same gradient.
+"""A batch as a step learns from it: in one piece, or in pieces, with less memory and nearly the same gradient.
 
 In pieces the student looks at each twice. First it is kept what it says, and not how that came about. The losses are
 then those of all that was said, as of a batch in one piece: so is what they are divided by, what is drawn for them and
@@ -6,7 +6,8 @@ what any of them makes of a whole batch. At last the student looks again, and th
 through it, piece after piece. It costs a forward pass more. Gao et al., "Scaling Deep Contrastive Learning Batch Size
 under Memory Limited Setup", RepL4NLP 2021, section 3.2, https://arxiv.org/abs/2101.06983
 
-Only live batch norms make a difference: their statistics are those of a piece.
+Two things make a difference beyond rounding, of which `doubts` tells: statistics of live batch norms are those of a
+piece, and what a student leaves out at random is drawn for each.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from trainers import balance, workers
-from trainers.chance import Chance
+from trainers.chance import Chance, drawing
 from trainers.norm import live
 from trainers.outputs import Outputs, Truth
 from trainers.task import Lesson, Look, Losses, Task
@@ -164,3 +165,12 @@ def lesson(lessons: Callable[[Tensor, int], Lesson | None], images: Tensor, step
         parts = [list(said(outputs)) for outputs in every if outputs is not None]
         voices.append(rebuilt(one, iter(whole(parts))) if one is not None else None)
     return first._replace(said=voices)
+
+
+def doubts(task: Task, *, size: int, images: int) -> Iterator[str]:
+    """Why a task learns something else from so many images in pieces of that size, for people."""
+    part = f"{size} of a worker's {images} images at once"
+    if any(live(task)):
+        yield f"batch norms learn from {part}, which is another training"
+    if any(one.training for one in drawing(task.student)):
+        yield f"what the student leaves out at random is drawn for {part}, which is as with another seed"

@@ -1,6 +1,7 @@
 """What makes a step faster and nothing else: compiled networks, the layout of maps, a teacher's own precision.
 
-What is learnt is the same within the rounding of other sums, and of bfloat16 where a teacher speaks in it.
+What is learnt is the same within the rounding of other sums, and of bfloat16 where a teacher speaks in it. But what a
+student leaves out at random may be drawn in another order when it is compiled.
 """
 
 from __future__ import annotations

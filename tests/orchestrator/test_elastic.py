@@ -121,7 +121,8 @@ def test_a_model_that_says_how_many_it_has_is_not_held_to_what_others_have_at_th
 def test_a_plan_says_how_many_workers_there_may_be_and_no_key_depends_on_it(tmp_path: File) -> None:
     plain, made = (planning.plan(load(write(tmp_path, text))) for text in (without("mid", "low"), ELASTIC))
     assert [stage["key"] for stage in made["stages"]] == [stage["key"] for stage in plain["stages"]]
-    assert made["elastic"] == [{"model": "big", "workers": [2, 8], "steady": True}] and plain["elastic"] == []
+    assert made["elastic"] == [{"model": "big", "workers": [2, 8], "steady": True, "doubts": []}]
+    assert plain["elastic"] == []
     assert "\nbig: 2 to 8 workers\n" in planning.text(made)
     assert "workers" not in planning.text(plain)
 
@@ -132,6 +133,14 @@ def test_it_warns_of_batch_norms_that_learn_from_what_a_worker_has(tmp_path: Fil
         made = planning.plan(load(write(tmp_path, batch), more))
         assert made["elastic"][0]["steady"] is steady
         assert ("another training with another number" in planning.text(made)) is not steady
+
+
+def test_it_warns_of_what_each_worker_leaves_out_at_random_for_itself(tmp_path: File) -> None:
+    text = changed(*((f"{{TinyResNet: {{width: {n}}}}}", "{Swin: {size: micro}}") for n in (16, 4)), text=ELASTIC)
+    for often, steady in (0.2, False), (0.0, True):
+        made = planning.plan(load(write(tmp_path, text), (f"models.big.backbone.Swin.drop_path={often}",)))
+        assert made["elastic"][0]["steady"] is steady
+        assert ("as another seed: write drop_path: 0 into its backbone" in planning.text(made)) is not steady
 
 
 def test_a_schedule_reckons_with_all_workers_where_there_is_room_and_else_with_fewer() -> None:

@@ -13,9 +13,11 @@ from tests.trainers.detectors.scenes import noise
 from tests.trainers.test_every_detector import EVERY as EVERY_DETECTOR
 from tests.trainers.test_every_detector import make, part_of
 from tests.trainers.test_every_loss import EVERY, Kind, Pair
-from trainers import pieces, within
+from trainers import backbones, build, detectors, pieces, within
+from trainers.call import Call
 from trainers.outputs import Outputs, Truth
 from trainers.pieces import Pieces, Whole
+from trainers.spec import Model
 from trainers.task import Lesson, Task
 
 OFF = torch.amp.grad_scaler.GradScaler(enabled=False)
@@ -62,6 +64,34 @@ def check_alike(task: Task, lesson: Callable[[Tensor], Lesson | None] = lambda i
 @EVERY_DETECTOR
 def test_a_detector_learns_the_same_in_pieces(name: str, own: dict[str, Any]) -> None:
     check_alike(Task(make(name, own), {}).train())
+
+
+def swin(often: float, *, frozen: int = 0) -> Task:
+    """A student that leaves blocks out so often."""
+    torch.manual_seed(0)
+    gfl = Call(name="GFL", args={"channels": 8, "convs": 1, "extra": 0, "reg_max": 4}).complete(detectors)
+    blocks = Call(name="Swin", args={"size": "micro", "drop_path": often}).complete(backbones)
+    student = build.network(Model(detector=gfl, backbone=blocks), 3)
+    student.backbone.freeze(frozen)
+    return Task(student, {}).train()
+
+
+def test_a_student_that_leaves_nothing_out_learns_the_same_in_pieces() -> None:
+    check_alike(swin(0.0))
+
+
+def test_one_that_draws_what_it_leaves_out_learns_something_else_and_it_is_said() -> None:
+    task = swin(0.5)
+    found = [step(task, learn, lambda images: None)[1].values() for learn in (Whole, in_pieces(2))]
+    whole, parts = (torch.cat([gradient.flatten() for gradient in each]) for each in found)
+    assert (whole - parts).norm() > 0.01 * whole.norm()
+    (doubt,) = pieces.doubts(task, size=2, images=3)
+    assert doubt.startswith("what the student leaves out at random is drawn for 2 of a worker's 3 images at once")
+
+
+def test_of_whom_nothing_is_left_out_nothing_is_said() -> None:
+    for task in (swin(0.0), swin(0.5).eval(), swin(0.5, frozen=4).train()):
+        assert not list(pieces.doubts(task, size=2, images=3))
 
 
 @EVERY

@@ -1,5 +1,6 @@
 """A step that runs out of memory is tried again with half as many images at once, and is the step that it was."""
 
+import copy
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.trainers.stages import STEPS, stage
 from tests.trainers.trainings import identical, lessons, taught, training
@@ -87,6 +88,24 @@ def test_a_batch_in_pieces_of_any_size_teaches_the_same(size: int) -> None:
     list(one.epochs(lessons(PLAIN)))
     check_alike(trained(PLAIN), one)
     assert not said
+
+
+def test_what_a_student_then_draws_for_each_piece_is_said_once_and_again_when_the_training_goes_on(
+    asked: Callable[[int], list[int]],
+) -> None:
+    asked(4)
+    one, said = told(PLAIN)
+    one.task.student.add_module("some", nn.Dropout(0.1))
+    states = [copy.deepcopy(epoch.state) for epoch in one.epochs(lessons(PLAIN))]
+    halved, drawn = said
+    assert halved == "out of memory in epoch 1, step 1 with 8 images at once; from now on 4 at once"
+    expected = "what the student leaves out at random is drawn for 4 of a worker's 8 images at once"
+    assert drawn == f"{expected}, which is as with another seed"
+    again, said = told(PLAIN)
+    again.task.student.add_module("some", nn.Dropout(0.1))
+    again.restore(states[0])
+    list(again.epochs(lessons(PLAIN)))
+    assert said == [drawn]
 
 
 def test_a_training_that_goes_on_does_not_run_out_of_memory_again(asked: Callable[[int], list[int]]) -> None:
