@@ -26,17 +26,24 @@ class Staged(nn.Module, ABC):
         """What `freeze` counts, from the image on; the first holds the stem as well."""
 
     def freeze(self, stages: int) -> None:
-        """The first parts keep weights and statistics; 0: none do. Raises `Invalid` if there are not so many."""
+        """The first parts keep weights and statistics, and leave nothing out at random: they give the same maps every
+        time; 0: none do. Raises `Invalid` if there are not so many."""
         self.frozen = freeze(self.parts(), stages)
-        still(self.frozen)
+        self._keep_still()
 
     def fix_norm(self) -> None:
         """All batch norms keep their running statistics; gamma and beta learn where they are not frozen."""
         self.fixed = True
-        still([self])
+        self._keep_still()
 
     def train(self, mode: bool = True) -> Self:
         """As always, but what keeps still stays so."""
         super().train(mode)
-        still([self] if self.fixed else self.frozen)
+        self._keep_still()
         return self
+
+    def _keep_still(self) -> None:
+        for part in self.frozen:
+            part.eval()
+        if self.fixed:
+            still([self])

@@ -6,7 +6,7 @@ https://arxiv.org/abs/2103.14030
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -84,10 +84,3 @@ class Swin(Staged):
     def parts(self) -> list[nn.Module]:
         layers = between(self.features, ENDS)
         return [nn.ModuleList(both) for both in zip(layers, self.norms, strict=True)]
-
-    def train(self, mode: bool = True) -> Self:
-        """As always, but frozen stages leave no block out: they give the same maps every time."""
-        super().train(mode)
-        for part in self.frozen:
-            part.eval()
-        return self

@@ -178,3 +178,12 @@ def test_the_style_that_a_file_tells_must_be_that_of_the_inner_network(style: st
     message = "missing" if style == "caffe" else "this ResNet is of caffe's"
     with pytest.raises(Invalid, match=message):
         weights.fitted(found, network, part="backbone")
+
+
+def test_frozen_stages_of_what_is_inside_give_the_same_maps_every_time_in_training_too() -> None:
+    backbone = halved({"Swin": {"size": "micro", "drop_path": 1.0}})
+    backbone.freeze(2)
+    images = torch.rand(8, 3, 64, 64)
+    expected = backbone.eval()(images)
+    found = backbone.train()(images)
+    assert [torch.equal(x, y) for x, y in zip(found, expected, strict=True)] == [True, True, False, False]
