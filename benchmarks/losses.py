@@ -39,8 +39,8 @@ from trainers.within import tensors
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
 QUICK = "--quick" in sys.argv
-IMAGES, REAL, CLASSES, CHANNELS = (2, (160, 250), 80, 64) if QUICK else (4, (800, 1333), 80, 256)  # pixels, of a map
-HIDDEN = 128 if QUICK else 1024  # channels of what looks at a region
+IMAGES, REAL, CLASSES, CHANNELS = (2, (96, 150), 80, 32) if QUICK else (4, (800, 1333), 80, 256)  # pixels, of a map
+HIDDEN = 32 if QUICK else 1024  # channels of what looks at a region
 SIDES = tuple(-(-side // 32) * 32 for side in REAL)
 LARGEST = REAL[0] * 3 / 4  # side of a box
 ROUNDS, WARM = (1, 0) if QUICK else (30, 5) if GPU else (3, 1)
