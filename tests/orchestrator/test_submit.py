@@ -22,6 +22,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from orchestrator import submit
 from tests.faults.clusters import until
+from tests.faults.servers import LEAN
 from tests.orchestrator import studies
 from tests.orchestrator.heads import RAY, TOKEN, Head, end, head, node, ports, until_answering
 from tests.orchestrator.studies import changed, environment, tapath, underway, without, write
@@ -47,7 +48,7 @@ def mlflow(tmp_path: File) -> Iterator[str]:
     program = str(File(sys.executable).with_name(command[0]))
     changed_words = {"0.0.0.0": "127.0.0.1", "5000": str(port), "s3://mlflow": str(tmp_path / "models")}
     words = [program, *(changed_words.get(word, word) for word in command[1:]), "--workers", "1"]
-    database = {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path / 'server.db'}"}
+    database = {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path / 'server.db'}", **LEAN}
     path = f"{File(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     log = tmp_path / "server.txt"
     with log.open("w") as said:
@@ -183,28 +184,6 @@ def test_a_refusal_on_the_cluster_is_2_for_who_follows_and_in_the_driver_exit_co
     assert (info.status, info.driver_exit_code) == (JobStatus.FAILED, 2)
 
 
-def test_a_stopped_job_keeps_what_it_has_and_another_goes_on_from_there(
-    ray_head: Head, tmp_path: File, let_in: None
-) -> None:
-    write(tmp_path, changed(("epochs: 2,", "epochs: 16,"), text=SMALL))
-    words = ("submit", "tiny.yaml", "--address", ray_head.jobs, "--follow", *places(tmp_path))
-    with underway(tmp_path, *words) as job:
-        job.until(lambda: list((tmp_path / "shared").glob("*/state-*.pt")))
-        asking(ray_head).stop_job(jobs(job.text)[0])  # as `ray job stop` does
-        assert job.end() == 130, job.text
-        assert "stopping at the next step; finished epochs are kept" in job.text
-        assert "the job was stopped; submit it again to go on" in job.text
-        assert f"report: {tmp_path}/shared/runs/tiny/report.html" in job.text, "it came to its end by itself"
-    assert not list((tmp_path / "shared").glob("*/lease-*"))
-    states = (tmp_path / "shared").glob("*/state-*.pt")
-    begun = max(int(state.name.split("-")[1]) for state in states)
-    again = tapath(tmp_path, *words)
-    assert again.code == 0, again.out
-    assert 0 < begun < 16 and len(studies.stored(tmp_path, "shared")) == 3
-    made = json.loads((tmp_path / "shared/runs/tiny/report.json").read_text())
-    assert all([epoch["epoch"] for epoch in stage["history"]] == list(range(1, 17)) for stage in made["stages"])
-
-
 def test_who_stops_reading_leaves_the_job_alone_and_a_second_one_is_warned_of_it(
     ray_head: Head, tmp_path: File, let_in: None
 ) -> None:
@@ -276,39 +255,82 @@ def alive(ray_head: Head) -> int:
     return sum(one["raylet"].get("state") == "ALIVE" for one in summary)
 
 
-# As Ray has it.
+# As Ray has it, and stopped again and again.
+
+EPOCHS = 24
 
 
-def test_ray_job_submit_runs_a_study_from_a_checkout(ray_head: Head, tmp_path: File, let_in: None) -> None:
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> File:
+    """A folder with the sources and a study that takes long enough to be stopped."""
+    folder = tmp_path_factory.mktemp("checkout") / "here"
     for name in ("orchestrator", "trainers"):
-        shutil.copytree(ROOT / name, tmp_path / "here" / name, ignore=shutil.ignore_patterns("__pycache__"))
-    write(tmp_path / "here", changed(("epochs: 2,", "epochs: 16,"), text=SMALL))
-    run = ["python", "-m", "orchestrator", "run", "tiny.yaml"]
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    write(folder, changed(("epochs: 2,", f"epochs: {EPOCHS},"), text=SMALL))
+    return folder
+
+
+def submitted(ray_head: Head, checkout: File, *words: str, wait: bool = False) -> subprocess.CompletedProcess[str]:
+    """The study as a job that Ray itself submits, as docs/cluster.md has it."""
     (line,) = re.findall(r"^    ray (job submit .*) -- ", (ROOT / "docs/cluster.md").read_text(), flags=re.MULTILINE)
-    submitted = [RAY, *shlex.split(line.replace("http://HEAD:8265", ray_head.jobs)), "--"]
-    submitted.remove("--no-wait")
-    lost = subprocess.run([*submitted, *run], cwd=tmp_path / "here", capture_output=True, text=True, timeout=240)
-    assert lost.returncode == 1 and "resources.store: store lies in the working folder of this job" in lost.stdout
-    submitted.insert(3, "--no-wait")
+    command = [RAY, *shlex.split(line.replace("http://HEAD:8265", ray_head.jobs))]
+    if wait:
+        command.remove("--no-wait")
+    command += ["--", "python", "-m", "orchestrator", "run", "tiny.yaml", *words]
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=240)
+
+
+def submitted_by_ray(ray_head: Head, checkout: File, *words: str) -> str:
+    """-> the job's name."""
     client = asking(ray_head)
+    before = {job.submission_id for job in client.list_jobs()}
+    ran = submitted(ray_head, checkout, *words)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (name,) = {str(job.submission_id) for job in client.list_jobs()} - before
+    return name
 
-    def logs_of_one_that(stops: bool) -> str:
-        before = {job.submission_id for job in client.list_jobs()}
-        kept = subprocess.run(
-            [*submitted, *run, *places(tmp_path)], cwd=tmp_path / "here", capture_output=True, text=True, timeout=240
-        )
-        assert kept.returncode == 0, kept.stdout + kept.stderr
-        (name,) = {str(job.submission_id) for job in client.list_jobs()} - before
-        if stops:
-            until(lambda: list((tmp_path / "shared").glob("*/state-*.pt")))
-            client.stop_job(name)
-        until(lambda: client.get_job_status(name).is_terminal())
-        return str(client.get_job_logs(name))
 
-    assert "stopping at the next step; finished epochs are kept" in logs_of_one_that(stops=True)
+def states(folder: File) -> set[str]:
+    return {f"{file.parent.name}/{file.name}" for file in (folder / "shared").glob("*/state-*.pt")}
+
+
+def test_a_store_in_the_folder_of_a_job_is_refused(ray_head: Head, checkout: File, let_in: None) -> None:
+    lost = submitted(ray_head, checkout, wait=True)
+    assert lost.returncode == 1 and "resources.store: store lies in the working folder of this job" in lost.stdout
+
+
+def test_a_stopped_job_keeps_what_it_has_and_another_goes_on_from_there_whoever_submits_it(
+    ray_head: Head, checkout: File, tmp_path: File, let_in: None
+) -> None:
+    """The first job is submitted by Ray and stopped, the second by us and stopped, the third by Ray once more."""
+    client = asking(ray_head)
+    first = submitted_by_ray(ray_head, checkout, *places(tmp_path))
+    until(lambda: states(tmp_path))
+    client.stop_job(first)
+    until(lambda: client.get_job_status(first).is_terminal())
+    assert "stopping at the next step; finished epochs are kept" in client.get_job_logs(first)
     assert not list((tmp_path / "shared").glob("*/lease-*")), "each stage has ended by itself"
-    assert "stopping" not in logs_of_one_that(stops=False)
-    status = tapath(tmp_path / "here", "status", "tiny.yaml", "--store", str(tmp_path / "shared"), "--json")
+    there = states(tmp_path)
+    assert there
+
+    shutil.copy(checkout / "tiny.yaml", tmp_path)
+    words = ("submit", "tiny.yaml", "--address", ray_head.jobs, "--follow", *places(tmp_path))
+    with underway(tmp_path, *words) as job:
+        job.until(lambda: states(tmp_path) - there)
+        client.stop_job(jobs(job.text)[0])  # as `ray job stop` does
+        assert job.end() == 130, job.text
+        assert "stopping at the next step; finished epochs are kept" in job.text
+        assert "the job was stopped; submit it again to go on" in job.text
+        assert f"report: {tmp_path}/shared/runs/tiny/report.html" in job.text, "it came to its end by itself"
+    assert not list((tmp_path / "shared").glob("*/lease-*")) and states(tmp_path)
+
+    third = submitted_by_ray(ray_head, checkout, *places(tmp_path))
+    until(lambda: client.get_job_status(third).is_terminal())
+    assert client.get_job_status(third) == JobStatus.SUCCEEDED, client.get_job_logs(third)
+    assert "stopping" not in client.get_job_logs(third)
+    status = tapath(tmp_path, "status", "tiny.yaml", "--store", str(tmp_path / "shared"), "--json")
     assert json.loads(status.out)["counts"]["done"] == 3, status.err
     assert len(studies.stored(tmp_path, "shared")) == 3
+    made = json.loads((tmp_path / "shared/runs/tiny/report.json").read_text())
+    assert all([epoch["epoch"] for epoch in stage["history"]] == list(range(1, EPOCHS + 1)) for stage in made["stages"])
     assert (tmp_path / "shared/runs/tiny/report.html").exists()
