@@ -69,8 +69,10 @@ def let_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def places(folder: File) -> tuple[str, ...]:
-    """A store and an MLflow that outlive a job on a cluster of this machine alone."""
-    return ("--store", str(folder / "shared"), "--set", f"resources.tracking=sqlite:///{folder}/mlflow.db")
+    """A store and an MLflow that outlive a job on a cluster of this machine alone; one process trains, which takes less
+    than to start another."""
+    tracking = f"resources.tracking=sqlite:///{folder}/mlflow.db"
+    return ("--store", str(folder / "shared"), "--set", tracking, "--set", "resources.stages_at_once=1")
 
 
 def asking(ray_head: Head) -> JobSubmissionClient:
