@@ -26,7 +26,7 @@ class CWD(nn.Module):
     `source` says which maps: those of the `pyramid`, as the released recipes for detectors have it, or the class
     logits, `cls`, whose channels are classes: the paper's logits, and what the published figure of GFL distils. The
     algorithm is the same. `weight` and `temperature`, the paper's alpha and T, are those of the released recipes for
-    detectors, which compare all levels.
+    detectors, which compare all levels; that for GFL's class logits has a weight of 5.
 
     Where the pyramids differ in width, a 1x1 convolution a level makes the student's as wide as the teacher's, as in
     the paper. Of class logits there must be as many. Cells of the padding count as any other.
