@@ -33,7 +33,7 @@ class Weights(NamedTuple):
 
 
 TWO_STAGE = Weights(5e-5, 2.5e-5, 5e-5, 5e-7)
-ANCHORS = Weights(1e-3, 5e-4, 1e-3, 5e-6)
+ANCHORS = Weights(1e-3, 5e-4, 1e-3, 5e-6)  # the paper's; as released, the third is 5e-4
 DISTRIBUTIONS = Weights(1e-3, 5e-4, 5e-4, 5e-6)
 ANCHOR_FREE = Weights(1.6e-3, 8e-4, 8e-4, 8e-6)
 
@@ -49,9 +49,10 @@ class FGD(nn.Module):
       learn a context block of their own, which at first adds nothing. With 0 there are none.
 
     A weight that is left out is that of the released configuration for the student's kind: two stages 5e-5, 2.5e-5,
-    5e-5, 5e-7; several anchors a cell (RetinaNet) 1e-3, 5e-4, 1e-3, 5e-6; distributions of edges (GFL) 1e-3, 5e-4,
-    5e-4, 5e-6; else (FCOS, RepPoints) 1.6e-3, 8e-4, 8e-4, 8e-6. `temperature` is that of the attention; the
-    configuration for FCOS has 0.8. They are tuned for images of 800 x 1333 and 256 channels: the sums grow with both.
+    5e-5, 5e-7; several anchors a cell (RetinaNet) 1e-3, 5e-4, 1e-3, 5e-6, where gamma is the paper's and the released
+    one is 5e-4; distributions of edges (GFL) 1e-3, 5e-4, 5e-4, 5e-6; else (FCOS, RepPoints) 1.6e-3, 8e-4, 8e-4, 8e-6.
+    `temperature` is that of the attention; the configuration for FCOS has 0.8. They are tuned for images of 800 x 1333
+    and 256 channels: the sums grow with both.
 
     `levels`: all in one stage, the first four in two, as there. Their cells must be of one size on both sides; a 1x1
     convolution a level makes up for pyramids of another width. `scale` says how boxes become cells, from the one that
@@ -126,7 +127,7 @@ class FGD(nn.Module):
 
 
 def published(student: Detector) -> Weights:
-    """The weights of the released configuration for this kind of detector."""
+    """The published weights for this kind of detector."""
     if not student.anchors:
         return TWO_STAGE
     if student.anchors > 1:
