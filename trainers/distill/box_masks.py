@@ -50,7 +50,7 @@ def home(box: Tensor, strides: Sequence[int], *, inclusive: bool = True) -> Tens
     has the pixels at both its ends, as in DeFeat: one more each way than its corners are apart. With strides 4 to 64,
     as of two-stage detectors, sides below 112 belong to the finest level, those below 224 to the next, and so on. With
     strides 8 to 128, as of one-stage detectors, the number is one lower, but never below 0: so it is a level of the
-    same stride.
+    same stride. The released code has a part for these that does not run; it would keep the number.
     """
     side = (box[:, 2:] - box[:, :2] + (1 if inclusive else 0)).clamp(min=0).prod(1).sqrt()
     # A side of exactly twice as many strides must not be rounded down.
