@@ -109,7 +109,7 @@ def _of_loss(name: str, choices: list[tuple[Term, ...]]) -> Callable[[Any], Any]
         raise Invalid(
             f"{loss} is there more than once, so nobody knows which is meant; sweep `distill` instead", (name,)
         )
-    known = [*there[0].args, *Term.beside()]
+    known = [*there[0].knobs(distill), *Term.beside()]
     if knob not in known:
         raise Invalid(f"{loss} has no such argument: {alternatives(knob, known)}", (name,))
 

@@ -145,6 +145,8 @@ class Call(Spec):
     def complete(self, package: ModuleType) -> Self:
         """The same call, and the calls among its arguments, with every default and each value of its parameter's type.
 
+        Arguments that a class names as `later` came when it had results: they are written if they are no default, so
+        that the keys of those results stay.
         Raises `Invalid` for an unknown name or argument, a missing argument, or a value of the wrong type or range.
         """
         knobs = self.knobs(package)
@@ -159,7 +161,9 @@ class Call(Spec):
                 raise Invalid(f"{self.name} needs the argument {name}", (self.name,))
             try:
                 args[name] = settled(value, hints.get(name, Any))
-                if (among := offering(hints.get(name), package)) is not None:
+                if name in getattr(thing, "later", ()) and args[name] == knob.default:
+                    del args[name]
+                elif (among := offering(hints.get(name), package)) is not None:
                     args[name] = Call.model_validate(args[name]).complete(among).model_dump()
             except Invalid as error:
                 raise error.under(self.name, name) from None

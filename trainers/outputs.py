@@ -156,6 +156,9 @@ class Dense(Detector, Protocol):
     def finish(self, cls: list[Tensor], box: list[Tensor], *, after: int) -> Outputs:
         """What the head says, given what `towers` has after so many convolutions, each L of (B, C, H, W)."""
 
+    def centred(self, outputs: Outputs, targets: Targets) -> Tensor:
+        """The real centerness of the positives; needs no gradient. -> (P,)"""
+
     def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
         """The valuable localization region of LD; needs no gradient."""
 

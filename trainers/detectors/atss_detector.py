@@ -92,6 +92,12 @@ class ATSS(nn.Module):
         return self._boxes(values, grid.box.repeat(image, 1), grid.stride.repeat(image))
 
     @torch.no_grad()
+    def centred(self, outputs: Outputs, targets: Targets) -> Tensor:
+        """The real centerness of the positives. -> (P,)"""
+        grid = anchors(outputs.cls, self.strides)
+        return centerness(edges(grid.centre[targets.row % len(grid.stride)], targets.box))
+
+    @torch.no_grad()
     def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
         """The valuable localization region, by the thresholds of ATSS. A positive may be in it: see `near`."""
         return valuable(outputs, targets, self.strides, gamma=gamma, overlap=overlap)

@@ -111,6 +111,12 @@ class FCOS(nn.Module):
         return around(self._points(grid), self._distance(values, grid.stride[:, None])).flatten(0, 1)
 
     @torch.no_grad()
+    def centred(self, outputs: Outputs, targets: Targets) -> Tensor:
+        """The real centerness of the positives. -> (P,)"""
+        grid = self._grid(outputs)
+        return centerness(edges(self._points(grid)[targets.row % len(grid.stride)], targets.box))
+
+    @torch.no_grad()
     def valuable(self, outputs: Outputs, targets: Targets, *, gamma: float, overlap: Overlap) -> Region:
         """The points that lie in a box and answer for none, each to weigh as much as its class score.
 

@@ -23,6 +23,7 @@ from trainers.distill.soft import Temperature, full_precision, soft_kl
 from trainers.outputs import Dense, Network, Outputs, Targets, rows
 
 Overlap = Literal["giou", "iou"]
+Normaliser = Literal["positives", "centerness"]
 
 
 class CrossKD(nn.Module):
@@ -40,16 +41,18 @@ class CrossKD(nn.Module):
     - `centerness_weight` * the cross entropy with the teacher's centerness at the positives, divided by their number,
       where the teacher has one.
 
-    Rows in the padding are left out, and so are those that a detector's own class loss ignores. The defaults are the
-    published ones of GFL, ATSS and RetinaNet; FCOS has {after: 2, cls_weight: 0.4, boxes_weight: 0.75, overlap: iou,
-    centerness_weight: 0}, and divides by the sum of the real centerness of the positives where this divides by their
-    number.
+    Rows in the padding are left out, and so are those that a detector's own class loss ignores. With `normaliser`
+    centerness the sum of the positives' real centerness in the whole batch stands for their number, or 1 where there
+    are none, if the student has centerness. The defaults are the published ones of GFL, ATSS and RetinaNet; FCOS has
+    {after: 2, cls_weight: 0.4, boxes_weight: 0.75, overlap: iou, centerness_weight: 0, normaliser: centerness}.
 
     `after` is 3 there, of 4 convolutions, and it is one less than the teacher has if it is left out, but no more than
     the student has. `align` gives each channel the teacher's mean and deviation first, before the ReLU, as the released
     code does. The statistics are those of each worker's own part of the batch: this loss then depends on how a batch is
     spread.
     """
+
+    later = frozenset({"normaliser"})  # see `Call.complete`
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class CrossKD(nn.Module):
         overlap: Overlap = "giou",
         after: Index | None = None,
         align: bool = True,
+        normaliser: Normaliser = "positives",
     ) -> None:
         super().__init__()
         dense(student, teacher, "CrossKD")
@@ -76,6 +80,9 @@ class CrossKD(nn.Module):
         same_strides(student, teacher)
         agree("channels of the towers", student.channels, teacher.channels)
         agree("number of classes", student.num_classes, teacher.num_classes)
+        if normaliser == "centerness" and not hasattr(student, "centred"):
+            raise Invalid("the student has no centerness, as FCOS and ATSS have: write positives", ("normaliser",))
+        self.normaliser = normaliser
         self.after = cut(student, teacher, after)
         for tower in (student, teacher):
             tower.keep_towers |= {self.after}
@@ -94,20 +101,27 @@ class CrossKD(nn.Module):
         with frozen(teacher.by):
             crossed = teacher.by.finish(*guests, after=self.after)
         with torch.autocast(guests[0][0].device.type, enabled=False):
-            return self.compare(crossed, teacher, targets)
+            return self.compare(crossed, teacher, targets, self.count(student, targets))
 
     def guest(self, mine: Tensor, theirs: Tensor) -> Tensor:
         """What the teacher gets to read of the student at one level. (B, C, H, W) twice -> the same."""
         return aligned(full_precision(mine), full_precision(theirs.detach())) if self.align else mine
 
-    def compare(self, crossed: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
+    def count(self, student: Outputs, targets: Targets) -> Tensor:
+        """What sums are divided by, a mean over the workers. -> ()."""
+        if self.normaliser == "centerness":
+            total = workers.mean(student.by.centred(student, targets).sum())
+            return total.where(total > 0, 1)
+        image = targets.row // (len(targets.valid) // targets.images)
+        positives = full_precision(student.cls[0]).new_zeros(targets.images)
+        positives = positives.index_add_(0, image, torch.ones_like(image).to(positives))
+        return workers.mean(positives.clamp(min=1).sum())
+
+    def compare(self, crossed: Outputs, teacher: Outputs, targets: Targets, count: Tensor) -> Tensor:
         """How far the cross-head predictions are from the teacher's, weighted. -> ()."""
         logits, taught = full_precision(crossed.class_rows()), full_precision(teacher.class_rows().detach())
         counted = targets.learnt
         score = taught.sigmoid().amax(1) * counted  # (B*A,)
-        image = targets.row // (len(counted) // targets.images)
-        positives = logits.new_zeros(targets.images).index_add_(0, image, torch.ones_like(image).to(logits))
-        count = workers.mean(positives.clamp(min=1).sum())
 
         loss = logits[:0].sum()
         if self.cls_weight:

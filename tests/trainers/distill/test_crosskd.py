@@ -157,6 +157,73 @@ def test_the_centerness_is_learnt_at_the_positives(kind: str) -> None:
     torch.testing.assert_close(pair.loss(student, teacher, targets), 2 * expected)
 
 
+def real_centerness(kind: str, strides: tuple[int, ...], targets: Targets) -> Tensor:
+    """Of each positive, one by one, from the middle of its cell (FCOS) or its corner (ATSS), in images of 64 x 64."""
+    start = 0.5 if kind == "FCOS" else 0
+    points = [
+        ((x + start) * stride, (y + start) * stride)
+        for stride in strides
+        for y in range(64 // stride)
+        for x in range(64 // stride)
+    ]
+    found = []
+    for row, (left, top, right, bottom) in zip(targets.row.tolist(), targets.box.tolist(), strict=True):
+        x, y = points[row % len(points)]
+        across, down = sorted((x - left, right - x)), sorted((y - top, bottom - y))
+        found.append(math.sqrt(across[0] / across[1] * down[0] / down[1]))
+    return torch.tensor(found)
+
+
+@pytest.mark.parametrize(("kind", "own"), KINDS[2:5], ids=str)
+def test_sums_may_be_divided_by_the_real_centerness_of_the_positives(kind: str, own: dict[str, Any]) -> None:
+    weights = {"cls_weight": 0.4, "boxes_weight": 0.75, "centerness_weight": 2.0}
+    by_number, by_centerness = (only(kind, own, normaliser=name, **weights) for name in ("positives", "centerness"))
+    student, teacher, targets = by_number.said()
+    crossed = by_number.crossed(student)
+    rows = counted(targets)
+    cls = quality_focal_loss(crossed.class_rows(), teacher.class_rows())[rows].sum()
+    score = teacher.class_rows().sigmoid().amax(1)
+    boxes = generalized_box_iou_loss(by_number.teacher.boxes(crossed), by_number.teacher.boxes(teacher))
+    said, wanted = (
+        torch.cat([x.flatten(1) for x in o.own["centerness"]], 1).flatten()[targets.row] for o in (crossed, teacher)
+    )
+    centred = F.binary_cross_entropy_with_logits(said, wanted.sigmoid(), reduction="sum")
+    total = 0.4 * cls + 0.75 * (score * boxes)[rows].sum() + 2 * centred
+    real = real_centerness(kind, by_number.student.strides, targets)
+    assert 0 < real.sum() < positives(targets)
+    torch.testing.assert_close(by_centerness.loss(student, teacher, targets), total / real.sum(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(by_number.loss(student, teacher, targets), total / positives(targets), rtol=1e-4, atol=0)
+
+
+def test_where_there_is_no_centerness_sums_are_divided_by_one_and_a_detector_needs_to_have_it() -> None:
+    by_centerness = only("FCOS", {}, cls_weight=1.0, normaliser="centerness")
+    by_centerness.images, by_centerness.truth = noise((64, 64), (40, 50), padded=(64, 64), boxes=0)
+    student, teacher, targets = by_centerness.said()
+    cls = quality_focal_loss(by_centerness.crossed(student).class_rows(), teacher.class_rows())
+    torch.testing.assert_close(by_centerness.loss(student, teacher, targets), cls[counted(targets)].sum())
+    with pytest.raises(Invalid, match="no centerness") as refused:
+        only("GFL", {"reg_max": 8}, normaliser="centerness")
+    assert refused.value.where == ("normaliser",)
+
+
+def test_a_normaliser_that_is_the_default_is_not_written_so_that_keys_stay() -> None:
+    plain, named, other = (
+        Call(name="CrossKD", args=args).complete(distill)
+        for args in ({}, {"normaliser": "positives"}, {"normaliser": "centerness"})
+    )
+    assert (
+        plain == named
+        and "normaliser" not in plain.args
+        and other.args
+        == {
+            **plain.args,
+            "normaliser": "centerness",
+        }
+    )
+    with pytest.raises(Invalid, match="normaliser"):
+        Call(name="CrossKD", args={"normaliser": "cells"}).complete(distill)
+
+
 def test_of_distributions_edges_are_compared_and_of_numbers_boxes() -> None:
     for kind, own, silent in (
         ("GFL", {"reg_max": 8}, "boxes"),
