@@ -30,7 +30,7 @@ from trainers.spec import Model, Stage, canonical
 STEP = 3
 
 # What a step takes as long with.
-LIGHT = {"epochs", "lr", "schedule", "warmup", "warmup_from", "flip"}
+LIGHT = {"epochs", "lr", "schedule", "warmup", "warmup_from", "bias_lr", "bias_decay", "flip"}
 
 Basis = Literal["measured", "scaled", "unknown", "none"]
 

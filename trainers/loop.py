@@ -79,7 +79,7 @@ class Training:
         self.clock = clock or Clock()
         self.wrapped: nn.Module = task  # what is called; a data-parallel wrapper may take its place
         self.learning = [p for p in task.parameters() if p.requires_grad]
-        self.optimizer = recipe.optimizer.of(optim, self.learning, recipe.lr)
+        self.optimizer = recipe.optimizer.of(optim, optim.groups(task, recipe), recipe.lr)
         self.rate = optim.rates(recipe, batches.steps)
         self.scaler = torch.amp.grad_scaler.GradScaler(enabled=recipe.precision == "fp16" and device.type == "cuda")
         self.average = Average(task.student, recipe.ema) if recipe.ema else None
@@ -209,8 +209,7 @@ class Training:
         self, images: Tensor, truth: Truth, lessons: Lessons, step: Step, number: int
     ) -> dict[str, Tensor] | None:
         """Learn from a batch in the `number`-th step of the training; -> its losses, None if it was left out."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = step.rate
+        optim.turn(self.optimizer, step.rate)
         where = f"epoch {step.epoch}, step {step.number}"
         self.tolerance.begin(self.task)
         losses = sparing(self, lambda: self._learn(images, truth, lessons, number), images=len(images), where=where)

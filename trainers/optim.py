@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim.optimizer import ParamsT
 
 from trainers import schedules
 from trainers.call import Fraction, NonNegative
@@ -21,7 +23,7 @@ class SGD(torch.optim.SGD):
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        parameters: ParamsT,
         lr: float,
         *,
         momentum: Fraction = 0.9,
@@ -29,6 +31,7 @@ class SGD(torch.optim.SGD):
         nesterov: bool = False,
     ) -> None:
         super().__init__(parameters, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
+        decay_apart(self)
         if momentum:
             # Where float16 overflows in the first step, torch's fused kernel would leave them as the memory was.
             for parameter in (p for group in self.param_groups for p in group["params"]):
@@ -40,13 +43,45 @@ class AdamW(torch.optim.AdamW):
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        parameters: ParamsT,
         lr: float,
         *,
         betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999),
         weight_decay: NonNegative = 0.05,
     ) -> None:
         super().__init__(parameters, lr, betas=betas, weight_decay=weight_decay, fused=True)
+        decay_apart(self)
+
+
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+def groups(network: nn.Module, recipe: Recipe) -> list[nn.Parameter] | list[dict[str, Any]]:
+    """All of it that learns; where the recipe has biases learn otherwise, these apart, and how they do.
+
+    The biases of norms are none of them, as in mmdetection.
+    """
+    learning = [p for p in network.parameters() if p.requires_grad]
+    if recipe.bias_lr == recipe.bias_decay == 1:
+        return learning
+    layers = (layer for layer in network.modules() if not isinstance(layer, NORMS))
+    biases = {id(layer.bias) for layer in layers if isinstance(getattr(layer, "bias", None), nn.Parameter)}
+    return [
+        {"params": [p for p in learning if id(p) not in biases], "rate": 1.0, "decay": 1.0},
+        {"params": [p for p in learning if id(p) in biases], "rate": recipe.bias_lr, "decay": recipe.bias_decay},
+    ]
+
+
+def decay_apart(optimizer: torch.optim.Optimizer) -> None:
+    """Give each group that has one its own `decay`, a part of the optimizer's."""
+    for group in optimizer.param_groups:
+        group["weight_decay"] *= group.get("decay", 1.0)
+
+
+def turn(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Have it take its next step at this rate, and groups with a `rate` at so many times it."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("rate", 1.0)
 
 
 def aligned(optimizer: torch.optim.Optimizer) -> None:

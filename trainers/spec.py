@@ -20,6 +20,12 @@ from trainers.call import canonical as canonical
 # Raised by hand when the meaning of training changes, so that no older result passes for a newer one.
 SEMANTICS = 4
 
+LATER = (
+    "on_nonfinite",
+    "bias_lr",
+    "bias_decay",
+)  # knobs of a recipe that are not written where they have their defaults
+
 
 class Weights(Spec):
     """Published weights by their content: the SHA-256 of their file, and which part of a model they are."""
@@ -100,6 +106,8 @@ class Recipe(Spec):
     schedule: Call = Call(name="Step")
     warmup: Index = 500  # optimizer steps over which the rate rises linearly
     warmup_from: Fraction = 0.001  # the part of the rate at which it starts to rise
+    bias_lr: Positive = 1.0  # what the rate of biases, but of those of norms, is multiplied by
+    bias_decay: NonNegative = 1.0  # what their weight decay is multiplied by
     clip: Positive | None = None  # largest norm of the gradient
     ema: Annotated[NonNegative, Field(lt=1)] = 0.0  # decay of the averaged weights; 0: none
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # on a CPU always fp32
@@ -112,16 +120,17 @@ class Recipe(Spec):
     ignore: bool = True  # what lies on crowds and others to be ignored is no background; false: it is
     # Which epoch's weights are kept: the last one's, or those of the best, for which every epoch is measured.
     select: Annotated[Literal["last", "best"] | Best, BeforeValidator(_select)] = "last"
-    # Once a loss or the gradient is no number: the training fails, or the step is left out. See the serializer.
+    # Once a loss or the gradient is no number: the training fails, or the step is left out.
     on_nonfinite: Annotated[Literal["fail"] | Skip, BeforeValidator(_on_nonfinite)] = "fail"
     guides: Annotated[Guides, BeforeValidator(lambda x: {"who": x} if isinstance(x, str) else x)] = Guides()
 
     @model_serializer(mode="wrap")
-    def _without_failing(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As it was written before steps could be left out, where none may be: the keys of those stages stay."""
+    def _without_what_came_later(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As it was written before some knobs were there, where they are as if they were not: keys of then stay."""
         written: dict[str, Any] = write(self)
-        if self.on_nonfinite == "fail":
-            written.pop("on_nonfinite", None)
+        for knob in LATER:
+            if getattr(self, knob) == type(self).model_fields[knob].default:
+                written.pop(knob, None)
         return written
 
     @property

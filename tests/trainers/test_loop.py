@@ -42,6 +42,7 @@ CASES = {
     "AdamW, EMA, clip": stage(epochs=4, optimizer="AdamW", lr=0.003, ema=0.9, clip=0.5),
     "LD and KD, clip": taught(*BOTH, epochs=4, clip=1.0, schedule="OneCycle", warmup=0),
     "LD and KD, AdamW, EMA": taught(*BOTH, epochs=4, optimizer="AdamW", lr=0.003, ema=0.5, schedule="Step"),
+    "biases apart, EMA, clip": taught(*BOTH, epochs=4, bias_lr=2.0, bias_decay=0.0, ema=0.9, clip=1.0, warmup=5),
     "frozen, half mirrored": taught("LD", epochs=4, freeze=1, flip=0.5, fixed_norm=True),
 }
 

@@ -326,6 +326,8 @@ def changed() -> list[tuple[str, Stage]]:
         "schedule": "Cosine",
         "warmup": 501,
         "warmup_from": 0.002,
+        "bias_lr": 2.0,
+        "bias_decay": 0.0,
         "clip": 1.0,
         "ema": 0.5,
         "precision": "bf16",
@@ -535,6 +537,8 @@ def test_losses_without_a_teacher_are_refused() -> None:
         {"lr": float("inf")},
         {"warmup": -1},
         {"warmup_from": 1.1},
+        {"bias_lr": 0},
+        {"bias_decay": -1},
         {"clip": 0},
         {"ema": 1},
         {"precision": "fp64"},
@@ -594,6 +598,15 @@ def test_a_recipe_under_which_nothing_may_be_left_out_is_written_as_before_that_
     skipping = Recipe(on_nonfinite={"skip": 2})
     assert skipping.model_dump(mode="json")["on_nonfinite"] == {"skip": 2} and skipping.tolerated == 2
     for one in (Recipe(), skipping):
+        assert Recipe.model_validate_json(one.model_dump_json()) == one
+
+
+def test_a_recipe_whose_biases_learn_as_all_else_is_written_as_before_they_could_do_otherwise() -> None:
+    assert not {"bias_lr", "bias_decay"} & Recipe().model_dump().keys()
+    assert Recipe(bias_lr=1, bias_decay=1).canonical == Recipe().canonical
+    faster, other = Recipe(bias_lr=2), Recipe(bias_lr=2, bias_decay=0)
+    assert faster.model_dump()["bias_lr"] == 2 and "bias_decay" not in faster.model_dump()
+    for one in (faster, other):
         assert Recipe.model_validate_json(one.model_dump_json()) == one
 
 
