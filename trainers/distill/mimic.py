@@ -42,8 +42,9 @@ class Mimic(nn.Module):
     likeliest.
 
     The defaults are the final version of the paper, with its features alone, on the pyramid because here that is what
-    both stages read. 512 proposals were published as well. United-Perception's SampleFeature is `{proposer: teacher,
-    balanced: false, pooling: align, adapter: false}`. The paper's weight is not known.
+    both stages read. 512 proposals were published as well. United-Perception's SampleFeature is `{proposals: 1000,
+    proposer: teacher, balanced: false, pooling: align, adapter: false}`: all that the teacher proposes. The paper's
+    weight is not known.
     """
 
     def __init__(
