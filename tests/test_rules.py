@@ -21,6 +21,7 @@ SOURCES = ("orchestrator", "trainers")
 DOORS = {
     "ray": {
         "trainers/meeting.py",
+        "trainers/own_data.py",
         "trainers/post.py",
         "trainers/stage.py",
         "orchestrator/audit.py",

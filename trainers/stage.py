@@ -32,6 +32,7 @@ from trainers.lease import Lost
 from trainers.loop import Paused, Stopped
 from trainers.meeting import Meeting
 from trainers.memory import Fewer
+from trainers.own_data import OwnData
 from trainers.post import Beat, End
 from trainers.pulse import Pulse
 from trainers.scratch import scratch
@@ -126,7 +127,7 @@ def run_on_workers(
     if not fixed:
         failures = FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0)
     with scratch() as folder:
-        trainer = TorchTrainer(
+        trainer = OwnData(
             _worker,
             train_loop_config={
                 "orders": [order.model_dump_json() for order in orders],

@@ -11,13 +11,17 @@ from typing import Any
 
 import pytest
 import ray
-from ray._raylet import AuthenticationTokenLoader, Config
+from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
+from tests.orchestrator.ready import forget
 from tests.orchestrator.studies import command_line, descendants, lives, stat
 
 TRIALS = ("ray::ResourceTrainable", "ray::Trial")
 WORKERS = ("ray::RayTrainWorker", "ray::_RayTrainWorker")
+# What starts a process of a node that nobody listens to here: its autoscaler, its reader of logs, what is left of its
+# dashboard where none is wanted.
+BESIDE = ("start_monitor", "start_log_monitor", "start_api_server")
 RAYS_OWN = "_AutoscalingCoordinatorActor"  # one for all that use Ray Train in a cluster
 
 
@@ -30,7 +34,9 @@ def cluster(*cpus: int, head: int = 0, token: str = "", **options: Any) -> Itera
         if token:
             patch.setenv("RAY_AUTH_MODE", "token")
             patch.setenv("RAY_AUTH_TOKEN", token)
-        _forget()
+        forget()
+        for name in BESIDE:
+            patch.setattr(Node, name, lambda node, **asked: None)
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": head, "include_dashboard": False, **options})
         try:
             for count in cpus:
@@ -39,13 +45,7 @@ def cluster(*cpus: int, head: int = 0, token: str = "", **options: Any) -> Itera
             yield made
         finally:
             made.shutdown()
-    _forget()
-
-
-def _forget() -> None:
-    """Have Ray read the environment again, which it does once, and the token, which it keeps."""
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    forget()
 
 
 def processes(*names: str) -> list[int]:

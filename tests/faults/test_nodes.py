@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import time
+import json
+import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
 
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.faults.clusters import cluster, drain
+from tests.faults.clusters import cluster, drain, trained
 from tests.orchestrator import studies
 from tests.orchestrator.heads import TOKEN
-from tests.orchestrator.studies import tapath, underway, without, write
+from tests.orchestrator.studies import changed, tapath, underway, without, write
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -58,33 +62,52 @@ def begun(folder: File) -> Callable[[], bool]:
     return lambda: bool(list((folder / "store").glob("*/state-*.pt")))
 
 
-def test_a_node_that_comes_is_used(nodes: Cluster, tmp_path: File) -> None:
-    write(tmp_path, TEXT)
-    have(nodes, 1)
-    with underway(tmp_path, *RUN, "--set", "recipe.epochs=40", "--address", nodes.address) as command:
-        command.until(begun(tmp_path))
+@dataclass
+class Moved:
+    """A run to which a node came while its first stage was trained, and whose first node then died with that stage."""
+
+    folder: File
+    at_once: int  # how many processes trained when there were two nodes
+    before: dict[str, tuple[int, int]]  # what was finished when the node died
+
+
+@pytest.fixture(scope="module")
+def moved(nodes: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Moved:
+    folder = tmp_path_factory.mktemp("moved")
+    write(folder, TEXT)
+    (first,) = have(nodes, 1)
+    with underway(folder, *RUN, "--address", nodes.address) as command:
+        command.until(begun(folder))
+        held = trained()
+        os.kill(held, signal.SIGSTOP)  # its stage is not over before a process on another node has loaded everything
         nodes.add_node(num_cpus=1)
-        most = 0
-        while command.popen.poll() is None:
-            most = max(most, len({file.parent for file in (tmp_path / "store").glob("*/lease-*")}))
-            time.sleep(0.05)
-        assert command.end() == 0, command.text
-    assert most == 2, "two stages were never trained at once"
+        command.until(lambda: len(training(folder)) == 2)
+        at_once = len(training(folder))
+        command.until(lambda: len(studies.stored(folder)) > 0)
+        before = studies.written(folder)
+        os.kill(held, signal.SIGCONT)
+        nodes.remove_node(first, allow_graceful=False)
+        assert begun(folder)() and command.end() == 0, command.text
+    return Moved(folder, at_once, before)
 
 
-def test_a_node_that_dies_takes_nothing_with_it_that_was_finished(
-    nodes: Cluster, undisturbed: File, tmp_path: File
-) -> None:
-    write(tmp_path, TEXT)
-    _, second = have(nodes, 2)
-    with underway(tmp_path, *RUN, "--address", nodes.address) as command:
-        command.until(lambda: len(studies.stored(tmp_path)) > 0 and begun(tmp_path)())
-        before = studies.written(tmp_path)
-        nodes.remove_node(second, allow_graceful=False)
-        assert command.end() == 0, command.text
-    assert studies.stored(tmp_path) == studies.stored(undisturbed)
-    after = studies.written(tmp_path)
-    assert {key: after[key] for key in before} == before, "nothing finished was trained again"
+def training(folder: File) -> set[int]:
+    """The processes that train something."""
+    found = set()
+    for file in (folder / "store").glob("*/lease-*"):
+        with suppress(OSError, ValueError):  # released, or renewed, at this moment
+            found.add(json.loads(file.read_text())["pid"])
+    return found
+
+
+def test_a_node_that_comes_is_used(moved: Moved) -> None:
+    assert moved.at_once == 2, "two stages were never trained at once"
+
+
+def test_a_node_that_dies_takes_nothing_with_it_that_was_finished(moved: Moved, undisturbed: File) -> None:
+    assert studies.stored(moved.folder) == studies.stored(undisturbed)
+    after = studies.written(moved.folder)
+    assert moved.before and {key: after[key] for key in moved.before} == moved.before, "nothing was trained again"
 
 
 def test_a_node_that_is_to_be_taken_away_is_left_after_the_step_and_gets_no_more_stages(
@@ -106,10 +129,10 @@ def test_a_node_that_is_to_be_taken_away_is_left_after_the_step_and_gets_no_more
 def test_workers_of_which_one_has_a_node_that_is_taken_away_or_dies_go_on_together_when_another_comes(
     nodes: Cluster, tmp_path: File
 ) -> None:
-    write(tmp_path, without("low", text=TEXT))
+    long = ("big: {detector", "big: {recipe: {epochs: 16}, resources: {workers: 2}, detector")
+    write(tmp_path, changed(long, ("[alone]", "[]"), text=without("low", text=TEXT)))
     _, going = have(nodes, 2)
-    two = ("--set", "recipe.epochs=16", "--set", "models.big.resources={workers: 2}")
-    with underway(tmp_path, *RUN[:2], *two, "--address", nodes.address) as command:
+    with underway(tmp_path, *RUN[:2], "--address", nodes.address) as command:
         command.until(begun(tmp_path))
         drain(nodes.address, going.node_id)
         command.until(lambda: SHORT in command.text)

@@ -10,6 +10,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
 
@@ -167,43 +168,68 @@ def shared(run: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Fi
 TWO = ("--set", "models.big.resources={workers: 2, cpus: 0.5}")
 
 
-def test_of_several_workers_one_that_is_killed_and_one_that_freezes_are_named_and_all_begin_again(
-    run: tuple[str, ...], ray_cluster: Cluster, shared: File, tmp_path: File
-) -> None:
-    write(tmp_path, TEXT)
-    with underway(tmp_path, *run, *TWO, "--set", f"resources.silence={SILENCE}") as command:
-        further(command, tmp_path)
-        kill(processes(*WORKERS)[-1])
-        command.until(lambda: " of 2 died; all go on from the last epoch" in command.text)
-        further(command, tmp_path)
-        os.kill(processes(*WORKERS)[-1], signal.SIGSTOP)
-        command.until(lambda: f" gave no sign of life, or made no step, for {SILENCE:g} s: ended" in command.text)
-        further(command, tmp_path)
+@dataclass
+class Disturbed:
+    """Two workers of which one was killed and one froze, who then were interrupted, and whose post was killed when they
+    went on."""
+
+    folder: File
+    before: str  # what was said before they were interrupted
+    within: bool  # whether they were left within an epoch
+    between: dict[str, list[str]]  # what was there of them when they were interrupted
+    after: str  # what was said when they went on
+
+
+@pytest.fixture(scope="module")
+def disturbed(run: tuple[str, ...], ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
+    folder = tmp_path_factory.mktemp("disturbed")
+    write(folder, TEXT)
+    words = (*run, *TWO, "--set", f"resources.silence={SILENCE}")
+    before, within = "", False
+    for trial in range(3):  # who is interrupted while they measure are left between two epochs
+        with underway(folder, *words) as command:
+            further(command, folder)
+            if trial == 0:
+                kill(processes(*WORKERS)[-1])
+                command.until(lambda: " of 2 died; all go on from the last epoch" in command.text)
+                further(command, folder)
+                os.kill(processes(*WORKERS)[-1], signal.SIGSTOP)
+                command.until(
+                    lambda: f" gave no sign of life, or made no step, for {SILENCE:g} s: ended" in command.text
+                )
+                further(command, folder)
+            command.interrupt()
+            assert command.end() == 130, command.text
+            before += command.text
+        if within := bool(state(folder)["training"]["under_way"]):
+            break
+    between = left(ray_cluster.address)
+    with underway(folder, *words) as command:
+        further(command, folder)
         kill(*processes("ray::Letters"))
-        lost = "of big (seed 0) lost the post by which its workers are heard of, and was ended; it goes on from epoch "
-        command.until(lambda: lost in command.text)
+        command.until(lambda: LOST in command.text)
         assert command.end(limit=300) == 0, command.text
-    assert command.text.count(" of 2 died; all go on from the last epoch") == 2
-    undisturbed(tmp_path, shared, {})
+    return Disturbed(folder, before, within, between, command.text)
+
+
+LOST = "of big (seed 0) lost the post by which its workers are heard of, and was ended; it goes on from epoch "
+
+
+def test_of_several_workers_one_that_is_killed_and_one_that_freezes_are_named_and_all_begin_again(
+    disturbed: Disturbed, ray_cluster: Cluster, shared: File
+) -> None:
+    assert disturbed.before.count(" of 2 died; all go on from the last epoch") == 2
+    assert LOST in disturbed.after and " of 2 died" not in disturbed.after
+    undisturbed(disturbed.folder, shared, {})
     assert left(ray_cluster.address) == {"actors": [], "groups": []}
 
 
 def test_several_workers_are_left_after_the_same_step_and_go_on_with_the_step_after(
-    run: tuple[str, ...], ray_cluster: Cluster, shared: File, tmp_path: File
+    disturbed: Disturbed, shared: File
 ) -> None:
-    write(tmp_path, TEXT)
-    for _ in range(3):  # who is interrupted while they measure are left between two epochs
-        with underway(tmp_path, *run, *TWO) as command:
-            further(command, tmp_path)
-            command.interrupt()
-            assert command.end() == 130, command.text
-        if within := state(tmp_path)["training"]["under_way"]:
-            break
-    assert within, "it was stopped within an epoch, and nobody killed it"
-    assert left(ray_cluster.address) == {"actors": [], "groups": []}
-    again = tapath(tmp_path, *run, *TWO)
-    assert again.code == 0, again.err
-    undisturbed(tmp_path, shared, {})
+    assert disturbed.within, "they were stopped within an epoch, and nobody killed them"
+    assert disturbed.between == {"actors": [], "groups": []}
+    undisturbed(disturbed.folder, shared, {})
 
 
 def test_a_run_of_which_a_stage_failed_leaves_nothing_behind(

@@ -33,7 +33,8 @@ LONGEST = 1 << 17  # bytes of a request
 BEFORE = dict(os.environ)  # as no test has changed it yet
 # What libraries read while they are loaded, with the few of these that are read later.
 EARLY = ("RAY_", "TUNE_", "MLFLOW_", "OMP_", "MKL_", "OPENBLAS_", "PYTHON", "TORCH", "CUDA_")
-LATE = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL")
+AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")  # which Ray can be told to read again
+LATE = (*AUTH, "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL")
 
 # What a run needs, `best` and `plan` need too; the last ones are loaded late, by what they belong to.
 ALL = (
@@ -180,11 +181,21 @@ def serve(end: socket.socket) -> Callable[[], None] | None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(added | asked["environment"])
+    if not {*AUTH}.isdisjoint(os.environ):
+        forget()
     if asked["cores"]:
         cluster.cores = lambda: asked["cores"]
     sys.argv = [str(PROGRAM), *asked["words"]]
     sys.path[0] = str(PROGRAM.parent)
     return main
+
+
+def forget() -> None:
+    """Have Ray read the environment again, which it does once, and the token, which it keeps."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _unwatched() -> None:

@@ -15,6 +15,7 @@ import ray
 import torch
 import torch.distributed as dist
 from ray.train import FailureConfig
+from ray.train.torch import TorchTrainer
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -23,6 +24,7 @@ from tests.trainers.test_cohort import assert_same
 from tests.trainers.works import run
 from trainers.backbones import TinyResNet
 from trainers.order import Order
+from trainers.own_data import OwnData
 from trainers.post import End, Post
 from trainers.stage import Again, _worker, outcome, run_on_workers
 from trainers.store import Result, Store
@@ -54,33 +56,47 @@ def cluster() -> Iterator[None]:
         ray.shutdown()
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.fixture(scope="module")
+def halved(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str, Any]]]:
+    """Two workers of which the first has memory for two images: their store, and all that they say."""
+    folder = tmp_path_factory.mktemp("halved")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainers.stage._worker", narrow)
+        return folder, on_two_workers(order(PLAIN, folder))
+
+
 def test_all_workers_begin_again_with_half_as_many_images_where_one_has_no_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    halved: tuple[Path, list[tuple[str, Any]]], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("trainers.stage._worker", narrow)
-    whole = run(PLAIN, tmp_path / "one")
-    news = on_two_workers(order(PLAIN, tmp_path / "two"))
-    result = Store(tmp_path / "two").get(PLAIN)
+    folder, news = halved
+    whole = run(PLAIN, tmp_path)
+    result = Store(folder).get(PLAIN)
     (said,) = (one for _, one in news if isinstance(one, str))
     assert news[-1] == (PLAIN.key, End("done")) and result is not None
     assert said.startswith("out of memory in epoch 1, step 1 with 4 images at once; from now on 2 at once for each")
     assert result.usage is not None and result.usage.workers == 2
     assert result.score == pytest.approx(whole.score, abs=0.003)
-    ours, theirs = (Store(tmp_path / name).weights(one) for name, one in (("one", whole), ("two", result)))
+    ours, theirs = (Store(place).weights(one) for place, one in ((tmp_path, whole), (folder, result)))
     for name, value in ours.items():
         torch.testing.assert_close(theirs[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
-@pytest.mark.usefixtures("cluster")
-def test_one_of_two_stages_on_the_same_workers_fails_and_the_other_is_as_if_trained_alone(tmp_path: Path) -> None:
+def test_one_of_two_stages_on_the_same_workers_fails_and_the_other_is_as_if_trained_alone(
+    halved: tuple[Path, list[tuple[str, Any]]], tmp_path: Path
+) -> None:
     fails = stage(epochs=2, fixed_norm=True, lr=1e30)
-    on_two_workers(order(PLAIN, tmp_path / "alone", micro_batch=2))
-    news = on_two_workers(*(order(one, tmp_path / "shared", micro_batch=2) for one in (fails, PLAIN)))
+    news = on_two_workers(*(order(one, tmp_path, micro_batch=2) for one in (fails, PLAIN)))
     ends = {key: one for key, one in news if isinstance(one, End)}
     assert ends[PLAIN.key] == End("done")
     assert ends[fails.key].how == "failed" and ends[fails.key].reason.startswith("NonFinite: ")
-    assert_same(tmp_path / "alone", tmp_path / "shared", [PLAIN])
+    assert_same(halved[0], tmp_path, [PLAIN])
+
+
+def test_no_process_is_started_for_datasets_of_rays_own() -> None:
+    theirs, ours = (
+        [type(one).__name__ for one in kind(_worker)._create_default_callbacks()] for kind in (TorchTrainer, OwnData)
+    )
+    assert ours == [name for name in theirs if name != "DatasetsCallback"] and len(ours) == len(theirs) - 1
 
 
 @pytest.mark.usefixtures("cluster")
