@@ -66,12 +66,15 @@ PATIENCE = 86400  # seconds that workers wait for the first while it measures; t
 
 
 class Deaths(UserCallback):
-    """Says of which worker the process died, and that all begin again: Ray does so without a word."""
+    """Says of which worker the process died, and that all begin again: Ray does so without a word. They do not where no
+    stage is left, which is an error of the controller's and so the end."""
 
     def __init__(self, post: Any, count: int) -> None:
         self.post, self.count = post, count
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        if not ray.get(self.post.still.remote()):
+            raise RuntimeError("all stages have ended")
         self.post.forget.remote()
         self.post.tell.remote({"epoch": 0.0, "workers": 0.0})
         causes = {rank: getattr(error, "health_check_failure", error) for rank, error in worker_exceptions.items()}
