@@ -1,4 +1,5 @@
-"""A Ray head of a test's own, as `ray start` makes it: on 127.0.0.1, with ports that nobody else has, and a token."""
+"""A Ray head of a test's own, as `ray start` makes it, with little beside: on 127.0.0.1, with ports that nobody else
+has, and a token."""
 
 from __future__ import annotations
 
@@ -19,6 +20,21 @@ from pathlib import Path as File
 from tests.orchestrator.studies import descendants, environment, lives
 
 RAY = str(File(sys.executable).with_name("ray"))
+# The same without what nobody asks here: an autoscaler, a reader of logs, a server of Ray's client, and all modules of
+# the dashboard, of which each is a process, but those of jobs, nodes and states.
+BARE = """
+from ray._private import services
+from ray._private.node import Node
+from ray.scripts.scripts import main
+Node.start_monitor = Node.start_log_monitor = Node.start_ray_client_server = lambda node: None
+start = services.start_ray_process
+def few(command, kind, **told):
+    if kind == "dashboard" and not any(word.startswith("--modules-to-load") for word in command):
+        command = [*command, "--modules-to-load=JobHead,NodeHead,StateHead"]
+    return start(command, kind, **told)
+services.start_ray_process = few
+main()
+"""
 RARE = range(20000, 32000)  # above those of Ray's workers, below those that the kernel gives to whoever asks for any
 TOKEN = "a-token-of-the-tests-0123456789abcdef"
 
@@ -49,7 +65,8 @@ def head(*, dashboard: bool = True) -> Iterator[Head]:
     """Start a head with two CPUs and token authentication, and end it and all that it started."""
     gcs, jobs, agent, client = ports(4)
     folder = tempfile.mkdtemp(prefix="tapath-", dir="/tmp")  # short, for the names of its sockets have a limit
-    words = [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={gcs}", "--num-cpus=2"]
+    words = [sys.executable, "-c", BARE, "start", "--head", "--block"]
+    words += ["--node-ip-address=127.0.0.1", f"--port={gcs}", "--num-cpus=2"]
     words += ["--dashboard-host=127.0.0.1", f"--dashboard-port={jobs}", f"--dashboard-agent-listen-port={agent}"]
     words += [f"--ray-client-server-port={client}", f"--include-dashboard={dashboard}", f"--temp-dir={folder}"]
     started = subprocess.Popen(words, env=own(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -65,7 +82,8 @@ def head(*, dashboard: bool = True) -> Iterator[Head]:
 def node(of: Head) -> Iterator[None]:
     """A second node, with one CPU, beside a head that runs."""
     (agent,) = ports(1)
-    words = [RAY, "start", "--block", f"--address={of.gcs}", "--node-ip-address=127.0.0.1", "--num-cpus=1"]
+    words = [sys.executable, "-c", BARE, "start", "--block"]
+    words += [f"--address={of.gcs}", "--node-ip-address=127.0.0.1", "--num-cpus=1"]
     words.append(f"--dashboard-agent-listen-port={agent}")
     started = subprocess.Popen(words, env=own(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
