@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.faults.clusters import cluster, drain, trained
+from tests.faults.clusters import cluster, drain, kill, trained
 from tests.orchestrator import studies
 from tests.orchestrator.heads import TOKEN
 from tests.orchestrator.studies import changed, tapath, underway, without, write
@@ -76,7 +77,8 @@ def moved(nodes: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Moved:
     folder = tmp_path_factory.mktemp("moved")
     write(folder, TEXT)
     (first,) = have(nodes, 1)
-    with underway(folder, *RUN, "--address", nodes.address) as command:
+    each_alone = ("--set", "resources.cohort=1")
+    with underway(folder, *RUN, *each_alone, "--address", nodes.address) as command:
         command.until(begun(folder))
         held = trained()
         os.kill(held, signal.SIGSTOP)  # its stage is not over before a process on another node has loaded everything
@@ -85,9 +87,11 @@ def moved(nodes: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Moved:
         at_once = len(training(folder))
         command.until(lambda: len(studies.stored(folder)) > 0)
         before = studies.written(folder)
-        os.kill(held, signal.SIGCONT)
         nodes.remove_node(first, allow_graceful=False)
-        assert begun(folder)() and command.end() == 0, command.text
+        with suppress(ProcessLookupError):  # it is no more without those above it
+            kill(held)
+        assert command.end() == 0, command.text
+        assert re.search(r"of big \(seed 0\) died.*; it goes on from epoch [12]", command.text), command.text
     return Moved(folder, at_once, before)
 
 
