@@ -1,5 +1,5 @@
 """One thread, as small tensors gain nothing by more; a store; an MLflow database with its tables, and one of a test's
-own."""
+own; an undisturbed run of the tiny study."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.orchestrator.conftest import fresh, uri
+from tests.orchestrator.conftest import finished, first, fresh, uri
 from trainers.store import Store
 
-__all__ = ["fresh", "uri"]
+__all__ = ["finished", "first", "fresh", "uri"]
 
 
 @pytest.fixture(scope="module", autouse=True)
