@@ -12,10 +12,12 @@ from pathlib import Path as File
 
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 from ray.util import list_named_actors, placement_group, placement_group_table
 
 from orchestrator import audit
 from tests import buckets
+from tests.faults import clusters
 from trainers.address import at
 from trainers.atomic import DAY
 from trainers.scratch import abandoned, scratch, sweep
@@ -121,9 +123,16 @@ def test_what_killed_processes_had_half_written_in_a_folder_is_removed_when_its_
     place.tidy("never-there")
 
 
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Cluster]:
+    with clusters.cluster(head=1) as made:
+        yield made
+
+
 @pytest.fixture
-def cluster() -> Iterator[None]:
-    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR", namespace="left")
+def cluster(nodes: Cluster) -> Iterator[None]:
+    """This process is a driver of its own in it."""
+    ray.init(nodes.address, log_to_driver=False, logging_level="ERROR", namespace="left")
     yield
     ray.shutdown()
 
