@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from torch import nn
@@ -43,62 +44,62 @@ def train(stages: Sequence[Stage], folder: Path) -> list[str]:
     return ended
 
 
-def each_alone_and_all_together(rank: int, folder: Path) -> list[str]:
+def everything(rank: int, folder: Path) -> dict[str, list[str]]:
+    """By store, what became of the stages that were trained there together."""
     for one in SIBLINGS:
         train([one], folder / "alone")
-    return train(SIBLINGS, folder / "shared")
+    return {
+        "together": train(SIBLINGS, folder / "together"),
+        "beside": beside_one_that_another_run_has(folder / "beside"),
+        "crowded": where_one_worker_has_no_memory_for_another(folder / "crowded"),
+    }
 
 
-def beside_one_that_another_run_has(rank: int, folder: Path) -> list[str]:
+def beside_one_that_another_run_has(store: Path) -> list[str]:
     """The other gives no sign of life, and its time is soon over; the first worker alone looks."""
     if workers.rank() == 0:
         other = lease.Holder(name="of another run", machine="elsewhere", pid=1, started="", expiry=3)
-        held = folder / "shared" / SIBLINGS[0].key
+        held = store / SIBLINGS[0].key
         held.mkdir(parents=True, exist_ok=True)
         (held / "lease-000001").write_text(other.model_dump_json())
     workers.barrier()
-    return train(SIBLINGS, folder / "shared")
+    return train(SIBLINGS, store)
 
 
-def where_one_worker_has_no_memory_for_another(rank: int, folder: Path) -> list[str]:
-    if rank == 1:
-        cohort.used = lambda device: 0
-        cohort.most = lambda device: 1_000
-        cohort.free = lambda device: 999
-    return train(SIBLINGS[:2], folder / "shared")
+def where_one_worker_has_no_memory_for_another(store: Path) -> list[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, bytes_ in (("used", 0), ("most", 1_000), ("free", 999)) if workers.rank() == 1 else ():
+            patch.setattr(cohort, name, lambda device, bytes_=bytes_: bytes_)
+        return train(SIBLINGS[:2], store)
+
+
+class Ran(NamedTuple):
+    """Where the stores are, and what each worker says of what was trained there."""
+
+    folder: Path
+    ended: list[dict[str, list[str]]]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a store in which each was trained alone, and one in which all were trained together."""
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("stores")
     run(ROOT, folder / "alone")
-    shutil.copytree(folder / "alone", folder / "shared")
-    shutil.copytree(folder / "alone", folder / "root")
-    ended = together(partial(each_alone_and_all_together, folder=folder), folder)
-    assert ended == [["1 Result", "2 Result", "0 Result"]] * 2
-    return folder
+    for name in ("together", "beside", "crowded"):
+        shutil.copytree(folder / "alone", folder / name)
+    return Ran(folder, together(partial(everything, folder=folder), folder))
 
 
-@pytest.fixture
-def again(folder: Path, tmp_path: Path) -> Path:
-    """A folder with a store of the root alone."""
-    shutil.copytree(folder / "root", tmp_path / "shared")
-    return tmp_path
+def test_siblings_are_as_if_trained_alone(ran: Ran) -> None:
+    assert [one["together"] for one in ran.ended] == [["1 Result", "2 Result", "0 Result"]] * 2
+    assert_same(ran.folder / "alone", ran.folder / "together", SIBLINGS)
 
 
-def test_siblings_are_as_if_trained_alone(folder: Path) -> None:
-    assert_same(folder / "alone", folder / "shared", SIBLINGS)
+def test_while_one_waits_for_another_run_the_others_train(ran: Ran) -> None:
+    assert [one["beside"] for one in ran.ended] == [["1 Result", "2 Result", "0 Result"]] * 2
+    assert_same(ran.folder / "alone", ran.folder / "beside", SIBLINGS)
 
 
-def test_while_one_waits_for_another_run_the_others_train(folder: Path, again: Path) -> None:
-    ended = together(partial(beside_one_that_another_run_has, folder=again), again)
-    assert ended == [["1 Result", "2 Result", "0 Result"]] * 2
-    assert_same(folder / "alone", again / "shared", SIBLINGS)
-
-
-def test_one_worker_without_memory_for_another_stage_is_enough(folder: Path, again: Path) -> None:
-    ended = together(partial(where_one_worker_has_no_memory_for_another, folder=again), again)
-    assert ended == [["1 Crowded", "0 Result"]] * 2
-    assert_same(folder / "alone", again / "shared", SIBLINGS[:1])
-    assert not list(again.rglob("lease-*"))
+def test_one_worker_without_memory_for_another_stage_is_enough(ran: Ran) -> None:
+    assert [one["crowded"] for one in ran.ended] == [["1 Crowded", "0 Result"]] * 2
+    assert_same(ran.folder / "alone", ran.folder / "crowded", SIBLINGS[:1])
+    assert not list((ran.folder / "crowded").rglob("lease-*"))
