@@ -17,7 +17,7 @@ from tests.orchestrator.studies import changed, descendants, tapath, underway, w
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-EPOCHS = 8
+EPOCHS = 5
 CHANGES = ("epochs: 2,", f"epochs: {EPOCHS},"), ("train: 32", "train: 160"), ("[alone]", "[]")
 TEXT = changed(*CHANGES, text=without("mid", "low"))
 

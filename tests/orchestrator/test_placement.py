@@ -49,16 +49,18 @@ def address() -> Iterator[str]:
 
 
 def test_each_model_is_trained_where_its_resources_say(address: str, tmp_path: File) -> None:
-    write(tmp_path, PLACED)
+    write(tmp_path, changed(("workers: 2, ", ""), text=PLACED))  # workers are placed below
     ran = tapath(tmp_path, "run", "tiny.yaml", "--address", address)
     assert ran.code == 0, ran.err
     there = studies.stages(tmp_path)
     assert there.keys() == {("big",), ("big", "low"), ("big", "wee"), ("big", "low", "wee"), ("wee",)}
-    results = [json.loads(file.read_text()) for file in (tmp_path / "store").glob("*/result.json")]
-    workers = {
-        result["stage"]["model"]["backbone"]["TinyResNet"]["width"]: result["usage"]["workers"] for result in results
-    }
-    assert workers == {16: 2, 8: 1, 4: 1}
+    assert workers(tmp_path) == {16: 1, 8: 1, 4: 1}
+
+
+def workers(folder: File) -> dict[int, int]:
+    """How many trained the models, by their widths."""
+    results = [json.loads(file.read_text()) for file in (folder / "store").glob("*/result.json")]
+    return {one["stage"]["model"]["backbone"]["TinyResNet"]["width"]: one["usage"]["workers"] for one in results}
 
 
 @pytest.mark.parametrize(("wanted", "count"), [("custom: {camera: 1}", 1), ("workers: 2, custom: {camera: 0.5}", 2)])
@@ -80,6 +82,7 @@ def test_workers_that_find_no_room_are_said_to_wait_and_keep_nobody_else_from_tr
             remove_placement_group(theirs)
             assert command.end(600) == 0, command.text
     assert studies.stages(tmp_path).keys() == {("big",), ("big", "wee"), ("wee",)}
+    assert workers(tmp_path) == {16: count, 4: 1}
 
 
 def test_nothing_of_it_changes_a_key(tmp_path: File) -> None:
