@@ -19,8 +19,7 @@ from tests.orchestrator.studies import command_line, descendants, lives, stat
 
 TRIALS = ("ray::ResourceTrainable", "ray::Trial")
 WORKERS = ("ray::RayTrainWorker", "ray::_RayTrainWorker")
-# What starts a process of a node that nobody listens to here: its autoscaler, its reader of logs, what is left of its
-# dashboard where none is wanted.
+# What starts for a node its autoscaler, its reader of logs, what is left of its dashboard where none is wanted.
 BESIDE = ("start_monitor", "start_log_monitor", "start_api_server")
 RAYS_OWN = "_AutoscalingCoordinatorActor"  # one for all that use Ray Train in a cluster
 
@@ -35,8 +34,7 @@ def cluster(*cpus: int, head: int = 0, token: str = "", **options: Any) -> Itera
             patch.setenv("RAY_AUTH_MODE", "token")
             patch.setenv("RAY_AUTH_TOKEN", token)
         forget()
-        for name in BESIDE:
-            patch.setattr(Node, name, lambda node, **asked: None)
+        bare(patch)
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": head, "include_dashboard": False, **options})
         try:
             for count in cpus:
@@ -46,6 +44,12 @@ def cluster(*cpus: int, head: int = 0, token: str = "", **options: Any) -> Itera
         finally:
             made.shutdown()
     forget()
+
+
+def bare(patch: pytest.MonkeyPatch) -> None:
+    """Have nodes that this process starts go without what nobody listens to."""
+    for name in BESIDE:
+        patch.setattr(Node, name, lambda node, **asked: None)
 
 
 def processes(*names: str) -> list[int]:

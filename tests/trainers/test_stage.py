@@ -19,6 +19,7 @@ from ray.train.torch import TorchTrainer
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from tests.faults.clusters import bare
 from tests.trainers.stages import order, stage
 from tests.trainers.test_cohort import assert_same
 from tests.trainers.works import run
@@ -51,6 +52,7 @@ def narrow(config: dict[str, Any]) -> None:
 def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))  # for `narrow`
+        bare(patch)
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         yield
         ray.shutdown()
