@@ -1,6 +1,7 @@
 """One worker, two and four, each with its part of a batch in one piece or in pieces, train the same."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
@@ -87,12 +88,6 @@ def everything(rank: int, world: int, wrap: Wrap) -> dict[str, Any]:
     return {"steps": stepped, "scores": {case: score(case, rank, world, wrap) for case in SCORED}}
 
 
-def apart() -> dict[str, Tensor]:
-    """Of two workers: what norms make of a half of some numbers."""
-    mine = torch.arange(8.0).view(2, 2, 2, 1, 1)[torch.distributed.get_rank()]
-    return {"plain": nn.BatchNorm2d(2)(mine).detach(), "shared": SharedBatchNorm(2)(mine).detach()}
-
-
 def in_buckets(task: nn.Module) -> nn.Module:
     """Its gradients are averaged in several lots, and there Dynamo cuts what it compiles."""
     return DistributedDataParallel(task, bucket_cap_mb=0.005)
@@ -100,7 +95,7 @@ def in_buckets(task: nn.Module) -> nn.Module:
 
 def of_two(rank: int) -> dict[str, Any]:
     with mock.patch.object(torch.distributed, "_DEFAULT_FIRST_BUCKET_BYTES", 4096):
-        return {**everything(rank, 2, in_buckets), "apart": apart()}
+        return everything(rank, 2, in_buckets)
 
 
 def of_four(rank: int) -> dict[str, Any]:
@@ -159,11 +154,16 @@ def test_the_score_is_that_of_one_worker_without_pieces(ran: Ran, case: str, wor
     assert whole > 0.05 and part == pytest.approx(whole, abs=0.008)
 
 
-def test_live_batch_norms_that_do_not_share_their_statistics_depend_on_the_workers(ran: Ran) -> None:
+def test_live_batch_norms_that_do_not_share_their_statistics_depend_on_the_workers(tmp_path: Path) -> None:
     """What sharing is there for."""
-    left, right = (worker["apart"] for worker in ran[2])
+    left, right = together(apart, tmp_path)
     alone = torch.arange(8.0).view(4, 2, 1, 1)
     whole = nn.BatchNorm2d(2)(alone)
     torch.testing.assert_close(left["shared"], whole[:2])
     torch.testing.assert_close(right["shared"], whole[2:])
     assert not torch.allclose(left["plain"], whole[:2])
+
+
+def apart(rank: int) -> dict[str, Tensor]:
+    mine = torch.arange(8.0).view(4, 2, 1, 1)[2 * rank : 2 * rank + 2]
+    return {"plain": nn.BatchNorm2d(2)(mine).detach(), "shared": SharedBatchNorm(2)(mine).detach()}
