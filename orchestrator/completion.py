@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path as File
 from typing import Any
@@ -15,7 +16,14 @@ from trainers.call import Invalid
 SHELLS = ("bash", "zsh", "fish")
 
 
-class StudyFile(click.Path):
+class AtHome(click.Path):
+    """A path in which ~ is somebody's home, also where no shell has seen to that: --out=~/found."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(os.path.expanduser(value) if isinstance(value, str) else value, param, ctx)
+
+
+class StudyFile(AtHome):
     """A study's file: where there are any, files of YAML are proposed alone."""
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -234,12 +234,13 @@ class Run:
         return {"orders": orders, "placement": placement.model_dump_json(), "post": post}
 
     def _order(self, stage: Stage) -> str:
+        from trainers.staging import anywhere
         from trainers.worker import Order
 
         study, placement = self.prepared.study, self.handing.placement(stage)
         return Order(
             stage=stage,
-            data=study.data,
+            data=anywhere(study.data),
             store=self.prepared.store.place.address,
             **placement.told,
             # Whoever may pause is compared with whoever goes on, after as many epochs.

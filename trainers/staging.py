@@ -89,6 +89,13 @@ class Elsewhere(Exception):
     """Some files of a data set are not in its folder."""
 
 
+def anywhere(data: Call) -> Call:
+    """The same data set for a process that works in another folder: its own is named from the root on."""
+    if "root" not in data.args:
+        return data
+    return data.model_copy(update={"args": {**data.args, "root": str(Path(data.args["root"]).expanduser().absolute())}})
+
+
 def scratch(stage_data: bool | str) -> Path:
     """The folder that is meant: the one that is named, or one of this user's own among temporary files."""
     if isinstance(stage_data, str):

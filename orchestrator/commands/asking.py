@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from orchestrator.commands.options import loaded_study
-from orchestrator.completion import StudyFile, models
+from orchestrator.completion import AtHome, StudyFile, models
 from trainers.call import Invalid
 
 
@@ -58,7 +58,7 @@ def best(
     "--experiment", "experiments", multiple=True, help="An MLflow experiment, instead of a study; or several."
 )
 @click.option("--tracking", help="MLflow's address, with --experiment.")
-@click.option("--out", type=click.Path(path_type=File, file_okay=False), metavar="DIR", help="Write it there.")
+@click.option("--out", type=AtHome(path_type=File, file_okay=False), metavar="DIR", help="Write it there.")
 @click.option("--relog", is_flag=True, help="Log in MLflow what the store has and MLflow has not.")
 def report(
     study: File | None,

@@ -8,7 +8,7 @@ from pathlib import Path as File
 
 import click
 
-from orchestrator.completion import StudyFile
+from orchestrator.completion import AtHome, StudyFile
 
 
 @click.command()
@@ -16,7 +16,7 @@ from orchestrator.completion import StudyFile
 @click.option(
     "--all-studies-in",
     "folder",
-    type=click.Path(path_type=File, file_okay=False),
+    type=AtHome(path_type=File, file_okay=False),
     help="All studies of a folder are needed.",
 )
 @click.option("--store", help="The store, instead of the studies' resources.store.")

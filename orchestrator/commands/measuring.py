@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from orchestrator.completion import AtHome
 from orchestrator.cores import cores
 from orchestrator.writable import writable
 from trainers.call import Invalid
@@ -21,7 +22,7 @@ from trainers.call import Invalid
 @click.option("--model", help="What a published file is of: '{detector: GFL, backbone: {ResNet: {depth: 50}}}'.")
 @click.option("--recipe", help="Changes how it is measured: '{batch: 4, resize: [800, 1333]}'.")
 @click.option("--loader-workers", default=0, show_default=True, help="Processes that load images.")
-@click.option("--save", type=click.Path(path_type=File), help="Write what is found, in COCO's format of results.")
+@click.option("--save", type=AtHome(path_type=File), help="Write what is found, in COCO's format of results.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(weights: str, save: File | None, as_json: bool, **options: Any) -> None:
     """How good weights are: a stage's folder in a store, or a published file with its --model."""
@@ -43,7 +44,7 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("folder", type=click.Path(path_type=File))
+@click.argument("folder", type=AtHome(path_type=File))
 @click.option("--classes", default=3, show_default=True)
 @click.option("--train", default=600, show_default=True, help="Training images.")
 @click.option("--val", default=200, show_default=True, help="Validation images.")
@@ -63,13 +64,13 @@ def digits(folder: File, **knobs: int) -> None:
 
 
 @data.command()
-@click.argument("target", metavar="DIR", type=click.Path(path_type=File, exists=True))
+@click.argument("target", metavar="DIR", type=AtHome(path_type=File, exists=True))
 @click.option("--train", help="The annotations of the training images, from DIR.")
 @click.option("--val", help="The annotations of the validation images, from DIR.")
 @click.option("--train-images", help="The folder of the training images, from DIR.")
 @click.option("--val-images", help="The folder of the validation images, from DIR.")
-@click.option("--images", type=click.Path(path_type=File), help="The folder of images, if DIR is one annotation file.")
-@click.option("--fix", type=click.Path(path_type=File), metavar="OUT", help="Write a clean copy of the annotations.")
+@click.option("--images", type=AtHome(path_type=File), help="The folder of images, if DIR is one annotation file.")
+@click.option("--fix", type=AtHome(path_type=File), metavar="OUT", help="Write a clean copy of the annotations.")
 @click.option("--jobs", type=click.IntRange(1), default=cores(), help="Processes that read images.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(target: File, images: File | None, fix: File | None, jobs: int, as_json: bool, **knobs: str | None) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from orchestrator.completion import SHELLS, StudyFile, script
+from orchestrator.completion import SHELLS, AtHome, StudyFile, script
 from orchestrator.writable import writable
 
 
 @click.command()
-@click.argument("file", required=False, type=click.Path(path_type=File, dir_okay=False))
-@click.option("--data", type=click.Path(path_type=File), help="The folder of the data; without it, drawn digits.")
+@click.argument("file", required=False, type=AtHome(path_type=File, dir_okay=False))
+@click.option("--data", type=AtHome(path_type=File), help="The folder of the data; without it, drawn digits.")
 @click.option("--detector", help="What kind of detector all are, such as GFL.")
 @click.option("--teacher", help="The teacher's backbone, such as r101.")
 @click.option("--student", help="The student's backbone, such as r18.")

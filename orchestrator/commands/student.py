@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from orchestrator.commands.options import study_options
+from orchestrator.completion import AtHome
 from orchestrator.writable import writable
 
 BROKEN = 3  # some images could not be read to the end
@@ -39,7 +40,7 @@ def detector_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @detector_options
 @click.argument("images", nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=File, file_okay=False), default="predicted", show_default=True)
+@click.option("--out", type=AtHome(path_type=File, file_okay=False), default="predicted", show_default=True)
 @click.option("--score-threshold", "threshold", type=click.FloatRange(0, 1), default=0.3, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def predict(detector: Any, images: tuple[str, ...], out: File, threshold: float, as_json: bool) -> None:
@@ -60,7 +61,7 @@ def predict(detector: Any, images: tuple[str, ...], out: File, threshold: float,
 @click.command()
 @detector_options
 @click.option("--format", "kind", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True)
-@click.option("--out", type=click.Path(path_type=File, file_okay=False), help="Default: exported/NAME")
+@click.option("--out", type=AtHome(path_type=File, file_okay=False), help="Default: exported/NAME")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def export(detector: Any, kind: Any, out: File | None, as_json: bool) -> None:
     """Write a detector as files that run without tapath: the network, and a runner that decodes and suppresses."""

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path as File
 
+import click
 import pytest
 
+from orchestrator.cli import main
+from orchestrator.completion import AtHome
+from orchestrator.study import load
 from tests.orchestrator import studies
 from tests.orchestrator.boards import the_answer
 from tests.orchestrator.commands import DIGITS, folder, run
@@ -184,3 +188,16 @@ def test_help_names_every_command_and_a_wrong_word_is_bad_input() -> None:
         assert run(command, "--help").exit_code == 0
     assert run("rum", "tiny.yaml").exit_code == 2
     assert run("run").exit_code == 2
+
+
+def test_a_tilde_is_ones_home_wherever_a_place_is_named(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no shell has seen to it, as in --out=~/found and in a study."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    study = load(write(tmp_path), ("resources.store=~/st", "resources.runs=~/rs"))
+    assert (study.resources.store, study.resources.runs) == (str(tmp_path / "st"), str(tmp_path / "rs"))
+    assert AtHome(path_type=File).convert("~/found", None, None) == tmp_path / "found"
+    commands = [main]
+    for command in commands:
+        commands += getattr(command, "commands", {}).values()
+    types = [one.type for command in commands for one in command.params if isinstance(one.type, click.Path)]
+    assert len(types) > 5 and all(isinstance(one, AtHome) for one in types)

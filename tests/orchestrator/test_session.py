@@ -241,6 +241,12 @@ def test_a_study_on_the_written_folder_is_the_same_study(finished: File, tmp_pat
     assert {path: stage["key"] for path, stage in here.items()} == {p: stage["key"] for p, stage in there.items()}
     assert all(stage["reused"] for stage in here.values())
 
+    shorter = changed((digits, "{COCO: {root: scenes}}"), ("epochs: 2", "epochs: 1"), text=without("mid", "low"))
+    write(tmp_path, shorter)
+    again = tapath(tmp_path, "run", "tiny.yaml")
+    assert again.code == 0, again.err
+    assert "3 done" in again.err, "the processes that train it find it, in whatever folder they work"
+
 
 def test_training_on_the_written_folder_gives_the_very_same_weights(finished: File, tmp_path: File) -> None:
     """One stage, trained in this process: the images come from files, the weights must not differ in a bit."""

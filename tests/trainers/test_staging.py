@@ -25,7 +25,7 @@ from trainers.call import Call, Invalid
 from trainers.data.digits import write
 from trainers.loop import Stopped
 from trainers.order import Order
-from trainers.staging import opened, scratch, staged
+from trainers.staging import anywhere, opened, scratch, staged
 from trainers.store import Store
 from trainers.worker import work
 
@@ -233,3 +233,15 @@ def test_true_means_a_folder_of_this_users_own_among_temporary_files(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert scratch(True) == tmp_path / f"tapath-{os.getuid()}" and scratch("~/x") == Path.home() / "x"
+
+
+def test_a_folder_is_handed_over_by_its_whole_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray has processes work in folders of their own, where scenes would be another folder, or none."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for written in ("scenes", "~/scenes", str(tmp_path / "scenes")):
+        given = Call(name="COCO", args={"root": written, "train": "train.json"})
+        assert anywhere(given).args == {"root": str(tmp_path / "scenes"), "train": "train.json"}
+        assert given.args["root"] == written
+    drawn = Call(name="Digits", args={"train": 4})
+    assert anywhere(drawn) == drawn
