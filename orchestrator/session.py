@@ -98,12 +98,20 @@ def _session(run: Run, progress: Progress, streams: Aside, *, address: str | Non
                 streams.copy(folder)
             register(prepared, run.board, summary, tracking, patience=patience)
         finally:
-            tracked = tracking.close(STATUS[ending], patience=patience)
+            tracked = tracking.close(STATUS[ending], patience=patience, busy=_trained_elsewhere(run))
     if not run.interrupted:
         pictures.illustrate(prepared, run.board, summary)
     code = UNTRACKED if ending == DONE and not tracked else ending
     progress.answer(answered(run, summary, told=progress.told), summary, page=page_of(study), code=code)
     return code
+
+
+def _trained_elsewhere(run: Run) -> set[str]:
+    """The keys of the stages that other runs train, as far as the store says."""
+    try:
+        return run.prepared.busy(run.board)
+    except OSError:
+        return set()
 
 
 def logged(streams: Aside, study: Study) -> None:
@@ -285,5 +293,5 @@ def relog(study: Study, out: File | None = None) -> bool:
         register(prepared, board, summary, tracking, patience=patience)
     finally:
         status: Ending = "FINISHED" if frontier.over else "KILLED"
-        tracked = tracking.close(status, patience=patience, under_way=bool(busy))
+        tracked = tracking.close(status, patience=patience, busy=busy)
     return tracked

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -162,13 +162,13 @@ class Tracking:
             return None
         return version
 
-    def close(self, status: Ending, *, patience: float = 60.0, under_way: bool = False) -> bool:
+    def close(self, status: Ending, *, patience: float = 60.0, busy: Collection[str] = ()) -> bool:
         """Write what is left and end all runs, but give up when MLflow does nothing for so many seconds; -> whether it
-        has everything. `under_way`: another driver trains the study, and will end the runs if they are its own."""
+        has everything. `busy`: the keys of stages that another driver trains, which will end the runs of its own."""
         came = self._settle(patience)
         left = len(self._background.left() - {STUDY, notes.UNBEGUN})
-        if self._opening is not None and not (under_way and self.found_running):
-            self._background.put(END, partial(self._end, status))
+        if self._opening is not None and not (busy and self.found_running):
+            self._background.put(END, partial(self._end, status, frozenset(busy)))
         all_there = self._background.settle(patience if came else 1.0, since=time.monotonic())
         if not all_there:
             lacking = f"MLflow at {facts.public(self.uri)} has not got {left} stage{'' if left == 1 else 's'}"
@@ -184,11 +184,11 @@ class Tracking:
         self._since = min(self._since, time.monotonic())
         return self._background.settle(patience, since=self._since)
 
-    def _end(self, status: str) -> None:
+    def _end(self, status: str, busy: Collection[str]) -> None:
         """End what still runs of this study: interrupted now, or when an older driver was killed."""
         self._ready()
-        for have in self.logged.values():
-            if have.status == "RUNNING" and have.parent == self.parent:
+        for key, have in self.logged.items():
+            if have.status == "RUNNING" and have.parent == self.parent and key not in busy:
                 send(self.client, have.run, tags={"state": "interrupted"})
                 self.client.set_terminated(have.run, "KILLED")
                 have.status = "KILLED"
@@ -200,7 +200,7 @@ class Tracking:
         """Bring MLflow to what the row says."""
         try:
             self._ready()
-            if row.key in self._doubtful:
+            if row.key in self._doubtful or row.key not in self.logged:  # which another driver may have begun
                 self.logged.pop(row.key, None)
                 self.logged.update(recorded(self.client, self.experiment_id, key=row.key))
                 self._doubtful.discard(row.key)

@@ -324,3 +324,24 @@ def test_who_logs_again_while_a_run_is_under_way_leaves_to_it_what_it_trains(
     found = {run.data.tags.get("path", "study"): run.info.status for run in of_experiment(uri, "tiny")}
     assert found["study"] == found["big > wee"] == "KILLED", "nobody trains any more"
     driver.close("KILLED")
+
+
+def test_of_two_drivers_of_a_study_each_notes_what_the_other_has_begun_and_leaves_it_running(
+    untracked: tuple[File, Ran, Ran], uri: str, tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one waits while the other trains: it shows the stage, too, and may end first."""
+    shutil.copytree(untracked[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    study, key = load("tiny.yaml", [f"resources.tracking={uri}"]), studies.stages(tmp_path)["big", "wee"]["key"]
+    prepared = prepare(study)
+    (done,) = (row for row in prepared.board(prepared.frontier(prepared.stored)).rows.values() if row.key == key)
+    runs = replace(done, state="running", history=[{"epoch": 1.0, "val/AP": 0.25, "seconds": 1.0}])
+    first, second = begun(prepared), begun(prepared)
+    settle(first, runs)
+    settle(second, runs)
+    assert [run.data.tags.get("path") for run in of_experiment(uri, "tiny")].count("big > wee") == 1
+    assert second.close("KILLED", busy={key})
+    assert {run.info.status for run in of_experiment(uri, "tiny")} == {"RUNNING"}
+    settle(first, replace(done, state="done"))
+    assert first.close("FINISHED")
+    assert {run.info.status for run in of_experiment(uri, "tiny")} == {"FINISHED"}
