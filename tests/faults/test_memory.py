@@ -133,7 +133,7 @@ def without_memory() -> Iterator[Callable[[int], None]]:
 def test_a_stage_that_the_kernel_ends_for_lack_of_memory_is_said_to_be_so_with_the_figures_and_goes_on(
     tmp_path: File,
 ) -> None:
-    write(tmp_path, changed(("train: 32", "train: 640"), text=without("mid", "low")))
+    write(tmp_path, changed(("train: 32", "train: 1600"), text=without("mid", "low")))
     with (
         cluster(head=1) as roomy,
         without_memory() as starve,
