@@ -77,8 +77,6 @@ def of_study(file: File, tracking: str | None) -> Asked:
 
 def of_loaded(study: Study, tracking: str | None) -> Asked:
     """Of a study as it is. Raises `Invalid`."""
-    from orchestrator.prepared import students
-
     keys, score = students(study)
     return Asked(
         tracking or study.resources.tracking_uri,
@@ -98,3 +96,20 @@ def of_either(name: str, tracking: str | None) -> Asked:
     if os.path.isfile(file) or file.suffix in (".yaml", ".yml"):  # the name of an experiment may be too long for a file
         return of_study(file, tracking)
     return of_experiments([name], tracking)
+
+
+def students(study: Study) -> tuple[set[str], str]:
+    """The keys of all stages that train a student of a study, alone or at the end of a path; and the figure that ranks
+    them."""
+    # Imported here, as above.
+    from orchestrator.lattice import Path
+    from orchestrator.prepared import prepare
+
+    prepared = prepare(study)
+    if prepared.sweep:  # which stages there are depends on how others did
+        rows = prepared.board(prepared.frontier(prepared.stored)).rows
+        # A stage may be a student's on one path and an equal assistant's on another.
+        roles = {k: {prepared.lattice.role(p) for p in row.paths if p.budget == 1} for k, row in rows.items()}
+        return {key for key, own in roles.items() if own & {"student", "alone"}}, prepared.score_name
+    paths = [*prepared.lattice.paths(), *(Path((student,)) for student in prepared.lattice.students)]
+    return {prepared.lattice.stage(path, seed).key for path in paths for seed in study.seeds}, prepared.score_name

@@ -59,15 +59,15 @@ def compared(expected: Expected, lattice: Lattice, board: Board, seeds: Sequence
     found = []
     for path, figures in expected.items():
         models, setting = parts(path)
-        of_path = [row for row in board.rows.values() if row.path.models == models and row.path.budget == 1]
-        swept = [row for row in of_path if row.path.settings]
+        of_path = [(row, own) for row in board.rows.values() for own in row.paths if own.models == models]
+        swept = [(row, own) for row, own in of_path if own.budget == 1 and own.settings]
         keys = [lattice.stage(Path(models), seed).key for seed in seeds]
         # Equal stages are one, whatever the names under which they are wanted.
         rows = [board.rows[key] for key in keys if key in board.rows]
         if setting:
-            rows = [row for row in swept if settings.text(row.path.setting) == setting]
+            rows = [row for row, own in swept if settings.text(own.setting) == setting]
         elif swept:  # the best setting stands for the path
-            tried = [[row for row in swept if row.path.settings == one] for one in {r.path.settings for r in swept}]
+            tried = [[row for row, own in swept if own.settings == one] for one in {own.settings for _, own in swept}]
             # In a race only the winner is trained with all the seeds.
             whole = [rows for rows in tried if len(rows) == len(seeds) and all(row.state in TRAINED for row in rows)]
             rows = max(whole, key=lambda rows: fmean(row.score or 0.0 for row in rows), default=[])

@@ -98,6 +98,7 @@ class Lattice:
     last model if there are none; one of several may teach those after it, as an assistant does.
     Two names may stand for equal models: self-distillation. `cost` of a whole training is relative, unless it is known
     in GPU hours: then `in_hours` is set with it. `divisor`: what a model's batches are padded to a multiple of.
+    `score`: the figure by which a setting selects epochs, if it does.
     Raises `Invalid` at ("models",), ("edges",), ("edges", i), ("students",) or ("students", i).
     """
 
@@ -110,8 +111,9 @@ class Lattice:
         edges: Iterable[tuple[str, str]] | None = None,
         seeds: Iterable[int] = (0,),
         students: Iterable[str] = (),
+        score: str = "",
     ) -> None:
-        self.models = dict(models)
+        self.models, self.score = dict(models), score
         self.seeds = tuple(seeds)
         self.cost: Callable[[Stage], float] = lambda stage: 1.0
         self.in_hours = False
@@ -225,6 +227,7 @@ class Lattice:
         which = (name, setting, budget, one_guide)
         if which not in self._lessons:
             recipe, distill = applied(setting, self.models[name].recipe, self.distill)
+            recipe = recipe.selecting(self.score)
             epochs = max(1, round(recipe.epochs * budget))
             changed = dict[str, object]()
             if one_guide and recipe.guides != Guides():

@@ -175,7 +175,8 @@ class Prepared:
         them was measured."""
         self.prices = Prices(self.store, self.study.search, self.lattice, self.costs.measured)
         costs = Costs(self.costs.flops, self.prices.measured)
-        if costs.predict(self.lattice.stage(Path(self.lattice.students[-1:]), 0)).seconds is None:
+        taught = self.lattice.shortest(self.lattice.students[-1])  # alone it may be published
+        if costs.predict(self.lattice.stage(taught, 0)).seconds is None:
             message = "how many GPU hours a stage takes is not known yet: no like stage was trained on this data"
             raise Invalid(f"{message}; give a limit in stages, or train one stage first", ("search",))
 
@@ -286,15 +287,3 @@ class Prepared:
         row.sha256, row.selected = result.sha256, result.selected
         row.device, row.usage = result.device, experience.figures(result)
         row.weights = self.store.weights_address(result.key)
-
-
-def students(study: Study) -> tuple[set[str], str]:
-    """The keys of all stages that train a student of a study, alone or at the end of a path; and the figure that ranks
-    them."""
-    prepared = prepare(study)
-    if prepared.sweep:  # which stages there are depends on how others did
-        rows = prepared.board(prepared.frontier(prepared.stored)).rows
-        own = {key for key, row in rows.items() if row.role in ("student", "alone") and row.path.budget == 1}
-        return own, prepared.score_name
-    paths = [*prepared.lattice.paths(), *(Path((student,)) for student in prepared.lattice.students)]
-    return {prepared.lattice.stage(path, seed).key for path in paths for seed in study.seeds}, prepared.score_name

@@ -112,7 +112,7 @@ class Study(Spec):
             for name, one in self.models.items()
         }
         edges = None if self.edges == "any" else self.edges
-        return Lattice(entries, data, self.distill, edges=edges, seeds=self.seeds, students=self.students)
+        return Lattice(entries, data, self.distill, edges=edges, seeds=self.seeds, students=self.students, score=score)
 
     @property
     def swept(self) -> Sweep | None:

@@ -27,7 +27,7 @@ def remarks(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
     said = _paid(summary, answer)
     if answer["best"]:
         said += _ties(answer)
-    return said + _selected(summary, answer) + _tested(summary, answer)
+    return said + _swept(summary, answer) + _selected(summary, answer) + _tested(summary, answer)
 
 
 def cautions(summary: Mapping[str, Any], *, reasons: bool = True) -> list[str]:
@@ -233,6 +233,14 @@ def listed(names: Sequence[str], last: str = "and", *, most: int = 9) -> str:
     """`a, b and c`; of more than `most` the first, and how many more there are."""
     shown = list(names) if len(names) <= most else [*names[:most], f"{len(names) - most} more"]
     return f" {last} ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+
+
+def _swept(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
+    """That the best path's settings were chosen by the seeds that judge it, if they were."""
+    keys = answer["best"]["keys"] if answer["best"] and len(summary["seeds"]) > 1 else ()
+    if not any(stage["setting"] for stage in summary["stages"] if stage["key"] in keys):
+        return []
+    return ["Its setting was chosen by these seeds, so its lead over what is not swept is flattered by luck."]
 
 
 def _selected(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from orchestrator.study import Study, load
 from tests.orchestrator.boards import board, summary
 from tests.orchestrator.studies import PATHS, STAGES, write
 from tests.orchestrator.test_report import Page
+from trainers import build
 from trainers.call import Invalid
 from trainers.spec import Stage
 from trainers.store import Store
@@ -73,6 +74,15 @@ def test_a_budget_in_hours_reckons_at_every_start_as_it_did_at_the_first(tmp_pat
     file.write_text("{")
     with pytest.raises(Invalid, match="remove that file, and it is priced anew"):
         prepare(studied(tmp_path, *limited))
+
+
+def test_a_published_student_makes_no_hours_known(tmp_path: File) -> None:
+    """It costs nothing alone; what it costs with a teacher nobody has measured."""
+    bare = prepare(studied(tmp_path))
+    wee = build.network(bare.lattice.models["wee"].model, 3)
+    torch.save(wee.state_dict(), tmp_path / "wee.pt")
+    with pytest.raises(Invalid, match="how many GPU hours a stage takes is not known yet"):
+        prepare(studied(tmp_path, "search={budget: {gpu_hours: 1}}", f"models.wee.weights={tmp_path / 'wee.pt'}"))
 
 
 def test_where_nothing_was_measured_costs_are_parts_of_the_whole(tmp_path: File) -> None:
