@@ -74,15 +74,27 @@ class Buying:
                 self._tried[trial.training].append(scores[trial])
             self._wave = []
             new = [trial for trial in self._sweeping(lattice, self._known) if trial not in self._known]
-            if not new:
-                break
             self._wave = self._purse.buy(new, leading=self._leading, chance=self._chance)
+            if not new:
+                self._wave = [trial for trial in self._lacking() if self._purse.buy([trial])]
+            if not new and not self._wave:
+                break
             self._left = self._wave[::-1]
             self._answer += self._wave
             served = {trial.models[-1] for trial in self._wave if trial == trial.training}
             self._unserved = [student for student in self._unserved if student not in served]
             self._known |= dict.fromkeys(set(new).difference(self._wave), -inf)
         return self._answer
+
+    def _lacking(self) -> list[Path]:
+        """For each student to whom nothing whole is bought the whole trial for which least is lacking, once there is
+        nothing else to buy: what was kept for the cheapest may have gone into others that looked better."""
+        trials = []
+        for student in self._unserved:
+            begun = {one.training: None for one in self._answer if one.models[-1] == student and one.budget == 1}
+            able = [one for one in begun if self._scores.get(one, 0.0) > -inf]
+            trials.append(min([self._towards(student), *able], key=self._purse.missing))
+        return sorted(trials, key=self._purse.missing)
 
     def _settled(self) -> bool:
         """Whether all that was bought last is trained."""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import strategies
 from orchestrator.controls import chosen
 from orchestrator.frontier import Frontier
-from orchestrator.lattice import Lattice, Path, Scores, best
+from orchestrator.lattice import Entry, Lattice, Path, Scores, best
 from orchestrator.searching import frontier, searching
-from orchestrator.sweep import Sweep
+from orchestrator.sweep import Sweep, sweep
 from tests.orchestrator.sweeps import STOPS, lattices, sweeps
 from tests.orchestrator.test_sweep_invariants import SETTLED, Curved, valid
-from trainers.call import Call
-from trainers.spec import Stage
+from trainers.call import Call, Term
+from trainers.spec import Data, Model, Recipe, Stage
 
 WHOLE = ("exhaustive", "best_predecessor", "greedy", "successive_halving")
 IN_PART: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -106,6 +107,23 @@ def test_the_answer_is_valid_whatever_fails(study, seed, restarts, failing):
     valid(world, world.run(restarts=restarts))
 
 
+@pytest.mark.parametrize("limit", [3, 3.5, 4, 5, 6])
+@pytest.mark.parametrize("stop", [None, {"halving": {"grace": 3, "factor": 3}}, {"asha": {"grace": 3, "factor": 3}}])
+def test_each_of_several_students_has_a_path_whatever_looked_better_meanwhile(limit, stop):
+    """The least is 3: the root, and each student by its first setting. Others may be promoted in its place."""
+    models = {
+        name: Entry(Model(detector=Call(name="GFL"), backbone=Call(name=name)), Recipe(epochs=12)) for name in "abcd"
+    }
+    ours = Lattice(models, Data(fingerprint="digits", classes=("3",)), [Term(name="LD")], students=["c", "d"])
+    knobs = {"LD.weight": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], **({"stop": stop} if stop else {})}
+    limited = Call.model_validate({"budget": {"of": "exhaustive", "stages": limit}}).complete(strategies)
+    for seed in range(6):
+        world = Curved(Swept(ours, limited, sweep(knobs), ()), seed=seed)
+        found = world.run()
+        assert all(best(found.scores, ours, student) for student in ours.students)
+        assert sum(map(len, world.trained.values())) / 12 <= limit + 1e-6
+
+
 @settings(max_examples=60)
 @given(studies(stops=SETTLED), st.integers(0, 2**32))
 def test_where_nothing_fails_there_is_an_answer_and_running_again_trains_nothing(study, seed):
@@ -132,4 +150,4 @@ def test_from_all_scores_at_once_is_wanted_what_was_wanted_in_the_end(study, see
     world = Curved(Swept(study.lattice, study.search, study.sweep, ()), seed=seed, failing=failing)
     front = world.run()
     asked = searching(study.search, study.lattice, study.sweep)(study.lattice, dict(front.scores))
-    assert set(asked) == set(front._asked)
+    assert set(asked) == set(front._asking.asked)
