@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path as File
@@ -13,6 +14,7 @@ from orchestrator.found_data import FoundData, look
 from orchestrator.ladder import LADDER, SMALL, TRAINED, between, rung
 from orchestrator.plan import plan
 from orchestrator.study import load
+from orchestrator.yamlfile import flow
 from trainers import detectors
 from trainers.atomic import create
 from trainers.atomic import write as write_over
@@ -26,7 +28,6 @@ SMALLEST = 320  # pixels of the short side below which images are not enlarged
 BATCH, RATE = 16, 0.01  # images and learning rate of the field's usual recipe
 DIGITS = FoundData({"Digits": {"classes": 6, "train": 1200, "val": 200}}, 6, (64, 64), ["drawn digits, nothing to get"])
 SMALL_HEAD = {"channels": 16, "convs": 2, "extra": 0, "reg_max": 8}
-WORDS = ("true", "false", "null", "yes", "no", "on", "off")  # that YAML takes for something else, or once did
 DISTRIBUTIONS = ("GFL", "GFLv2")  # the detectors that say boxes as LD needs it
 TO_ASK = {
     "data": "The folder of the data (empty: drawn digits, to try it)",
@@ -87,7 +88,11 @@ def write(file: File, answers: Mapping[str, Any], *, ask: Ask | None, force: boo
         raise Invalid(f"{file} was written by somebody else just now; name another file, or add --force")
     if force or not described.exists():
         write_over(described, lambda aside: aside.write_text(schema.text()))
-    return [*(f"found {line}" for line in wanted.data.said), f"wrote {file}", f"next: tapath plan {file}"]
+    return [
+        *(f"found {line}" for line in wanted.data.said),
+        f"wrote {file}",
+        f"next: tapath plan {shlex.quote(str(file))}",
+    ]
 
 
 def settled(answers: Mapping[str, Any], ask: Ask | None) -> Wanted:
@@ -161,21 +166,11 @@ def text(name: str, wanted: Wanted) -> str:
 def _name(stem: str) -> str:
     """A file's name as a study's."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in stem).lstrip("-")
-    return str(_flow(kept[:100] or "study"))
-
-
-def _flow(value: Any) -> str:
-    """A value in YAML on one line; words in quotes, so that none is taken for something else."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(one)}" for key, one in value.items()) + "}" if value else "{}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_flow, value))}]"
-    plain = isinstance(value, str) and value.isidentifier() and value.lower() not in WORDS
-    return value if plain else json.dumps(value, ensure_ascii=False)
+    return flow(kept[:100] or "study")
 
 
 def _data_lines(wanted: Wanted) -> list[str]:
-    return [*(f"# {line}" for line in wanted.data.said), f"data: {_flow(wanted.data.written)}"]
+    return [*(f"# {line}" for line in wanted.data.said), f"data: {flow(wanted.data.written)}"]
 
 
 def _models(wanted: Wanted, sizes: Mapping[str, Size]) -> list[str]:
@@ -184,8 +179,8 @@ def _models(wanted: Wanted, sizes: Mapping[str, Size]) -> list[str]:
     for i, (name, size) in enumerate(sizes.items()):
         known = f"{size.parameters / 1e6:.3g} M parameters, {size.flops / 1e9:.3g} GFLOPs an image"
         lines.append(f"  # {_role(names, i)}: {known}")
-        lines += [f"  {name}:", f"    detector: {_flow(wanted.head)}"]
-        lines += [f"    backbone: {_flow(LADDER[name].written)}", *_weights(wanted, name, teaches=i == 0)]
+        lines += [f"  {name}:", f"    detector: {flow(wanted.head)}"]
+        lines += [f"    backbone: {flow(LADDER[name].written)}", *_weights(wanted, name, teaches=i == 0)]
     if len(names) == 2:
         lines.insert(1, f"  # no backbone is known here that lies between {names[0]} and {names[1]}")
     return lines
@@ -266,7 +261,7 @@ def _rest(wanted: Wanted) -> list[str]:
     else:
         said = "LD: how sure the teacher is of each edge of a box; KD: of the classes"
         edges = "{LD: {weight: 0.03, vlr_weight: 0, normaliser: per_image}}" if wanted.small else "{LD: {weight: 0.25}}"
-        losses = f"{edges}, {_flow({'KD': knobs}) if knobs else 'KD'}"
+        losses = f"{edges}, {flow({'KD': knobs}) if knobs else 'KD'}"
     machine = (
         [
             f"# each stage on one of {wanted.gpus} GPUs; workers: {wanted.gpus} would give each of them all",

@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.datacheck import Layout, Report
 from orchestrator.verdict import plain
+from orchestrator.yamlfile import flow
 from trainers.data.inspection import Findings, Source
 from trainers.data.rules import Problem
 
@@ -99,4 +100,4 @@ def _use(layout: Layout, places: Mapping[Source, File]) -> str:
     for part, source in layout.sources.items():
         args[part] = os.path.relpath(places.get(source, source.file), layout.root)
         args[f"{part}_images"] = os.path.relpath(source.folder, layout.root)
-    return "data: {COCO: {" + ", ".join(f"{key}: {value}" for key, value in args.items()) + "}}"
+    return f"data: {flow({'COCO': args})}"

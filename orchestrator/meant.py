@@ -42,12 +42,12 @@ def meant(
     Raises `Invalid`.
     """
     if text.startswith(REGISTERED):
-        _only(("--model", model), ("--student", student))
+        only(("--model", model), ("--student", student))
         return _registered(text, data, tracking or Resources().tracking_uri)
     if File(text).suffix in (".yaml", ".yml"):
-        _only(("--model", model), ("--data", data))
+        only(("--model", model), ("--data", data))
         return _best(load(File(text)), text, student, tracking)
-    _only(("--student", student), ("--tracking", tracking))
+    only(("--student", student), ("--tracking", tracking))
     if model is not None and data is None:
         raise Invalid("a published file does not say which classes it knows: name the data", ("--data",))
     call = evaluation.dataset(data, None) if data else None
@@ -56,7 +56,8 @@ def meant(
     return Meant(name, trained, *_categories(trained, data), card=lambda: "")
 
 
-def _only(*said: tuple[str, str | None]) -> None:
+def only(*said: tuple[str, object]) -> None:
+    """Refuse options that say nothing of what is named, if they are given. Raises `Invalid`."""
     for option, value in said:
         if value is not None:
             raise Invalid(f"{option} says nothing of what is named here", (option,))

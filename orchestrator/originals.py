@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path as File
@@ -17,7 +16,6 @@ from orchestrator.why import lines, named
 from trainers.call import Invalid
 from trainers.spec import Stage
 
-MODEL = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
 STUDY = "remembered.yaml"
 
 
@@ -41,13 +39,11 @@ def of_model(name: str, *, tracking: str, sets: Sequence[str] = ()) -> Original:
     from orchestrator import registry, remembered
     from orchestrator.connection import connect, talking
 
-    found = MODEL.fullmatch(name)
-    if found is None:
+    if not registry.ADDRESS.fullmatch(name):
         raise Invalid(f"{name} is no model: write models:/NAME@best or models:/NAME/VERSION, or a study and a stage")
     client = connect(tracking)
     with talking(tracking):
-        version = client.get_model_version_by_alias(found[1], found[2]) if found[2] else None
-        version = version or client.get_model_version(found[1], found[3])
+        version = registry.version_at(client, tracking, name)
         run = client.get_run(version.run_id)
         experiment = client.get_experiment(run.info.experiment_id).name
     kept = remembered.read(tracking, [experiment])[0]

@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator import scalar
 from orchestrator.document import Document, Where, located, printable
+from orchestrator.facts import without_secrets
 from orchestrator.yamlfile import parse
 from trainers.call import Invalid, alternatives
 
@@ -32,7 +33,7 @@ def assign(document: Document, assignment: str, *, creates: Collection[str]) -> 
     Every key on the way must be there already, except those named in `creates`. The key of a call, `LD` for
     `{LD: }`, may be walked into. Raises `Invalid` naming the `--set`.
     """
-    source = f"--set {shlex.quote(assignment):.200}"
+    source = f"--set {without_secrets(shlex.quote(assignment)):.200}"
     path, equals, text = assignment.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
@@ -46,7 +47,7 @@ def assign(document: Document, assignment: str, *, creates: Collection[str]) -> 
             scalar.value(key, plain=False)
         where = _put(tree, keys, value, creates)
     except Invalid as mistake:
-        raise Invalid(printable(f"{source}: {located(mistake)}")) from None
+        raise Invalid(printable(without_secrets(f"{source}: {located(mistake)}"))) from None
     places = {key: place for key, place in document.places.items() if key[: len(where)] != where}
     for n in range(1, len(where)):
         places.setdefault(where[:n], source)

@@ -6,16 +6,18 @@ import json
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, NamedTuple
 
+
 import trainers
 from orchestrator import facts
 from orchestrator.board import Row
-from orchestrator.connection import LoggedModel, MlflowClient, ModelVersion, connect, talking
+from orchestrator.connection import LoggedModel, MlflowClient, MlflowException, ModelVersion, connect, talking
+from orchestrator.facts import public
 from trainers.call import Invalid
 
 SERVED = Path(__file__).with_name("served.py")
@@ -24,6 +26,8 @@ NEEDS = ("mlflow", "numpy", "pillow", "pydantic", "pycocotools", "safetensors", 
 
 ADDRESS = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/([0-9]+))")
 CATEGORIES = "categories.json"
+UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's codes for a name, an alias or a version
+SHOWN = 20  # names of one kind in a message
 
 
 class Version(NamedTuple):
@@ -55,25 +59,49 @@ def register(
     versions = client.search_model_versions(f"name = '{name}'")
     mine = [v for v in versions if (v.tags.get("key"), v.tags.get("sha256")) == (row.key, row.sha256)]
     version = mine[0] if mine else _upload(client, name, row, weights, model, categories)
-    if card and version.description != facts.public(card):  # what it stands beside may be known since
-        client.update_model_version(name, version.version, facts.public(card))
+    if card and version.description != public(card):  # what it stands beside may be known since
+        client.update_model_version(name, version.version, public(card))
     if "best" not in version.aliases:
         client.set_registered_model_alias(name, "best", version.version)
     return str(version.version)
 
 
-@contextmanager
-def fetched(uri: str, address: str) -> Iterator[Version]:
-    """The registered student at models:/NAME@ALIAS or models:/NAME/VERSION, while the block lasts. Raises `Invalid`."""
+def version_at(client: MlflowClient, uri: str, address: str) -> ModelVersion:
+    """The version at models:/NAME@ALIAS or models:/NAME/VERSION. Raises `Invalid`, with those that there are."""
     parts = ADDRESS.fullmatch(address)
     if parts is None:
         raise Invalid(f"{address} is no address of a registered model; write models:/NAME@best or models:/NAME/1")
     name, alias, number = parts.groups()
+    try:
+        return client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code not in UNKNOWN:
+            raise
+        models = {model.name: model for model in client.search_registered_models()}
+        if name not in models:
+            known = f"registered are {_some(models)}" if models else "none is registered there"
+            raise Invalid(f"{address}: MLflow at {public(uri)} has no model {name}; {known}") from None
+        numbers = sorted(int(one.version) for one in client.search_model_versions(f"name = '{name}'"))
+        known = f"aliases are {_some(models[name].aliases)}; versions are {_some(map(str, numbers))}"
+        lacks = f"alias {alias}" if alias else f"version {number}"
+        raise Invalid(f"{address}: MLflow at {public(uri)} has {name}, but no {lacks}; {known}") from None
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first of these names, and how many more there are."""
+    known = list(names)
+    more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
+    return (", ".join(known[:SHOWN]) or "none") + more
+
+
+@contextmanager
+def fetched(uri: str, address: str) -> Iterator[Version]:
+    """The registered student at models:/NAME@ALIAS or models:/NAME/VERSION, while the block lasts. Raises `Invalid`."""
     with tempfile.TemporaryDirectory() as folder:
         with talking(uri):
             client = connect(uri)
-            found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
-            there = client.get_model_version_download_uri(name, found.version)
+            found = version_at(client, uri, address)
+            there = client.get_model_version_download_uri(found.name, found.version)
             from mlflow.artifacts import download_artifacts
 
             artifacts = Path(download_artifacts(there, dst_path=folder, tracking_uri=uri)) / "artifacts"
@@ -82,7 +110,7 @@ def fetched(uri: str, address: str) -> Iterator[Version]:
             raise Invalid(f"{address} was not registered by tapath: it has no stage.json and no weights")
         categories = artifacts / CATEGORIES
         known = json.loads(categories.read_text(encoding="utf-8")) if categories.is_file() else []
-        yield Version(name, stage, weights, known, found.description or "")
+        yield Version(found.name, stage, weights, known, found.description or "")
 
 
 def described(uri: str, name: str, key: str) -> str:
@@ -140,6 +168,6 @@ def _upload(
             "score": str(row.score),
             "sha256": row.sha256,
             "seed": str(row.seed),
-            "uri": facts.public(row.weights),
+            "uri": public(row.weights),
         },
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from trainers.call import Invalid
 BYTES = 1_000_000  # of a file
 EVENTS = 20_000  # values, and ends of lists and mappings, with every alias written out
 DEPTH = 32
+# What YAML takes for something else, or once did, and what is refused as a number.
+WORDS = ("true", "false", "null", "yes", "no", "on", "off", "nan", "inf", "infinity")
 TOO_MUCH = f"this is too much: at most {EVENTS // 2:,} values, {DEPTH} deep"
 
 
@@ -166,6 +169,16 @@ def written(tree: Any) -> str:
     """Plain data as YAML that `parse` reads as the same: short lists and mappings on one line, in their order."""
     text: str = yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
     return text
+
+
+def flow(value: Any) -> str:
+    """A value in YAML on one line; words in quotes, so that none is taken for something else."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {flow(one)}" for key, one in value.items()) + "}" if value else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(flow, value))}]"
+    plain = isinstance(value, str) and value.isidentifier() and value.lower() not in WORDS
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:

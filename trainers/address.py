@@ -42,4 +42,6 @@ def checked(address: str) -> str:
         raise Invalid(f"nothing is stored at {scheme[1]}:// addresses: {POSSIBLE}")
     if "@" in address:
         raise Invalid("credentials do not go into the address: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if BUCKET.fullmatch("".join(address.split())):
+        raise Invalid("there is a blank in it, which S3 allows and a store's address does not: name a prefix without")
     raise Invalid("s3:// is followed by the name of a bucket, and then a prefix if you like: s3://bucket/prefix")

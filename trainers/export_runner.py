@@ -17,8 +17,8 @@ import numpy as np
 
 Array = Any  # numpy's
 Rule = dict[str, Any]
-Graph = Callable[[Array], list[Array]]
 LARGEST = math.log(1000 / 16)  # of a side's logarithm
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow hands PostScript to another program
 
 
 class Grid(NamedTuple):
@@ -79,7 +79,7 @@ class Detector:
         return Found(boxes[region, label], classes[region, label], label)
 
 
-def opened(file: Path) -> Graph:
+def opened(file: Path) -> Callable[[Array], list[Array]]:
     """A graph that onnxruntime or torch runs: one input, any number of outputs."""
     if file.suffix == ".pt2":
         import torch
@@ -104,8 +104,7 @@ def sides(size: Sequence[int], resize: Sequence[int] | None) -> tuple[int, int]:
 
 def resized(image: Array, height: int, width: int) -> Array:
     """Bilinear, and each pixel a mean of all that it covers, in whole numbers as torch does it. (H, W, 3) uint8."""
-    if image.shape[1] != width:
-        image = blended(image, width, axis=1)
+    image = blended(image, width, axis=1) if image.shape[1] != width else image
     return blended(image, height, axis=0) if image.shape[0] != height else image
 
 
@@ -118,8 +117,7 @@ def blended(image: Array, length: int, *, axis: int) -> Array:
     weight *= (place >= np.trunc(middle - reach + 0.5)) & (place < np.trunc(middle + reach + 0.5))
     weight /= weight.sum(1, keepdims=True)
     bits = next(bits for bits in range(22, 0, -1) if int(0.5 + weight.max() * 2**bits) < 2**15)
-    whole = np.floor(0.5 + weight * 2**bits)
-    said = np.tensordot(whole, image.astype(np.float64), axes=(1, axis))  # exact: no sum comes near 2^53
+    said = np.tensordot(np.floor(0.5 + weight * 2**bits), image.astype(np.float64), axes=(1, axis))  # exact in 53 bits
     return np.moveaxis(np.clip(np.floor((said + 2 ** (bits - 1)) / 2**bits), 0, 255), 0, axis).astype(np.uint8)
 
 
@@ -147,17 +145,18 @@ def dense(rule: Rule, maps: dict[str, list[Array]], grid: Grid) -> Found:
     if rule["score"] == "joint":
         scores = np.sqrt(scores * sigmoid(rows(maps["centerness"], 1)))
     scores = np.where(grid.inside[:, None], scores, 0)
-    chosen, start = [], 0
-    for count in grid.counts:
-        level = scores[start : start + count].ravel()
-        pairs = highest(level, rule["top_k"])
-        chosen.append(pairs[level[pairs] > rule["score_threshold"]] + start * scores.shape[1])
-        start += count
-    anchor, label = np.divmod(np.concatenate(chosen), scores.shape[1])
+    anchor, label = np.divmod(np.concatenate(ranked(rule, scores, grid, rule["score_threshold"])), scores.shape[1])
     score = scores[anchor, label]
     if rule["score"] == "centerness":
         score = score * sigmoid(rows(maps["centerness"], 1))[anchor, 0]
     return Found(told(rule, rows(maps["box"], anchors)[anchor], grid, anchor), score, label)
+
+
+def ranked(rule: Rule, scores: Array, grid: Grid, limit: float) -> list[Array]:
+    """Of each level the best that score higher than the limit, as places in all. Scores of (A, C)."""
+    levels = zip(np.cumsum(grid.counts) - grid.counts, grid.counts, strict=True)
+    places = [highest(scores[i : i + n].ravel(), rule["top_k"]) + i * scores.shape[1] for i, n in levels]
+    return [part[scores.ravel()[part] > limit] for part in places]
 
 
 def told(rule: Rule, said: Array, grid: Grid, anchor: Array) -> Array:
@@ -168,7 +167,7 @@ def told(rule: Rule, said: Array, grid: Grid, anchor: Array) -> Array:
     if rule["box"] == "points":
         return np.tile(centre, 2) + said * stride
     if rule["box"] == "bins":
-        said = softmax(said.reshape(len(said), 4, -1)) @ np.arange(said.shape[1] // 4, dtype=np.float32)
+        said = softmax(said.reshape(len(said), 4, said.shape[1] // 4)) @ np.arange(said.shape[1] // 4, dtype=np.float32)
     point = centre + stride // 2 if rule["from_middle"] else centre
     distance = said if rule["in_pixels"] else said * stride
     return np.concatenate([point - distance[:, :2], point + distance[:, 2:]], axis=1)
@@ -189,16 +188,12 @@ def mimic(rule: Rule, maps: dict[str, list[Array]], grid: Grid) -> Found:
 def proposals(rule: Rule, maps: dict[str, list[Array]], grid: Grid) -> Array:
     """What the first stage proposes, best first. -> (N, 4)."""
     anchors = len(rule["anchors"][0])
-    scores = np.where(grid.inside, sigmoid(rows(maps["objectness"], anchors)[:, 0]), 0)
-    chosen, start = [], 0
-    for count in grid.counts:
-        ranked = highest(scores[start : start + count], rule["top_k"]) + start
-        chosen.append(ranked[scores[ranked] > 0])
-        start += count
+    scores = np.where(grid.inside[:, None], sigmoid(rows(maps["objectness"], anchors)), 0)
+    chosen = ranked(rule, scores, grid, 0.0)
     here, level = np.concatenate(chosen), np.arange(len(chosen)).repeat([len(part) for part in chosen])
     boxes = shifted(rows(maps["deltas"], anchors)[here], grid.box[here], [1.0, 1.0])
     own = {"nms_iou": rule["proposal_iou"], "max_detections": rule["proposals"], "smallest": rule["smallest_proposal"]}
-    return best(Found(boxes, scores[here], level), grid.size, own).boxes
+    return best(Found(boxes, scores[here, 0], level), grid.size, own).boxes
 
 
 def pooled(rule: Rule, pyramid: list[Array], boxes: Array) -> Array:
@@ -225,8 +220,7 @@ def reading(start: float, end: float, length: int, rule: Rule) -> tuple[Array, i
     at = start + np.arange(bins)[:, None] * step + (np.arange(points) + np.float32(0.5)) * step / points
     counts = ((at >= -1) & (at <= length)) / points
     at = np.clip(at, 0, length - 1)
-    low = np.minimum(np.floor(at).astype(int), length - 1)
-    high = np.minimum(low + 1, length - 1)
+    low, high = np.floor(at).astype(int), np.ceil(at).astype(int)
     weight, bin_of = np.zeros((bins, length), np.float32), np.arange(bins)[:, None]
     np.add.at(weight, (bin_of, low), counts * (1 - (at - low)))
     np.add.at(weight, (bin_of, high), counts * (at - low))
@@ -287,7 +281,7 @@ def read(file: str | Path) -> Array:
     """An image file, decoded as in training: of sixteen bits the upper eight. (H, W, 3) uint8 in RGB."""
     from PIL import Image
 
-    image = Image.open(file)
+    image = Image.open(file, formats=FORMATS)
     if not image.mode.startswith("I"):
         return np.array(image.convert("RGB"))
     grey = np.asarray(image).astype(np.int64)
@@ -296,5 +290,11 @@ def read(file: str | Path) -> Array:
 
 
 if __name__ == "__main__":
-    here = Detector(Path(__file__).parent)
-    print(json.dumps({file: here(read(file)) for file in sys.argv[1:]}, indent=1))
+    here, found = Detector(Path(__file__).parent), dict[str, Any]()
+    for file in sys.argv[1:]:
+        try:
+            found[file] = here(read(file))
+        except Exception as error:  # decoders raise anything
+            print(f"{file}: {error}", file=sys.stderr)
+    print(json.dumps(found, indent=1))
+    sys.exit(len(found) < len(set(sys.argv[1:])))

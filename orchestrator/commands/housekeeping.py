@@ -78,9 +78,12 @@ def reproduce(
     """
     from orchestrator import originals
     from orchestrator import reproduce as training
+    from orchestrator.card import REGISTERED
+    from orchestrator.meant import only
     from orchestrator.resources import Resources
     from orchestrator.study import load
 
+    only(("--seed", seed) if model.startswith(REGISTERED) else ("--tracking", tracking if stage else None))
     if stage is None:
         uri = tracking or Resources().tracking_uri
         original = originals.of_model(model, tracking=uri, sets=sets)

@@ -21,7 +21,9 @@ from trainers.call import Invalid
 @click.option("--metric", help="As in a study, '{VocAP: {points: area}}', instead of the data's.")
 @click.option("--model", help="What a published file is of: '{detector: GFL, backbone: {ResNet: {depth: 50}}}'.")
 @click.option("--recipe", help="Changes how it is measured: '{batch: 4, resize: [800, 1333]}'.")
-@click.option("--loader-workers", default=0, show_default=True, help="Processes that load images.")
+@click.option(
+    "--loader-workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that load images."
+)
 @click.option("--save", type=AtHome(path_type=File), help="Write what is found, in COCO's format of results.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(weights: str, save: File | None, as_json: bool, **options: Any) -> None:
@@ -52,6 +54,7 @@ def data() -> None:
 @click.option("--seed", default=0, show_default=True)
 def digits(folder: File, **knobs: int) -> None:
     """Write the demo set as a folder with COCO annotations. A study on it is the same study."""
+    from orchestrator.yamlfile import flow
     from trainers import data as datasets
     from trainers.call import Call
     from trainers.data.digits import write
@@ -60,7 +63,7 @@ def digits(folder: File, **knobs: int) -> None:
     with writable(folder, "FOLDER"):
         write(made, folder)
     click.echo(f"{len(made.train)} training and {len(made.val)} validation images in {folder}")
-    click.echo(f"use it with  data: {{COCO: {{root: {folder}}}}}")
+    click.echo(f"use it with  data: {flow({'COCO': {'root': str(folder)}})}")
 
 
 @data.command()

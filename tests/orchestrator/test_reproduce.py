@@ -82,8 +82,18 @@ def test_what_is_no_model_is_refused(uri: str) -> None:
     for name in ("demo", "models:/demo", "models:/demo/best", "runs:/1/model"):
         with pytest.raises(Invalid, match="models:/NAME@best"):
             of_model(name, tracking=uri)
-    with pytest.raises(Invalid, match="cannot be used"):
+    with pytest.raises(Invalid, match="has no model demo; none is registered there"):
         of_model("models:/demo@best", tracking=uri)
+
+
+@pytest.mark.usefixtures("in_a_folder")
+@pytest.mark.parametrize(
+    "words", [("models:/tiny@best", "--seed", "7"), ("tiny.yaml", "big", "--tracking", "sqlite:///x.db")], ids=str
+)
+def test_an_option_that_says_nothing_of_what_is_named_is_refused(words: tuple[str, ...]) -> None:
+    store(load(write(File(), SHORT)), ("big",))
+    ended = CliRunner().invoke(main, ["reproduce", *words])
+    assert ended.exit_code == 2 and f"{words[-2]} says nothing of what is named here" in ended.stderr, ended.output
 
 
 def outcome(original: Original, *, equal: bool, compared: noise.Compared | None = None) -> reproduce.Outcome:
