@@ -88,11 +88,8 @@ def write(file: File, answers: Mapping[str, Any], *, ask: Ask | None, force: boo
         raise Invalid(f"{file} was written by somebody else just now; name another file, or add --force")
     if force or not described.exists():
         write_over(described, lambda aside: aside.write_text(schema.text()))
-    return [
-        *(f"found {line}" for line in wanted.data.said),
-        f"wrote {file}",
-        f"next: tapath plan {shlex.quote(str(file))}",
-    ]
+    following = f"next: tapath plan {shlex.quote(str(file))}"
+    return [*(f"found {line}" for line in wanted.data.said), f"wrote {file}", following]
 
 
 def settled(answers: Mapping[str, Any], ask: Ask | None) -> Wanted:

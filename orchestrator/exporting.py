@@ -26,9 +26,9 @@ def export(meant: Meant, out: File, *, kind: Literal["onnx", "torch"]) -> dict[s
 
 def text(made: dict[str, Any]) -> str:
     """The files, and what to type."""
-    runner = next(file for file in made["files"] if file.endswith(export_files.RUNNER))
+    runner = shlex.quote(next(file for file in made["files"] if file.endswith(export_files.RUNNER)))
     needs = "numpy and onnxruntime" if made["format"] == "onnx" else "numpy, torch and torchvision"
-    said = f"python {shlex.quote(runner)} IMAGE ...  finds objects, with {needs}, Pillow to read the files, and nothing else"
+    said = f"python {runner} IMAGE ...  finds objects, with {needs}, Pillow to read the files, and nothing else"
     lines = [*made["files"], said]
     if not any(File(file).name == CARD for file in made["files"]):
         lines.append(f"no {CARD}, the card: it goes with a study or models:/NAME@best, not with weights alone")

@@ -12,9 +12,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-
 import trainers
-from orchestrator import facts
 from orchestrator.board import Row
 from orchestrator.connection import LoggedModel, MlflowClient, MlflowException, ModelVersion, connect, talking
 from orchestrator.facts import public

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from orchestrator import beginning, schema
+from orchestrator import beginning, exporting, schema, yamlfile
 from orchestrator.found_data import look
 from orchestrator.ladder import LADDER, TRAINED, between
 from orchestrator.study import Study, load
@@ -276,3 +276,19 @@ def test_every_published_file_is_one_that_a_study_names() -> None:
     text = "".join(file.read_text() for file in (ROOT / "search_spaces").rglob("*.yaml"))
     files = [*(one.weights for one in LADDER.values() if one.weights), *TRAINED.values()]
     assert [file for file in files if file not in text] == []
+
+
+def test_what_to_type_next_can_be_pasted() -> None:
+    ended = run("init", "my st.yaml")
+    assert ended.exit_code == 0 and "next: tapath plan 'my st.yaml'" in ended.stdout, ended.output
+    made = {"format": "torch", "files": ["ex two/model.pt2", "ex two/detect.py"]}
+    assert "python 'ex two/detect.py' IMAGE" in exporting.text(made)
+
+
+@pytest.mark.parametrize("name", ["a, b: #c", "plain", "two words", "nan", "it's {x}"])
+def test_the_line_for_a_study_can_be_pasted_whatever_the_folder_is_called(name: str) -> None:
+    ended = run("data", "digits", name, "--train", "2", "--val", "2")
+    line = ended.stdout.splitlines()[-1].removeprefix("use it with  ")
+    assert yamlfile.parse(line, "line").tree == {"data": {"COCO": {"root": name}}}
+    root = yamlfile.parse(run("data", "check", name).stdout.splitlines()[-1].partition(": ")[2], "line").tree
+    assert root["data"]["COCO"]["root"] == str(File(name).resolve())

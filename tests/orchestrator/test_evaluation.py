@@ -272,3 +272,8 @@ def test_nothing_found_is_saved_as_nothing(folder: File, tmp_path: File) -> None
     saved = tmp_path / "none.json"
     made = judged(tmp_path / "fresh.safetensors", "--data", WHERE, "--model", MODEL, "--save", saved)
     assert json.loads(saved.read_text()) == [] and set(made["figures"].values()) == {0.0}
+
+
+def test_fewer_processes_than_none_are_refused() -> None:
+    ended = CliRunner().invoke(main, ["evaluate", "weights", "--data", "Digits", "--loader-workers", "-1"])
+    assert ended.exit_code == 2 and "Invalid value for '--loader-workers'" in ended.stderr

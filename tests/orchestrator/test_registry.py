@@ -20,7 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from orchestrator.board import Row
+from orchestrator.connection import connect
 from orchestrator.lattice import Path
+from orchestrator.registry import fetched
 from orchestrator.tracking import Tracking
 from trainers import backbones, build, detectors
 from trainers.call import Call, Invalid
@@ -173,3 +175,19 @@ def test_a_registry_that_fails_costs_a_warning_and_not_the_study(
         monkeypatch.setattr(tracking.client, "search_registered_models", lambda *_: 1 / 0)
         assert tracking.register("late", row, weights) is None
     assert caplog.text.count("late is not registered") == 2
+
+
+def test_a_name_an_alias_or_a_version_that_is_not_there_is_refused_with_those_that_are(tmp_path: File) -> None:
+    uri = f"sqlite:///{tmp_path / 'own.db'}"
+    client = connect(uri, create=True)
+    client.create_registered_model("demo")
+    client.create_model_version("demo", str(tmp_path))
+    client.set_registered_model_alias("demo", "best", "1")
+    for address, said in {
+        "models:/demi@best": "has no model demi; registered are demo",
+        "models:/demo@champion": "has demo, but no alias champion; aliases are best; versions are 1",
+        "models:/demo/7": "has demo, but no version 7; aliases are best; versions are 1",
+    }.items():
+        with pytest.raises(Invalid, match=said) as refused, fetched(uri, address):
+            pass
+        assert "cannot be used" not in str(refused.value)

@@ -141,3 +141,8 @@ def test_a_wrong_set_is_refused_by_name(assignment, says):
 def test_a_set_that_adds_a_key_too_many_is_named_with_the_line_it_was_added_to():
     message = refused(TEXT, "data.COCO={root: x}")
     assert message.startswith("demo.yaml:2, with --set 'data.COCO={root: x}': data: write a name, or {Name:")
+
+
+@pytest.mark.parametrize("assignment", ["http://u:secret@h/x", "name=http://u:secret@h/x", "a.http://u:secret@h/x=1"])
+def test_a_password_in_what_is_refused_is_not_repeated(assignment: str) -> None:
+    assert "secret" not in refused(SMALLEST, assignment)

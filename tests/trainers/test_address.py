@@ -46,6 +46,7 @@ def test_a_folder_has_the_same_address_wherever_one_looks_from(tmp_path: Path, m
         ("s3:/bucket/store", r"s3:// is followed by the name of a bucket"),
         ("S3://bucket", r"s3:// is followed by the name of a bucket"),
         ("s3://bucket/store?versionId=secret", r"s3:// is followed by the name of a bucket"),
+        ("s3://bucket/my secret", r"there is a blank in it"),
         ("s3://key:secret@bucket/store", r"credentials do not go into the address: set AWS_ACCESS_KEY_ID"),
         ("s3://bucket/a/../b", r"a prefix has no \. or \.\."),
     ],

@@ -17,10 +17,10 @@ from torchvision.transforms.v2 import functional
 
 from tests.trainers.stages import CPU, DIGITS, stage
 from tests.trainers.works import run
-from trainers import backbones, build, detectors, export_files, teacher
+from trainers import backbones, build, detectors, export_files, export_runner, teacher
 from trainers.augment import Resize
 from trainers.call import Call, Invalid, offers
-from trainers.data.images import read_image
+from trainers.data.images import FORMATS, read_image
 from trainers.data.split import Split
 from trainers.evaluate import find
 from trainers.export_decoding import RULES
@@ -135,18 +135,14 @@ def test_with_onnxruntime_it_finds_what_the_detector_finds(name: str, own: dict[
     assert measured(truth, found) == pytest.approx(measured(truth, expected), abs=1e-4)
 
 
-@pytest.mark.parametrize(("name", "own"), CASES, ids=str)
-def test_the_runner_decodes_every_convention(
-    name: str, own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same with the detector's own network instead of a graph, which takes long to make."""
-    from trainers.export import Raw, second_graph, second_stage, training_only, without
+def decoded(detector: Network, folder: Path, monkeypatch: pytest.MonkeyPatch, *, resize: Resize | None = None) -> None:
+    """Its files in a folder, with the detector's own network instead of a graph, which takes long to make."""
+    from trainers.export import Raw, second_stage, training_only, without
 
-    detector, split = make(name, own), images()
     monkeypatch.setattr(export_files, "graph", lambda *_, **__: None)
     monkeypatch.setattr(export_files, "second_graph", lambda *_: None)
     monkeypatch.setattr(export_files, "_write", lambda program, kind, file: file.touch())
-    export_files.save(detector, tmp_path, classes=CLASSES, resize=Resize(short=40, long=64))
+    export_files.save(detector, folder, classes=CLASSES, resize=resize)
     raw = Raw(without(detector, (*training_only(detector), *second_stage(detector)))).eval()
     networks = {"model.onnx": raw, "second.onnx": getattr(detector, "second_network", lambda: None)()}
 
@@ -158,9 +154,26 @@ def test_the_runner_decodes_every_convention(
         return said
 
     monkeypatch.setattr("trainers.export_runner.opened", opened)
-    assert second_graph is not None
+
+
+@pytest.mark.parametrize(("name", "own"), CASES, ids=str)
+def test_the_runner_decodes_every_convention(
+    name: str, own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector, split = make(name, own), images()
+    decoded(detector, tmp_path, monkeypatch, resize=Resize(short=40, long=64))
     expected = find(detector, split, Recipe(batch=1, resize=(40, 64)), device=CPU)
     alike(exported(tmp_path, split), expected)
+
+
+@pytest.mark.parametrize(("name", "own"), CASES, ids=str)
+def test_an_image_may_show_nothing(
+    name: str, own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded(make(name, own), tmp_path, monkeypatch)
+    file = tmp_path / export_files.RULE
+    file.write_text(json.dumps({**json.loads(file.read_text()), "score_threshold": 1.0}))
+    assert Detector(tmp_path)(np.zeros((48, 64, 3), np.uint8)) == []
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +222,28 @@ def test_the_runner_needs_nothing_of_ours(trained: tuple[Network, Split], tmp_pa
     code = f"{BLOCKED}sys.argv = ['detect.py', 'digits.png']\nrunpy.run_path('out/detect.py', run_name='__main__')"
     ran = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(ran.stdout) == {"digits.png": Detector(tmp_path / "out")(pixels)}
+
+
+def test_files_that_cannot_be_read_are_named_and_the_others_done(
+    trained: tuple[Network, Split], tmp_path: Path
+) -> None:
+    """Nor is PostScript, whatever it is called: Pillow would hand it to Ghostscript."""
+    detector, split = trained
+    export_files.save(detector, tmp_path / "out", classes=split.classes)
+    pixels = split.read(0).permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(tmp_path / "whole.png")
+    Image.fromarray(pixels).save(tmp_path / "photo.jpg", format="EPS")
+    whole = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    words = [sys.executable, "out/detect.py", "cut.png", "photo.jpg", "nowhere.png", "whole.png"]
+    ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 1 and json.loads(ran.stdout) == {"whole.png": Detector(tmp_path / "out")(pixels)}
+    assert [line.partition(": ")[0] for line in ran.stderr.splitlines()] == ["cut.png", "photo.jpg", "nowhere.png"]
+    assert "cannot identify image file 'photo.jpg'" in ran.stderr
+
+
+def test_the_runner_reads_what_training_reads() -> None:
+    assert export_runner.FORMATS == FORMATS
 
 
 def test_arrays_need_no_pillow(trained: tuple[Network, Split], tmp_path: Path) -> None:
