@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import trainers
 from orchestrator.board import Row
-from orchestrator.connection import LoggedModel, MlflowClient, MlflowException, ModelVersion, connect, talking
+from orchestrator.connection import LoggedModel, MlflowClient, ModelVersion, connect, talking
 from orchestrator.facts import public
 from trainers.call import Invalid
 
@@ -69,6 +69,8 @@ def version_at(client: MlflowClient, uri: str, address: str) -> ModelVersion:
     parts = ADDRESS.fullmatch(address)
     if parts is None:
         raise Invalid(f"{address} is no address of a registered model; write models:/NAME@best or models:/NAME/1")
+    from mlflow.exceptions import MlflowException
+
     name, alias, number = parts.groups()
     try:
         return client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
