@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path as File
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 from orchestrator import expectations, forecast, remembered, report
 from orchestrator.board import Board, Row, State
 from orchestrator.lattice import Entry, Lattice
+from orchestrator.names import study_name
 from orchestrator.remembered import Remembered
 from orchestrator.resources import Resources
 from orchestrator.rungs import rungs
@@ -29,10 +31,18 @@ def rewrite(names: Sequence[str], tracking: str | None, out: File | None) -> tup
     """Write the report of these experiments; -> the page, and what to warn of. Raises `Invalid`."""
     found = remembered.read(tracking or Resources().tracking_uri, names)
     one = together(found)
-    folder = out or File(Resources().runs) / "+".join(each.study for each in found)
+    folder = out or File(Resources().runs) / "+".join(_folder(each) for each in found)
     with writable(folder, "--out"):
         page = report.write(summary_of(one, earlier=forecast.earlier(folder)), folder)
     return page, one.cautions
+
+
+def _folder(one: Remembered) -> str:
+    """What the report of an experiment is called: as its study, unless MLflow says something that no study is called."""
+    try:
+        return study_name(one.study)
+    except ValueError:
+        return "-".join(re.findall("[A-Za-z0-9_]+", one.name))[:100] or "experiment"
 
 
 def summary_of(one: Remembered, *, earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -67,12 +67,12 @@ def of_experiments(names: Sequence[str] | None, tracking: str | None) -> Asked:
     return Asked(tracking or Resources().tracking_uri, names)
 
 
-def of_study(file: File, tracking: str | None) -> Asked:
-    """Of a study as its file is now: checkpoints of before a change do not count. Raises `Invalid`."""
+def of_study(file: File, tracking: str | None, sets: Sequence[str] = ()) -> Asked:
+    """Of a study as its file is now, with `sets`: checkpoints of before a change do not count. Raises `Invalid`."""
     # Imported here: it imports torch, and an experiment is asked for without.
     from orchestrator.study import load
 
-    return of_loaded(load(file), tracking)
+    return of_loaded(load(file, sets), tracking)
 
 
 def of_loaded(study: Study, tracking: str | None) -> Asked:

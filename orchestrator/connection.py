@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -10,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -62,6 +63,7 @@ SEVERAL = 100  # runs of which values are asked for at once; a server takes no m
 ALL = 10**9  # values, where a query must say how many it wants
 BULK, MOST = "/ajax-api/2.0/mlflow/metrics/get-history-bulk", 25_000  # values that a server tells at once
 LOCKED = "database is locked"  # SQLite's words for it
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 INSTEAD = "write sqlite:///runs/mlflow.db, or the http:// address of an MLflow server"
 
 
@@ -114,11 +116,25 @@ def _sqlite(uri: str, create: bool) -> MlflowClient:
     uri = uri if file.is_absolute() else uri.replace(":///", f":///{Path.cwd()}/", 1)
     with talking(uri):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with open(file.with_name(f".{file.name}.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two that make its tables at once would break each other
+        with _locked(file):
             if not file.exists():
                 _make(uri, file)
             return MlflowClient(uri)
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Alone with an SQLite database: two that make its tables at once would break each other. Who may only read needs
+    no lock: the file is there by a rename, and so whole."""
+    with ExitStack() as held:
+        try:
+            lock = held.enter_context(open(file.with_name(f".{file.name}.lock"), "w"))
+        except OSError as error:
+            if error.errno not in FORBIDDEN or not file.exists():
+                raise
+        else:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _make(uri: str, file: Path) -> None:

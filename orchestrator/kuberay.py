@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from orchestrator import parcel
+from orchestrator.facts import without_secrets
 from orchestrator.resources import Placement
 from orchestrator.study import Study
 from trainers.address import in_bucket
@@ -26,6 +27,7 @@ from trainers.call import Invalid
 # Of what MLflow and S3 want to know, such as MLFLOW_TRACKING_URI and AWS_ACCESS_KEY_ID; a cluster may be without.
 SECRET = "tapath"
 FOLDER = "/home/ray/study"
+KEY = "study.yaml"  # in the ConfigMap, which does not take every name of a file
 CPU, GPU = 8 * 2**30, 16 * 2**30  # bytes of memory of a pod, where a study does not say how much a worker needs
 OVERHEAD = (
     1.5  # what of a pod's memory Ray offers to stages is two thirds; it keeps the rest for itself and its objects
@@ -40,6 +42,7 @@ def manifest(study: Study, *, image: str, claim: str, words: tuple[str, ...] = (
     Raises `Invalid` for what a pod could not find or would lose, as for any job.
     """
     parcel.checked(study)
+    _secrets(study)
     if len(study.text.encode()) > LARGEST:
         raise Invalid(f"{study.file} is larger than the {LARGEST:,} bytes that a ConfigMap holds")
     for name, model in study.models.items():
@@ -47,10 +50,20 @@ def manifest(study: Study, *, image: str, claim: str, words: tuple[str, ...] = (
             message = f"{model.weights.file} does not fit into a ConfigMap: write its whole path in the pods, or a URL"
             raise study.refusal(Invalid(message, ("models", name, "weights", "file")))
     name = named(study.name)
-    texts = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {_file(study): study.text}}
+    texts = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {KEY: study.text}}
     parts = [texts, job(study, name, image, claim, words)]
     text: str = yaml.dump_all(parts, Dumper=Plain, sort_keys=False, width=120)
     return text
+
+
+def _secrets(study: Study) -> None:
+    for number, line in enumerate(study.text.splitlines(), 1):
+        if (said := without_secrets(line)) != line:
+            raise Invalid(
+                f"{study.file}:{number}: {said.strip()[:200]}: the password or token in it would be read by all who may "
+                f"read ConfigMaps; leave it out of the study, and put MLFLOW_TRACKING_USERNAME and "
+                f"MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, into the secret `{SECRET}`"
+            )
 
 
 class Plain(yaml.SafeDumper):
@@ -76,14 +89,11 @@ def named(name: str) -> str:
     return f"{full[:31].strip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _file(study: Study) -> str:
-    return File(study.file).name
-
-
 def job(study: Study, name: str, image: str, claim: str, words: tuple[str, ...]) -> dict[str, Any]:
     """The RayJob."""
     mounts = [{"name": "study", "mountPath": FOLDER}]
-    volumes: list[dict[str, Any]] = [{"name": "study", "configMap": {"name": name}}]
+    texts = {"name": name, "items": [{"key": KEY, "path": File(study.file).name}]}
+    volumes: list[dict[str, Any]] = [{"name": "study", "configMap": texts}]
     if not in_bucket(study.resources.store):
         mounts.append({"name": "store", "mountPath": study.resources.store})
         volumes.append({"name": "store", "persistentVolumeClaim": {"claimName": claim}})

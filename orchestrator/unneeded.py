@@ -58,9 +58,17 @@ def age(text: str) -> float:
 
 
 def sort(
-    files: Sequence[File], *, store: str | None = None, tracking: str | None = None, older: str | None = None
+    files: Sequence[File],
+    *,
+    store: str | None = None,
+    tracking: str | None = None,
+    older: str | None = None,
+    say: Callable[[str], object] = bool,
 ) -> Sorted:
-    """What the store of these studies has that none of them needs. Nothing is removed. Raises `Invalid`."""
+    """What the store of these studies has that none of them needs. Nothing is removed. Raises `Invalid`.
+
+    `say` is told what might be needed and cannot be known.
+    """
     if not files:
         raise Invalid("name the studies that are still needed, or a folder of them with --all-studies-in")
     before = time.time() - (age(older) if older else 0.0)
@@ -68,9 +76,8 @@ def sort(
     place = at(studies[0].resources.store)
     place.reachable()
     needed = by_studies(studies)
-    uris = [*([tracking] if tracking else ()), *(study.resources.tracking_uri for study in studies)]
     kept = kept_files.look(place)
-    for key, model in by_models(uris).items():
+    for key, model in by_models((one.resources.tracking_uri for one in studies), tracking, say).items():
         needed.stages |= dict.fromkeys(_lineage(place, key), model)
     working = kept_files.busy(place, kept)
     found = [one for one in _scraps(place, kept, needed, working, before) if one.changed <= before]

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from orchestrator.commands.options import loaded_study
+from orchestrator.commands.options import change_options, loaded_study
 from orchestrator.completion import AtHome, StudyFile, models
 from trainers.call import Invalid
 
@@ -21,6 +21,7 @@ from trainers.call import Invalid
 @click.option("--all", "everything", is_flag=True, help="Ask all experiments.")
 @click.option("--compare", nargs=2, metavar="STUDY STUDY", help="Two studies or experiments, side by side.")
 @click.option("--tracking", help="MLflow's address, instead of the study's.")
+@change_options
 @click.option("--data", help="Only on these data: the beginning of their fingerprint or of what a study writes.")
 @click.option("--student", metavar="MODEL", shell_complete=models, help="Only paths to this model.")
 @click.option("--under", multiple=True, metavar="COST=NUMBER", help="Only paths that take this at most: gpu_hours=20.")
@@ -32,6 +33,7 @@ def best(
     everything: bool,
     compare: tuple[str, str] | None,
     tracking: str | None,
+    sets: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Ask MLflow for the best path of a study or of experiments, or compare those of two."""
@@ -39,11 +41,13 @@ def best(
 
     if (study is not None) + bool(experiments) + everything + bool(compare) != 1:
         raise Invalid("name a study file, experiments with --experiment NAME or --all, or two studies with --compare")
+    if sets and study is None:
+        raise Invalid("--store and --set change a study, and here none is named")
     if compare:
         sides = [asked.of_either(name, tracking) for name in compare]
         said, warnings = answer.compared(compare, sides, **options)
     else:
-        one = asked.of_study(study, tracking) if study else asked.of_experiments(experiments or None, tracking)
+        one = asked.of_study(study, tracking, sets) if study else asked.of_experiments(experiments or None, tracking)
         said, warnings = answer.ranked(one, **options)
     for line in warnings:
         click.echo(f"warning: {line}", err=True)

@@ -39,9 +39,12 @@ def gc(
     """
     from orchestrator import needed, unneeded
 
-    files = [*studies, *(needed.studies_in(folder) if folder else ())]
-    found = unneeded.sort(files, store=store, tracking=tracking, older=older)
-    left = unneeded.remove(found, lambda line: click.echo(f"warning: {line}", err=True)) if delete else None
+    def warn(line: str) -> None:
+        click.echo(f"warning: {line}", err=True)
+
+    files = [*studies, *(needed.studies_in(folder, warn) if folder else ())]
+    found = unneeded.sort(files, store=store, tracking=tracking, older=older, say=warn)
+    left = unneeded.remove(found, warn) if delete else None
     said = json.dumps(unneeded.as_json(found, left), indent=1) if as_json else unneeded.text(found, left)
     click.echo(said)
     sys.exit(unneeded.LEFT if left else 0)

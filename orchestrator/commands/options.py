@@ -17,11 +17,22 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """STUDY, --store and --set; the command gets a loaded study."""
 
     @click.argument("study", type=StudyFile(path_type=File))
+    @change_options
+    @wraps(command)
+    def wrapped(study: File, sets: tuple[str, ...], **options: Any) -> Any:
+        return command(loaded_study(study, None, sets), **options)
+
+    return wrapped
+
+
+def change_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--store and --set; the command gets `sets`, all that is changed of a study."""
+
     @click.option("--store", help="Where results and weights lie, instead of resources.store.")
     @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change the study: recipe.epochs=2")
     @wraps(command)
-    def wrapped(study: File, store: str | None, sets: tuple[str, ...], **options: Any) -> Any:
-        return command(loaded_study(study, store, sets), **options)
+    def wrapped(*args: Any, store: str | None, sets: tuple[str, ...], **options: Any) -> Any:
+        return command(*args, sets=changes(store, sets), **options)
 
     return wrapped
 
@@ -43,5 +54,9 @@ def manner_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def loaded_study(study: File, store: str | None, sets: tuple[str, ...]) -> Any:
     from orchestrator.study import load
 
-    extra = (f"resources.store={json.dumps(store)}",) if store else ()
-    return load(study, (*sets, *extra))
+    return load(study, changes(store, sets))
+
+
+def changes(store: str | None, sets: tuple[str, ...]) -> tuple[str, ...]:
+    """What is changed of a study, its store last."""
+    return (*sets, *((f"resources.store={json.dumps(store)}",) if store else ()))

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from orchestrator.commands.options import study_options
+from orchestrator.commands.options import change_options, study_options
 from orchestrator.completion import AtHome
 from orchestrator.writable import writable
 
@@ -26,13 +26,21 @@ def detector_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--model", help="What a published file is of, as in `tapath evaluate`.")
     @click.option("--data", help="Whose classes and category ids these are: as in a study, or a study's file.")
     @click.option("--tracking", help="MLflow's address, instead of the study's.")
+    @change_options
     @wraps(command)
     def wrapped(
-        detector: str, student: str | None, model: str | None, data: str | None, tracking: str | None, **options: Any
+        detector: str,
+        student: str | None,
+        model: str | None,
+        data: str | None,
+        tracking: str | None,
+        sets: tuple[str, ...],
+        **options: Any,
     ) -> Any:
         from orchestrator.meant import meant
 
-        return command(lambda: meant(detector, student=student, model=model, data=data, tracking=tracking), **options)
+        words = {"student": student, "model": model, "data": data, "tracking": tracking}
+        return command(lambda: meant(detector, **words, sets=sets), **options)
 
     return wrapped
 

@@ -20,7 +20,7 @@ CONTAINER = {
 }
 VOLUME = {
     "!name": str,
-    "configMap": {"!name": str},
+    "configMap": {"!name": str, "items": [{"!key": str, "!path": str}]},
     "persistentVolumeClaim": {"!claimName": str},
     "emptyDir": {"medium": str, "sizeLimit": str},
 }

@@ -57,7 +57,7 @@ def test_how_a_run_is_to_speak_is_handed_on(folder: File, word: str) -> None:
 
 def test_the_job_runs_the_very_study_from_a_config_map(folder: File) -> None:
     config, job = printed(changed(), "--set", "recipe.epochs=3", "--yes", "--tracking-later")
-    assert config["data"] == {"tiny.yaml": changed()}
+    assert config["data"] == {"study.yaml": changed()}
     shell, *words = shlex.split(job["spec"]["entrypoint"])
     assert shell == "exec" and words[:4] == ["python", "-m", "orchestrator", "run"]
     assert words[4:7] == ["/home/ray/study/tiny.yaml", "--yes", "--tracking-later"]
