@@ -38,7 +38,7 @@ def rewrite(names: Sequence[str], tracking: str | None, out: File | None) -> tup
 
 
 def _folder(one: Remembered) -> str:
-    """What the report of an experiment is called: as its study, unless MLflow says something that no study is called."""
+    """What the report of an experiment is called: as its study, unless MLflow says what no study is called."""
     try:
         return study_name(one.study)
     except ValueError:

@@ -60,8 +60,8 @@ def _secrets(study: Study) -> None:
     for number, line in enumerate(study.text.splitlines(), 1):
         if (said := without_secrets(line)) != line:
             raise Invalid(
-                f"{study.file}:{number}: {said.strip()[:200]}: the password or token in it would be read by all who may "
-                f"read ConfigMaps; leave it out of the study, and put MLFLOW_TRACKING_USERNAME and "
+                f"{study.file}:{number}: {said.strip()[:200]}: the password or token in it would be read by all who "
+                "may read ConfigMaps; leave it out of the study, and put MLFLOW_TRACKING_USERNAME and "
                 f"MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, into the secret `{SECRET}`"
             )
 

@@ -80,8 +80,8 @@ def _best(study: Study, student: str | None, tracking: str | None) -> Meant:
     trained = of_stage(f"{study.resources.store}/{key}")
     if trained is None:
         raise Invalid(
-            f"the store {study.resources.store} has no stage {key}, which {one.path} is; name the store of the run with "
-            f"--store, or the folder of the stage, or models:/{entity(study.name)}@best"
+            f"the store {study.resources.store} has no stage {key}, which {one.path} is; name the store of the run "
+            f"with --store, or the folder of the stage, or models:/{entity(study.name)}@best"
         )
     name = study.name + (f"-{one.student}" if len(study.students) > 1 else "")
     card = partial(_card, study, key, name, asked.uri)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.board import Board
+from orchestrator.connection import connect
 from orchestrator.lattice import Entry, Lattice, Path
 from orchestrator.sweep import sweep
 from tests.orchestrator import studies
@@ -176,6 +177,24 @@ def test_words_that_do_not_go_together_are_refused(words: tuple[str, ...], messa
     ended = run("report", *words)
     assert ended.exit_code == 2 and message in ended.stderr
     assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("experiment", "place"), [("one", "one"), ("../up/../one two", "up-one-two"), ("..", "experiment")]
+)
+def test_a_report_is_written_below_runs_whatever_mlflow_says_of_the_studys_name(
+    experiment: str, place: str, uri: str, folder: File
+) -> None:
+    own = part("r101", "r18")
+    track(uri, trained(experiment, own), own)
+    client = connect(uri)
+    (identifier,) = [one.experiment_id for one in client.search_experiments() if one.name == experiment]
+    (run_id,) = [one.info.run_id for one in client.search_runs([identifier]) if one.data.tags["role"] == "study"]
+    client.set_tag(run_id, "study", "../../escaped")
+    ended = run("report", "--experiment", experiment, "--tracking", uri)
+    assert ended.exit_code == 0, ended.output
+    assert (folder / "runs" / place / "report.html").is_file() and not (folder.parents[1] / "escaped").exists()
+    assert [one.name for one in (folder / "runs").iterdir()] == [place]
 
 
 def test_what_was_left_out_is_a_warning(uri: str, folder: File) -> None:

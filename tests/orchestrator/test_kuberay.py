@@ -121,3 +121,25 @@ def test_the_limits_of_a_pod_follow_the_worker(folder: File) -> None:
     study = load(write(folder, PLACED))
     low = kuberay.limits(study.models["low"].resources)
     assert low == {"cpu": 1, "memory": "8192Mi"}
+
+
+def test_a_password_in_the_studys_text_is_refused_with_its_line(folder: File) -> None:
+    text = f'{changed()}resources: {{tracking: "http://me:hush@mlflow:5000"}}\n'
+    write(folder, text)
+    ended = run("submit", "tiny.yaml", "--kuberay", "--store", "/shared/store")
+    assert ended.exit_code == 2 and ended.stdout == "" and "hush" not in ended.output
+    assert f"tiny.yaml:{len(text.splitlines())}: " in ended.stderr and "MLFLOW_TRACKING_PASSWORD" in ended.stderr
+    assert "into the secret `tapath`" in ended.stderr
+
+
+def test_a_file_may_be_called_anything(folder: File) -> None:
+    """The key of a ConfigMap may not; in the pod the file is called as here, which names a study that has no name."""
+    (folder / "my study.yaml").write_text(changed())
+    ended = run("submit", "my study.yaml", "--kuberay", "--store", "/shared/store")
+    assert ended.exit_code == 0, ended.output
+    config, job = yaml.safe_load_all(ended.stdout)
+    assert list(config["data"]) == ["study.yaml"] and misfits(job) == []
+    assert shlex.split(job["spec"]["entrypoint"])[5] == "/home/ray/study/my study.yaml"
+    for group in [job["spec"]["rayClusterSpec"]["headGroupSpec"], *groups(job)]:
+        told = group["template"]["spec"]["volumes"][0]["configMap"]
+        assert told["items"] == [{"key": "study.yaml", "path": "my study.yaml"}]

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path as File
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,11 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image, ImageChops
 
+from orchestrator import prepared
 from orchestrator.asked import Asked
 from orchestrator.cli import main
 from orchestrator.licences import UNKNOWN, of_data, of_weights
+from orchestrator.study import Study
 from tests.orchestrator import studies
 from tests.orchestrator.documented import README
 from tests.orchestrator.studies import TEXT, changed, environment, report, stored, write
@@ -83,6 +86,47 @@ def test_a_study_and_the_registry_are_the_stages_that_they_name(here: File) -> N
         assert after.size == (448, 448), "seven times as large"
         before = before.resize(after.size, Image.Resampling.NEAREST)
         assert (ImageChops.difference(before, after).getbbox() is not None) == bool(one["found"])
+
+
+@pytest.mark.parametrize("words", [("predict", "tiny.yaml", "a.png"), ("export", "tiny.yaml"), ("best", "tiny.yaml")])
+def test_a_study_that_was_run_with_other_words_is_named_with_the_same(
+    words: tuple[str, ...], tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path)
+    Image.new("RGB", (8, 9)).save("a.png")
+    asked: list[Study] = []
+
+    def students(study: Study) -> Any:
+        asked.append(study)
+        raise Invalid("nobody is trained")
+
+    monkeypatch.setattr(prepared, "students", students)
+    ended = run(*words, "--store", "/shared/store", "--set", "sweep={LD.weight: [0.1, 0.5]}")
+    assert ended.exit_code == 2 and "nobody is trained" in ended.stderr
+    (study,) = asked
+    assert study.resources.store == "/shared/store" and study.sweep is not None
+
+
+def test_of_a_stage_that_is_not_in_the_store_it_is_said_what_can_be_named(
+    tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path)
+    found = SimpleNamespace(keys={0: "0" * 64}, scores={0: 0.5}, path="big > wee")
+    asked = SimpleNamespace(paths=lambda **filters: [found], each=lambda found: [])
+    monkeypatch.setattr("orchestrator.meant.of_loaded", lambda study, tracking: asked)
+    said = run("export", "tiny.yaml", "--store", "other").stderr
+    assert "the store other has no stage 000" in said and "which big > wee is" in said
+    assert "with --store, or the folder of the stage, or models:/tiny@best" in said
+
+
+@pytest.mark.parametrize("words", [("predict", BEST, "a.png"), ("export", "store/0"), ("best", "--all")])
+def test_only_a_study_can_be_changed(words: tuple[str, ...], tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 9)).save("a.png")
+    ended = run(*words, "--store", "elsewhere")
+    assert ended.exit_code == 2 and "--store and --set change a study, and here none is named" in ended.stderr
 
 
 @pytest.mark.ray

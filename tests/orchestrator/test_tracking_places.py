@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path as File
+from typing import Any
 
 import pytest
 
@@ -105,3 +107,20 @@ Tracking({uri!r}, "demo")
     assert sorted(file.name for file in tmp_path.iterdir()) == [".mlflow.db.lock", "mlflow.db.new"], "it had begun"
     assert connection.connect(uri, create=True).search_experiments()
     assert sorted(file.name for file in tmp_path.iterdir()) == [".mlflow.db.lock", "mlflow.db"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_database_that_may_only_be_read_is_asked_all_the_same(
+    number: int, uri: str, tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For root every file can be written, so it is the lock that says no."""
+
+    def closed(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if str(file).endswith(".lock"):
+            raise OSError(number, os.strerror(number), str(file))
+        return open(file, mode, *args, **options)
+
+    monkeypatch.setattr(connection, "open", closed, raising=False)
+    assert connection.connect(uri).search_experiments()
+    with pytest.raises(Invalid, match=os.strerror(number)):
+        connection.connect(f"sqlite:///{tmp_path}/new.db", create=True)

@@ -116,6 +116,43 @@ def test_all_studies_of_a_folder_are_needed(tmp_path: File) -> None:
     assert "0 things" in ended.stdout
 
 
+def test_studies_in_linked_folders_in_any_case_and_without_a_suffix_are_needed(tmp_path: File) -> None:
+    mine, _ = both(tmp_path / "store")
+    (tmp_path / "team").mkdir()
+    (tmp_path / "studies").mkdir()
+    shutil.move("other.yaml", "team/other.YAML")
+    shutil.move("tiny.yaml", "studies/tiny")
+    File("studies/notes").write_text("data: 3\n")
+    File("studies/team").symlink_to("../team")
+    File("team/back").symlink_to("../studies")  # round and round
+    found = studies_in(File("studies"))
+    assert sorted(map(str, found)) == ["studies/team/other.YAML", "studies/tiny"]
+    ended = run("gc", "--all-studies-in", "studies", "--delete")
+    assert ended.exit_code == 0 and "0 things" in ended.stdout and keys(mine) <= stored(tmp_path / "store")
+
+
+def test_what_looks_like_a_study_and_is_not_counted_is_named(tmp_path: File) -> None:
+    study(tmp_path / "store")
+    shutil.copy("tiny.yaml", "old.yaml.bak")
+    File("broken").write_text("data: [\nmodels: {}\ndistill: PKD\n")
+    said: list[str] = []
+    assert [file.name for file in studies_in(tmp_path, said.append)] == ["tiny.yaml"]
+    broken, old = said
+    assert "broken:2: not YAML" in broken and "old.yaml.bak looks like a study" in old and "name it, too" in old
+    assert "warning: this looks like a study" in run("gc", "--all-studies-in", ".").stderr
+
+
+def test_a_folder_that_cannot_be_looked_into_ends_it(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    study(tmp_path / "store")
+
+    def closed(folder: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(Invalid, match=r"cannot be read: Permission denied; there may be studies"):
+        studies_in(tmp_path)
+
+
 def test_a_half_trained_stage_goes_with_its_states(address: File | str) -> None:
     mine, theirs = both(address)
     files = Files(address)
@@ -252,6 +289,23 @@ def test_what_a_registered_model_was_made_of_stays_with_its_teachers(uri: str, t
     client.create_model_version("other", "file:///nowhere")  # somebody else's
     for found in (sorted_out(), sorted_out(tracking=uri)):  # it is the study's own, too
         assert len(going(found)) == 1 and key not in going(found)
+
+
+def test_an_mlflow_that_was_named_and_is_not_there_ends_it(tmp_path: File) -> None:
+    both(tmp_path / "store")
+    before = stored(tmp_path / "store")
+    ended = run("gc", "tiny.yaml", "--delete", "--tracking", "sqlite:///typo.db")
+    assert ended.exit_code == 2 and f"--tracking: there is no MLflow database {tmp_path / 'typo.db'}" in ended.stderr
+    assert stored(tmp_path / "store") == before
+
+
+def test_a_studys_own_mlflow_that_is_not_there_is_a_warning(tmp_path: File, uri: str) -> None:
+    both(tmp_path / "store")
+    assert run("gc", "tiny.yaml").stderr == ""
+    shutil.move("mlflow.db", "elsewhere.db")
+    ended = run("gc", "tiny.yaml")
+    assert ended.exit_code == 0 and f"warning: there is no MLflow database {tmp_path / 'mlflow.db'}" in ended.stderr
+    assert "name it: --tracking" in ended.stderr
 
 
 def test_an_mlflow_that_cannot_be_asked_ends_it(tmp_path: File) -> None:
