@@ -138,7 +138,7 @@ def test_what_looks_like_a_study_and_is_not_counted_is_named(tmp_path: File) -> 
     said: list[str] = []
     assert [file.name for file in studies_in(tmp_path, said.append)] == ["tiny.yaml"]
     broken, old = said
-    assert "broken:2: not YAML" in broken and "old.yaml.bak looks like a study" in old and "name it, too" in old
+    assert "broken:3: not YAML" in broken and "old.yaml.bak looks like a study" in old and "name it, too" in old
     assert "warning: this looks like a study" in run("gc", "--all-studies-in", ".").stderr
 
 
