@@ -45,7 +45,7 @@ def lasting(study: Study) -> Study:
         if place is not None and "://" not in place and fleeting(File(place).absolute()):
             instead = INSTEAD if name == "tracking" else "write a folder that all nodes share, as in /shared/store"
             raise Invalid(f"{place} lies in the working folder of this job, which is deleted: {instead}", _at(name))
-    if in_bucket(resources.runs) or not fleeting(File(resources.runs).absolute()):
+    if in_bucket(resources.runs) or not fleeting(File(resources.runs).expanduser().absolute()):
         return study
     moved = resources.model_copy(update={"runs": f"{resources.store.rstrip('/')}/runs"})
     return study.model_copy(update={"resources": moved})

@@ -37,7 +37,7 @@ def log_of(study: Study) -> File:
     """Where a run logs what libraries print: beside its report or, if that goes to a bucket, in a folder here."""
     if in_bucket(study.resources.runs):
         return File(tempfile.mkdtemp(prefix=f"tapath-{study.name}-")) / LOG
-    return File(study.resources.runs) / study.name / LOG
+    return File(study.resources.runs).expanduser() / study.name / LOG
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def folder_of(study: Study) -> Iterator[File]:
     """A folder with the last report's figures and pictures; what is in it when the block ends is the study's report."""
     runs = study.resources.runs
     if not in_bucket(runs):
-        yield File(runs) / study.name
+        yield File(runs).expanduser() / study.name
         return
     place = at(runs)
     with scratch() as made:

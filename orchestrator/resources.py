@@ -32,7 +32,6 @@ def _custom(amounts: dict[str, float]) -> dict[str, float]:
 
 
 Word = Annotated[str, Field(min_length=1)]
-Address = Annotated[Word, AfterValidator(checked), AfterValidator(os.path.expanduser)]  # of a folder, or in a bucket
 
 
 def _whole(place: bool | str) -> bool | str:
@@ -125,8 +124,8 @@ class Resources(Placement):
     silence: Annotated[float, Field(ge=5)] = (
         600  # seconds without a step or a sign of life after which a process is ended, and begun again
     )
-    store: Address = "store"
-    runs: Address = "runs"
+    store: Annotated[Word, AfterValidator(checked)] = "store"
+    runs: Annotated[Word, AfterValidator(checked)] = "runs"
     tracking: Word | None = None  # None: where MLflow's own variable says, or here
     pictures: Annotated[int, Field(ge=0, le=100)] = 6  # validation images in the report, with what was found in them
     tracking_patience: NonNegative = 60  # seconds for which a run waits in the end for MLflow to have everything

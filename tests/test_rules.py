@@ -107,7 +107,7 @@ ENTRANCES = {
     "orchestrator/prepared.py": {"trainers.build", "trainers.lease", "trainers.outputs", "trainers.store"},
     "orchestrator/audit.py": {"trainers.scratch"},
     "orchestrator/reading.py": {"trainers.visible"},
-    "orchestrator/underway.py": {"trainers.scratch", "trainers.store", "trainers.worker"},
+    "orchestrator/underway.py": {"trainers.scratch", "trainers.staging", "trainers.store", "trainers.worker"},
     "orchestrator/searcher.py": {"trainers.deaths", "trainers.order"},
     "orchestrator/session.py": {"trainers.scratch", "trainers.store"},
     "orchestrator/pictures.py": {"trainers.seen"},

@@ -13,12 +13,12 @@ from trainers.place import Found, Place
 
 
 class Folder:
-    """See `Place`."""
+    """See `Place`. In its name ~ is the home of whoever this process is of."""
 
     pause = 0.5
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
 
     @property
     def address(self) -> str:

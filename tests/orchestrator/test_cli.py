@@ -10,11 +10,13 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.completion import AtHome
+from orchestrator.reported import log_of
 from orchestrator.study import load
 from tests.orchestrator import studies
 from tests.orchestrator.boards import the_answer
 from tests.orchestrator.commands import DIGITS, folder, run
 from tests.orchestrator.studies import changed, tapath, without, write
+from trainers.address import at
 
 __all__ = ["folder"]  # a fixture
 
@@ -194,7 +196,8 @@ def test_a_tilde_is_ones_home_wherever_a_place_is_named(tmp_path: File, monkeypa
     """Also where no shell has seen to it, as in --out=~/found and in a study."""
     monkeypatch.setenv("HOME", str(tmp_path))
     study = load(write(tmp_path), ("resources.store=~/st", "resources.runs=~/rs"))
-    assert (study.resources.store, study.resources.runs) == (str(tmp_path / "st"), str(tmp_path / "rs"))
+    assert at(study.resources.store).file("one") == tmp_path / "st/one"
+    assert log_of(study) == tmp_path / "rs/tiny/run.log"
     assert AtHome(path_type=File).convert("~/found", None, None) == tmp_path / "found"
     commands = [main]
     for command in commands:
