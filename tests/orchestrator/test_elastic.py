@@ -22,6 +22,7 @@ from trainers.spec import Data, Model, Recipe, Stage
 pytestmark = pytest.mark.usefixtures("in_a_folder")
 
 SPREAD = Placement(workers=4, min_workers=1)
+PLACE = "1"  # where it is
 STAGE = Stage(
     model=Model(detector=Call(name="GFL"), backbone=Call(name="ResNet")),
     data=Data(fingerprint="", classes=()),
@@ -37,7 +38,7 @@ def row(*, epoch: int = 0, seconds: float = 0.0) -> Row:
 def room(cpus: int) -> Room:
     made = Room([Node("a", {"CPU": cpus})], {"big": SPREAD})
     assert made.chooser()("big")
-    made.take(STAGE.key, "big", batch=16)
+    made.take(PLACE, "big", batch=16)
     return made
 
 
@@ -48,7 +49,7 @@ def asked(where: Room, one: Row, **starting: float) -> list[str]:
     where.change([*where.nodes.values(), Node("b", {"CPU": 2})])
     where.chooser()
     for _ in range(2):
-        elastic.grow(where, {STAGE.key: one}, starting=starting, ask=found.append)
+        elastic.grow(where, {STAGE.key: one}, places={STAGE.key: PLACE}, starting=starting, ask=found.append)
     assert set(found) <= {post}
     return found
 
@@ -56,7 +57,7 @@ def asked(where: Room, one: Row, **starting: float) -> list[str]:
 def test_workers_are_asked_once_to_make_way_for_more() -> None:
     where = room(2)
     assert len(asked(where, row(epoch=6, seconds=600))) == 1
-    assert where.workers(STAGE.key) == 4
+    assert where.workers(PLACE) == 4
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_workers_are_asked_once_to_make_way_for_more() -> None:
 def test_workers_are_left_alone_where_it_would_not_be_worth_it(one: Row, starting: bool) -> None:
     where = room(2)
     assert asked(where, one, **({STAGE.key: 0.0} if starting else {})) == []
-    assert where.workers(STAGE.key) == 2
+    assert where.workers(PLACE) == 2
 
 
 def test_setbacks_count_as_long_as_no_epoch_comes_between() -> None:

@@ -20,7 +20,6 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image, ImageChops
 
-from orchestrator import prepared
 from orchestrator.asked import Asked
 from orchestrator.cli import main
 from orchestrator.licences import UNKNOWN, of_data, of_weights
@@ -101,7 +100,7 @@ def test_a_study_that_was_run_with_other_words_is_named_with_the_same(
         asked.append(study)
         raise Invalid("nobody is trained")
 
-    monkeypatch.setattr(prepared, "students", students)
+    monkeypatch.setattr("orchestrator.asked.students", students)
     ended = run(*words, "--store", "/shared/store", "--set", "sweep={LD.weight: [0.1, 0.5]}")
     assert ended.exit_code == 2 and "nobody is trained" in ended.stderr
     (study,) = asked
