@@ -85,12 +85,24 @@ class Answers:
         self.remote = answer
 
 
+def after_its_workers(process: Trial, monkeypatch: pytest.MonkeyPatch, outcome: Callable[..., Any]) -> Finished:
+    """How a stage ends whose workers have said that it is done, if the store says this."""
+    (key,) = process.training
+    letters, over = Letters([key]), threading.Event()
+    letters.end(key, End("done"))
+    over.set()
+    monkeypatch.setattr("orchestrator.trial.ray.get", lambda answer: answer)
+    monkeypatch.setattr("orchestrator.trial.outcome", outcome)
+    process._watch_workers(SimpleNamespace(take=Answers(letters.take)), over)
+    assert not process.training
+    (_, end) = process.news.get_nowait()
+    assert isinstance(end, Finished)
+    return end
+
+
 def test_a_stage_whose_workers_end_while_the_store_is_away_has_what_they_stored_when_it_is_back(
     process: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (key,) = process.training
-    letters = Letters([key])
-    letters.end(key, End("done"))
     away = [OSError(5, "the server says 503")] * 3
 
     def outcome(*_: Any) -> BaseException:
@@ -98,29 +110,13 @@ def test_a_stage_whose_workers_end_while_the_store_is_away_has_what_they_stored_
             raise away.pop()
         return Paused()
 
-    monkeypatch.setattr("orchestrator.trial.ray.get", lambda answer: answer)
-    monkeypatch.setattr("orchestrator.trial.outcome", outcome)
-    over = threading.Event()
-    over.set()
-    process._watch_workers(SimpleNamespace(take=Answers(letters.take)), over)
-    assert not away and not process.training
-    assert process.news.get_nowait()[1] == Finished(key, paused=True)
+    assert after_its_workers(process, monkeypatch, outcome).paused and not away
 
 
 def test_a_stage_of_which_the_store_says_what_nobody_understands_fails_with_it(
     process: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (key,) = process.training
-    letters = Letters([key])
-    letters.end(key, End("done"))
-
     def outcome(*_: Any) -> None:
         raise Invalid("it is of a later version")
 
-    monkeypatch.setattr("orchestrator.trial.ray.get", lambda answer: answer)
-    monkeypatch.setattr("orchestrator.trial.outcome", outcome)
-    over = threading.Event()
-    over.set()
-    process._watch_workers(SimpleNamespace(take=Answers(letters.take)), over)
-    (_, end) = process.news.get_nowait()
-    assert isinstance(end, Finished) and end.failed == "Invalid: it is of a later version"
+    assert after_its_workers(process, monkeypatch, outcome).failed == "Invalid: it is of a later version"
