@@ -12,15 +12,12 @@ import torch
 from orchestrator import forecast, plan
 from orchestrator.board import Board
 from orchestrator.costs import Costs
-from orchestrator.lattice import Path
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.report import render
 from orchestrator.study import Study, load
 from tests.orchestrator.boards import board, summary
 from tests.orchestrator.studies import PATHS, STAGES, write
 from tests.orchestrator.test_report import Page
-from trainers import build
-from trainers.call import Invalid
 from trainers.spec import Stage
 from trainers.store import Store
 from trainers.usage import Usage
@@ -53,36 +50,6 @@ def costs_of(made: dict[str, Any], study: Study) -> dict[tuple[str, ...], dict[s
 
 
 # Before
-
-
-def test_a_budget_in_hours_reckons_at_every_start_as_it_did_at_the_first(tmp_path: File) -> None:
-    """Else a run that goes on would drop what it has trained, or refuse its own study."""
-    limited = ("search={budget: {gpu_hours: 1}}", "seeds=[1]")
-    trained(prepare(studied(tmp_path)), *STAGES, seconds=36.0)
-    first = prepare(studied(tmp_path, *limited))
-    stage = first.lattice.stage(Path(("big", "wee")), 1)
-    before = first.lattice.cost(stage)
-    assert first.lattice.in_hours and before == pytest.approx(0.01)
-    assert prepare(studied(tmp_path, *limited)).lattice.cost(stage) == before
-    first.keep()
-    trained(prepare(studied(tmp_path, "seeds=[1]")), *STAGES, seconds=7200.0)
-    again = prepare(studied(tmp_path, *limited))
-    assert again.lattice.cost(stage) == before and again.costs.predict(stage).seconds > 36
-    other = prepare(studied(tmp_path, "search={budget: {gpu_hours: 99}}", "seeds=[1]"))
-    assert other.lattice.cost(stage) > before, "another limit is another search"
-    (file,) = (tmp_path / "store" / "prices").iterdir()
-    file.write_text("{")
-    with pytest.raises(Invalid, match="remove that file, and it is priced anew"):
-        prepare(studied(tmp_path, *limited))
-
-
-def test_a_published_student_makes_no_hours_known(tmp_path: File) -> None:
-    """It costs nothing alone; what it costs with a teacher nobody has measured."""
-    bare = prepare(studied(tmp_path))
-    wee = build.network(bare.lattice.models["wee"].model, 3)
-    torch.save(wee.state_dict(), tmp_path / "wee.pt")
-    with pytest.raises(Invalid, match="how many GPU hours a stage takes is not known yet"):
-        prepare(studied(tmp_path, "search={budget: {gpu_hours: 1}}", f"models.wee.weights={tmp_path / 'wee.pt'}"))
 
 
 def test_where_nothing_was_measured_costs_are_parts_of_the_whole(tmp_path: File) -> None:

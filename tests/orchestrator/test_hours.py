@@ -1,0 +1,45 @@
+"""A budget in GPU hours: priced once, by what was measured, or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path as File
+
+import pytest
+import torch
+
+from orchestrator.lattice import Path
+from orchestrator.prepared import prepare
+from tests.orchestrator.studies import STAGES
+from tests.orchestrator.test_forecast import studied, trained
+from trainers import build
+from trainers.call import Invalid
+
+
+def test_a_budget_in_hours_reckons_at_every_start_as_it_did_at_the_first(tmp_path: File) -> None:
+    """Else a run that goes on would drop what it has trained, or refuse its own study."""
+    limited = ("search={budget: {gpu_hours: 1}}", "seeds=[1]")
+    trained(prepare(studied(tmp_path)), *STAGES, seconds=36.0)
+    first = prepare(studied(tmp_path, *limited))
+    stage = first.lattice.stage(Path(("big", "wee")), 1)
+    before = first.lattice.cost(stage)
+    assert first.lattice.in_hours and before == pytest.approx(0.01)
+    assert prepare(studied(tmp_path, *limited)).lattice.cost(stage) == before
+    first.keep()
+    trained(prepare(studied(tmp_path, "seeds=[1]")), *STAGES, seconds=7200.0)
+    again = prepare(studied(tmp_path, *limited))
+    assert again.lattice.cost(stage) == before and again.costs.predict(stage).seconds > 36
+    other = prepare(studied(tmp_path, "search={budget: {gpu_hours: 99}}", "seeds=[1]"))
+    assert other.lattice.cost(stage) > before, "another limit is another search"
+    (file,) = (tmp_path / "store" / "prices").iterdir()
+    file.write_text("{")
+    with pytest.raises(Invalid, match="remove that file, and it is priced anew"):
+        prepare(studied(tmp_path, *limited))
+
+
+def test_a_published_student_makes_no_hours_known(tmp_path: File) -> None:
+    """It costs nothing alone; what it costs with a teacher nobody has measured."""
+    bare = prepare(studied(tmp_path))
+    wee = build.network(bare.lattice.models["wee"].model, 3)
+    torch.save(wee.state_dict(), tmp_path / "wee.pt")
+    with pytest.raises(Invalid, match="how many GPU hours a stage takes is not known yet"):
+        prepare(studied(tmp_path, "search={budget: {gpu_hours: 1}}", f"models.wee.weights={tmp_path / 'wee.pt'}"))
