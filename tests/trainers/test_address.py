@@ -27,7 +27,7 @@ def test_a_bucket_with_or_without_a_prefix_is_a_place(written: str, root: str, f
 @pytest.mark.parametrize("written", ["store", "/shared/store", "~/store", "a:b", Path("/shared/s3")])
 def test_whatever_has_no_scheme_is_a_folder(written: str | Path) -> None:
     assert checked(str(written)) == str(written)
-    assert isinstance(at(written), Folder) and at(written).root == Path(written)
+    assert isinstance(at(written), Folder) and at(written).root == Path(written).expanduser()
 
 
 def test_a_folder_has_the_same_address_wherever_one_looks_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
