@@ -9,9 +9,10 @@ The rule, for a device and a number of workers:
    with the same losses) costs as much more or less an epoch as it has FLOPs more or less.
 3. Else it is unknown, and only the FLOPs of its images times its epochs are compared with those of others.
 
-FLOPs of training on an image: `STEP` forward passes of the student, and one of each model that teaches. Seconds are a
-result's own: training and validation, as often as there was validation then; not what comes before the first epoch, nor
-reading the result back. Only stages on the same data are looked at, so an epoch has equally many images for both.
+FLOPs of training on an image, as large as the recipe makes it: `STEP` forward passes of the student, and one of each
+model that teaches. Seconds are a result's own: training and validation, as often as there was validation then; not what
+comes before the first epoch, nor reading the result back. Only stages on the same data are looked at, so an epoch has
+equally many images for both.
 `benchmarks/costs.py` measures how wrong this is.
 """
 
@@ -24,7 +25,7 @@ from functools import cached_property
 from statistics import median
 from typing import Literal, NamedTuple
 
-from trainers.spec import Model, Stage, canonical
+from trainers.spec import Model, Recipe, Stage, canonical
 
 # A training step is about three forward passes; a teacher adds one of its own.
 STEP = 3
@@ -33,6 +34,9 @@ STEP = 3
 LIGHT = {"epochs", "lr", "schedule", "warmup", "warmup_from", "bias_lr", "bias_decay", "flip"}
 
 Basis = Literal["measured", "scaled", "unknown", "none"]
+
+# FLOPs of a model's forward pass on an image as a recipe makes it; None where they are not known.
+Forward = Callable[[Model, Recipe], int | None]
 
 
 class Prediction(NamedTuple):
@@ -62,11 +66,15 @@ def identity(model: Model) -> str:
     return model.model_dump_json()
 
 
-def per_image(forward: Callable[[Model], int | None]) -> Callable[[Stage], float | None]:
-    """FLOPs of training a stage on an image, by those of one forward pass of a model; None where one is not known."""
+def per_image(forward: Forward) -> Callable[[Stage], float | None]:
+    """FLOPs of training a stage on an image, by those of one forward pass of a model; None where one is not known.
+
+    Who teaches sees the student's images, however large its own were.
+    """
 
     def flops(stage: Stage) -> float | None:
-        own, others = forward(stage.model), [forward(guide.model) for guide in stage.guides]
+        own = forward(stage.model, stage.recipe)
+        others = [forward(guide.model, stage.recipe) for guide in stage.guides]
         known = [other for other in others if other is not None]
         return None if own is None or len(known) < len(others) else float(STEP * own + sum(known))
 
@@ -140,10 +148,9 @@ class Costs:
         return [group for name, group in self._kinds.items() if group.flops and name not in published]
 
 
-def relative(flops: Mapping[str, int]) -> Callable[[Stage], float]:
-    """The cost of a stage in FLOPs an image times epochs, the same whatever was measured; `flops` of one forward pass,
-    by `identity`."""
-    return Costs(per_image(lambda model: flops[identity(model)])).relative
+def relative(forward: Forward) -> Callable[[Stage], float]:
+    """The cost of a stage in FLOPs an image times epochs, the same whatever was measured."""
+    return Costs(per_image(forward)).relative
 
 
 def _losses(stage: Stage) -> list[str]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from orchestrator.costs import Costs, Measured, identity, per_image
+from orchestrator.costs import Costs, Forward, Measured, per_image
 from orchestrator.inputs import Inputs
 from orchestrator.resources import Placement
-from trainers import build
-from trainers.call import Invalid
 from trainers.finished import results
-from trainers.spec import Model, Stage
+from trainers.spec import Model
 from trainers.store import Result, Store
 
 NEWEST = 1000  # results that are looked at
@@ -18,9 +16,8 @@ NEWEST = 1000  # results that are looked at
 CPU = "cpu"
 
 
-def costs(store: Store, placed: Callable[[Model], Placement], inputs: Inputs, flops: Mapping[str, int]) -> Costs:
-    """The costs of stages whose models are `placed` so. `flops` of a forward pass of the study's own models, by
-    identity."""
+def costs(store: Store, placed: Callable[[Model], Placement], inputs: Inputs, forward: Forward) -> Costs:
+    """The costs of stages whose models are `placed` so. `forward`: of models of other studies, too."""
     found = [] if inputs.provisional else list(results(store.place, most=NEWEST))
     gpu = next((result.device for result in found if result.device != CPU), "")
     mine = [
@@ -29,17 +26,8 @@ def costs(store: Store, placed: Callable[[Model], Placement], inputs: Inputs, fl
         if result.stage.data.fingerprint == inputs.contents.fingerprint
         and like(result, placed(result.stage.model), gpu)
     ]
-    forward = dict[str, int | None](flops)
-
-    def sized(model: Model) -> int | None:
-        return forward[identity(model)]
-
-    for result in mine:
-        for stage in (result.stage, *result.stage.guides):
-            if (name := identity(stage.model)) not in forward:
-                forward[name] = _flops(stage, inputs)
     return Costs(
-        per_image(sized),
+        per_image(forward),
         (Measured(result.stage, _with_all(result, placed(result.stage.model))) for result in mine),
     )
 
@@ -77,12 +65,3 @@ def _with_all(result: Result, placement: Placement) -> float:
     if result.usage is None or result.stage.published or placement.fewest == placement.workers:
         return result.seconds
     return result.seconds * result.usage.workers / placement.workers
-
-
-def _flops(stage: Stage, inputs: Inputs) -> int | None:
-    """Of a model of another study, on an image of this data; None if it cannot be built any more."""
-    try:
-        image = build.image_size(inputs.dataset, stage.recipe)
-        return build.size_of(stage.model, len(inputs.contents.classes), image).flops
-    except Invalid:
-        return None

@@ -80,7 +80,7 @@ def _counted(prepared: Prepared, frontier: Frontier) -> dict[str, Any]:
         names=study.controls or (),
         searched=prepared.searched(final.scores),
         seeds=study.seeds,
-        cost=relative(prepared.flops),
+        cost=relative(prepared.forward),
     )
     # The student alone with the compute of the best path is wanted as soon as that is known.
     needed = len(keys(final)) + own["later"]

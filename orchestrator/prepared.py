@@ -22,7 +22,7 @@ from trainers import build
 from trainers.call import Invalid
 from trainers.lease import Lease, held
 from trainers.outputs import Network
-from trainers.spec import Model, Stage
+from trainers.spec import Model, Recipe, Stage
 from trainers.store import Result, Store
 
 
@@ -53,7 +53,7 @@ class Prepared:
         self.shapes = self._shapes()
         self.checked: set[tuple[tuple[str, ...], str, str]] = set()
         self.sizes = self._sizes()
-        self.lattice.cost, self.lattice.divisor = relative(self.flops), self._divisor()
+        self.lattice.cost, self.lattice.divisor = relative(self.forward), self._divisor()
         self.prices: Prices | None = None  # of a budget in GPU hours
         self.warm = warm(
             self.sweep,
@@ -129,7 +129,7 @@ class Prepared:
                 self.sweep,
                 first=self.warm.settings,
                 names=self.study.controls or (),
-                compute=relative(self.flops),
+                compute=relative(self.forward),
                 cost=self.costs.relative,
                 done=done,
                 paused=paused or self.paused,
@@ -140,15 +140,19 @@ class Prepared:
         search = searching.searching(self.study.search, self.lattice, self.sweep, first=self.warm.settings)
         return search(self.lattice, scores)
 
-    @property
-    def flops(self) -> dict[str, int]:
-        """Of one forward pass of each model, by its identity."""
-        return {identity(entry.model): self.sizes[name].flops for name, entry in self.lattice.models.items()}
+    def forward(self, model: Model, recipe: Recipe) -> int | None:
+        """FLOPs of one forward pass on an image as a recipe makes it; None for a model of another study that cannot be
+        built any more."""
+        try:
+            image = build.image_size(self.inputs.dataset, recipe)
+            return build.size_of(model, len(self.contents.classes), image).flops
+        except Invalid:
+            return None
 
     @cached_property
     def costs(self) -> Costs:
         """By what the store has when they are first asked for."""
-        return experience.costs(self.store, self.placed, self.inputs, self.flops)
+        return experience.costs(self.store, self.placed, self.inputs, self.forward)
 
     def placed(self, model: Model) -> Placement:
         """What a model runs on; one that is not of the study as the study says for all."""

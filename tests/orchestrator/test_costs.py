@@ -36,8 +36,9 @@ BIG = stage("big")
 MID = stage("mid", BIG)
 
 
-def forward(one: Model) -> int | None:
-    return FLOPS.get(one.backbone.name)
+def forward(one: Model, recipe: Recipe) -> int | None:
+    known = FLOPS.get(one.backbone.name)
+    return known * (4 if recipe.resize else 1) if known else None
 
 
 def costs(*measured: tuple[Stage, float]) -> Costs:
@@ -50,6 +51,13 @@ def test_training_on_an_image_is_three_passes_of_the_student_and_one_of_each_gui
     assert flops(stage("wee", MID)) == STEP * 10 + 40
     assert flops(stage("wee", MID, guides=Guides(who="all"))) == STEP * 10 + 40 + 100
     assert flops(stage("foreign")) is None and flops(stage("wee", stage("foreign"))) is None
+
+
+def test_all_see_the_images_of_who_is_trained_however_large_their_own_were() -> None:
+    flops, large = per_image(forward), {"resize": (64, 64)}
+    assert flops(stage("wee", stage("big", **large))) == STEP * 10 + 100
+    assert flops(stage("wee", BIG, **large)) == 4 * (STEP * 10 + 100)
+    assert costs((MID, 50.0)).predict(stage("mid", BIG, **large)) == Prediction(200.0, "scaled")
 
 
 def test_such_a_stage_costs_as_it_did_with_whatever_seed_weight_and_teachers_teacher() -> None:

@@ -16,7 +16,7 @@ from orchestrator.prepared import Prepared, prepare
 from orchestrator.report import render
 from orchestrator.study import Study, load
 from tests.orchestrator.boards import board, summary
-from tests.orchestrator.studies import PATHS, STAGES, write
+from tests.orchestrator.studies import PATHS, STAGES, changed, without, write
 from tests.orchestrator.test_report import Page
 from trainers.spec import Stage
 from trainers.store import Store
@@ -65,6 +65,22 @@ def test_where_nothing_was_measured_costs_are_parts_of_the_whole(tmp_path: File)
     # The frontier starts the longest chain first, and that has the teacher on top.
     costs = costs_of(made, study)
     assert costs["big",]["cost"] > costs["wee",]["cost"]
+
+
+def test_a_stage_costs_what_its_own_images_cost_whoever_it_was_taught_by(tmp_path: File) -> None:
+    plain = without("mid", "low")
+    large = changed(("big: {detector", "big: {recipe: {resize: [128, 128]}, detector"), text=plain)
+    studies = [
+        load(write(tmp_path / str(i), text), (f"resources.store={tmp_path}",)) for i, text in enumerate((large, plain))
+    ]
+    ours, theirs = (costs_of(plan.plan(study)["cost"], study) for study in studies)
+    # Four times as many pixels for the teacher alone; its student sees the images that it always saw.
+    assert ours["big",]["cost"] / ours["big", "wee"]["cost"] == pytest.approx(
+        4 * theirs["big",]["cost"] / theirs["big", "wee"]["cost"]
+    )
+    assert ours["wee",]["cost"] / ours["big", "wee"]["cost"] == pytest.approx(
+        theirs["wee",]["cost"] / theirs["big", "wee"]["cost"]
+    )
 
 
 def test_what_was_measured_with_another_seed_is_predicted_in_seconds(tmp_path: File) -> None:
