@@ -102,7 +102,7 @@ ENTRANCES = {
         "trainers.store",
         "trainers.weights",
     },
-    "orchestrator/experience.py": {"trainers.build", "trainers.finished", "trainers.store"},
+    "orchestrator/experience.py": {"trainers.finished", "trainers.store"},
     "orchestrator/checks.py": {"trainers.build"},
     "orchestrator/prepared.py": {"trainers.build", "trainers.lease", "trainers.outputs", "trainers.store"},
     "orchestrator/audit.py": {"trainers.scratch"},
