@@ -128,6 +128,14 @@ def doubts(prepared: Prepared, name: str) -> list[str]:
             "what it leaves out at random each worker draws for itself, so another number of them is as another seed: "
             "write drop_path: 0 into its backbone"
         )
+    guides = [prepared.shapes[guide] for guide, student in prepared.lattice.pairs() if student == name]
+    recipe, losses = prepared.lattice.models[name].recipe, prepared.study.distill
+    swept = variants(prepared.sweep, losses) if prepared.sweep else ()
+    every = [losses, *(applied(one, recipe, losses)[1] for one in swept)]
+    found += [
+        f"{what} are of each worker's own images, so another number of them is another training"
+        for what in dict.fromkeys(what for terms in every for what in build.apart(terms, shape, guides))
+    ]
     return found
 
 

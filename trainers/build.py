@@ -247,6 +247,14 @@ def draws(built: Network) -> bool:
     return any(drawing(built))
 
 
+def apart(terms: tuple[Term, ...], student: Network, guides: Sequence[Network]) -> list[str]:
+    """What each worker finds or draws for itself in training, by the `apart` of a detector and of the losses with these
+    guides, as in `the statistics of PKD`. Another number of workers is then another training."""
+    with torch.device("meta"):
+        every = [student, *losses(terms, student, guides).modules.values()]
+    return sorted({f"{one.apart} {type(one).__name__}" for one in every if getattr(one, "apart", "")})
+
+
 def check_pair(terms: tuple[Term, ...], student: Network, teacher: Network) -> None:
     """Raise `Invalid`, at (index, name) of the loss, when it cannot take this teacher and this student."""
     for index, term in enumerate(terms):

@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator import plan as planning
 from orchestrator.board import Row
+from orchestrator.checks import doubts
 from orchestrator.elastic import Elastic, told
 from orchestrator.lattice import Path
 from orchestrator.makespan import Listed, play
@@ -142,6 +143,43 @@ def test_it_warns_of_what_each_worker_leaves_out_at_random_for_itself(tmp_path: 
         made = planning.plan(load(write(tmp_path, text), (f"models.big.backbone.Swin.drop_path={often}",)))
         assert made["elastic"][0]["steady"] is steady
         assert ("as another seed: write drop_path: 0 into its backbone" in planning.text(made)) is not steady
+
+
+@pytest.mark.parametrize(
+    ("losses", "apart"),
+    [
+        ("{PKD: {weight: 3}}", ["the statistics of PKD"]),
+        ("{PKD: {weight: 0}}", []),
+        ("CrossKD, {GI: {relation_weight: 40}}", ["the relations of GI", "the statistics of CrossKD"]),
+        ("{CrossKD: {align: false}}, {GI: {relation_weight: 0}}", []),
+        ("{GI: {relation_weight: 0, per: batch}}", ["the instances of GI"]),
+        ("DeFeat, TADF", []),
+    ],
+)
+def test_it_warns_of_losses_that_look_at_what_a_worker_has(losses: str, apart: list[str], tmp_path: File) -> None:
+    old = "distill: [{LD: {weight: 0.25, temperature: 10}}]"
+    text = changed((old, f"distill: [{losses}]"), text=without("mid", "low"))
+    study = load(write(tmp_path, text), ("models.wee.detector.GFL.channels=16",))
+    assert [doubt.partition(" are ")[0] for doubt in doubts(prepare(study), "wee")] == apart
+
+
+def test_it_warns_of_losses_that_a_sweep_may_choose(tmp_path: File) -> None:
+    text = changed(
+        ("controls", "sweep: {distill: [[LD], [CWD, GI]], GI.relation_weight: [0, 40]}\ncontrols"),
+        text=without("mid", "low"),
+    )
+    assert any("the relations of GI" in doubt for doubt in doubts(prepare(load(write(tmp_path, text))), "wee"))
+
+
+@pytest.mark.parametrize("detector", ["FasterRCNN", "MimicDet"])
+def test_it_warns_of_what_each_worker_draws_to_learn_from(detector: str, tmp_path: File) -> None:
+    models = "".join(
+        f"  {name}: {{detector: {{{detector}: {{channels: 16, hidden: 16}}}}, backbone: TinyResNet}}\n" for name in "ab"
+    )
+    text = f"data: {{Digits: {{classes: 3, train: 32, val: 16}}}}\nmodels:\n{models}distill: [DeFeat]\n"
+    found = doubts(prepare(load(write(tmp_path, text))), "b")
+    assert any(f"drawn of {detector}" in doubt for doubt in found)
+    assert any("the regions drawn of DeFeat" in doubt for doubt in found) is (detector == "FasterRCNN")
 
 
 def test_a_schedule_reckons_with_all_workers_where_there_is_room_and_else_with_fewer() -> None:

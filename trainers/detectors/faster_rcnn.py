@@ -29,6 +29,7 @@ class FasterRCNN(nn.Module):
     """
 
     features_only = False
+    apart = "the regions drawn of"  # see `build.apart`
 
     def __init__(
         self,

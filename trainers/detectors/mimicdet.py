@@ -53,6 +53,8 @@ class MimicDet(nn.Module):
     levels that the T-head reads. Each L of (B, ., H, W).
     """
 
+    apart = "the anchors drawn of"  # see `build.apart`
+
     def __init__(
         self,
         backbone: Backbone,

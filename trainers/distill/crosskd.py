@@ -93,6 +93,7 @@ class CrossKD(nn.Module):
         self.temperature = temperature
         self.overlap = overlap
         self.align = align
+        self.apart = "the statistics of" if align else ""  # see `build.apart`
 
     def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """-> (), already weighted."""

@@ -80,6 +80,7 @@ class DeFeat(nn.Module):
         self.temperatures = (cls_positive_temperature, cls_negative_temperature)
         self.neck, self.backbone = nn.ModuleList(), nn.ModuleList()
         self.features_only = not any(self.cls_weights)
+        self.apart = "the regions drawn of" if any(self.cls_weights) else ""  # see `build.apart`
         if any(self.neck_weights):
             same_strides(student, teacher)
             self.strides = tuple(student.strides)

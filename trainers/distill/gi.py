@@ -75,6 +75,8 @@ class GI(nn.Module):
         self.cells_weight, self.regions_weight, self.relation_weight = cells_weight, regions_weight, relation_weight
         self.strides, self.anchors = student.strides, student.anchors
         self.count, self.iou, self.per = count, iou, per
+        related = "the relations of" if relation_weight else ""
+        self.apart = "the instances of" if per == "batch" else related  # see `build.apart`
 
     def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> Tensor:
         """-> (), already weighted."""

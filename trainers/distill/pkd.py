@@ -33,6 +33,7 @@ class PKD(nn.Module):
     """
 
     features_only = True
+    apart = "the statistics of"  # see `build.apart`
 
     def __init__(
         self,

@@ -75,6 +75,7 @@ class TADF(nn.Module):
             numbers = range(len(self.strides))
             self.levels = chosen("levels", levels, numbers, default=numbers)
             self.adapters.extend(adapter(student.channels, teacher.channels, relu=False) for _ in self.levels)
+        self.apart = "the regions drawn of" if self.cls_weight or self.box_weight else ""  # see `build.apart`
         if self.cls_weight or self.box_weight:
             agree("number of classes", student.num_classes, teacher.num_classes)
 
