@@ -12,7 +12,7 @@ from orchestrator.document import printable
 from orchestrator.meant import Meant
 from trainers.appraisal import device_of
 from trainers.call import Invalid
-from trainers.data.images import read_image, size_of
+from trainers.data.images import read_photo, size_of
 from trainers.predict import above, draw, predict
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}
@@ -25,7 +25,6 @@ class Picture(NamedTuple):
 
     file: File
     name: str  # from the folder that was named
-    size: tuple[int, int]  # width, height
 
 
 def pictures(places: Sequence[str]) -> list[Picture]:
@@ -47,7 +46,8 @@ def pictures(places: Sequence[str]) -> list[Picture]:
     for file, name in found.values():
         try:
             with file.open("rb") as stream:
-                checked.append(Picture(file, name, size_of(stream, str(file))))
+                size_of(stream, str(file))
+            checked.append(Picture(file, name))
         except (Invalid, OSError) as error:
             missing.append(str(error))
     if missing:
@@ -72,17 +72,24 @@ def drawings(images: Sequence[Picture], out: File) -> list[File]:
 
 
 def find(
-    meant: Meant, images: Sequence[Picture], drawn: Sequence[File], out: File, *, threshold: float
+    meant: Meant,
+    images: Sequence[Picture],
+    drawn: Sequence[File],
+    out: File,
+    *,
+    threshold: float,
+    as_stored: bool = False,
 ) -> dict[str, Any]:
     """Look at every image, draw there what is found with at least this score, and write `results.json` into `out`.
 
+    Images are turned as their cameras noted, and boxes are in these pixels, unless `as_stored`.
     -> as plain data. An image that turns out to be broken is left out, and in `broken`."""
     out.mkdir(parents=True, exist_ok=True)
     trained = meant.trained
     shown, results, broken = [], [], {}
     for number, (image, target) in enumerate(zip(images, drawn, strict=True), start=1):
         try:
-            pixels = read_image(image.file, size=image.size)
+            pixels = read_photo(image.file, as_stored=as_stored)
         except Invalid as error:
             broken[str(image.file)] = str(error)
             continue

@@ -155,6 +155,7 @@ def _upload(
             # Named here, since MLflow would install and run the model to find out.
             pip_requirements=[f"{package}=={installed(package)}" for package in NEEDS],
         )
+        _declare_params(Path(folder) / "model" / "MLmodel")
         client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
     client.set_logged_model_tags(model.model_id, {"mlflow.model.isExternal": "false"})
     return client.create_model_version(
@@ -171,3 +172,14 @@ def _upload(
             "uri": public(row.weights),
         },
     )
+
+
+def _declare_params(file: Path) -> None:
+    """Have a saved model's signature name what `served.py` takes beside images: MLflow keeps back what it does not."""
+    from mlflow.models import Model
+    from mlflow.types import DataType, ParamSchema, ParamSpec
+
+    described = Model.load(str(file))
+    assert described.signature is not None, "it follows from the type of what is predicted on"
+    described.signature.params = ParamSchema([ParamSpec("as_stored", DataType.boolean, False)])
+    described.save(str(file))

@@ -13,12 +13,11 @@ from typing import Any, TypedDict
 import torch
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
-from PIL import Image
 from safetensors.torch import load_file
 
 from trainers import build
 from trainers.call import Invalid
-from trainers.data.images import FORMATS, read_image
+from trainers.data.images import read_photo
 from trainers.outputs import Detections
 from trainers.predict import predict
 from trainers.spec import Stage
@@ -47,9 +46,11 @@ class Student(PythonModel):
         """What is found in each image.
 
         model_input: paths of images, or images in base64. MLflow also makes a list of a table with one column.
+        params: `as_stored` for pixels as they are stored; else images are turned as their cameras noted.
         """
+        as_stored = bool((params or {}).get("as_stored"))
         with tempfile.TemporaryDirectory() as folder:
-            images = [picture(text, Path(folder)) for text in model_input]
+            images = [picture(text, Path(folder), as_stored=as_stored) for text in model_input]
         stage = self.stage
         look = partial(predict, self.detector, classes=stage.data.classes, recipe=stage.recipe, device=self.device)
         return [self.answer(look(image)) for image in images]
@@ -64,8 +65,11 @@ class Student(PythonModel):
         }
 
 
-def picture(text: str, folder: Path) -> torch.Tensor:
-    """The image at a path, or in base64 with or without `data:...;base64,` before it. -> (3, H, W) uint8."""
+def picture(text: str, folder: Path, *, as_stored: bool = False) -> torch.Tensor:
+    """The image at a path, or in base64 with or without `data:...;base64,` before it. -> (3, H, W) uint8.
+
+    `as_stored`: not turned as its camera noted.
+    """
     file = Path(text)
     if text.startswith("data:") or not os.path.isfile(text):  # Path's own raises where text is too long for a name
         try:
@@ -74,12 +78,7 @@ def picture(text: str, folder: Path) -> torch.Tensor:
             raise Invalid(f"{text[:80]} is neither the path of an image nor one in base64") from None
         file = folder / "image"
         file.write_bytes(content)
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            size = image.size
-    except (OSError, Image.DecompressionBombError) as error:
-        raise Invalid(f"cannot read the image {text[:80]}: {error}") from None
-    return read_image(file, size=size)
+    return read_photo(file, as_stored=as_stored, source=text[:80])
 
 
 set_model(Student())

@@ -1,7 +1,7 @@
 """Finds objects in images with the exported detector in its folder: `python detect.py IMAGE ...` prints JSON.
 
-It needs numpy and onnxruntime (torch and torchvision for graphs that end in .pt2), and to read files Pillow. From
-Python: `Detector(folder)(pixels)`. Boxes are x1, y1, x2, y2; A are all cells of all levels, times a cell's anchors.
+It needs numpy, onnxruntime (torch and torchvision for .pt2), and Pillow for files, which it turns as their camera noted
+unless `--as-stored`. `Detector(folder)(pixels)`: boxes are x1, y1, x2, y2; A are all levels' cells times their anchors.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,8 +93,7 @@ def opened(file: Path) -> Callable[[Array], list[Array]]:
 
     there = [p for p in onnxruntime.get_available_providers() if p in ("CUDAExecutionProvider", "CPUExecutionProvider")]
     session = onnxruntime.InferenceSession(str(file), providers=there)
-    name = session.get_inputs()[0].name
-    return lambda value: list(session.run(None, {name: value}))
+    return lambda value: list(session.run(None, {session.get_inputs()[0].name: value}))
 
 
 def sides(size: Sequence[int], resize: Sequence[int] | None) -> tuple[int, int]:
@@ -110,8 +110,7 @@ def resized(image: Array, height: int, width: int) -> Array:
 
 def blended(image: Array, length: int, *, axis: int) -> Array:
     """One side made longer or shorter."""
-    scale = image.shape[axis] / length
-    reach = max(scale, 1.0)
+    reach = max(scale := image.shape[axis] / length, 1.0)
     middle, place = (np.arange(length)[:, None] + 0.5) * scale, np.arange(image.shape[axis])
     weight = np.maximum(1 - np.abs((place - middle + 0.5) / reach), 0)
     weight *= (place >= np.trunc(middle - reach + 0.5)) & (place < np.trunc(middle + reach + 0.5))
@@ -140,15 +139,12 @@ def dense(rule: Rule, maps: dict[str, list[Array]], grid: Grid) -> Found:
     """One stage: of each level the best pairs of anchor and class."""
     anchors = len(rule["anchors"][0])
     scores = sigmoid(rows(maps["cls"], anchors))
-    if rule["score"] == "quality":
-        scores = scores * np.clip(rows(maps["quality"], 1), 1e-6, 1 - 1e-6)
-    if rule["score"] == "joint":
-        scores = np.sqrt(scores * sigmoid(rows(maps["centerness"], 1)))
+    scores = scores * np.clip(rows(maps["quality"], 1), 1e-6, 1 - 1e-6) if rule["score"] == "quality" else scores
+    scores = np.sqrt(scores * sigmoid(rows(maps["centerness"], 1))) if rule["score"] == "joint" else scores
     scores = np.where(grid.inside[:, None], scores, 0)
     anchor, label = np.divmod(np.concatenate(ranked(rule, scores, grid, rule["score_threshold"])), scores.shape[1])
     score = scores[anchor, label]
-    if rule["score"] == "centerness":
-        score = score * sigmoid(rows(maps["centerness"], 1))[anchor, 0]
+    score = score * sigmoid(rows(maps["centerness"], 1))[anchor, 0] if rule["score"] == "centerness" else score
     return Found(told(rule, rows(maps["box"], anchors)[anchor], grid, anchor), score, label)
 
 
@@ -175,8 +171,7 @@ def told(rule: Rule, said: Array, grid: Grid, anchor: Array) -> Array:
 
 def mimic(rule: Rule, maps: dict[str, list[Array]], grid: Grid) -> Found:
     """Anchors are refined and ranked; of the best of them every class that scores high enough."""
-    rank = np.where(grid.inside, rows(maps["score"], 1)[:, 0], -np.inf)
-    chosen = highest(rank, rule["top_k"])
+    chosen = highest(np.where(grid.inside, rows(maps["score"], 1)[:, 0], -np.inf), rule["top_k"])
     chosen = chosen[grid.inside[chosen]]
     refined = shifted(rows(maps["delta"], 1)[chosen], grid.box[chosen], [1.0, 1.0])
     boxes = shifted(rows(maps["box"], 1)[chosen], refined, rule["deltas"])
@@ -277,24 +272,29 @@ def softmax(x: Array) -> Array:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def read(file: str | Path) -> Array:
-    """An image file, decoded as in training: of sixteen bits the upper eight. (H, W, 3) uint8 in RGB."""
+def read(file: str | Path, *, as_stored: bool = False) -> Array:
+    """An image file, turned as its camera noted or not; of sixteen bits the upper eight. (H, W, 3) uint8 in RGB."""
     from PIL import Image
 
-    image = Image.open(file, formats=FORMATS)
-    if not image.mode.startswith("I"):
-        return np.array(image.convert("RGB"))
-    grey = np.asarray(image).astype(np.int64)
-    deep = image.mode != "I" or grey.max(initial=0) > 255  # Pillow opens some of eight bits as it does deeper ones
-    return np.clip(grey >> 8 if deep else grey, 0, 255).astype(np.uint8)[..., None].repeat(3, axis=-1)
+    image, noted = Image.open(file, formats=FORMATS), 1
+    image.load()  # Pillow itself turns TIFF
+    with suppress(Exception):  # a note that cannot be read is none
+        noted = 1 if as_stored else image.getexif().get(0x0112, 1)
+    pixels = np.array(image if image.mode.startswith("I") else image.convert("RGB"))
+    if pixels.ndim == 2:  # Pillow opens some of eight bits as it does deeper ones
+        shift = 8 if image.mode != "I" or pixels.max(initial=0) > 255 else 0
+        pixels = np.clip(pixels.astype(np.int64) >> shift, 0, 255).astype(np.uint8)[..., None].repeat(3, axis=-1)
+    pixels = pixels.swapaxes(0, 1) if noted in (5, 6, 7, 8) else pixels
+    return pixels[:: -1 if noted in (3, 4, 7, 8) else 1, :: -1 if noted in (2, 3, 6, 7) else 1]
 
 
 if __name__ == "__main__":
     here, found = Detector(Path(__file__).parent), dict[str, Any]()
-    for file in sys.argv[1:]:
+    files = [word for word in sys.argv[1:] if word != "--as-stored"]
+    for file in files:
         try:
-            found[file] = here(read(file))
+            found[file] = here(read(file, as_stored="--as-stored" in sys.argv))
         except Exception as error:  # decoders raise anything
             print(f"{file}: {error}", file=sys.stderr)
     print(json.dumps(found, indent=1))
-    sys.exit(len(found) < len(set(sys.argv[1:])))
+    sys.exit(len(found) < len(set(files)))

@@ -50,8 +50,11 @@ def detector_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("images", nargs=-1, required=True)
 @click.option("--out", type=AtHome(path_type=File, file_okay=False), default="predicted", show_default=True)
 @click.option("--score-threshold", "threshold", type=click.FloatRange(0, 1), default=0.3, show_default=True)
+@click.option("--as-stored", is_flag=True, help="Do not turn images as their cameras noted in EXIF.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def predict(detector: Any, images: tuple[str, ...], out: File, threshold: float, as_json: bool) -> None:
+def predict(
+    detector: Any, images: tuple[str, ...], out: File, threshold: float, as_stored: bool, as_json: bool
+) -> None:
     """Find objects in image files and folders: boxes drawn, and COCO's format of results. Exit code 3 if an image
     turned out to be broken and was left out."""
     from orchestrator import prediction
@@ -59,7 +62,7 @@ def predict(detector: Any, images: tuple[str, ...], out: File, threshold: float,
     pictures = prediction.pictures(images)
     drawn = prediction.drawings(pictures, out)
     with writable(out, "--out"):
-        made = prediction.find(detector(), pictures, drawn, out, threshold=threshold)
+        made = prediction.find(detector(), pictures, drawn, out, threshold=threshold, as_stored=as_stored)
     for reason in made["broken"].values():
         click.echo(f"warning: left out: {reason}", err=True)
     click.echo(json.dumps(made, indent=1) if as_json else prediction.text(made))

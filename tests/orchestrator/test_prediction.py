@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from click.testing import CliRunner
+from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 from torch import nn
 
 from orchestrator import prediction
+from orchestrator.cli import main
 from orchestrator.meant import Meant
+from tests.trainers.data.folders import turned
 from trainers.appraisal import Trained
 from trainers.call import Invalid
 from trainers.outputs import Detections
@@ -74,3 +77,50 @@ def test_a_name_that_no_file_can_have_is_no_image(tmp_path: File) -> None:
     long = str(tmp_path / ("x" * 300))
     with pytest.raises(Invalid, match="x: there is no such file or folder"):
         prediction.pictures([long])
+
+
+def bright(detector: object, pixels: torch.Tensor, **_: Any) -> Detections:
+    """A detector that finds the one bright rectangle, wherever it is."""
+    rows, columns = (pixels.amax(0) > 128).nonzero().T
+    box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    return Detections(torch.tensor([box], dtype=torch.float), torch.tensor([0.9]), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("as_stored", [False, True])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_and_drawings_are_of_the_image_that_a_viewer_shows_or_of_the_stored_one(
+    orientation: int, as_stored: bool, tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction, "predict", bright)
+    monkeypatch.setattr(prediction, "device_of", lambda detector: torch.device("cpu"))
+    image = Image.new("RGB", (640, 480))
+    image.paste((255, 255, 255), (40, 30, 100, 200))
+    image.save(tmp_path / "photo.jpg", exif=turned(orientation), quality=95)
+    image = image if as_stored else ImageOps.exif_transpose(Image.open(tmp_path / "photo.jpg"))
+    left, top, right, bottom = image.convert("L").point(lambda value: value > 128 and 255).getbbox()
+
+    trained: Any = Trained(nn.Identity(), CLASSES, Recipe())
+    meant = Meant("x", trained, [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}], True, "")
+    found, out = prediction.pictures([str(tmp_path / "photo.jpg")]), tmp_path / "out"
+    drawn = prediction.drawings(found, out)
+    made = prediction.find(meant, found, drawn, out, threshold=0.3, as_stored=as_stored)
+    assert [row["bbox"] for row in made["images"][0]["found"]] == [[left, top, right - left, bottom - top]]
+    with Image.open(drawn[0]) as picture:
+        assert picture.size == image.size
+        assert picture.getpixel(((left + right) // 2, bottom)) == hue(0)
+
+
+def test_the_command_says_whether_images_are_turned(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 6)).save("a.png")
+    asked = []
+
+    def find(*_: Any, as_stored: bool, **__: Any) -> dict[str, Any]:
+        asked.append(as_stored)
+        return {"images": [], "broken": {}, "results": "x", "own_ids": True}
+
+    monkeypatch.setattr(prediction, "find", find)
+    monkeypatch.setattr("orchestrator.meant.meant", lambda *_, **__: None)
+    for words in ([], ["--as-stored"]):
+        assert CliRunner().invoke(main, ["predict", "study.yaml", "a.png", *words]).exit_code == 0
+    assert asked == [False, True]

@@ -24,6 +24,7 @@ from orchestrator.connection import connect
 from orchestrator.lattice import Path
 from orchestrator.registry import fetched
 from orchestrator.tracking import Tracking
+from tests.trainers.data.folders import turned
 from trainers import backbones, build, detectors
 from trainers.call import Call, Invalid
 from trainers.data.split import Split
@@ -117,6 +118,22 @@ def test_the_served_student_finds_what_validation_finds_in_any_kind_of_input(
     for wrong in ("no such file.png", str(tmp_path / "broken.png")):
         with pytest.raises(Invalid, match="image"):
             served.predict([wrong])
+
+
+def test_the_served_student_sees_a_photograph_upright_or_as_it_is_stored(tracking: Tracking, tmp_path: File) -> None:
+    row, weights = trained(tmp_path)
+    tracking.update(row)
+    tracking.register("upright", row, weights)
+    stored = picture(tmp_path / "stored.png")
+    Image.fromarray(stored.permute(1, 2, 0).numpy()).save(tmp_path / "turned.png", exif=turned(6))
+    upright = stored.rot90(-1, (1, 2))
+    Image.fromarray(upright.permute(1, 2, 0).numpy()).save(tmp_path / "upright.png")
+
+    served = load(tracking.uri, "upright")
+    files = {name: [str(tmp_path / f"{name}.png")] for name in ("stored", "turned", "upright")}
+    assert served.predict(files["turned"]) == served.predict(files["upright"]) != served.predict(files["stored"])
+    assert served.predict(files["turned"], params={"as_stored": True}) == served.predict(files["stored"])
+    assert served.predict(files["upright"], params={"as_stored": False}) == served.predict(files["upright"])
 
 
 @pytest.mark.parametrize(("kind", "side"), [("png", 1), ("png", 300), ("bmp", 40), ("ppm", 40)])

@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
+from tests.trainers.data.folders import turned
 from tests.trainers.stages import CPU, DIGITS, stage
 from tests.trainers.works import run
 from trainers import backbones, build, detectors, export_files, export_runner, teacher
 from trainers.augment import Resize
 from trainers.call import Call, Invalid, offers
-from trainers.data.images import FORMATS, read_image
+from trainers.data.images import FORMATS, read_image, read_photo
 from trainers.data.split import Split
 from trainers.evaluate import find
 from trainers.export_decoding import RULES
@@ -278,6 +279,44 @@ def test_files_are_read_to_the_bit_as_in_training(suffix: str, pixels: Any, tmp_
     expected = read_image(file, size=(pixels.shape[1], pixels.shape[0])).permute(1, 2, 0)
     found = read(file)
     assert found.dtype == np.uint8 and np.array_equal(found, expected.numpy())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_files_are_turned_to_the_bit_as_in_use_here(orientation: int, suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"x.{suffix}"
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    Image.fromarray(image).save(
+        file, **({"tiffinfo": {0x0112: orientation}} if suffix == "tif" else noted(orientation))
+    )
+    for as_stored in (False, True):
+        expected = read_photo(file, as_stored=as_stored).permute(1, 2, 0).numpy()
+        assert np.array_equal(read(file, as_stored=as_stored), expected)
+
+
+def noted(orientation: int) -> dict[str, Any]:
+    return {"exif": turned(orientation)}
+
+
+def test_sixteen_bits_are_turned_and_a_note_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    Image.fromarray(np.arange(6, dtype=np.uint16).reshape(2, 3) << 8).save(tmp_path / "x.png", **noted(6))
+    assert read(tmp_path / "x.png")[..., 0].tolist() == [[3, 0], [4, 1], [5, 2]]
+    Image.new("RGB", (8, 6)).save(tmp_path / "x.jpg", exif=b"Exif\0\0no such thing")
+    assert read(tmp_path / "x.jpg").shape == (6, 8, 3)
+
+
+def test_the_runner_looks_at_images_as_they_are_stored_where_it_is_told_so(
+    trained: tuple[Network, Split], tmp_path: Path
+) -> None:
+    detector, split = trained
+    export_files.save(detector, tmp_path / "out", classes=split.classes)
+    pixels = split.read(0).permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(tmp_path / "turned.png", **noted(6))
+    here = Detector(tmp_path / "out")
+    for words, expected in (([], np.rot90(pixels, -1)), (["--as-stored"], pixels)):
+        command = [sys.executable, "out/detect.py", *words, "turned.png"]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert json.loads(ran.stdout) == {"turned.png": here(expected)}
 
 
 @pytest.mark.parametrize(("size", "target"), [((50, 70), (48, 67)), ((64, 64), (100, 100)), ((33, 50), (20, 9))])
