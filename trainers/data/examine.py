@@ -9,13 +9,14 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from trainers.call import Invalid
-from trainers.data.images import FORMATS, OtherSize, read_image
+from trainers.data.images import FORMATS, ORIENTATION, OtherSize, is_deep, read_image
 from trainers.data.rules import PIXELS, Flaw, Size
 
-ORIENTATION = 0x0112  # in EXIF
+BRIGHT = 1 << 13  # of sixteen bits: an image that stays below keeps a 32nd of the levels, and is almost black
 
 COLOURS = {  # by Pillow's mode
     "1": ("grey", "is black and white, read as three equal colours"),
@@ -89,7 +90,20 @@ def _flaw(path: Path, size: Size, form: str | None) -> Flaw | None:
                 image.verify()
         except Exception as error:
             return "damaged image", f"cannot be trusted: {error}"
-    return None
+    return _dark(path)
+
+
+def _dark(path: Path) -> Flaw | None:
+    """Whether an image that was read has sixteen bits and uses few of them, as cameras of twelve bits write it."""
+    with Image.open(path, formats=FORMATS) as image:
+        if not image.mode.startswith("I"):
+            return None
+        largest, mode = int(np.asarray(image).max(initial=0)), image.mode
+    if largest >= BRIGHT or not is_deep(mode, largest):
+        return None
+    used, levels = max(largest, 0).bit_length(), (max(largest, 0) >> 8) + 1
+    left = f"{levels} level{'s' if levels > 1 else ''} would be left"
+    return "dark image", f"uses {used} of its 16 bits, of which {left}; stretch it to 16 or 8 bits"
 
 
 def _after(path: Path, error: Invalid) -> str:

@@ -7,6 +7,7 @@ import resource
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -40,6 +41,30 @@ def test_it_is_noted_and_read_all_the_same(tmp_path: Path, raw: bytes, suffix: s
     seen = look(tmp_path, raw, name=f"x.{suffix}")
     assert seen.flaw is None and kind in [note[0] for note in seen.notes], seen
     assert read_image(tmp_path / f"x.{suffix}", size=SIZE).shape == (3, HEIGHT, WIDTH)
+
+
+DARK = {  # pixels of sixteen bits, and what is said of them
+    "twelve bits": (np.array([[0, 7, 4095]], np.uint16), "uses 12 of its 16 bits, of which 16 levels would be left"),
+    "thirteen bits": (np.array([[0, 8191]], np.uint16), "uses 13 of its 16 bits, of which 32 levels would be left"),
+    "twelve bits, kept as more": (np.array([[4095]], np.int32), "uses 12 of its 16 bits, of which 16 levels"),
+    "eight bits": (np.array([[0, 200]], np.uint16), "uses 8 of its 16 bits, of which 1 level would be left"),
+    "none": (np.zeros((1, 3), np.uint16), "uses 0 of its 16 bits, of which 1 level would be left"),
+    "just enough": (np.array([[0, 8192]], np.uint16), ""),
+    "eight bits, kept as more": (np.array([[0, 200]], np.int32), ""),
+}
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize(("pixels", "said"), DARK.values(), ids=DARK)
+def test_sixteen_bits_of_which_few_are_used_are_a_problem(
+    pixels: np.ndarray, said: str, suffix: str, tmp_path: Path
+) -> None:
+    if pixels.dtype == np.int32 and suffix == "png":
+        pytest.skip("PNG has no 32 bits")
+    raw = encoded(Image.fromarray(pixels), "PNG" if suffix == "png" else "TIFF")
+    seen = look(tmp_path, raw, name=f"x.{suffix}", size=pixels.shape[::-1])
+    assert "16 bits" in [note[0] for note in seen.notes] and bool(said) == bool(seen.flaw)
+    assert not said or (seen.flaw[0] == "dark image" and said in seen.flaw[1] and "stretch it to 16" in seen.flaw[1])
 
 
 def test_a_bomb_is_not_decoded(tmp_path: Path) -> None:
