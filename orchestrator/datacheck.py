@@ -122,7 +122,7 @@ def _mend(findings: list[Findings], places: Mapping[Source, File]) -> tuple[dict
         try:
             clean[found.source], changes[found.source] = mended(found.coco, found.seen)
         except Invalid as error:
-            left.append(Problem("nothing left", None, f"{found.source.file}: {error}"))
+            left.append(Problem("no clean copy", None, f"{found.source.file}: {error}"))
     if left:
         return {}, left
     write_new({places[source]: partial(_dump, coco) for source, coco in clean.items()})

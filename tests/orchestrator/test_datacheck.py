@@ -198,6 +198,21 @@ def test_what_no_copy_can_do_away_with_ends_with_3(folder: File) -> None:
     assert not (folder / "other").exists()
 
 
+def test_corners_are_told_once_and_not_mended(folder: File) -> None:
+    file = folder / "set" / "annotations" / "instances_train2017.json"
+    coco = json.loads(file.read_text())
+    for row in coco["annotations"]:
+        row["bbox"] = [9, 4, 15, 11]
+    file.write_text(json.dumps(coco))
+    ended = check("set")
+    assert ended.exit_code == 3 and "    corners (1)\n      as x, y, width, height 3 of 3 boxes leave" in ended.stdout
+    ended = check("set --fix out")
+    assert ended.exit_code == 3 and "look like corners: write x1, y1, x2 - x1, y2 - y1" in ended.stdout
+    assert "  still wrong\n    no clean copy (1)\n" in ended.stdout
+    assert ended.stdout.splitlines()[-1] == "1 problem needs a person; nothing was written"
+    assert not (folder / "out").exists()
+
+
 def test_one_annotation_file_with_its_images(folder: File) -> None:
     spoil(folder, category_id=5)
     words = "set/annotations/instances_train2017.json --images set/train2017"

@@ -11,7 +11,19 @@ from trainers.call import Invalid
 from trainers.data import masks
 from trainers.data.examine import Seen
 from trainers.data.mend_images import mended_images
-from trainers.data.rules import Flaw, Problem, Row, Size, about, annotation_flaws, category_flaws, identity, shown
+from trainers.data.rules import (
+    Flaw,
+    Problem,
+    Row,
+    Size,
+    about,
+    annotation_flaws,
+    category_flaws,
+    identity,
+    misread,
+    shown,
+    sizes_of,
+)
 
 Kept = tuple[list[Row], list[Problem]]  # rows, and what was done to the others
 
@@ -20,8 +32,9 @@ def mended(coco: Mapping[str, Any], seen: Mapping[int, Seen]) -> tuple[dict[str,
     """What can be trained on, and what was changed or dropped to get there. All other keys stay as they are.
 
     seen: what the images are like, by place in the list; an image that is not there is dropped. Raises `Invalid`
-    if no image or no category is left.
+    if no image or no category is left, and for boxes that are all written in another way, which is not guessed.
     """
+    _check_written(coco["annotations"], coco["images"])
     try:
         categories, same, lost = _categories(coco["categories"])
         annotations = [_renamed(row, same) for row in coco["annotations"]]
@@ -32,8 +45,14 @@ def mended(coco: Mapping[str, Any], seen: Mapping[int, Seen]) -> tuple[dict[str,
     for name, left in (("image", images), ("category", categories)):
         if not left:
             raise Invalid(f"nothing can be mended: no {name} is left")
+    _check_written(rows, images)
     changes = sorted([*lost, *gone, *changed], key=lambda change: change.kind)
     return {**coco, "images": images, "annotations": rows, "categories": categories}, changes
+
+
+def _check_written(rows: list[Row], images: list[Row]) -> None:
+    for problem in misread(rows, sizes_of(images)):
+        raise Invalid(f"nothing is guessed: {problem.message}")
 
 
 def _categories(rows: list[Row]) -> tuple[list[Row], dict[int, int], list[Problem]]:

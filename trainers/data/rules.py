@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from unicodedata import category
@@ -17,6 +17,8 @@ TOLERANCE = 1.0  # pixels that a box may reach out of its image: annotators' rou
 # of training, as every trainer does; more than one in this many is a mistake.
 FLAT_ONE_IN = 100_000
 FLAT = "flat box"
+SEVERAL = 3  # boxes from which on all of a file tell how it is written
+CORNERS_ONE_IN = 4  # that leave their images if corners are read as sizes; three in four do where objects lie anywhere
 PIXELS = Image.MAX_IMAGE_PIXELS or 0  # the most that an image may have: Pillow's own limit against bombs
 LARGEST = 2**63 - 1  # ids are held in 64 bits
 
@@ -62,10 +64,11 @@ def wrong_images(rows: list[Row]) -> Iterator[Problem]:
 
 
 def wrong_annotations(coco: Mapping[str, list[Row]]) -> Iterator[Problem]:
-    """What is wrong with the annotations; boxes without area come last, and only if they are many."""
+    """What is wrong with the annotations: first with all of them; boxes without area come last, and only if many."""
     rows, flat = coco["annotations"], 0
-    yield from _identities(rows, "annotation")
     sizes, known = sizes_of(coco["images"]), {row["id"] for row in coco["categories"] if identity(row)}
+    yield from misread(rows, sizes)
+    yield from _identities(rows, "annotation")
     for row in rows:
         for kind, text in annotation_flaws(row, sizes, known):
             if kind == FLAT:
@@ -74,6 +77,43 @@ def wrong_annotations(coco: Mapping[str, list[Row]]) -> Iterator[Problem]:
                 yield about("annotation", row, kind, text)
     if too_many(flat, len(rows)):
         yield from flat_boxes(coco)
+
+
+def misread(rows: list[Row], sizes: Mapping[int, Size | None]) -> Iterator[Problem]:
+    """Whether all boxes of a file are written in another way than x, y, width, height in pixels."""
+    if (boxes := _if_all(rows, sizes, _in_shares)) and len(boxes) >= SEVERAL:
+        row, _ = boxes[0]
+        said = f"all {len(boxes):,} boxes lie within 0..1, as annotation {shown(row.get('id'))}: {shown(row['bbox'])}"
+        yield Problem("normalised", None, f"{said}; they look normalised: multiply them by their image's sides")
+    boxes = _if_all(rows, sizes, _as_corners)
+    out = [row for row, size in boxes if not inside(row["bbox"], size)]
+    if len(boxes) >= SEVERAL and len(out) * CORNERS_ONE_IN >= len(boxes):
+        said = f"as x, y, width, height {len(out):,} of {len(boxes):,} boxes leave their images, as annotation "
+        said += f"{shown(out[0].get('id'))}: {shown(out[0]['bbox'])}; as x1, y1, x2, y2 none does"
+        yield Problem("corners", None, f"{said}. These look like corners: write x1, y1, x2 - x1, y2 - y1")
+
+
+def _if_all(
+    rows: list[Row], sizes: Mapping[int, Size | None], so: Callable[[list[float], Size], bool]
+) -> list[tuple[Row, Size]]:
+    """The boxes that can be compared with their images, if all of them are so; else none."""
+    found = []
+    for row in rows:
+        size = sizes.get(row["image_id"]) if type(row.get("image_id")) is int else None
+        if size is not None and four(row.get("bbox")):
+            if not so(row["bbox"], size):
+                return []
+            found.append((row, size))
+    return found
+
+
+def _in_shares(bbox: list[float], size: Size) -> bool:
+    return min(bbox) >= 0 and max(bbox) <= 1 < min(size)
+
+
+def _as_corners(bbox: list[float], size: Size) -> bool:
+    x1, y1, x2, y2 = bbox
+    return x2 > x1 and y2 > y1 and inside([x1, y1, x2 - x1, y2 - y1], size)
 
 
 def flat_boxes(coco: Mapping[str, list[Row]]) -> Iterator[Problem]:

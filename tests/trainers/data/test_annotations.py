@@ -107,6 +107,48 @@ def test_a_mistake_is_refused_with_file_and_id(change: Change, message: str) -> 
     assert "train.json" in str(error.value)
 
 
+def boxed(*boxes: Any) -> dict[str, Any]:
+    """A file with these boxes in images of 40 x 30."""
+    rows = [{"id": n, "image_id": 11, "category_id": 5, "bbox": list(box)} for n, box in enumerate(boxes, start=1)]
+    return {**GOOD, "annotations": rows}
+
+
+IN_CORNERS = ([20, 10, 39, 29], [25, 3, 40, 30], [1, 2, 8, 9])
+IN_SHARES = ([0.5, 0.5, 0.2, 0.1], [0, 0, 1, 1], [0.9, 0.1, 0.05, 1e-3])
+
+
+def test_boxes_that_are_all_corners_are_told_first_and_once() -> None:
+    with pytest.raises(Invalid, match=r"x\.json: as x, y, width, height 2 of 3 boxes leave their images.*") as error:
+        check(boxed(*IN_CORNERS), "x.json")
+    assert "annotation 1: [20, 10, 39, 29]; as x1, y1, x2, y2 none does. These look like corners" in str(error.value)
+    assert str(error.value).count("look like corners") == 1 and "annotation 2: bbox" in str(error.value)
+
+
+def test_boxes_that_are_all_shares_of_their_image_are_refused() -> None:
+    with pytest.raises(Invalid, match=r"x\.json: all 3 boxes lie within 0..1, as annotation 1: .*look normalised"):
+        check(boxed(*IN_SHARES), "x.json")
+
+
+NOT_ALL = {
+    "corners but for one": (*IN_CORNERS, [30, 2, 5, 9]),
+    "corners of which one leaves": (*IN_CORNERS, [20, 20, 50, 29]),
+    "two corners": IN_CORNERS[:2],
+    "large objects, of which one leaves": (*[[1, 2, 30, 20]] * 4, [1, 2, 40, 30]),
+}
+
+
+@pytest.mark.parametrize("boxes", NOT_ALL.values(), ids=NOT_ALL)
+def test_boxes_that_leave_their_images_are_no_corners_unless_all_are(boxes: Any) -> None:
+    with pytest.raises(Invalid, match="leaves image 11") as error:
+        check(boxed(*boxes), "x.json")
+    assert "corners" not in str(error.value)
+
+
+@pytest.mark.parametrize("boxes", [IN_SHARES[:2], (*IN_SHARES, [1, 2, 5, 6]), [[1, 2, 30, 20]] * 4])
+def test_a_few_small_boxes_and_large_objects_are_none_of_it(boxes: Any) -> None:
+    check(boxed(*boxes), "x.json")
+
+
 def test_a_results_file_is_named_as_such() -> None:
     results = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]
     with pytest.raises(Invalid, match=r"r\.json holds results"):

@@ -269,6 +269,24 @@ def test_where_nothing_would_be_left_nothing_is_mended(tmp_path: Path, change: C
         changed(made(tmp_path), change)
 
 
+@pytest.mark.parametrize(
+    ("bbox", "said"),
+    [([9, 4, 15, 11], "nothing is guessed: .* look like corners"), ([0.1, 0.2, 0.5, 0.5], "look normalised")],
+)
+def test_boxes_that_are_all_written_in_another_way_are_not_guessed(
+    tmp_path: Path, bbox: list[float], said: str
+) -> None:
+    with pytest.raises(Invalid, match=said):
+        changed(made(tmp_path), lambda coco: [row.update(bbox=bbox) for row in coco["annotations"]])
+
+
+def test_nor_where_all_are_once_others_have_gone(tmp_path: Path) -> None:
+    source = made(tmp_path, images=4)
+    (source.folder / "4.png").write_bytes(b"")
+    with pytest.raises(Invalid, match=r"all 3 boxes lie within 0\.\.1"):
+        changed(source, lambda coco: [row.update(bbox=[0, 0, 1, 1]) for row in coco["annotations"][:3]])
+
+
 def test_two_splits_with_the_same_categories_have_the_same_afterwards(tmp_path: Path) -> None:
     train, val = made(tmp_path), made(tmp_path, part="val2017")
     for source, used in ((train, 2), (val, 1)):
