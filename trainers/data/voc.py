@@ -19,7 +19,7 @@ from trainers.data.images import size_of
 from trainers.data.rules import unsafe
 from trainers.data.split import Metric, Split, classes_of, fingerprint
 from trainers.data.unread import Unseen
-from trainers.data.voc_xml import Object, Sheet, read
+from trainers.data.voc_xml import Object, Sheet, names_in, read
 
 VOC_AP = Call(name="VocAP")
 VOC_NAMES = (
@@ -48,18 +48,21 @@ BOTH_YEARS = ["2007 trainval", "2012 trainval"]  # "07+12"
 
 
 class VOC:
-    """VOC's 20 classes under `root`, the folder that holds VOC2007 and VOC2012, or the one above it.
+    """VOC's 20 classes, or own ones, under `root`, the folder that holds VOC2007 and VOC2012, or the one above it.
 
     train, val, test: parts, each a year and the name of a file of ImageSets/Main, as `2007 trainval`; the default,
     known as 07+12, has 16,551 images to train on and 4,952 to measure on. test: null for none; what is trained is
     measured there once, and nothing is selected by it. An object marked as difficult is
-    neither to be found nor a mistake, to training as to the metric; use_difficult: it is trained on.
+    neither to be found nor a mistake, to training as to the metric; use_difficult: it is trained on. classes: the
+    names that objects have, in the order of the labels, by default VOC's 20; any other name is refused.
     `metric` judges detections, by default by VOC's AP.
 
     VOC counts pixels from 1 and names the first and the last of a box. As in mmdetection, with which the papers'
     figures were measured, that becomes x = xmin - 1, y = ymin - 1, w = xmax - xmin, h = ymax - ymin: the last column
     and row are cut off. Raises `Invalid` for what is missing or wrong.
     """
+
+    later = frozenset({"classes"})  # see `Call.complete`
 
     def __init__(
         self,
@@ -69,12 +72,14 @@ class VOC:
         val: str = "2007 test",
         test: str | None = None,
         use_difficult: bool = False,
+        classes: list[str] | None = None,
         metric: Metric = VOC_AP,
     ) -> None:
-        self.train = _open(root, train, "train", use_difficult=use_difficult)
-        self.val = _open(root, [val], "val")
+        names = _checked(self.names(classes=classes))
+        self.train = _open(root, train, "train", names, use_difficult=use_difficult)
+        self.val = _open(root, [val], "val", names)
         check_measurable(self.val, f"VOC{val}")
-        self.test = None if test is None else _open(root, [test], "test")
+        self.test = None if test is None else _open(root, [test], "test", names)
         if self.test:
             check_measurable(self.test, f"VOC{test}", "test")
         self.classes = self.train.classes
@@ -82,9 +87,9 @@ class VOC:
         self.fingerprint = fingerprint(self.train, self.val, self.test)
 
     @staticmethod
-    def names(**_: Any) -> tuple[str, ...]:
+    def names(*, classes: list[str] | None = None, **_: Any) -> tuple[str, ...]:
         """What `classes` is, without a file."""
-        return VOC_NAMES
+        return VOC_NAMES if classes is None else tuple(classes)
 
     @staticmethod
     def files(*, root: str, train: list[str], val: str, test: str | None, **_: Any) -> Iterator[str]:
@@ -105,7 +110,27 @@ class VOC:
         return Unseen(16_551, (375, 500), has_masks=False)
 
 
-def _open(root: str, parts: list[str], which: str, *, use_difficult: bool = False) -> Split:
+def named_in(*, root: str, train: list[str], val: str) -> set[str]:
+    """The names of all objects in the annotations of these parts. Raises `Invalid`."""
+    folder = Path(root).expanduser()
+    found = set[str]()
+    for file in VOC.files(root=root, train=train, val=val, test=None):
+        if file.endswith(".xml"):
+            try:
+                found |= names_in(folder / file)
+            except Invalid as error:
+                raise Invalid(f"{folder / file} {error}") from None
+    return found
+
+
+def _checked(classes: tuple[str, ...]) -> tuple[str, ...]:
+    wrong = not classes or len(set(classes)) < len(classes) or any(name != name.strip() or not name for name in classes)
+    if wrong:
+        raise Invalid(f"{list(classes)} are not one or more names, each once; leave it out for VOC's", ("classes",))
+    return classes
+
+
+def _open(root: str, parts: list[str], which: str, classes: tuple[str, ...], *, use_difficult: bool = False) -> Split:
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise Invalid(f"there is no folder {root} (from {Path.cwd()})", ("root",))
@@ -114,7 +139,7 @@ def _open(root: str, parts: list[str], which: str, *, use_difficult: bool = Fals
     folder = _devkit(folder).resolve()
     lists = tuple(_list(folder, part, which) for part in parts)
     watched = [path for file in lists for path in (file, *_folders(folder, file))]
-    return _split(folder, lists, use_difficult, tuple(stamp(path) for path in watched))
+    return _split(folder, lists, classes, use_difficult, tuple(stamp(path) for path in watched))
 
 
 def _devkit(folder: Path) -> Path:
@@ -149,36 +174,43 @@ def _folders(devkit: Path, file: Path) -> tuple[Path, Path]:
 
 
 @lru_cache(maxsize=4)
-def _split(devkit: Path, lists: tuple[Path, ...], use_difficult: bool, when: tuple[tuple[int, int], ...]) -> Split:
+def _split(
+    devkit: Path,
+    lists: tuple[Path, ...],
+    classes: tuple[str, ...],
+    use_difficult: bool,
+    when: tuple[tuple[int, int], ...],
+) -> Split:
     """Read once a process: many stages train on the same data. `when` tells changed lists and folders from the old."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for file in lists:
-        for name, sheet in _sheets(devkit, file):
+        for name, sheet in _sheets(devkit, file, classes):
             year = file.relative_to(devkit).parts[0]
             size = sheet.size or size_of(devkit / year / name, str(devkit / year / name))
             images.append({"id": len(images) + 1, "file_name": f"{year}/{name}", "width": size[0], "height": size[1]})
             for found in sheet.objects:
-                annotations.append(_row(found, len(annotations) + 1, len(images), use_difficult))
-    categories = [{"id": k, "name": name} for k, name in enumerate(VOC_NAMES, start=1)]
+                category = classes.index(found.name) + 1
+                annotations.append(_row(found, len(annotations) + 1, len(images), category, use_difficult))
+    categories = [{"id": k, "name": name} for k, name in enumerate(classes, start=1)]
     coco = {"images": images, "annotations": annotations, "categories": categories}
     return Split(coco, classes_of(coco), partial(read_listed, images, devkit))
 
 
-def _row(found: Object, identity: int, image: int, use_difficult: bool) -> dict[str, Any]:
+def _row(found: Object, identity: int, image: int, category: int, use_difficult: bool) -> dict[str, Any]:
     """An object as COCO has it, but with VOC's `difficult` as `ignore`."""
     x1, y1, x2, y2 = found.corners
     return {
         "id": identity,
         "image_id": image,
-        "category_id": VOC_NAMES.index(found.name) + 1,
+        "category_id": category,
         "bbox": [x1 - 1, y1 - 1, x2 - x1, y2 - y1],
         "area": (x2 - x1) * (y2 - y1),
         "ignore": int(found.difficult and not use_difficult),
     }
 
 
-def _sheets(devkit: Path, file: Path) -> list[tuple[str, Sheet]]:
+def _sheets(devkit: Path, file: Path, classes: tuple[str, ...]) -> list[tuple[str, Sheet]]:
     """The images that a file lists, from the year's folder on, and their annotations. Raises `Invalid`."""
     names = _names(file)
     notes, pictures = _folders(devkit, file)
@@ -189,7 +221,7 @@ def _sheets(devkit: Path, file: Path) -> list[tuple[str, Sheet]]:
     sheets, mistakes = [], []
     for name in names:
         try:
-            sheets.append((f"{pictures.name}/{name}.jpg", read(notes / f"{name}.xml", VOC_NAMES)))
+            sheets.append((f"{pictures.name}/{name}.jpg", read(notes / f"{name}.xml", classes)))
         except Invalid as error:
             mistakes.append(f"{name}.xml {error}")
     refuse(mistakes, str(notes))

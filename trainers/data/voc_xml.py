@@ -47,6 +47,15 @@ def read(path: Path, classes: Collection[str]) -> Sheet:
     return Sheet(size, objects)
 
 
+def names_in(path: Path) -> set[str]:
+    """The names of a file's objects, whatever else is in it. Raises `Invalid` if it cannot be read."""
+    return {name for element in _parsed(path).findall("object") if (name := _name(element))}
+
+
+def _name(element: ElementTree.Element) -> str:
+    return (element.findtext("name") or "").strip()
+
+
 def _parsed(path: Path) -> ElementTree.Element:
     try:
         with path.open("rb") as file:
@@ -81,9 +90,10 @@ def _size(root: ElementTree.Element) -> tuple[int, int] | None:
 
 def _object(element: ElementTree.Element, classes: Collection[str]) -> Object | str:
     """An object, or what is wrong with it."""
-    name = (element.findtext("name") or "").strip()
+    name = _name(element)
     if name not in classes:
-        return f"has no name that is known: {alternatives(name[:40] or '(no name)', classes)}"
+        known = alternatives(name[:40] or "(no name)", classes)
+        return f"has no name that is known: {known}; own names are the knob `classes`"
     written = [element.findtext(f"bndbox/{corner}") for corner in CORNERS]
     x1, y1, x2, y2 = (None if text is None else _number(text) for text in written)
     if x1 is None or y1 is None or x2 is None or y2 is None:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.trainers.data.voc_files import thing, write_digits, write_part, xml
-from trainers.call import Invalid
+from trainers import data as datasets
+from trainers.call import Call, Invalid
 from trainers.data import VOC, Digits
-from trainers.data.voc import VOC_NAMES
+from trainers.data.voc import VOC_NAMES, named_in
 from trainers.data.voc_xml import read
 
 TWO = thing("dog", (10, 5, 20, 25)) + thing("person", (1, 1, 48, 32), difficult=1)
@@ -85,6 +86,52 @@ def test_other_parts_can_be_given(root: Path) -> None:
             VOC(root=str(root), train=parts)
     with pytest.raises(Invalid, match=r"no folder .*nowhere"):
         VOC(root=str(root / "nowhere"))
+
+
+OWN = thing("helmet", (10, 5, 20, 25)) + thing("vest", (1, 1, 48, 32))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """Own classes in VOC's layout."""
+    for part in ("trainval", "test"):
+        write_part(tmp_path / "site", "MINE", part, {f"{part}1": xml(OWN)})
+    return tmp_path / "site"
+
+
+def test_own_classes_are_named_in_the_order_of_their_labels(site: Path) -> None:
+    parts: dict[str, Any] = {"train": ["MINE trainval"], "val": "MINE test"}
+    data = VOC(root=str(site), **parts, classes=["vest", "helmet"])
+    assert data.classes == VOC.names(classes=["vest", "helmet"]) == ("vest", "helmet")
+    assert dict(zip(data.train.labels(0).tolist(), data.train.boxes(0).tolist(), strict=True)) == {
+        0: [0, 0, 47, 31],
+        1: [9, 4, 19, 24],
+    }
+    turned = VOC(root=str(site), **parts, classes=["helmet", "vest"])
+    assert turned.classes == ("helmet", "vest") and turned.fingerprint != data.fingerprint
+    assert named_in(root=str(site), **parts) == {"helmet", "vest"}
+
+
+def test_a_name_that_is_no_class_is_refused_with_the_knob(site: Path) -> None:
+    parts: dict[str, Any] = {"train": ["MINE trainval"], "val": "MINE test"}
+    for classes in (None, ["vest"]):
+        with pytest.raises(Invalid, match=r"object 1 has no name that is known: helmet is not one of .*knob `classes`"):
+            VOC(root=str(site), **parts, classes=classes)
+    for wrong in ([], ["vest", "vest"], ["vest", ""], [" vest"]):
+        with pytest.raises(Invalid, match="are not one or more names, each once") as error:
+            VOC(root=str(site), **parts, classes=wrong)
+        assert error.value.where == ("classes",)
+
+
+def test_without_own_classes_a_study_and_its_data_are_what_they_were(root: Path) -> None:
+    """What a fingerprint is made of, and what a study writes down, is as it was before there could be any."""
+    data = VOC(root=str(root))
+    assert data.fingerprint == VOC(root=str(root), classes=list(VOC_NAMES)).fingerprint
+    categories = [{"id": k, "name": name} for k, name in enumerate(VOC_NAMES, start=1)]
+    assert data.train.coco["categories"] == data.val.coco["categories"] == categories
+    assert [row["category_id"] for row in data.train.coco["annotations"]] == [12, 15, 8]  # dog, person, cat
+    call = Call(name="VOC", args={"root": str(root), "classes": None}).complete(datasets)
+    assert set(call.args) == {"root", "train", "val", "test", "use_difficult", "metric"}
 
 
 def test_the_same_files_are_read_once_and_a_changed_list_again(root: Path) -> None:
