@@ -1,4 +1,4 @@
-"""Commands about data and weights without a study: evaluate, data digits, data check."""
+"""Commands about data and weights without a study: evaluate, data digits, data check, data split."""
 
 from __future__ import annotations
 
@@ -84,3 +84,25 @@ def check(target: File, images: File | None, fix: File | None, jobs: int, as_jso
     report = datacheck.check(target, knobs=given, images=images, fix=fix, jobs=jobs)
     click.echo(json.dumps(checked.as_json(report), indent=1) if as_json else checked.text(report))
     sys.exit(report.code)
+
+
+@data.command()
+@click.argument("annotations", metavar="FILE", type=AtHome(path_type=File, exists=True, dir_okay=False))
+@click.option(
+    "--val",
+    "share",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.2,
+    show_default=True,
+    help="The part of the images to measure on.",
+)
+@click.option("--seed", default=0, show_default=True, help="Another one draws other images.")
+@click.option("--out", type=AtHome(path_type=File, file_okay=False), help="Default: the folder of FILE.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def split(annotations: File, share: float, seed: int, out: File | None, as_json: bool) -> None:
+    """Make two of one COCO annotation file: one to train on, and one to measure on."""
+    from orchestrator import dividing
+
+    with writable(out or annotations.parent, "--out"):
+        made = dividing.split(annotations, share=share, seed=seed, out=out)
+    click.echo(json.dumps(made, indent=1) if as_json else dividing.text(made))
