@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path as File
 from statistics import median
 from typing import Any, NamedTuple
 
 from trainers.call import Invalid
-from trainers.data.annotations import parse
+from trainers.data.annotations import lists_of, parse
 from trainers.data.coco_names import COCO_NAMES
+from trainers.data.voc import BOTH_YEARS, VOC_NAMES, named_in
 
 WHERE = ("--data",)
 DEPTH = 3  # folders below the one that is named
@@ -50,9 +52,16 @@ def _voc(root: File, named: str) -> FoundData | None:
         return None
     said = [f"{len(parts)} lists of images in VOC's layout: {', '.join(parts)}"]
     args: dict[str, Any] = {"root": named}
-    if not {"2007 trainval", "2012 trainval", "2007 test"} <= set(parts):
+    if not {*BOTH_YEARS, "2007 test"} <= set(parts):
         args |= _voc_parts(parts)
-    return FoundData({"VOC": args}, 20, (375, 500), said)
+    try:
+        classes = named_in(root=str(root), train=args.get("train", BOTH_YEARS), val=args.get("val", "2007 test"))
+    except Invalid as error:
+        raise Invalid(str(error), WHERE) from None
+    if not classes <= set(VOC_NAMES):
+        args["classes"] = sorted(classes)
+        said.append(f"own classes: {', '.join(args['classes'])}")
+    return FoundData({"VOC": args}, len(args.get("classes", VOC_NAMES)), (375, 500), said)
 
 
 def _voc_parts(parts: list[str]) -> dict[str, Any]:
@@ -84,17 +93,14 @@ def _citypersons(root: File, named: str) -> FoundData | None:
 
 
 def _coco(root: File, named: str) -> FoundData | None:
-    files = [file for file in _below(root) if file.suffix == ".json"]
+    files = [folder / name for folder, names in _below(root) for name in names if name.endswith(".json")]
     files = [file for file in files if not any(word in file.name for word in OTHERS)]
     if not files:
         return None
-    chosen = {part: _of_part(part, [file.relative_to(root) for file in files]) for part in PARTS}
+    chosen = {part: _of_part(part, files) for part in PARTS}
     train, val = chosen["train"], chosen["val"]
     if train is None or val is None:
-        there = ", ".join(str(file.relative_to(root)) for file in files[:10])
-        lacking = "for training" if train is None else "for validation"
-        message = f"which annotations are {lacking}? Of {there} no name says it: name one with train, one with val"
-        raise Invalid(f"{message}, or write the study by hand, as *Your own images* in the README does", WHERE)
+        raise Invalid(_unsaid(files, named, lacks_train=train is None), WHERE)
     args: dict[str, Any] = {"root": named}
     defaults = {
         "train": "annotations/instances_train2017.json",
@@ -102,7 +108,7 @@ def _coco(root: File, named: str) -> FoundData | None:
         "train_images": "train2017",
         "val_images": "val2017",
     }
-    said, classes, image = list[str](), list[str](), (0, 0)
+    said, classes, image, paths = list[str](), list[str](), (0, 0), dict[str, set[str]]()
     for part, listed in (("train", train), ("val", val), ("test", chosen["test"])):
         if listed is None:
             continue
@@ -110,6 +116,7 @@ def _coco(root: File, named: str) -> FoundData | None:
         if rows is None:
             continue
         images = _images(root, listed, [row["file_name"] for row in rows["images"]])
+        paths[part] = {os.path.normpath(os.path.join(images, row["file_name"])) for row in rows["images"]}
         wanted = {part: listed.as_posix(), f"{part}_images": images}
         args |= {key: value for key, value in wanted.items() if defaults.get(key) != value}
         names = [str(one.get("name")) for one in rows["categories"]]
@@ -117,16 +124,39 @@ def _coco(root: File, named: str) -> FoundData | None:
         said.append(f"{part}: {len(rows['images']):,} images, {number:,} boxes, {len(names)} classes, in {listed}")
         if part == "train":
             classes, image = names, _typical(rows["images"])
+    if both := paths["train"] & paths["val"]:
+        message = f"{root / train} and {root / val} share {len(both):,} images, such as {min(both)}"
+        raise Invalid(f"{message}; move the one away that is not meant, or write the study by hand", WHERE)
     known = set(classes) == set(COCO_NAMES)
     return FoundData({"COCO": args}, len(classes), image, said, is_coco=known)
 
 
-def _below(root: File) -> Iterator[File]:
-    """The files of a folder and of those in it, a few deep; folders of many images are not read to the end."""
-    for folder, inside, names in os.walk(root):
-        deep = len(File(folder).relative_to(root).parts)
-        inside[:] = sorted(inside) if deep < DEPTH else []
-        yield from (File(folder) / name for name in sorted(names))
+def _unsaid(files: list[File], named: str, *, lacks_train: bool) -> str:
+    """What to do where no name says what the annotations are for."""
+    by_hand = "or write the study by hand, as *Your own images* in the README does"
+    if len(files) == 1:
+        command = f"tapath data split {shlex.quote(str(File(named) / files[0]))}"
+        return f"there is one annotation file; `{command}` makes one to train on and one to measure on of it, {by_hand}"
+    there, lacking = ", ".join(map(str, files[:10])), "for training" if lacks_train else "for validation"
+    return (
+        f"which annotations are {lacking}? Of {there} no name says it: name one with train, one with val, or have "
+        f"`tapath data split` make two of one, {by_hand}"
+    )
+
+
+def _below(root: File) -> Iterator[tuple[File, list[str]]]:
+    """Folders from root on and the files in them, a few deep, also linked ones, each once: links may make a circle."""
+    seen = {os.path.realpath(root)}
+    for here, inside, names in os.walk(root, followlinks=True):
+        folder = File(here).relative_to(root)
+        # Of two names of one folder the one that is no link comes last, and counts.
+        links_first = sorted(inside, key=lambda name: (not os.path.islink(os.path.join(here, name)), name))
+        fresh = {os.path.realpath(os.path.join(here, name)): name for name in links_first}
+        inside[:] = sorted(name for place, name in fresh.items() if place not in seen)
+        seen |= fresh.keys()
+        yield folder, sorted(names)
+        if len(folder.parts) >= DEPTH:
+            inside.clear()
 
 
 def _of_part(part: str, files: list[File]) -> File | None:
@@ -141,14 +171,14 @@ def _of_part(part: str, files: list[File]) -> File | None:
 
 
 def _rows(file: File, part: str) -> dict[str, Any] | None:
-    """What an annotation file says, if it is one of COCO's format; None for a test without annotations."""
-    rows = parse(file, masks=False)
-    lists = ("images", "annotations", "categories")
-    if isinstance(rows, dict) and all(isinstance(rows.get(key), list) for key in lists) and rows["images"]:
-        return rows
-    if part == "test":
+    """What an annotation file says, if it is right but for its annotations; None for a test without annotations."""
+    coco = parse(file, masks=False)
+    if part == "test" and not (isinstance(coco, dict) and coco.get("annotations")):
         return None
-    raise Invalid(f"{file} has not COCO's format: a mapping with {', '.join(lists)}", WHERE)
+    try:
+        return lists_of(coco, str(file))
+    except Invalid as error:
+        raise Invalid(f"{error}; `tapath data check` lists all that is wrong with it", WHERE) from None
 
 
 def _images(root: File, listed: File, names: list[str]) -> str:
@@ -163,9 +193,8 @@ def _images(root: File, listed: File, names: list[str]) -> str:
 def _candidates(root: File, listed: File) -> Iterable[File]:
     """Folders, those first that are called like the annotation file."""
     stem = listed.stem.removeprefix("instances_")
-    folders = [File(folder).relative_to(root) for folder, _, _ in os.walk(root)]
-    near = [folder for folder in folders if len(folder.parts) <= DEPTH]
-    return sorted(near, key=lambda folder: (folder.name != stem, folder != listed.parent, folder.parts))
+    folders = (folder for folder, _ in _below(root))
+    return sorted(folders, key=lambda folder: (folder.name != stem, folder != listed.parent, folder.parts))
 
 
 def _typical(images: list[dict[str, Any]]) -> tuple[int, int]:

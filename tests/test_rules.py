@@ -140,6 +140,12 @@ ENTRANCES = {
     },
     "orchestrator/commands/measuring.py": {"trainers.data", "trainers.data.digits"},
     "orchestrator/checked.py": {"trainers.data.inspection", "trainers.data.rules"},
+    "orchestrator/dividing.py": {
+        "trainers.atomic",
+        "trainers.data.annotations",
+        "trainers.data.division",
+        "trainers.data.inspection",
+    },
     "orchestrator/datacheck.py": {
         "trainers.atomic",
         "trainers.data",
@@ -188,7 +194,7 @@ ENTRANCES = {
         "trainers.schedules",
     },
     "orchestrator/ladder.py": {"trainers.backbones", "trainers.build", "trainers.detectors"},
-    "orchestrator/found_data.py": {"trainers.data.annotations", "trainers.data.coco_names"},
+    "orchestrator/found_data.py": {"trainers.data.annotations", "trainers.data.coco_names", "trainers.data.voc"},
     "orchestrator/beginning.py": {"trainers.atomic", "trainers.build", "trainers.detectors"},
     "orchestrator/doctor.py": {"trainers.address", "trainers.build"},
     "orchestrator/probe_torch.py": {"trainers.pair"},

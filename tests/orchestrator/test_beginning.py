@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from functools import partial
+from itertools import cycle
 from pathlib import Path as File
 from typing import Any
 
@@ -48,17 +50,18 @@ def put_coco(root: File, *places: tuple[str, str], names: tuple[str, ...] = ("ca
         (root / listed).write_text(json.dumps(rows))
 
 
-def put_voc(root: File, year: str, *lists: str) -> None:
-    for part in lists:
+def put_voc(root: File, year: str, *lists: str, names: tuple[str, ...] = ("cat",)) -> None:
+    """Lists of one image each, the first with an object of the first name, and so on, around."""
+    for name, part in zip(cycle(names), lists, strict=False):
         base = root / f"VOC{year}"
-        for name in ("ImageSets/Main", "Annotations", "JPEGImages"):
-            (base / name).mkdir(parents=True, exist_ok=True)
+        for inside in ("ImageSets/Main", "Annotations", "JPEGImages"):
+            (base / inside).mkdir(parents=True, exist_ok=True)
         (base / f"ImageSets/Main/{part}.txt").write_text(f"{part}_1\n")
         (base / f"ImageSets/Main/cat_{part}.txt").write_text(f"{part}_1 1\n")
         Image.new("RGB", (96, 64)).save(base / f"JPEGImages/{part}_1.jpg")
         box = "<bndbox><xmin>9</xmin><ymin>9</ymin><xmax>49</xmax><ymax>49</ymax></bndbox>"
         size = "<size><width>96</width><height>64</height><depth>3</depth></size>"
-        found = f"<object><name>cat</name><difficult>0</difficult>{box}</object>"
+        found = f"<object><name>{name}</name><difficult>0</difficult>{box}</object>"
         (base / f"Annotations/{part}_1.xml").write_text(f"<annotation>{size}{found}</annotation>")
 
 
@@ -231,6 +234,102 @@ def test_annotations_whose_images_are_not_there_are_named() -> None:
         look(File("cats"))
 
 
+def spoilt(part: str, place: int, **values: Any) -> Any:
+    def spoil(rows: Any) -> None:
+        rows[part][place] = {**rows[part][place], **values}
+
+    return spoil
+
+
+SLIPS = {
+    "no rows": (lambda rows: rows["images"].__setitem__(0, "1.jpg"), "'images' is not a list of dictionaries"),
+    "categories that are names": (lambda rows: rows.update(categories=["cat"]), "'categories' is not a list of dict"),
+    "no annotations": (lambda rows: rows.pop("annotations"), "has no 'annotations'"),
+    "no images": (lambda rows: rows.update(images=[]), "has 0 images"),
+    "no name": (spoilt("images", 0, file_name=None), "image 1: file_name None is not a name"),
+    "a name that climbs": (spoilt("images", 0, file_name="../../x.jpg"), "leaves the folder of images"),
+    "a width in quotes": (spoilt("images", 1, width="96"), "image 2: width '96', height 64 are not two positive whole"),
+    "no sizes": (lambda rows: [row.pop("height") for row in rows["images"]], "width 96, height None are not"),
+    "no name of a class": (spoilt("categories", 0, name=None), "category 1 has no name"),
+}
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+@pytest.mark.parametrize(("slip", "said"), SLIPS.values(), ids=SLIPS)
+def test_a_slip_in_annotations_is_named_with_what_lists_all(slip: Any, said: str, part: str, folder: File) -> None:
+    put_coco(File("cats"), ("train.json", "train"), ("val.json", "val"))
+    file = File("cats") / f"{part}.json"
+    rows = json.loads(file.read_text())
+    slip(rows)
+    file.write_text(json.dumps(rows))
+    ended = run("init", "--data", "cats", *SMALL)
+    message = " ".join(ended.stderr.split())
+    assert ended.exit_code == 2 and "not expected" not in message, ended.output
+    assert f"error: --data: cats/{part}.json" in message and said in message and "`tapath data check`" in message
+    assert not File("study.yaml").exists()
+
+
+def test_a_test_without_annotations_is_left_out() -> None:
+    put_coco(File("cats"), *((f"{part}.json", part) for part in ("train", "val", "test")))
+    rows = json.loads(File("cats/test.json").read_text())
+    for without in ({**rows, "annotations": []}, {"images": rows["images"]}, []):
+        File("cats/test.json").write_text(json.dumps(without))
+        assert "test" not in look(File("cats")).written["COCO"]
+
+
+def test_linked_folders_are_looked_into_and_links_that_lead_in_a_circle_too() -> None:
+    put_coco(File("far/disk"), ("annotations/train.json", "train"), ("annotations/val.json", "val"))
+    File("coco").mkdir()
+    for name in ("annotations", "train", "val"):
+        (File("coco") / name).symlink_to(File("far/disk", name).resolve(), target_is_directory=True)
+    File("far/disk/annotations/again").symlink_to(File("coco").resolve(), target_is_directory=True)
+    File("coco/annotations/more").symlink_to(".", target_is_directory=True)
+    wanted = {
+        "train": "annotations/train.json",
+        "train_images": "train",
+        "val": "annotations/val.json",
+        "val_images": "val",
+    }
+    assert look(File("coco")).written["COCO"] == {"root": "coco", **wanted}
+    File("data").mkdir()
+    File("data/coco").symlink_to(File("far/disk").resolve(), target_is_directory=True)
+    assert look(File("data/coco")).written["COCO"] == {"root": "data/coco", **wanted}
+    under = {key: f"coco/{value}" for key, value in wanted.items()}
+    assert look(File("data")).written["COCO"] == {"root": "data", **under}
+
+
+def test_one_annotation_file_is_to_be_split_and_can_then_be_planned() -> None:
+    put_coco(File("my cats"), ("annotations/instances_default.json", "images"))
+    ended = run("init", "--data", "my cats", *SMALL)
+    command = "tapath data split 'my cats/annotations/instances_default.json'"
+    assert ended.exit_code == 2 and f"`{command}`" in " ".join(ended.stderr.split())
+    assert run(*shlex.split(command)[1:]).exit_code == 0
+    study = began("--data", "my cats", *SMALL)
+    for part in ("train", "val"):
+        assert study.data.args[part] == f"annotations/instances_default_{part}.json"
+        assert study.data.args[f"{part}_images"] == "images"
+    planned = run("plan", "study.yaml")
+    assert planned.exit_code == 0, planned.output
+
+
+@pytest.mark.parametrize("listed", ["train/_annotations.coco.json", "annotations/train.json"])
+def test_an_export_that_calls_all_of_it_training_is_to_be_split(listed: str) -> None:
+    put_coco(File("cats"), (listed, "train"))
+    with pytest.raises(Invalid, match=f"`tapath data split cats/{listed}` makes one to train on"):
+        look(File("cats"))
+
+
+def test_files_of_one_folder_that_share_images_are_no_training_and_validation() -> None:
+    put_coco(File("cats"), ("train.json", "train"))
+    assert run("data", "split", "cats/train.json").exit_code == 0
+    with pytest.raises(
+        Invalid, match=r"cats/train.json and cats/train_val.json share 1 images, such as train/train_\d"
+    ):
+        look(File("cats"))
+    File("cats/train.json").unlink()
+    assert look(File("cats")).written["COCO"]["train"] == "train_train.json"
+
+
 @pytest.mark.parametrize(
     ("lists", "wanted"),
     [
@@ -250,6 +349,26 @@ def test_a_study_on_voc_can_be_planned_with_its_data() -> None:
     began("--data", "voc", *SMALL)
     planned = run("plan", "study.yaml")
     assert planned.exit_code == 0, planned.output
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [(("vest", "helmet"), ["helmet", "vest"]), (("helmet", "cat"), ["cat", "helmet"]), (("dog", "cat"), None)],
+)
+def test_own_classes_in_vocs_layout_are_written_down(names: tuple[str, str], classes: list[str] | None) -> None:
+    put_voc(File("site"), "MINE", "train", "val", names=names)
+    study = began("--data", "site", *SMALL)
+    assert study.data.args.get("classes") == classes
+    assert (f"own classes: {', '.join(classes or ())}" in File("study.yaml").read_text()) == (classes is not None)
+    planned = run("plan", "study.yaml")
+    assert planned.exit_code == 0, planned.output
+
+
+def test_annotations_of_vocs_layout_that_cannot_be_read_are_named() -> None:
+    put_voc(File("site"), "MINE", "train", "val")
+    File("site/VOCMINE/Annotations/val_1.xml").write_text("<html/>")
+    ended = run("init", "--data", "site", *SMALL)
+    assert ended.exit_code == 2 and "val_1.xml holds <html> instead of <annotation>" in " ".join(ended.stderr.split())
 
 
 def test_pedestrians_are_found_by_their_layouts() -> None:

@@ -59,11 +59,17 @@ def check(coco: object, source: str) -> None:
 
     Missing area and iscrowd are no mistakes, nor are images without boxes and category ids with holes.
     """
-    rows = tables(coco, source)
     # Annotations refer to the other two, so they are looked at only when those are right.
-    first = [*rules.wrong_categories(rows["categories"]), *rules.wrong_images(rows["images"])]
-    refuse((problem.message for problem in first), source)
+    rows = lists_of(coco, source)
     refuse((problem.message for problem in rules.wrong_annotations(rows)), source)
+
+
+def lists_of(coco: object, source: str) -> dict[str, list[dict[str, Any]]]:
+    """The three lists of COCO's format, whose categories and images are right. Raises `Invalid`."""
+    rows = tables(coco, source)
+    wrong = [*rules.wrong_categories(rows["categories"]), *rules.wrong_images(rows["images"])]
+    refuse((problem.message for problem in wrong), source)
+    return rows
 
 
 def tables(coco: object, source: str) -> dict[str, list[dict[str, Any]]]:
