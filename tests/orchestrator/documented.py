@@ -14,7 +14,8 @@ from orchestrator.cli import main
 ROOT = File(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-FOLDERS = {"DIR", "/data/cats"}  # that have to be there when a command is read
+# What has to be there when a command is read, and what stands for it.
+THERE = {"DIR": ".", "/data/cats": ".", "FILE": str(README)}
 
 # In text, behind four spaces, and in fenced blocks of a shell's.
 INLINE = re.compile(r"`(tapath [a-z][^`]*)`")
@@ -57,5 +58,5 @@ def parsed(words: list[str]) -> tuple[str, dict[str, Any]]:
         names, command = [*names, name], command.commands[name]
     if not words:
         return " ".join(names), {}
-    there = ["." if word in FOLDERS else word for word in words]
+    there = [THERE.get(word, word) for word in words]
     return " ".join(names), command.make_context(names[-1], there).params
