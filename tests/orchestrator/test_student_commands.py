@@ -330,7 +330,7 @@ def test_terms_of_weights_are_told_where_they_are_known() -> None:
 @pytest.mark.slow
 def test_mlflow_models_predict_answers_with_a_path_and_with_base64(here: File) -> None:
     file = sorted((here / "digits").rglob("*.png"))[0]
-    given = {"inputs": [str(file), base64.b64encode(file.read_bytes()).decode()]}
+    given = {"inputs": [str(file), base64.b64encode(file.read_bytes()).decode()], "params": {"as_stored": True}}
     (here / "images.json").write_text(json.dumps(given))
     (typed,) = re.findall(r"`mlflow (models predict [^`]+ [^`]+)`", README.read_text())
     words = [BEST if word == "models:/demo@best" else word for word in shlex.split(typed)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -108,12 +108,12 @@ def _check_pixels(size: tuple[int, int], source: str) -> None:
         raise Invalid(f"{source}: {width} x {height} pixels are more than {PIXELS:,}; scale it down")
 
 
-def _noted(image: Image.Image) -> object:
+def _noted(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none, or none that can be read."""
-    try:
-        return image.getexif().get(ORIENTATION, 1)
-    except Exception:  # what does not change a pixel need not be right
-        return 1
+    noted = 1
+    with suppress(Exception):  # what changes no pixel need not be right
+        noted = image.getexif().get(ORIENTATION, 1)
+    return noted
 
 
 def _tensor(image: Image.Image) -> Tensor:

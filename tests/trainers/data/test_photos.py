@@ -54,6 +54,7 @@ def test_sixteen_bits_are_turned_too(orientation: int, tmp_path: Path) -> None:
     assert torch.equal(read_photo(path), pixels(ImageOps.exif_transpose(grey)))
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0no such thing", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"])
 def test_a_note_that_cannot_be_read_is_none(exif: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
