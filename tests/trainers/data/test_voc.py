@@ -20,6 +20,7 @@ from trainers.data.voc import VOC_NAMES, named_in
 from trainers.data.voc_xml import read
 
 TWO = thing("dog", (10, 5, 20, 25)) + thing("person", (1, 1, 48, 32), difficult=1)
+BEFORE = "1e6a03c6263de89e78105453c9b8b2d7b81cc3f3e07f3a8921b82e05167080a1"  # the fingerprint of `root`
 
 
 @pytest.fixture
@@ -124,9 +125,9 @@ def test_a_name_that_is_no_class_is_refused_with_the_knob(site: Path) -> None:
 
 
 def test_without_own_classes_a_study_and_its_data_are_what_they_were(root: Path) -> None:
-    """What a fingerprint is made of, and what a study writes down, is as it was before there could be any."""
+    """`BEFORE` was made when there could be none."""
     data = VOC(root=str(root))
-    assert data.fingerprint == VOC(root=str(root), classes=list(VOC_NAMES)).fingerprint
+    assert data.fingerprint == BEFORE == VOC(root=str(root), classes=list(VOC_NAMES)).fingerprint
     categories = [{"id": k, "name": name} for k, name in enumerate(VOC_NAMES, start=1)]
     assert data.train.coco["categories"] == data.val.coco["categories"] == categories
     assert [row["category_id"] for row in data.train.coco["annotations"]] == [12, 15, 8]  # dog, person, cat
