@@ -28,6 +28,7 @@ CLASSIFIERS = [
     ("vgg16_bn", "VGG", {"depth": 16, "norm": "batch"}),
     ("swin_t", "Swin", {"size": "tiny"}),
     ("swin_s", "Swin", {"size": "small"}),
+    ("swin_b", "Swin", {"size": "base"}),
     ("googlenet", "Inception", {"divide": 1}),
 ]
 
