@@ -111,7 +111,8 @@ def answering(uri: str) -> None:
 def _sqlite(uri: str, create: bool) -> MlflowClient:
     file = sqlite_file(uri)
     if not create and not file.is_file():
-        raise Invalid(f"there is no MLflow database {file} yet; it is made by `tapath run`", WHERE)
+        here = "" if file.is_absolute() else ", in the folder in which that is typed"
+        raise Invalid(f"there is no MLflow database {file.absolute()} yet; it is made by `tapath run`{here}", WHERE)
     # MLflow keeps what it has opened by its address, which must go on to mean this file in whichever folder we are.
     uri = uri if file.is_absolute() else uri.replace(":///", f":///{Path.cwd()}/", 1)
     with talking(uri):

@@ -170,7 +170,7 @@ def test_a_student_of_before_a_change_of_order_is_refused(uri: str) -> None:
         (("tiny.yaml", "--experiment", "tiny"), "name a study file, or experiments with --experiment NAME"),
         (("tiny.yaml", "--tracking", "sqlite:///mlflow.db"), "--tracking goes with --experiment"),
         (("--experiment", "tiny", "--store", "store"), "--store and --set change a study"),
-        (("--experiment", "tiny"), "there is no MLflow database mlflow.db yet"),
+        (("--experiment", "tiny"), "/mlflow.db yet; it is made by `tapath run`"),
     ],
 )
 def test_words_that_do_not_go_together_are_refused(words: tuple[str, ...], message: str, folder: File) -> None:
