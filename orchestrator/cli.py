@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import platform
 import traceback
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -17,6 +19,7 @@ from trainers.call import Invalid
 # The exit codes after Ctrl-C, and after what nobody has thought of; 2 is bad input, as in click itself. `outcome` has
 # the others.
 INTERRUPTED, BROKEN, REFUSED = 130, 1, 2
+NEEDED = ("fcntl", "resource")  # of Python's own modules those that Windows lacks
 
 
 class Group(click.Group):
@@ -85,6 +88,11 @@ def _takes_debug(command: click.Command) -> None:
 @click.option("--debug", is_flag=True, help="Show where an error comes from.")
 def main(debug: bool) -> None:
     """Find the best teacher -> assistant -> student path for an object detector."""
+    if lacking := [name for name in NEEDED if find_spec(name) is None]:
+        raise Invalid(
+            f"Python has no {' and no '.join(lacking)} on {platform.system()}: tapath runs on Linux, and on Windows "
+            "in WSL2; install it there, after `wsl --install`"
+        )
 
 
 for command in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import subprocess
+import sys
 from pathlib import Path as File
 from typing import Any
 
@@ -129,3 +130,23 @@ def test_who_stops_reading_ends_a_command_without_a_word(folder: File) -> None:
     command.stdout.close()
     assert command.stderr.read() == b"" and command.wait(60) == 1
     command.stderr.close()
+
+
+ON_WINDOWS = """
+import platform, sys
+sys.modules["fcntl"] = sys.modules["resource"] = None
+platform.system = lambda: "Windows"
+from orchestrator.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("words", [("doctor",), ("plan", "tiny.yaml")], ids=lambda words: words[0])
+def test_a_system_without_what_python_has_on_linux_is_told_where_it_runs(folder: File, words: tuple[str, ...]) -> None:
+    """Nothing that is loaded before needs it."""
+    write(folder)
+    command = [sys.executable, "-c", ON_WINDOWS, *words]
+    ended = subprocess.run(command, cwd=folder, env=studies.environment(), capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 2, ended.stderr
+    said = "error: Python has no fcntl and no resource on Windows: tapath runs on Linux, and on Windows in WSL2; "
+    assert ended.stderr.startswith(said) and len(ended.stderr.splitlines()) == 1
