@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import track
 
+from orchestrator.found_data import look
 from trainers import data as datasets
 from trainers.atomic import write_new
 from trainers.call import Call, Invalid
@@ -21,6 +22,7 @@ from trainers.data.mend import mended
 from trainers.data.rules import Problem
 
 PROBLEMS = 3  # the exit code when something stands in the way of training
+NAMES = "--train, --val, --train-images and --val-images"
 
 
 class Layout(NamedTuple):
@@ -73,12 +75,28 @@ def _layout(target: File, knobs: Mapping[str, str], images: File | None) -> Layo
         return Layout(None, {"": _source(target, images, "FILE", "--images")})
     if images is not None:
         raise Invalid("--images goes with one annotation file; a folder has --train-images and --val-images")
-    args = Call(name="COCO", args={"root": str(target), **knobs}).complete(datasets).args
+    args = _names(target, knobs)
     sources = {
         part: _source(target / args[part], target / args[f"{part}_images"], f"--{part}", f"--{part}-images")
         for part in ("train", "val")
     }
     return Layout(target, sources)
+
+
+def _names(target: File, knobs: Mapping[str, str]) -> Mapping[str, Any]:
+    """What a folder's files are called: as said, else as in COCO or, where no annotations are called so, as found."""
+    args = Call(name="COCO", args={"root": str(target), **knobs}).complete(datasets).args
+    if knobs or any((target / args[part]).is_file() for part in ("train", "val")):
+        return args
+    try:
+        kind, args = next(iter(look(target).written.items()))
+    except Invalid as error:
+        raise Invalid(f"{error}; or name the files by {NAMES}") from None
+    if kind != "COCO":
+        raise Invalid(
+            f"{target} holds {kind}, and only annotations in COCO's format are checked; `tapath plan` reads it"
+        )
+    return Call(name=kind, args=args).complete(datasets).args
 
 
 def _source(file: File, folder: File, named: str, housed: str) -> Source:

@@ -57,6 +57,32 @@ def test_a_good_folder_ends_with_0_and_the_line_for_the_study(folder: File) -> N
     assert everything(folder) == before
 
 
+def test_files_of_other_names_are_found_as_for_a_new_study(folder: File) -> None:
+    (folder / "set" / "annotations").rename(folder / "set" / "labels")
+    for part in ("train", "val"):
+        (folder / "set" / "labels" / f"instances_{part}2017.json").rename(folder / "set" / "labels" / f"{part}.json")
+        (folder / "set" / f"{part}2017").rename(folder / "set" / part)
+    ended = check("set")
+    assert ended.exit_code == 0, ended.output
+    assert ended.stdout.splitlines()[0].startswith("set/labels/train.json: 3 images")
+    args = yaml.safe_load(ended.stdout.splitlines()[-1].removeprefix("no problems: "))["data"]["COCO"]
+    assert {key: args[key] for key in ("val", "val_images")} == {"val": "labels/val.json", "val_images": "val"}
+    (folder / "set" / "train" / "2.png").write_bytes(b"broken")
+    assert check("set").exit_code == 3
+
+
+def test_what_cannot_be_found_is_to_be_named_and_other_layouts_are_not_checked(folder: File) -> None:
+    (folder / "empty").mkdir()
+    ended = check("empty")
+    assert ended.exit_code == 2 and "empty holds nothing that is known here" in ended.stderr
+    assert "or name the files by --train, --val, --train-images and --val-images" in ended.stderr
+    (folder / "voc/VOC2007/ImageSets/Main").mkdir(parents=True)
+    for part in ("trainval", "test"):
+        (folder / f"voc/VOC2007/ImageSets/Main/{part}.txt").write_text("1\n")
+    ended = check("voc")
+    assert ended.exit_code == 2 and "voc holds VOC, and only annotations in COCO's format are checked" in ended.stderr
+
+
 def test_notes_alone_end_with_0(folder: File) -> None:
     (folder / "set" / "train2017" / "4.png").touch()
     ended = check("set")
