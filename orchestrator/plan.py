@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from math import inf
+from pathlib import Path as File
 from typing import Any
 
-from orchestrator import controls, elastic, expectations, forecast, warm
+from orchestrator import controls, elastic, expectations, forecast, slow_start, warm
 from orchestrator.costs import relative
 from orchestrator.facts import without_secrets
 from orchestrator.frontier import Frontier
@@ -42,6 +43,7 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
         "search": study.search.name,
         "seeds": list(study.seeds),
         "provisional": not data,
+        "store": prepared.store.place.address,
         "data": prepared.contents.fingerprint or None,
         "classes": list(prepared.contents.classes),
         "models": [
@@ -62,6 +64,7 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
         "expected": expectations.compared(study.expected, prepared.lattice, board, study.seeds),
         "source": without_secrets(study.source),
         "cost": forecast.forecast(prepared),
+        "slow_start": slow_start.listed(prepared, board),
         "stage_data": study.resources.stage_data if "root" in study.data.args else False,
         "elastic": elastic.listed(prepared),
         "warm_start": prepared.warm.as_json(),
@@ -136,13 +139,15 @@ def status(study: Study) -> dict[str, Any]:
         )
     names = ("done", "begun", "missing", *(["pruned"] if any(s["state"] == "pruned" for s in stages) else []))
     counts = {name: sum(s["state"] == name for s in stages) for name in names}
-    return {"study": study.name, "counts": counts, "stages": stages, "warm_start": prepared.warm.as_json()}
+    known = {"store": prepared.store.place.address, "warm_start": prepared.warm.as_json()}
+    return {"study": study.name, "counts": counts, "stages": stages, **known}
 
 
 def text(made: dict[str, Any]) -> str:
     """A plan for people."""
     trainings = made["trainings"]
-    lines = [f"{made['study']}: {made['paths']} paths, {made['search']}, seeds {made['seeds']}", ""]
+    lines = [f"{made['study']}: {made['paths']} paths, {made['search']}, seeds {made['seeds']}"]
+    lines += ["" if made["provisional"] else f"{_store(made['store'])}\n"]
     for model in made["models"]:
         size = f"{model['parameters'] / 1e6:8.2f} M parameters {model['flops'] / 1e9:9.3f} GFLOPs an image"
         lines.append(f"  {model['name']:<16} {size}   {model['detector'].split('(')[0]}, {model['backbone']}")
@@ -170,6 +175,7 @@ def text(made: dict[str, Any]) -> str:
         folder = "a temporary folder" if place is True else place
         lines += ["", f"each node copies the data once to {folder} of its own, and reads them there"]
     lines += ["", *map(elastic.text, made["elastic"])] if made["elastic"] else []
+    lines += ["", *said] if (said := slow_start.text(made["slow_start"])) else []
     lines += ["", *warm.lines(made["warm_start"]), *controls_text(made["controls"]), *forecast.text(made["cost"])]
     lines.append(f"{about}{trainings['needed']} trainings ({naive}), {stored}")
     return "\n".join(lines)
@@ -188,9 +194,16 @@ def controls_text(own: dict[str, Any]) -> list[str]:
 SHOWN = 64  # stages in the text; more is for a machine to read
 
 
+def _store(address: str) -> str:
+    """Where a study looks for what is trained: by a relative path another place in every folder."""
+    is_there = "://" in address or File(address).exists()
+    return f"store: {address}{'' if is_there else ', which is not there yet'}"
+
+
 def status_text(made: dict[str, Any]) -> str:
     """The status for people."""
     lines = [f"{made['study']}: " + ", ".join(f"{n} {name}" for name, n in made["counts"].items())]
+    lines += [_store(made["store"])]
     lines += warm.unknown(made["warm_start"])
     for stage in made["stages"]:
         score = f"{stage['score']:.4f}" if stage["score"] is not None else "      "

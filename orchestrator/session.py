@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from orchestrator import elastic, expectations, forecast, notes, pictures, provenance, reach, report
+from orchestrator import elastic, expectations, forecast, notes, pictures, provenance, reach, report, slow_start
 from orchestrator.board import Board, Row
 from orchestrator.card import card
 from orchestrator.chatter import Aside, aside
@@ -187,7 +187,8 @@ def _train(run: Run, tracking: Tracking, progress: Progress) -> tuple[dict[str, 
         made = forecast.forecast(run.prepared, run.handing.room)
         if run.handing.room:
             progress.expect(made, run.prepared.costs.relative, whole=not run.prepared.pausing)
-        for line in (*run.prepared.warm.lines(), *forecast.text(made)):
+        slow = slow_start.text(slow_start.listed(run.prepared, run.board))
+        for line in (*run.prepared.warm.lines(), *slow, *forecast.text(made)):
             run.say(line)
         started = time.monotonic()
         if not run.over:

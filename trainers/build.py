@@ -19,6 +19,7 @@ from trainers import backbones, data, detectors, distill, metrics, optim, teachi
 from trainers.augment import lengths
 from trainers.call import Call, Invalid, Term, offers
 from trainers.chance import drawing
+from trainers.data import sampling
 from trainers.data.split import COCO_AP
 from trainers.data.unread import Unread
 from trainers.export import training_only
@@ -274,6 +275,11 @@ def check_terms(terms: tuple[Term, ...], recipe: Recipe, *, images: int) -> None
             teaching.check_time(term, term.name, steps=-(-images // recipe.batch), epochs=recipe.epochs)
         except Invalid as error:
             raise error.under(index) from None
+
+
+def steps(found: Any, batch: int, *, group: bool) -> int:
+    """Batches in an epoch of a data set that was read, and so steps of the optimizer."""
+    return sampling.steps(sampling.groups(found.train.sizes, group=group), batch)
 
 
 def image_size(found: Any, recipe: Recipe) -> tuple[int, int]:

@@ -54,6 +54,7 @@ class AdamW(torch.optim.AdamW):
 
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
+LOOKS = 1000  # steps of a training of which the rate is looked at
 
 
 def groups(network: nn.Module, recipe: Recipe) -> list[nn.Parameter] | list[dict[str, Any]]:
@@ -109,3 +110,9 @@ def rates(recipe: Recipe, steps: int) -> Callable[[int], float]:
         return recipe.lr * factor
 
     return rate
+
+
+def peak(recipe: Recipe, steps: int) -> float:
+    """The largest rate of a training with so many steps an epoch, in parts of `lr`; looked at in a thousand places."""
+    rate, total = rates(recipe, steps), recipe.epochs * steps
+    return max(rate(step) for step in range(0, total, max(1, total // LOOKS))) / recipe.lr

@@ -55,11 +55,25 @@ def test_status_of_a_study_that_never_ran(folder: File) -> None:
     assert [file.name for file in folder.iterdir()] == ["tiny.yaml"]
 
 
+def test_plan_and_status_name_the_store_that_they_look_into(folder: File) -> None:
+    """By a relative path it is another one in each folder."""
+    write(folder)
+    for command in ("plan", "status"):
+        said = run(command, "tiny.yaml").stdout.splitlines()
+        assert said[1] == f"store: {folder.resolve() / 'store'}, which is not there yet"
+        assert json.loads(run(command, "tiny.yaml", "--json").stdout)["store"] == str(folder.resolve() / "store")
+    (folder / "store").mkdir()
+    assert run("status", "tiny.yaml").stdout.splitlines()[1] == f"store: {folder.resolve() / 'store'}"
+    assert "store: " not in run("plan", "tiny.yaml", "--no-data").stdout, "it is not looked into"
+
+
 def test_best_of_a_study_that_never_ran_is_refused_and_makes_no_database(folder: File) -> None:
     write(folder)
     for words in (("tiny.yaml",), ("--experiment", "tiny")):
         ended = run("best", *words)
         assert ended.exit_code == 2 and ended.stderr.startswith("error: ")
+        said = f"there is no MLflow database {folder / 'mlflow.db'} yet; it is made by `tapath run`, in the folder"
+        assert said in ended.stderr
     assert [file.name for file in folder.iterdir()] == ["tiny.yaml"]
 
 

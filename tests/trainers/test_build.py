@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tests.trainers.stages import DIGITS, model, recipe, stage
 from trainers import backbones, build, data, detectors, distill
 from trainers.call import Call, Invalid, Term
+from trainers.data.batches import Batches
 from trainers.spec import Model, Weights
 
 
@@ -271,3 +272,13 @@ def test_checking_a_pair_draws_no_random_numbers_and_keeps_no_memory() -> None:
 def test_a_typical_image_is_the_first_or_as_the_recipe_resizes() -> None:
     assert build.image_size(build.dataset(DIGITS), recipe()) == (32, 32)
     assert build.image_size(build.dataset(DIGITS), recipe(resize=(48, 64))) == (48, 64)
+
+
+def test_an_epoch_has_as_many_steps_as_batches() -> None:
+    sizes = [(4, 6)] * 5 + [(6, 4)] * 4
+    found = SimpleNamespace(train=SimpleNamespace(sizes=sizes))
+    assert (build.steps(found, 4, group=False), build.steps(found, 4, group=True)) == (3, 3)
+    assert (build.steps(found, 3, group=False), build.steps(found, 3, group=True)) == (3, 4)
+    for batch in (3, 4, 100):
+        split = build.dataset(DIGITS).train
+        assert build.steps(build.dataset(DIGITS), batch, group=False) == Batches(split, batch=batch, seed=0).steps

@@ -9,7 +9,7 @@ from torch import nn
 from tests.trainers.stages import recipe
 from trainers import optim
 from trainers.call import Call, Invalid
-from trainers.optim import SGD, AdamW, groups, rates, turn
+from trainers.optim import SGD, AdamW, groups, peak, rates, turn
 
 
 def steps(optimizer: torch.optim.Optimizer, weight: nn.Parameter, gradients: list[float]) -> list[float]:
@@ -165,3 +165,9 @@ def test_steps_of_an_epoch_share_its_rate_and_the_drop_comes_with_the_right_step
     rate = rates(recipe(lr=0.02, warmup=0, schedule="Step", epochs=12), 7)
     values = [rate(step) for step in range(12 * 7)]
     assert values == pytest.approx([0.02] * 56 + [0.002] * 21 + [0.0002] * 7)
+
+
+def test_the_largest_rate_is_found_also_of_a_long_training() -> None:
+    assert peak(recipe(lr=0.4, warmup=100, warmup_from=0.0, schedule="Constant", epochs=2), 2) == pytest.approx(0.03)
+    assert peak(recipe(lr=0.4, warmup=0, schedule="Step", epochs=12), 7) == 1
+    assert peak(recipe(lr=0.4, warmup=500, schedule="OneCycle", epochs=12), 7393) == pytest.approx(1, abs=1e-4)
