@@ -7,28 +7,27 @@ import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path as File
-from typing import Any, NamedTuple
+from typing import Any
 
 from orchestrator import schema
 from orchestrator.found_data import FoundData, look
 from orchestrator.ladder import LADDER, SMALL, TRAINED, between, rung
 from orchestrator.plan import plan
+from orchestrator.proposed import SLOW, USUAL, Wanted, gpus, recipe, rest
 from orchestrator.study import load
 from orchestrator.yamlfile import flow
-from trainers import detectors
+from trainers import build, detectors
+from trainers import data as datasets
 from trainers.atomic import create
 from trainers.atomic import write as write_over
 from trainers.build import Size
-from trainers.call import Invalid, alternatives, offers
+from trainers.call import Call, Invalid, alternatives, offers
 
 Ask = Callable[..., Any]  # click's prompt
 
 COCO_ROOT = "data/coco"
-SMALLEST = 320  # pixels of the short side below which images are not enlarged
-BATCH, RATE = 16, 0.01  # images and learning rate of the field's usual recipe
+ANEW = ["    # it starts from nothing, so all of it learns", "    recipe: {freeze: 0, fixed_norm: false}"]
 DIGITS = FoundData({"Digits": {"classes": 6, "train": 1200, "val": 200}}, 6, (64, 64), ["drawn digits, nothing to get"])
-SMALL_HEAD = {"channels": 16, "convs": 2, "extra": 0, "reg_max": 8}
-DISTRIBUTIONS = ("GFL", "GFLv2")  # the detectors that say boxes as LD needs it
 TO_ASK = {
     "data": "The folder of the data (empty: drawn digits, to try it)",
     "detector": "Detector",
@@ -37,34 +36,6 @@ TO_ASK = {
     "teacher_weights": "Teacher's weights: a path, a URL, `published`, or `none`",
     "gpus": "GPUs",
 }
-
-
-class Wanted(NamedTuple):
-    """What a study is to begin with."""
-
-    data: FoundData
-    detector: str
-    teacher: str
-    student: str
-    weights: str  # of the teacher: published, none, or where they are
-    gpus: int
-
-    @property
-    def small(self) -> bool:
-        """Whether the models are those for small images."""
-        return self.student.startswith(SMALL)
-
-    @property
-    def head(self) -> dict[str, Any] | str:
-        """The detector as a study writes it."""
-        return {self.detector: SMALL_HEAD} if self.small and self.detector == "GFL" else self.detector
-
-    @property
-    def resize(self) -> tuple[int, int] | None:
-        """The short side, and the longest; None: images stay as they are."""
-        if self.small or min(self.data.image) < SMALLEST:
-            return None
-        return (600, 1000) if "VOC" in self.data.written else (800, 1333)
 
 
 def write(file: File, answers: Mapping[str, Any], *, ask: Ask | None, force: bool) -> list[str]:
@@ -89,7 +60,8 @@ def write(file: File, answers: Mapping[str, Any], *, ask: Ask | None, force: boo
     if force or not described.exists():
         write_over(described, lambda aside: aside.write_text(schema.text()))
     following = f"next: tapath plan {shlex.quote(str(file))}"
-    return [*(f"found {line}" for line in wanted.data.said), f"wrote {file}", following]
+    warned = [f"warning: {SLOW}"] if wanted.slow else []
+    return [*(f"found {line}" for line in wanted.data.said), f"wrote {file}", *warned, following]
 
 
 def settled(answers: Mapping[str, Any], ask: Ask | None) -> Wanted:
@@ -112,7 +84,9 @@ def settled(answers: Mapping[str, Any], ask: Ask | None) -> Wanted:
     if detector not in offers(detectors):
         raise Invalid(alternatives(detector, offers(detectors)), ("--detector",))
     weights = _untrained(teacher, answers) if teacher.startswith(SMALL) else say("teacher_weights", "published")
-    return Wanted(_data(folder, student), detector, teacher, student, weights, say("gpus", _gpus(), type=int))
+    data, number = _data(folder, student), say("gpus", gpus(), type=int)
+    steps = 0 if student.startswith(SMALL) else _steps(data)
+    return Wanted(data, detector, teacher, student, weights, number, steps)
 
 
 def _untrained(teacher: str, answers: Mapping[str, Any]) -> str:
@@ -135,9 +109,13 @@ def _data(folder: Any, student: str) -> FoundData:
     return FoundData({"COCO": {"root": COCO_ROOT}}, 80, (480, 640), said, is_coco=True)
 
 
-def _gpus() -> int:
-    """How many this machine has."""
-    return len(list(File("/dev").glob("nvidia[0-9]*")))
+def _steps(data: FoundData) -> int:
+    """Of an epoch of the usual recipe; 0 where the data are not here yet, or cannot be read: `tapath plan` says why."""
+    try:
+        call = Call.model_validate(data.written).complete(datasets)
+        return build.steps(build.dataset(call), USUAL.batch, group=USUAL.group)
+    except (Invalid, OSError):
+        return 0
 
 
 def text(name: str, wanted: Wanted) -> str:
@@ -153,8 +131,8 @@ def text(name: str, wanted: Wanted) -> str:
             f"name: {_name(name)}",
             *_data_lines(wanted),
             *_models(wanted, sizes),
-            *_recipe(wanted),
-            *_rest(wanted),
+            *recipe(wanted),
+            *rest(wanted),
             "",
         ]
     )
@@ -203,13 +181,13 @@ def _weights(wanted: Wanted, name: str, *, teaches: bool) -> list[str]:
             _where(_part(trained, "detector")),
         ]
     if wanted.weights == "none" and teaches:
-        return ["    # it starts from nothing"] if not wanted.small else []
+        return [] if wanted.small else ANEW
     if weights := LADDER[name].weights:
         own = "    # the backbone as ImageNet taught it" + (
             "; published detectors know other classes, so it is trained here" if teaches and trained else ""
         )
         return [own, _where(_part(weights, "backbone"))]
-    return [] if wanted.small else ["    # no published weights are known here: it starts from nothing"]
+    return [] if wanted.small else ANEW
 
 
 def _part(file: str, part: str) -> dict[str, str]:
@@ -218,59 +196,3 @@ def _part(file: str, part: str) -> dict[str, str]:
 
 def _where(weights: Mapping[str, str]) -> str:
     return f"    weights: {{file: {json.dumps(weights['file'], ensure_ascii=False)}, part: {weights['part']}}}"
-
-
-def _recipe(wanted: Wanted) -> list[str]:
-    if wanted.small:
-        return [
-            "recipe:",
-            "  epochs: 10",
-            "  batch: 16",
-            "  optimizer: {AdamW: {weight_decay: 0.05}}",
-            "  lr: 0.008",
-            "  schedule: OneCycle",
-            "  warmup: 0",
-            *(["  flip: 0 # a mirrored digit is another sign"] if "Digits" in wanted.data.written else []),
-        ]
-    fresh = wanted.weights == "none" or not LADDER[wanted.student].weights
-    return [
-        "recipe: # of the field: 12 epochs, the rate falls after 8 and 11 of them",
-        "  epochs: 12",
-        f"  batch: {BATCH} # images of all workers together; with another number change lr in proportion",
-        f"  lr: {RATE}",
-        *(
-            [f"  resize: {list(wanted.resize)} # short side, and the longest that the long side may be"]
-            if wanted.resize
-            else ["  # images are small, and stay as they are; resize: [800, 1333] would enlarge them"]
-        ),
-        "  group: true # batches of images that are wider than high, or of the others: less padding",
-        *([] if fresh else ["  freeze: 1", "  fixed_norm: true # batch norms keep what ImageNet taught them"]),
-        *(["  precision: bf16"] if wanted.gpus else []),
-    ]
-
-
-def _rest(wanted: Wanted) -> list[str]:
-    knobs: dict[str, Any] = {"weight": 0.5} if wanted.small else {}
-    if wanted.data.classes == 1:  # a softmax of one class says nothing
-        knobs["form"] = "binary"
-    if wanted.detector not in DISTRIBUTIONS:
-        said, losses = "PKD: the pattern of features, whatever the detector", "{PKD: {weight: 6}}"
-    else:
-        said = "LD: how sure the teacher is of each edge of a box; KD: of the classes"
-        edges = "{LD: {weight: 0.03, vlr_weight: 0, normaliser: per_image}}" if wanted.small else "{LD: {weight: 0.25}}"
-        losses = f"{edges}, {flow({'KD': knobs}) if knobs else 'KD'}"
-    machine = (
-        [
-            f"# each stage on one of {wanted.gpus} GPUs; workers: {wanted.gpus} would give each of them all",
-            "resources: {gpus: 1, cpus: 4, loader_workers: 4, micro_batch: 4}",
-        ]
-        if wanted.gpus
-        else ["resources: {cpus: 1} # no GPU was named: gpus: 1 for one"]
-    )
-    return [
-        f"# {said}",
-        f"distill: [{losses}]",
-        "search: exhaustive # every path; best_predecessor trains fewer where there are many",
-        "seeds: [0] # [0, 1, 2] to tell a gain from luck, at three times the cost",
-        *machine,
-    ]

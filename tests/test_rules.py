@@ -195,7 +195,9 @@ ENTRANCES = {
     },
     "orchestrator/ladder.py": {"trainers.backbones", "trainers.build", "trainers.detectors"},
     "orchestrator/found_data.py": {"trainers.data.annotations", "trainers.data.coco_names", "trainers.data.voc"},
-    "orchestrator/beginning.py": {"trainers.atomic", "trainers.build", "trainers.detectors"},
+    "orchestrator/beginning.py": {"trainers.atomic", "trainers.build", "trainers.data", "trainers.detectors"},
+    "orchestrator/proposed.py": {"trainers.pair"},
+    "orchestrator/slow_start.py": {"trainers.build", "trainers.optim"},
     "orchestrator/doctor.py": {"trainers.address", "trainers.build"},
     "orchestrator/probe_torch.py": {"trainers.pair"},
     # What lies in a store, and what trains again.

@@ -13,17 +13,22 @@ OVERLAPPING = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [20.0, 20.0, 30.0,
 def seen() -> dict[str, Any]:
     """Versions, and which of three boxes the operator kept on each device: [0, 2]. Raises what a broken pair does."""
     kept = {"cpu": _kept(torch.device("cpu"))}
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    for i in range(gpus):
+    there = gpus()
+    for i in range(there):
         kept[f"cuda:{i} {torch.cuda.get_device_name(i)}"] = _kept(torch.device("cuda", i))
     return {
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "cuda": torch.version.cuda,
-        "gpus": gpus,
+        "gpus": there,
         "right": all(one == [0, 2] for one in kept.values()),
         "kept": kept,
     }
+
+
+def gpus() -> int:
+    """How many torch sees."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _kept(device: torch.device) -> list[int]:

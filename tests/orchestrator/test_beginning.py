@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from orchestrator import beginning, exporting, schema, yamlfile
+from orchestrator import beginning, exporting, proposed, schema, yamlfile
 from orchestrator.found_data import look
-from orchestrator.ladder import LADDER, TRAINED, between
+from orchestrator.ladder import LADDER, TORCHVISION, TRAINED, between
 from orchestrator.study import Study, load
 from tests.orchestrator.commands import folder, run
 from tests.orchestrator.studies import TAPATH
 from tests.orchestrator.terminals import Tty
+from trainers import pair
 from trainers.call import Invalid
 
 __all__ = ["folder"]  # a fixture, for each test here
@@ -395,6 +396,87 @@ def test_every_published_file_is_one_that_a_study_names() -> None:
     text = "".join(file.read_text() for file in (ROOT / "search_spaces").rglob("*.yaml"))
     files = [*(one.weights for one in LADDER.values() if one.weights), *TRAINED.values()]
     assert [file for file in files if file not in text] == []
+
+
+def test_what_torchvision_has_trained_lies_where_it_says() -> None:
+    from torchvision import models
+
+    known = {one.url for name in models.list_models(module=models) for one in models.get_model_weights(name)}
+    ours = {one.weights for one in LADDER.values() if one.weights.startswith(TORCHVISION)}
+    assert len(ours) > 10 and ours <= known
+
+
+def test_every_backbone_but_those_for_small_images_starts_from_imagenet_and_keeps_its_norms() -> None:
+    assert [name for name, one in LADDER.items() if not one.weights] == [n for n in LADDER if n.startswith("tiny")]
+    study = began("--teacher", "mobilenet_v3_large", "--student", "mobilenet_v3_small")
+    assert all(one.weights and one.weights.part == "backbone" for one in study.models.values())
+    assert {(one.recipe.freeze, one.recipe.fixed_norm) for one in study.models.values()} == {(1, True)}
+    assert "from nothing" not in File("study.yaml").read_text()
+
+
+def test_of_a_teacher_from_nothing_all_learns_and_the_others_keep_what_imagenet_taught_them() -> None:
+    study = began("--teacher", "r50", "--student", "r18", "--teacher-weights", "none")
+    assert study.models["r50"].weights is None
+    kept = {name: (one.recipe.freeze, one.recipe.fixed_norm) for name, one in study.models.items()}
+    assert kept == {"r50": (0, False), "r34": (1, True), "r18": (1, True)}
+
+
+def test_of_few_images_the_warm_up_is_a_tenth_of_all_steps() -> None:
+    put_coco(File("cats"), ("train.json", "train"), ("val.json", "val"))
+    study = began("--data", "cats", "--teacher", "r101", "--student", "r50")
+    assert (study.recipe.epochs, study.recipe.warmup) == (12, 1)  # of 12 steps
+    assert "of so few images that is 12 steps" in File("study.yaml").read_text()
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(0, None), (13, 15), (416, 499), (417, None), (7400, None)])
+def test_the_warm_up_is_only_written_where_it_is_shorter_than_usual(steps: int, warmup: int | None) -> None:
+    lines = proposed.recipe(wanted(steps=steps))
+    assert [line for line in lines if "warmup" in line] == [
+        f"  warmup: {warmup} # steps: a tenth of all; unless said it is 500" for _ in range(warmup is not None)
+    ]
+    assert any("steps, of COCO's" in line for line in lines) is (warmup is not None)
+
+
+def wanted(*, steps: int = 0, gpus: int = 0) -> proposed.Wanted:
+    return proposed.Wanted(beginning.DIGITS, "GFL", "r101", "r18", "published", gpus, steps)
+
+
+@pytest.mark.parametrize(
+    ("here", "cores", "named", "share"),
+    [(2, 16, 2, 4), (2, 6, 2, 3), (2, 6, 1, 4), (4, 2, 4, 1), (0, 2, 8, 4)],
+    ids=["enough", "shared", "one of them", "few", "of another machine"],
+)
+def test_stages_on_gpus_share_the_cores_that_there_are(
+    monkeypatch: pytest.MonkeyPatch, here: int, cores: int, named: int, share: int
+) -> None:
+    monkeypatch.setattr(proposed, "gpus", lambda: here)
+    monkeypatch.setattr(proposed, "cores", lambda: cores)
+    line = f"resources: {{gpus: 1, cpus: {share}, loader_workers: {share}, micro_batch: 4}}"
+    assert proposed.rest(wanted(gpus=named))[-1] == line
+
+
+def test_without_a_gpu_a_large_model_has_all_cores_and_it_is_said_how_long_that_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(proposed, "cores", lambda: 6)
+    words = ("--teacher", "r50", "--student", "r18")
+    ended = run("init", *words, "--gpus", "0")
+    assert ended.exit_code == 0 and f"warning: {proposed.SLOW}" in ended.stdout
+    assert load("study.yaml").resources.cpus == 6 and proposed.SLOW in File("study.yaml").read_text()
+    for others in ((*words, "--gpus", "1"), ("--gpus", "0")):  # the latter are digits
+        assert "very long" not in run("init", "--force", *others).stdout
+    assert load("study.yaml").resources.cpus == 1
+
+
+def test_gpus_are_counted_as_linux_lists_them_or_as_torch_sees_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: File
+) -> None:
+    monkeypatch.setattr(proposed, "DEVICES", tmp_path)
+    monkeypatch.setattr(pair, "gpus", lambda: 3)
+    assert proposed.gpus() == 3
+    for name in ("nvidia0", "nvidia1", "nvidiactl"):
+        (tmp_path / name).touch()
+    assert proposed.gpus() == 2
 
 
 def test_what_to_type_next_can_be_pasted() -> None:
