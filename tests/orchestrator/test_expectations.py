@@ -34,7 +34,7 @@ def test_what_was_published_changes_no_key(tmp_path: File) -> None:
     plain = planning.plan(load(write(tmp_path / "a"), own))
     made = planning.plan(load(write(tmp_path / "b", expecting(SAID)), own))
     assert [stage["key"] for stage in made["stages"]] == [stage["key"] for stage in plain["stages"]]
-    assert plain["expected"] == [] and "published" not in planning.text(plain)
+    assert plain["expected"] == [] and "published:" not in planning.text(plain)
 
 
 def test_a_plan_shows_what_was_published_and_that_nothing_is_measured(tmp_path: File) -> None:

@@ -180,7 +180,7 @@ def test_a_study_without_controls_trains_the_paths_alone(tmp_path: File) -> None
     made = planning.plan(load(write(tmp_path), ("controls=[]", f"resources.store={tmp_path / 's'}")))
     assert set(marks(made, "key")) == STAGES - {("wee",)}
     assert (made["trainings"]["naive"], made["controls"]["trainings"]) == (12, 0)
-    assert "controls" not in planning.text(made)
+    assert not any(line.startswith("controls ") for line in planning.text(made).splitlines())
 
 
 def test_the_longer_training_is_planned_once_every_path_is_trained(tmp_path: File) -> None:
