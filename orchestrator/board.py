@@ -34,6 +34,7 @@ class Row:
     selected: int | None = None  # the epoch that was kept because it was the best; None: the last, or none yet
     device: str = ""  # that it was trained on, once it is done
     usage: dict[str, float] = field(default_factory=dict)  # what it took beside seconds, as far as that was noted
+    other_code: tuple[str, ...] = ()  # of what it names, that of which the code is another now than when it was trained
     warm: str = ""  # where the setting of its edge comes from, if an earlier study found it
     others: list[Path] = field(default_factory=list)  # more paths that want it: of equal models under other names
     place: int = 0  # how many became wanted before it

@@ -6,7 +6,7 @@ from math import inf
 from pathlib import Path as File
 from typing import Any
 
-from orchestrator import controls, elastic, expectations, forecast, slow_start, warm
+from orchestrator import controls, elastic, expectations, forecast, other_code, slow_start, warm
 from orchestrator.costs import relative
 from orchestrator.facts import without_secrets
 from orchestrator.frontier import Frontier
@@ -38,6 +38,7 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
         }
         for row in board.rows.values()
     ]
+    cost = forecast.forecast(prepared)
     return {
         "study": study.name,
         "search": study.search.name,
@@ -63,11 +64,12 @@ def plan(study: Study, *, data: bool = True) -> dict[str, Any]:
         "stages": stages,
         "expected": expectations.compared(study.expected, prepared.lattice, board, study.seeds),
         "source": without_secrets(study.source),
-        "cost": forecast.forecast(prepared),
+        "cost": cost,
         "slow_start": slow_start.listed(prepared, board),
         "stage_data": study.resources.stage_data if "root" in study.data.args else False,
         "elastic": elastic.listed(prepared),
         "warm_start": prepared.warm.as_json(),
+        "other_code": other_code.found(board, prepared.store.place, prepared.underway),
         **_counted(prepared, frontier),
     }
 
@@ -120,8 +122,9 @@ def status(study: Study) -> dict[str, Any]:
     """What the store has of a study: done, begun (with the epoch), missing, or pruned: given up, and kept as it is."""
     prepared = prepare(study).at_a_glance()
     frontier = prepared.frontier(prepared.stored)
-    stages = []
-    for row in prepared.board(frontier).rows.values():
+    stages: list[dict[str, Any]] = []
+    board = prepared.board(frontier)
+    for row in board.rows.values():
         begun = prepared.store.begun(row.key)
         state = {"reused": "done", "pruned": "pruned"}.get(row.state, "begun" if begun else "missing")
         stages.append(
@@ -139,7 +142,12 @@ def status(study: Study) -> dict[str, Any]:
         )
     names = ("done", "begun", "missing", *(["pruned"] if any(s["state"] == "pruned" for s in stages) else []))
     counts = {name: sum(s["state"] == name for s in stages) for name in names}
-    known = {"store": prepared.store.place.address, "warm_start": prepared.warm.as_json()}
+    underway = [stage["key"] for stage in stages if stage["state"] == "begun"]
+    known = {
+        "store": prepared.store.place.address,
+        "warm_start": prepared.warm.as_json(),
+        "other_code": other_code.found(board, prepared.store.place, underway),
+    }
     return {"study": study.name, "counts": counts, "stages": stages, **known}
 
 
@@ -176,7 +184,8 @@ def text(made: dict[str, Any]) -> str:
         lines += ["", f"each node copies the data once to {folder} of its own, and reads them there"]
     lines += ["", *map(elastic.text, made["elastic"])] if made["elastic"] else []
     lines += ["", *said] if (said := slow_start.text(made["slow_start"])) else []
-    lines += ["", *warm.lines(made["warm_start"]), *controls_text(made["controls"]), *forecast.text(made["cost"])]
+    lines += ["", *other_code.text(made["other_code"])]
+    lines += [*warm.lines(made["warm_start"]), *controls_text(made["controls"]), *forecast.text(made["cost"])]
     lines.append(f"{about}{trainings['needed']} trainings ({naive}), {stored}")
     return "\n".join(lines)
 
@@ -204,7 +213,7 @@ def status_text(made: dict[str, Any]) -> str:
     """The status for people."""
     lines = [f"{made['study']}: " + ", ".join(f"{n} {name}" for name, n in made["counts"].items())]
     lines += [_store(made["store"])]
-    lines += warm.unknown(made["warm_start"])
+    lines += [*warm.unknown(made["warm_start"]), *other_code.text(made["other_code"])]
     for stage in made["stages"]:
         score = f"{stage['score']:.4f}" if stage["score"] is not None else "      "
         progress = f"{stage['epoch'] or 0}/{stage['epochs']}"

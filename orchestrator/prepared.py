@@ -18,7 +18,7 @@ from orchestrator.resources import Placement
 from orchestrator.strategies.waves import PAUSING, calls
 from orchestrator.study import Study
 from orchestrator.warm import warm
-from trainers import build
+from trainers import build, sources
 from trainers.call import Invalid
 from trainers.lease import Lease, held
 from trainers.outputs import Network
@@ -65,6 +65,7 @@ class Prepared:
         )
         check(self)
         self.results: dict[str, Result] = {}
+        self.underway: set[str] = set()  # the keys of what was begun, as far as it was asked what is left of it
         self.damaged: list[str] = []  # what is to be said of results that are not whole
 
     def at_a_glance(self) -> Prepared:
@@ -171,8 +172,10 @@ class Prepared:
 
     def left(self, stage: Stage) -> float:
         """What is left of a stage's relative cost, if it was begun."""
-        part = 1.0 if self.inputs.provisional else 1 - self.store.begun(stage.key) / stage.recipe.epochs
-        return part * self.costs.relative(stage)
+        epoch = 0 if self.inputs.provisional else self.store.begun(stage.key)
+        if epoch:
+            self.underway.add(stage.key)
+        return (1 - epoch / stage.recipe.epochs) * self.costs.relative(stage)
 
     def know_hours(self) -> None:
         """Have the lattice say what stages cost in GPU hours, the same at every start. Raises `Invalid` if nothing like
@@ -288,6 +291,6 @@ class Prepared:
         self.results[row.key] = result
         row.state, row.score = state, self.score(result)
         row.history, row.metrics, row.seconds = list(result.history), result.metrics, result.seconds
-        row.sha256, row.selected = result.sha256, result.selected
-        row.device, row.usage = result.device, experience.figures(result)
+        row.sha256, row.selected, row.device = result.sha256, result.selected, result.device
+        row.usage, row.other_code = experience.figures(result), sources.changed(result.sources)
         row.weights = self.store.weights_address(result.key)

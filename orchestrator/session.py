@@ -13,7 +13,18 @@ from typing import Any
 
 import click
 
-from orchestrator import elastic, expectations, forecast, notes, pictures, provenance, reach, report, slow_start
+from orchestrator import (
+    elastic,
+    expectations,
+    forecast,
+    notes,
+    other_code,
+    pictures,
+    provenance,
+    reach,
+    report,
+    slow_start,
+)
 from orchestrator.board import Board, Row
 from orchestrator.card import card
 from orchestrator.chatter import Aside, aside
@@ -187,8 +198,9 @@ def _train(run: Run, tracking: Tracking, progress: Progress) -> tuple[dict[str, 
         made = forecast.forecast(run.prepared, run.handing.room)
         if run.handing.room:
             progress.expect(made, run.prepared.costs.relative, whole=not run.prepared.pausing)
+        other = other_code.found(run.board, run.prepared.store.place, run.prepared.underway)
         slow = slow_start.text(slow_start.listed(run.prepared, run.board))
-        for line in (*run.prepared.warm.lines(), *slow, *forecast.text(made)):
+        for line in (*other_code.text(other), *run.prepared.warm.lines(), *slow, *forecast.text(made)):
             run.say(line)
         started = time.monotonic()
         if not run.over:

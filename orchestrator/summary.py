@@ -256,5 +256,6 @@ def _stage(row: Row) -> dict[str, Any]:
         "selected": row.selected,
         "reused": row.state == "reused",
         "reason": row.reason,
+        "other_code": list(row.other_code),
         "history": [_measured(epoch) for epoch in row.history],
     }

@@ -40,6 +40,9 @@ def cautions(summary: Mapping[str, Any], *, reasons: bool = True) -> list[str]:
         said.append("Measured with one seed: a difference may be noise.")
     if open_stages := _open(summary):
         said.append(f"{_stages(open_stages)} still to be trained.")
+    if others := [stage["other_code"] for stage in summary["stages"] if stage["other_code"]]:
+        names = listed(list(dict.fromkeys(name for one in others for name in one)))
+        said.append(f"{_stages(len(others))} learnt by other code of {names} than there is now.")
     if counts["failed"]:
         lost = f", and {counts['lost']} that needed them could not start" if counts["lost"] else ""
         first = next(stage for stage in summary["stages"] if stage["state"] == "failed")

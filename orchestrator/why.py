@@ -14,7 +14,9 @@ from orchestrator.frontier import Frontier
 from orchestrator.nearest import Finished
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.study import Study
+from orchestrator.verdict import listed
 from orchestrator.warm import unknown
+from trainers import sources
 from trainers.call import Invalid, alternatives
 
 SHOWN = 64  # stages in the text, and names in a message
@@ -86,17 +88,24 @@ def _stage(prepared: Prepared, row: Row) -> dict[str, Any]:
         when = datetime.fromtimestamp(known.changed if known else 0).astimezone()
         said = f"its result is in the store: score {row.score:.4f}, of {when:%Y-%m-%d %H:%M}, {file}"
         facts = {"score": row.score, "stored": when.isoformat(timespec="seconds"), "file": str(file)}
-        return {**made, "state": "reused", **facts, "reason": said}
+        other = row.other_code
+        return {**made, "state": "reused", **facts, "other_code": list(other), "reason": said + _since(other)}
     if row.state == "pruned":
         return {**made, "state": "pruned", "epoch": row.epoch, "reason": row.reason}
     reasons = []
     if epoch := store.begun(row.key):
-        made |= {"state": "begun", "epoch": epoch}
-        reasons.append(f"it goes on after epoch {epoch} of {row.epochs}")
+        other = sources.changed(sources.noted(store.place, row.key))
+        made |= {"state": "begun", "epoch": epoch, "other_code": list(other)}
+        reasons.append(f"it goes on after epoch {epoch} of {row.epochs}{_since(other)}")
     if spoilt := store.spoilt(row.key):
         made["damaged"] = file = str(store.place.file(spoilt))
         reasons.append(f"its result {'is damaged' if store.place.look(spoilt) else 'has lost its weights'}: {file}")
     return {**made, "reason": "; ".join(reasons) or None}
+
+
+def _since(names: Sequence[str]) -> str:
+    """That a key has no code in it."""
+    return f", though the code of {listed(names)} has changed since" if names else ""
 
 
 def _nearest(row: Row, finished: Finished, names: dict[str, str]) -> dict[str, Any] | None:

@@ -104,7 +104,16 @@ ENTRANCES = {
     },
     "orchestrator/experience.py": {"trainers.finished", "trainers.store"},
     "orchestrator/checks.py": {"trainers.build"},
-    "orchestrator/prepared.py": {"trainers.build", "trainers.lease", "trainers.outputs", "trainers.store"},
+    "orchestrator/prepared.py": {
+        "trainers.build",
+        "trainers.lease",
+        "trainers.outputs",
+        "trainers.sources",
+        "trainers.store",
+    },
+    # By which code a stage was trained.
+    "orchestrator/other_code.py": {"trainers.place", "trainers.sources"},
+    "orchestrator/why.py": {"trainers.sources"},
     "orchestrator/audit.py": {"trainers.scratch"},
     "orchestrator/reading.py": {"trainers.visible"},
     "orchestrator/underway.py": {"trainers.scratch", "trainers.staging", "trainers.store", "trainers.worker"},

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
 
-from trainers import workers
+from trainers import sources, workers
 from trainers.call import Invalid
 from trainers.loop import Epoch, Training
 from trainers.selection import Selection, kept
@@ -27,15 +28,20 @@ class Unseen(RuntimeError):
 class Course:
     """The course of a stage's training."""
 
-    def __init__(self, stage: Stage, training: Training, selection: Selection, watch: Watch) -> None:
+    def __init__(
+        self, stage: Stage, training: Training, selection: Selection, watch: Watch, code: Mapping[str, str]
+    ) -> None:
+        """`code`: the digests of what trains it, as `sources.of` has them."""
         self.stage, self.training, self.selection, self.watch = stage, training, selection, watch
+        self.code, self.noted = dict(code), False  # whether the store knows it
         self.history: list[Entry] = []
         self.seconds = 0.0
         self.started = training.clock.now()
         self.told: set[str] = set()  # the losses of which it was said how much they count
 
     def resume(self, store: Store, say: Callable[[str], None]) -> None:
-        """Bring the training to where it was left. `say` is told of damaged states, and of going on before them.
+        """Bring the training to where it was left. `say` is told of damaged states and of going on before them, and of
+        code that has changed since.
 
         Raises `Invalid` if another version has begun it in another way, and `Unseen`.
         """
@@ -46,8 +52,16 @@ class Course:
                 self.selection.restore(left["selection"])
             self.watch.restore(left.get("usage"))
             self.history, self.seconds = left["history"], left["seconds"]
+            if workers.rank() == 0:
+                self._compare(sources.noted(store.place, self.stage.key), say)
         self.started = self.training.clock.now() - self.seconds
         self.told = set(self.training.balance.alphas)
+
+    def _compare(self, before: Mapping[str, str], say: Callable[[str], None]) -> None:
+        """Remember it for good if the training was begun by other code."""
+        self.code = sources.since(before, self.code)
+        if names := sources.changed(self.code):
+            say(f"goes on with other code of {', '.join(names)} than it was begun with")
 
     def _left(self, store: Store, say: Callable[[str], None]) -> dict[str, Any] | None:
         """Where it was left, the same for all workers: where the first of them sees it, or not at all."""
@@ -108,6 +122,10 @@ class Course:
             "usage": self.usage,
         }
         store.save_state(self.stage.key, number, state)
+        if not self.noted:
+            with suppress(OSError):  # what is said of it is worth no stage
+                sources.note(store, self.stage.key, self.code)
+                self.noted = True
 
     def tell(self, say: Callable[[str], None]) -> None:
         """Say each alpha once, when it was found; and in the end which were not."""
@@ -142,4 +160,5 @@ class Course:
             "alphas": self.training.balance.alphas,
             "selected": self.selection.epoch,
             "usage": self.watch.usage(images=images, seconds=self.seconds),
+            "sources": self.code,
         }

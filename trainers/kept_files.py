@@ -17,7 +17,7 @@ from trainers.atomic import ASIDE
 from trainers.lease import EXPIRY, Lease, held
 from trainers.place import Found, Place
 from trainers.records import Known
-from trainers.store import MEASURED, PAUSE, PUBLISHED, RESULT, WEIGHTS
+from trainers.store import MEASURED, PAUSE, PUBLISHED, RESULT, SOURCES, WEIGHTS
 
 KEY = re.compile(r"[0-9a-f]{16}")
 STATE, LEASE = re.compile(r"state-\d{6}-[0-9a-f]{64}\.pt"), re.compile(r"lease-\d{6,}")
@@ -57,7 +57,7 @@ def look(place: Place) -> Kept:
 
 
 def _of_stage(file: str) -> bool:
-    whole = file in (RESULT, WEIGHTS, MEASURED, PAUSE) or STATE.fullmatch(file) or LEASE.fullmatch(file)
+    whole = file in (RESULT, WEIGHTS, MEASURED, PAUSE, SOURCES) or STATE.fullmatch(file) or LEASE.fullmatch(file)
     return bool(whole or ASIDE.fullmatch(file))
 
 

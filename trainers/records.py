@@ -21,6 +21,12 @@ class Pause(Spec):
     history: tuple[dict[str, float], ...]
 
 
+class Begun(Spec):
+    """By which code a stage was trained so far that is not done; see `sources`."""
+
+    sources: dict[str, str]
+
+
 class Known(Spec):
     """What a source of published weights held."""
 

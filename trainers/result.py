@@ -9,7 +9,7 @@ from trainers.footprint import Footprint
 from trainers.spec import Stage
 from trainers.usage import Usage
 
-FORMAT = 3  # 1 had no alphas, no selected epoch and no usage, 2 had no footprint
+FORMAT = 3  # 1 had no alphas, no selected epoch and no usage, 2 had no footprint, 3 no sources
 
 
 class Result(Spec):
@@ -27,6 +27,7 @@ class Result(Spec):
     selected: int | None = None  # the epoch that was kept because it was the best; None: the last was, as always
     usage: Usage | None = None  # None: nobody noted it
     footprint: Footprint | None = None  # None: nobody measured it
+    sources: dict[str, str] = Field(default_factory=dict)  # digests of the code that trained it; see `sources`
     format: int = FORMAT
 
     @property

@@ -8,6 +8,7 @@ absolute is stored, so a store may be moved, from a folder to a bucket too.
     <store>/<key>/weights.safetensors  what the stage learned
     <store>/<key>/measured.json        that the weights, read back, have this score
     <store>/<key>/state-<epoch>-<digest>.pt   where a half-trained stage stopped, the last two; gone when it is done
+    <store>/<key>/sources.json         by which code it was trained so far; gone with it
     <store>/published/<sha256>.weights        weights that models start from
     <store>/published/<digits>.json           which of them a path or a URL was, by its own SHA-256: it may hold secrets
 """
@@ -39,7 +40,7 @@ from trainers.spec import Stage
 
 RESULT, WEIGHTS, MEASURED = "result.json", "weights.safetensors", "measured.json"
 PUBLISHED = "published"
-PAUSE = "paused.json"
+PAUSE, SOURCES = "paused.json", "sources.json"
 
 
 class Damaged(RuntimeError):
@@ -263,7 +264,7 @@ class Store:
         return history if self.begun(key) >= len(history) else ()
 
     def drop_state(self, key: str) -> None:
-        states.drop(self.place, [f"{key}/{PAUSE}", *states.names(self.place, key)])
+        states.drop(self.place, [f"{key}/{PAUSE}", f"{key}/{SOURCES}", *states.names(self.place, key)])
 
     def measured(self, result: Result) -> bool:
         """Whether these very weights were read back once and had this very score."""

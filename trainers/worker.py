@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainers import build, speed, teacher, workers
+from trainers import build, sources, speed, teacher, workers
 from trainers.asked import Asked
 from trainers.balance import balanced
 from trainers.chance import Chance
@@ -74,16 +74,17 @@ def turns(order: Order, here: Workplace) -> Turns[Result]:
 def _work(order: Order, here: Workplace, *, guard: Callable[[], None]) -> Turns[Result]:
     """Train a stage that nobody else trains, of which `guard` makes sure whenever something is written."""
     store, stage, device = Store(order.store, guard=guard), order.stage, here.device
+    code = sources.of(stage, order.data)
     data, watch = _opened(order, here), Watch(device)
     speed.check(order, device=device)
     torch.manual_seed(stage.seed)
     given = stage.model.weights
     student = build.detector(stage, store.published(given.sha256) if given else None).to(device)
     if stage.published:
-        return _measured(store, order, student, data, watch)
+        return _measured(store, order, student, data, watch, code)
     training, lessons = _prepared(order, here, store, student, data)
     training.wrapped = here.wrap(training.task)
-    course = Course(stage, training, Selection(stage.recipe, score=build.metric(data).score), watch)
+    course = Course(stage, training, Selection(stage.recipe, score=build.metric(data).score), watch, code)
     course.resume(store, here.say)
     for entry in course.history:
         here.report(entry)
@@ -168,7 +169,7 @@ def _guide(order: Order, store: Store, guide: Stage, data: Any, device: torch.de
     return teacher.verified(store, guide, data, device=device, loader_workers=order.loader_workers)
 
 
-def _measured(store: Store, order: Order, detector: Network, data: Any, watch: Watch) -> Result:
+def _measured(store: Store, order: Order, detector: Network, data: Any, watch: Watch, code: dict[str, str]) -> Result:
     """Store published weights with the score that they have here."""
     started = time.perf_counter()
     recipe, device = order.stage.recipe, watch.device
@@ -188,7 +189,8 @@ def _measured(store: Store, order: Order, detector: Network, data: Any, watch: W
             store.mark_measured(result)
 
         metrics = {f"val/{name}": value for name, value in found.items()} | tested
-        facts = {"history": [], "seconds": seconds, "usage": watch.usage(images=0, seconds=seconds)}
+        usage = watch.usage(images=0, seconds=seconds)
+        facts = {"history": [], "seconds": seconds, "usage": usage, "sources": code}
         _put(store, order, detector, data, metrics, check=check, facts=facts, device=device)
     return _stored(store, order.stage)
 

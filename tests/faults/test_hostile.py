@@ -30,7 +30,7 @@ from tests.orchestrator.test_report import Page
 from tests.trainers.kept import STAGE, epoch_of, names, put, state
 from tests.trainers.stages import stage
 from tests.trainers.works import run
-from trainers import states, weights
+from trainers import sources, states, weights
 from trainers.call import Invalid
 from trainers.lease import Lease
 from trainers.spec import Weights
@@ -243,7 +243,9 @@ def test_a_store_that_is_a_link_itself_and_links_within_it_are_fine(store: Store
     assert Store(tmp_path / "link").get(STAGE) == result
 
 
-@pytest.mark.parametrize("what", ["state-000002", "weights.safetensors", "paused.json", "measured.json"])
+@pytest.mark.parametrize(
+    "what", ["state-000002", "weights.safetensors", "paused.json", "sources.json", "measured.json"]
+)
 def test_nothing_is_written_through_a_link(store: Store, tmp_path: Path, what: str) -> None:
     """Files get their place by their name, in which a link is replaced."""
     victim = tmp_path / "victim"
@@ -254,6 +256,7 @@ def test_nothing_is_written_through_a_link(store: Store, tmp_path: Path, what: s
     link.symlink_to(victim)
     store.save_state(STAGE.key, 2, state(2))
     store.save_pause(STAGE.key, [{"epoch": 1.0}])
+    sources.note(store, STAGE.key, {})
     store.mark_measured(put(store))
     store.drop_state(STAGE.key)
     assert victim.read_text() == "mine" and not link.is_symlink()

@@ -224,7 +224,7 @@ def test_every_worker_goes_on_from_where_the_first_does(
         restore=lambda state: seen.append(state["epoch"]), balance=SimpleNamespace(alphas={}), clock=Clock()
     )
     nothing: Any = SimpleNamespace(selects=False, restore=lambda usage: None)
-    one: Any = course.Course(stage(epochs=3), training, nothing, nothing)
+    one: Any = course.Course(stage(epochs=3), training, nothing, nothing, {})
     with seen_later(last, 0.3):
         one.resume(Store(tmp_path), print)
     assert (seen or [0]) == [found] and len(one.history) == found

@@ -160,7 +160,7 @@ def test_a_half_trained_stage_goes_with_its_states(address: File | str) -> None:
     for name in (f"{key}/result.json", f"{key}/weights.safetensors"):
         del files[name]
     files[f"{key}/state-000001-{'a' * 64}.pt"] = b"state"
-    files[f"{key}/paused.json"] = b"{}"
+    files[f"{key}/paused.json"] = files[f"{key}/sources.json"] = b"{}"
     (one,) = sorted_out().scraps
     assert one.name == key and "not finished" in one.reason
     assert unneeded.remove(sorted_out()) == [] and key not in stored(address)

@@ -299,7 +299,7 @@ def test_that_no_student_was_compiled_meanwhile_is_said_too(monkeypatch: pytest.
     one, said = prepared(ONE), list[str]()
     monkeypatch.setattr(one, "epoch", ONE.recipe.epochs)
     monkeypatch.setattr(one.task, "fast", one.task.student)
-    Course(ONE, one, Selection(ONE.recipe, score="AP"), Watch(CPU)).tell(said.append)
+    Course(ONE, one, Selection(ONE.recipe, score="AP"), Watch(CPU), {}).tell(said.append)
     assert said[0].endswith("the student was not compiled where it was looked for")
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from tests.trainers.data.folders import made, read, write
 from tests.trainers.stages import CPU, DIGITS, STEPS, order, stage
 from tests.trainers.works import ROOT, TAUGHT, Crash, crash, names, run, untimed
-from trainers import build, data, teacher, visible, worker
+from trainers import build, data, sources, teacher, visible, worker
 from trainers.call import Call, Invalid
 from trainers.data import COCO
 from trainers.evaluate import measure
@@ -286,7 +286,7 @@ def test_a_published_detector_is_measured_and_stored_without_an_epoch(folder: Pa
     assert one.published
     seen: list[Entry] = []
     result = run(one, folder, report=seen.append)
-    assert epochs == [] and seen == [] and result.history == []
+    assert epochs == [] and seen == [] and result.history == [] and result.sources == sources.of(one, DIGITS)
     stored = load_file(folder / one.key / "weights.safetensors")
     given = load_file(folder / "elsewhere.safetensors")
     assert all(torch.equal(stored[name], given[name]) for name in given)
