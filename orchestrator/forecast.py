@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path as File
 from typing import Any
 
-from orchestrator.board import Board, Row
+from orchestrator.board import TRAINED, Board, Row
 from orchestrator.costs import Costs
 from orchestrator.frontier import Frontier
 from orchestrator.makespan import Listed, Places, Pretended, Schedule, Slots, play
@@ -135,7 +135,7 @@ def compared(
     end, processes started and results read back.
     """
     before = {stage["key"]: stage for stage in (earlier or {}).get("stages", ())}
-    rows = [row for row in board.rows.values() if row.state in ("done", "reused")]
+    rows = [row for row in board.rows.values() if row.state in TRAINED]
     run = (earlier or {}).get("run")
     if made is not None and made["unit"] == "seconds" and made["trainings"]:
         (on,) = made["slots"]

@@ -15,8 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup, escape
 
+from orchestrator.board import STATES
 from orchestrator.drawing import drawing
-from orchestrator.drawn_lattice import STATES, count
+from orchestrator.drawn_lattice import count
 from orchestrator.fitting import fitting
 from orchestrator.packing import packed
 from orchestrator.verdict import (

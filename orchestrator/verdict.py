@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.answers import ranked
-from orchestrator.board import Board, State
+from orchestrator.board import STATES, Board, State
 from orchestrator.summary import outcomes
 
 
@@ -72,8 +72,7 @@ def plain(text: str) -> str:
 
 
 def tally(counts: Counter[State]) -> str:
-    order: list[State] = ["done", "reused", "running", "waiting", "paused", "pruned", "failed", "lost"]
-    return ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
+    return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
 
 
 def leader(board: Board) -> str:
