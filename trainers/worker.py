@@ -58,7 +58,7 @@ def turns(order: Order, here: Workplace) -> Turns[Result]:
                 return result
             if ours:
                 store.place.tidy(stage.key)
-                return (yield from _work(order, here, guard=lease.check if ours else lambda: None))
+                return (yield from _work(order, here, guard=lease.check))
             if workers.told(stop()):
                 raise Stopped
         except Lost as lost:
