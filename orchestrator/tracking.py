@@ -33,12 +33,9 @@ from orchestrator.connection import (
     talking,
 )
 from orchestrator.logged import Logged, path_seconds, ready, recorded, remove_doubles
-from orchestrator.ranking import Found, best, paths
 from orchestrator.registry import register
 from orchestrator.sending import METRICS, checkpoint_metrics, epoch_metrics, send
 from trainers.call import Invalid
-
-__all__ = ["Found", "Tracking", "best", "paths"]
 
 log = logging.getLogger(__name__)
 
