@@ -283,19 +283,6 @@ def test_a_state_of_another_version_is_named_and_stays(tmp_path: Path) -> None:
     assert run(one, tmp_path).history[0]["epoch"] == 1
 
 
-def test_a_state_of_before_states_had_a_format_is_gone_on_with(tmp_path: Path) -> None:
-    one = stage(epochs=2)
-    with pytest.raises(Crash):
-        run(one, tmp_path, report=raising_at(1, Crash()))
-    (file,) = kept(tmp_path / one.key)
-    state = torch.load(file, weights_only=True)
-    del state["format"], state["training"]["skipped"]
-    file.unlink()
-    Store(tmp_path).save_state(one.key, 1, state)
-    seconds = state["history"][0]["seconds"]
-    assert run(one, tmp_path).history[0]["seconds"] == seconds
-
-
 def test_what_states_cost_is_one_more_than_the_last(store: Store) -> None:
     for n in range(1, 6):
         store.save_state(OTHER.key, n, state(n))

@@ -122,14 +122,6 @@ def test_a_training_that_goes_on_does_not_run_out_of_memory_again(asked: Callabl
     assert third.micro_batch == 1, "whoever wants fewer gets fewer"
 
 
-def test_a_state_of_before_is_gone_on_with() -> None:
-    one = training(PLAIN)
-    state = one.state()
-    del state["micro_batch"]
-    one.restore(state)
-    assert one.micro_batch is None
-
-
 class Spilling(torch.autograd.Function):
     """Lets what it is given pass, and runs out of memory on the way back."""
 

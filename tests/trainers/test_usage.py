@@ -16,7 +16,6 @@ from trainers.finished import results
 from trainers.folder import Folder
 from trainers.store import FORMAT, Result, Store
 from trainers.usage import Watch, forget, peak
-from trainers.worker import Entry
 
 MEGABYTE = 2**20
 
@@ -61,20 +60,6 @@ def test_an_interruption_loses_nothing_of_what_was_taken(tmp_path: Path, monkeyp
         assert result.usage.memory == before["memory"] == 900 * MEGABYTE
 
 
-def test_of_a_stage_that_was_begun_before_anybody_noted_that_nothing_is_said(tmp_path: Path) -> None:
-    run(ROOT, tmp_path)
-    with pytest.raises(Crash):
-        run(TAUGHT, tmp_path, report=raising_at(1, Crash()))
-    store = Store(tmp_path)
-    kept = store.load_state(TAUGHT.key)
-    assert kept is not None
-    del kept["usage"]
-    store.save_state(TAUGHT.key, 1, kept)
-    entries: list[Entry] = []
-    result = run(TAUGHT, tmp_path, report=entries.append)
-    assert [entry["epoch"] for entry in entries] == [1, 2, 3] and result.usage is None
-
-
 def test_a_result_of_before_is_read_all_the_same(tmp_path: Path) -> None:
     result = run(ROOT, tmp_path)
     file = tmp_path / ROOT.key / "result.json"
@@ -109,7 +94,7 @@ def largest(rank: int) -> tuple[float, int | None, int]:
     watch.restore({"measuring": (3.0, 5.0)[rank], "memory": (700.0, 600.0)[rank]})
     watch.note()
     made = watch.usage(images=100, seconds=15.0)
-    assert made is not None and made.images_per_second == 10
+    assert made.images_per_second == 10
     return made.measuring, made.memory, made.workers
 
 
