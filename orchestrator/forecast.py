@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.board import TRAINED, Board, Row
 from orchestrator.costs import Costs
 from orchestrator.frontier import Frontier
-from orchestrator.makespan import Listed, Places, Pretended, Schedule, Slots, play
+from orchestrator.makespan import Places, Planned, Pretended, Schedule, Slots, play
 from orchestrator.prepared import Prepared
 from orchestrator.room import Room
 from orchestrator.verdict import clock
@@ -47,7 +47,7 @@ def forecast(prepared: Prepared, room: Room | None = None) -> dict[str, Any]:
         so_far = Pretended(prepared.paused)
         fresh, relative = waiting is None, prepared.costs.relative
         frontier = (
-            prepared.frontier(done, paused=so_far.paused) if fresh else Listed(waiting or {}, relative, first.model)
+            prepared.frontier(done, paused=so_far.paused) if fresh else Planned(waiting or {}, relative, first.model)
         )
         return play(frontier, prepared.left, on=places, reached=so_far.reached)
 

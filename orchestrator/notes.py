@@ -80,7 +80,7 @@ def description(
             "students": list(lattice.students),
             "seeds": list(lattice.seeds),
             "sweep": sweep.model_dump(mode="json") if sweep else None,
-            "controls": list(controls),
+            "controls": list(controls),  # which stages a study wants depends on them, and so does its `version`
             "judging": list(judging),
             "expected": {path: dict(figures) for path, figures in (expected or {}).items()},
             "source": without_secrets(source),
