@@ -24,7 +24,7 @@ from orchestrator.underway import Run
 from tests.orchestrator import stored as finished
 from tests.orchestrator import studies
 from tests.orchestrator.studies import Underway, command_line, tapath, underway, without, write
-from tests.trainers.kept import OTHER, STAGE, epoch_of, names, put, state
+from tests.trainers.kept import OTHER, STAGE, epoch_of, kept_state, names, put, state, weights_file
 from tests.trainers.stages import stage
 from tests.trainers.works import Crash, raising_at, run
 from trainers import course, states
@@ -178,7 +178,7 @@ def test_after_a_full_disk_and_damage_the_same_command_says_what_was_damaged_onc
 def test_new_weights_are_not_judged_by_the_record_of_damaged_ones(store: Store) -> None:
     """Another run may look while a stage is trained anew, on a device that gives other bits."""
     result = put(store)
-    weights = store.weights_file(STAGE.key)
+    weights = weights_file(store, STAGE.key)
     weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
     assert not store.check(STAGE)
 
@@ -290,4 +290,4 @@ def test_what_states_cost_is_one_more_than_the_last(store: Store) -> None:
     one = io.BytesIO()
     torch.save(state(5), one)
     assert len(sizes) == 2 and sum(sizes) <= 2.1 * len(one.getvalue())
-    assert epoch_of(store.load_state(OTHER.key)) == 5
+    assert epoch_of(kept_state(store, OTHER.key)) == 5

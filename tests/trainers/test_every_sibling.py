@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.trainers.kept import kept_state
 from tests.trainers.stages import CPU, recipe
 from tests.trainers.test_cohort import assert_same
 from tests.trainers.test_every_detector import CASES, ONCE, SMALL
@@ -69,7 +70,7 @@ def train(stages: Sequence[Stage], folder: Path) -> States:
 
     def place(key: str) -> Workplace:
         def report(entry: Entry) -> None:
-            left = store.load_state(key)
+            left = kept_state(store, key)
             assert left is not None and left["training"]["epoch"] == entry["epoch"]
             states[key].append(left["training"])
 

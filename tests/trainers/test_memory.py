@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.trainers.kept import kept_state
 from tests.trainers.stages import STEPS, stage
 from tests.trainers.trainings import identical, lessons, taught, training
 from tests.trainers.works import ROOT, Crash, raising_at, run
@@ -243,7 +244,7 @@ def test_what_was_found_outlives_a_crash_in_the_store(tmp_path: Path, asked: Cal
     seen = asked(4)
     with pytest.raises(Crash):
         run(of, tmp_path, report=raising_at(1, Crash()), say=said.append)
-    left = Store(tmp_path).load_state(of.key)
+    left = kept_state(Store(tmp_path), of.key)
     assert left is not None and left["training"]["micro_batch"] == 4
     assert len([line for line in said if "out of memory" in line]) == 1
     said.clear()

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tests.trainers.stages import CPU, DIGITS, stage
 from tests.trainers.two_workers import together
 from trainers import build, data, teacher, worker
+from trainers.atomic import digest
 from trainers.call import Call, Invalid
 from trainers.data import COCO, Digits
 from trainers.data.digits import write
@@ -18,7 +19,7 @@ from trainers.data.split import Split
 from trainers.evaluate import find, measure
 from trainers.selection import kept
 from trainers.spec import Stage, Weights
-from trainers.store import Result, Store, digest
+from trainers.store import Result, Store
 from trainers.worker import Order, work
 
 TESTED = Call(name="Digits", args={**DIGITS.args, "test": 12}).complete(data)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.trainers.kept import kept_state
 from tests.trainers.stages import CPU, STEPS, stage
 from tests.trainers.two_workers import together
 from tests.trainers.works import ROOT, TAUGHT, Crash, raising_at, run
@@ -50,7 +51,7 @@ def test_an_interruption_loses_nothing_of_what_was_taken(tmp_path: Path, monkeyp
     monkeypatch.setattr(usage, "peak", lambda device: 900 * MEGABYTE)
     with pytest.raises(Crash):
         run(TAUGHT, tmp_path, report=raising_at(2, Crash()))
-    kept = Store(tmp_path).load_state(TAUGHT.key)
+    kept = kept_state(Store(tmp_path), TAUGHT.key)
     assert kept is not None
     before = kept["usage"]
     monkeypatch.setattr(usage, "peak", lambda device: 100 * MEGABYTE)
