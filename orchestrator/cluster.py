@@ -1,4 +1,4 @@
-"""Ray under a run: where it is, how many stages fit on it at once, and Tune's event loop."""
+"""Ray under a run: the way to it, what its nodes have and see, and Tune's event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a stage as a Ray Train `TorchTrainer`: in this process, or with several workers. The only Ray in this package."""
+"""Run a stage as a Ray Train `TorchTrainer`: in this process, or with several workers."""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ absolute is stored, so a store may be moved, from a folder to a bucket too.
     <store>/<key>/result.json          the stage, its score, its curves, the digest of its weights
     <store>/<key>/weights.safetensors  what the stage learned
     <store>/<key>/measured.json        that the weights, read back, have this score
+    <store>/<key>/paused.json          the epochs of a stage that paused, until it is done
+    <store>/<key>/lease-<number>       who trains it now: see `trainers.lease`
     <store>/<key>/state-<epoch>-<digest>.pt   where a half-trained stage stopped, the last two; gone when it is done
     <store>/published/<sha256>.weights        weights that models start from
     <store>/published/<digits>.json           which of them a path or a URL was, by its own SHA-256: it may hold secrets
