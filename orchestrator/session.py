@@ -34,7 +34,7 @@ from orchestrator.verdict import arrow
 from orchestrator.warm import unknown
 from orchestrator.writable import writable
 from trainers.call import Invalid
-from trainers.scratch import sweep
+from trainers.scratch import clear
 from trainers.store import Damaged
 
 MANY = 1000  # trainings that nobody starts by mistake
@@ -64,7 +64,7 @@ def session(
     if not later:
         reached(study.resources.tracking_uri)
     prepared.keep()
-    sweep()  # where nothing is left to be trained nobody else does
+    clear()  # where nothing is left to be trained nobody else does
     with aside() as streams:
         progress = Progress(run.board, out=streams.out, err=streams.err, log=streams.log, manner=manner)
         streams.warn = progress.warn

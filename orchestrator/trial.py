@@ -31,7 +31,7 @@ from trainers.deaths import life
 from trainers.loop import Paused, Stopped
 from trainers.post import End, post_here
 from trainers.pulse import Pulse
-from trainers.scratch import sweep
+from trainers.scratch import clear
 from trainers.stage import Again, StageFailed, outcome, run_here, run_on_workers
 from trainers.store import Result
 from trainers.worker import Order
@@ -83,7 +83,7 @@ class Trial(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         self.stages, self.going, self.ending, self.looked, self.thread = 0, False, False, 0.0, OneThread()
         self.node = ray.get_runtime_context().get_node_id()
-        sweep()
+        clear()
         self._start(config)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._terminated)

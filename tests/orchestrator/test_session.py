@@ -174,7 +174,7 @@ def test_best_asks_mlflow_after_the_run_is_gone_by_study_and_by_experiment(finis
 # Again, and beside others.
 
 
-KILLED = "import os; from trainers.scratch import lasting; made = lasting(); os._exit(9)"
+KILLED = "import os; from trainers.scratch import scratch; made = scratch(); os._exit(9)"
 
 
 @pytest.fixture(scope="module")
