@@ -8,7 +8,6 @@ import os
 import shlex
 import signal
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from orchestrator import parcel
 from orchestrator.facts import public
 from orchestrator.reach import TOKEN
+from orchestrator.signals import handling
 from orchestrator.study import Study
 from trainers.call import Invalid
 
@@ -142,7 +142,7 @@ def followed(client: JobSubmissionClient, job: str, say: Say) -> int:
         try:
             info = client.get_job_info(job)
             if info.status != JobStatus.PENDING:
-                with interruptible():
+                with handling(_interrupt, (signal.SIGINT,)):
                     asyncio.run(log.read(client, job))
                 info = client.get_job_info(job)
             late = time.monotonic() + AWAY
@@ -164,21 +164,9 @@ def followed(client: JobSubmissionClient, job: str, say: Say) -> int:
         time.sleep(1)
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
+def _interrupt(number: int, frame: object) -> None:
     """Ctrl-C ends what asyncio runs. Its own way is to cancel the task, and then nobody hears of it where whoever waits
     for the network takes that for the end of a connection."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 

@@ -14,6 +14,7 @@ import pytest
 from ray.job_submission import JobStatus
 
 from orchestrator import submit
+from orchestrator.signals import handling
 
 
 class Broken:
@@ -45,7 +46,7 @@ def test_ctrl_c_is_heard_though_whoever_waits_takes_it_for_the_end_of_a_connecti
 
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), submit.interruptible():
+    with pytest.raises(KeyboardInterrupt), handling(submit._interrupt, (signal.SIGINT,)):
         asyncio.run(waits())
     assert signal.getsignal(signal.SIGINT) == before
 
