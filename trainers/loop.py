@@ -236,7 +236,7 @@ class Training:
         values = {name: loss.item() for name, loss in losses.items()}
         own = not all(abs(value) < float("inf") for value in values.values())
         name, value = wrong(values) if own else ("a loss of another worker" if refused else "the gradient", "no number")
-        text = self.tolerance.leave_out(self.task, step.said(name, value, self.scale))
+        text = self.tolerance.leave_out(step.said(name, value, self.scale))
         if own or (workers.rank() == 0 and not refused):
             self.say(text)
         return True
