@@ -38,10 +38,8 @@ def load(store: Store, stage: Stage, *, device: torch.device) -> Network:
 
 def restore(store: Store, result: Result, *, device: torch.device) -> Network:
     """The detector of a result that another worker may have written just now."""
-    detector = build.network(result.stage.model, len(result.stage.data.classes))
     awaited(lambda: store.weights_found(result.key))
-    detector.load_state_dict(store.weights(result))
-    return detector.to(device).eval().requires_grad_(False)
+    return build.trained(result.stage, store.weights(result), device=device)
 
 
 def verified(store: Store, stage: Stage, data: Any, *, device: torch.device, loader_workers: int = 0) -> Network:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from trainers import build, speed, teacher, workers
 from trainers.asked import Asked
@@ -106,7 +105,7 @@ def _work(order: Order, here: Workplace, *, guard: Callable[[], None]) -> Turns[
         here.pulse.rest()
         course.halt(store)
         raise
-    product = _product(stage, course.weights(), device)
+    product = build.trained(stage, course.weights(), device=device)
     metrics = course.metrics() | _tested(order, product, data, device)
     _finish(store, order, product, data, metrics, course.facts(), device=device)
     return _stored(store, stage)
@@ -225,13 +224,6 @@ def _validate(order: Order, training: Training, data: Any, device: torch.device)
     recipe = order.stage.recipe
     found = measure(training.product, data, recipe, device=device, loader_workers=order.loader_workers)
     return {f"val/{name}": value for name, value in found.items()}
-
-
-def _product(stage: Stage, weights: dict[str, Tensor], device: torch.device) -> Network:
-    """The model with the weights that are kept."""
-    detector = build.network(stage.model, len(stage.data.classes))
-    detector.load_state_dict(weights)
-    return detector.to(device).eval().requires_grad_(False)
 
 
 def _tested(order: Order, detector: Network, data: Any, device: torch.device) -> Entry:
