@@ -15,6 +15,7 @@ from orchestrator.connection import WHERE
 from orchestrator.facts import without_secrets
 from orchestrator.ranking import Found, paths
 from orchestrator.resources import Resources
+from orchestrator.yamlfile import YAML
 from trainers.call import Invalid
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def of_loaded(study: Study, tracking: str | None) -> Asked:
 def of_either(name: str, tracking: str | None) -> Asked:
     """Of a study's file, if there is such a file or the name is one of YAML; else of an experiment."""
     file = File(name)
-    if os.path.isfile(file) or file.suffix in (".yaml", ".yml"):  # the name of an experiment may be too long for a file
+    if os.path.isfile(file) or file.suffix in YAML:  # the name of an experiment may be too long for a file
         return of_study(file, tracking)
     return of_experiments([name], tracking)
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from orchestrator import schema
 from orchestrator.found_data import FoundData, look
 from orchestrator.ladder import LADDER, SMALL, TRAINED, between, rung
+from orchestrator.machine import num_gpus
 from orchestrator.plan import plan
 from orchestrator.study import load
 from orchestrator.yamlfile import flow
@@ -112,7 +113,7 @@ def settled(answers: Mapping[str, Any], ask: Ask | None) -> Wanted:
     if detector not in offers(detectors):
         raise Invalid(alternatives(detector, offers(detectors)), ("--detector",))
     weights = _untrained(teacher, answers) if teacher.startswith(SMALL) else say("teacher_weights", "published")
-    return Wanted(_data(folder, student), detector, teacher, student, weights, say("gpus", _gpus(), type=int))
+    return Wanted(_data(folder, student), detector, teacher, student, weights, say("gpus", num_gpus(), type=int))
 
 
 def _untrained(teacher: str, answers: Mapping[str, Any]) -> str:
@@ -133,11 +134,6 @@ def _data(folder: Any, student: str) -> FoundData:
         return DIGITS
     said = [f"no data: COCO 2017 is expected in {COCO_ROOT}"]
     return FoundData({"COCO": {"root": COCO_ROOT}}, 80, (480, 640), said, is_coco=True)
-
-
-def _gpus() -> int:
-    """How many this machine has."""
-    return len(list(File("/dev").glob("nvidia[0-9]*")))
 
 
 def text(name: str, wanted: Wanted) -> str:

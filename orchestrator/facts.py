@@ -10,8 +10,8 @@ from typing import Any
 
 from orchestrator.board import Row
 from orchestrator.settings import text
-from trainers.call import Call, Spec
-from trainers.spec import SEMANTICS, Stage, canonical
+from trainers.call import Call, Spec, canonical
+from trainers.spec import SEMANTICS, Stage
 
 LONGEST = 5000  # characters of a value; MLflow cuts or refuses longer ones, depending on the server
 

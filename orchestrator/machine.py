@@ -50,8 +50,13 @@ def torch() -> list[Finding]:
     return [Finding("torch", "well", f"{named}: nms runs"), _cuda(seen["gpus"], seen["cuda"], gpus)]
 
 
+def num_gpus() -> int:
+    """How many this machine has, whether torch sees them or not."""
+    return len(list(File("/dev").glob("nvidia[0-9]*")))
+
+
 def _cuda(gpus: int, version: str | None, names: list[str]) -> Finding:
-    there = len(list(File("/dev").glob("nvidia[0-9]*")))
+    there = num_gpus()
     if gpus:
         return Finding("CUDA", "well", f"{gpus} of {max(there, gpus)} GPUs: {', '.join(names)}; CUDA {version}")
     if not there:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shlex
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -18,7 +17,7 @@ from orchestrator.board import Board, Row
 from orchestrator.card import card
 from orchestrator.chatter import Aside, aside
 from orchestrator.connection import answering
-from orchestrator.facts import public, without_secrets
+from orchestrator.facts import without_secrets
 from orchestrator.outcome import DONE, INTERRUPTED, SOME_FAILED, STATUS, UNTRACKED, answered, broken_off
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.progress import Manner, Progress
@@ -136,8 +135,7 @@ def reached(uri: str) -> None:
 def begun(prepared: Prepared, *, later: bool = False) -> Tracking:
     """The study's run in MLflow, open."""
     study, resources = prepared.study, prepared.study.resources
-    sets = (word for one in study.sets for word in ("--set", public(one)))
-    again = shlex.join(["tapath", "report", study.file, *sets, "--relog"])
+    again = provenance.command(study, "report", "--relog")
     patience = resources.tracking_patience
     tracking = Tracking(resources.tracking_uri, study.name, later=later, patience=patience, again=again)
     known = {"study": study.name, "metric": prepared.score_name, provenance.TAG: json.dumps(provenance.made(study))}

@@ -213,7 +213,7 @@ PARTS = {
     "backbones": {"call", "norm"},
     "detectors": {"box_losses", "call", "fpn", "norm", "outputs", "workers"},
     "distill": {"box_losses", "call", "outputs", "workers"},
-    "data": {"augment", "call", "outputs", "spec"},
+    "data": {"augment", "call", "outputs"},
     "metrics": {"call", "data.split", "outputs"},
 }
 

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from trainers import backbones, data, detectors, distill, metrics, optim, teaching, weights
 from trainers.augment import lengths
-from trainers.call import Call, Invalid, Term, offers
+from trainers.call import Call, Invalid, Term, canonical, offers
 from trainers.chance import drawing
 from trainers.data.split import COCO_AP
 from trainers.data.unread import Unread
 from trainers.export import training_only
 from trainers.outputs import Network
-from trainers.spec import Data, Model, Recipe, Stage, canonical
+from trainers.spec import Data, Model, Recipe, Stage
 
 
 def dataset(call: Call) -> Any:
