@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.choice import choose
 from orchestrator.connection import WHERE
-from orchestrator.facts import without_secrets
+from orchestrator.masking import without_secrets
 from orchestrator.ranking import Found, paths
 from orchestrator.resources import Resources
 from orchestrator.yamlfile import YAML

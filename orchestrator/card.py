@@ -8,7 +8,8 @@ from typing import Any
 
 from orchestrator import licences
 from orchestrator.board import Row
-from orchestrator.facts import LONGEST, entity, without_secrets
+from orchestrator.facts import entity
+from orchestrator.masking import LONGEST, without_secrets
 from orchestrator.prepared import Prepared
 from orchestrator.verdict import arrow, between, plain, yardsticks
 

@@ -11,7 +11,7 @@ import click
 from orchestrator.chatter import Unexpected
 from orchestrator.commands import asking, housekeeping, measuring, running, starting, student
 from orchestrator.document import printable
-from orchestrator.facts import public
+from orchestrator.masking import public
 from trainers.call import Invalid
 
 # The exit codes after Ctrl-C, and after what nobody has thought of; 2 is bad input, as in click itself. `outcome` has

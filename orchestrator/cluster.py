@@ -33,7 +33,7 @@ from ray.tune.stopper import Stopper
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cores import cores
-from orchestrator.facts import public
+from orchestrator.masking import public
 from orchestrator.reach import TOKEN
 from orchestrator.resources import Placement, amount_of
 from orchestrator.room import WATCHER, Node, fits

@@ -31,7 +31,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.rest_utils import http_request
 from sqlalchemy import create_engine
 
-from orchestrator.facts import public
+from orchestrator.masking import public
 from trainers.call import Invalid, alternatives
 
 __all__ = [

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from orchestrator import machine
 from orchestrator.document import printable
 from orchestrator.examined import Finding, State, tried
-from orchestrator.facts import public
+from orchestrator.masking import public
 from orchestrator.reach import TOKEN
 from orchestrator.resources import Resources
 from trainers.address import at, in_bucket

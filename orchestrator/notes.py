@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from orchestrator.board import Row
-from orchestrator.facts import LONGEST, metric, without_secrets
+from orchestrator.facts import metric
 from orchestrator.lattice import Entry, Lattice, Path
+from orchestrator.masking import LONGEST, without_secrets
 from orchestrator.sweep import Sweep
 from trainers.call import Term, canonical
 from trainers.spec import Data, Model, Recipe, Stage

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator import expectations
-from orchestrator.facts import public
+from orchestrator.masking import public
 from orchestrator.reported import page_of
 from orchestrator.tracking import Ending
 from orchestrator.underway import Run

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path as File
 from typing import Any
 
-from orchestrator.facts import public
+from orchestrator.masking import public
 from orchestrator.study import Study
 
 LIBRARIES = ("tapath", "torch", "torchvision", "ray", "mlflow")

@@ -17,7 +17,7 @@ from orchestrator.board import Board, Row
 from orchestrator.card import card
 from orchestrator.chatter import Aside, aside
 from orchestrator.connection import answering
-from orchestrator.facts import without_secrets
+from orchestrator.masking import without_secrets
 from orchestrator.outcome import DONE, INTERRUPTED, SOME_FAILED, STATUS, UNTRACKED, answered, broken_off
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.progress import Manner, Progress

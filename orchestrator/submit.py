@@ -20,7 +20,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from orchestrator import parcel
-from orchestrator.facts import public
+from orchestrator.masking import public
 from orchestrator.reach import TOKEN
 from orchestrator.signals import handling
 from orchestrator.study import Study

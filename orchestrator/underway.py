@@ -14,8 +14,8 @@ from typing import Any
 from orchestrator import reach, waiting
 from orchestrator.board import Board, Row
 from orchestrator.elastic import SETBACKS
-from orchestrator.facts import without_secrets
 from orchestrator.handing import Handing
+from orchestrator.masking import without_secrets
 from orchestrator.prepared import Prepared
 from orchestrator.reading import Reading
 from orchestrator.room import Room
