@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from orchestrator import noise
 from orchestrator.board import Row
 from orchestrator.document import printable
+from orchestrator.exit_codes import DONE, NOT_WELL
 from orchestrator.frontier import Frontier
 from orchestrator.inputs import read
 from orchestrator.lattice import Path
@@ -21,7 +22,6 @@ from trainers.call import Call, Invalid
 from trainers.scratch import scratch
 from trainers.store import Result, Store
 
-OTHERWISE = 3  # the exit code when something else came of it
 FEWEST = 2  # other seeds that give one score a spread to be compared by
 Say = Callable[[str], None]
 
@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
 
     @property
     def code(self) -> int:
-        return 0 if self.equal or (self.compared is not None and self.compared.alike) else OTHERWISE
+        return DONE if self.equal or (self.compared is not None and self.compared.alike) else NOT_WELL
 
 
 class OnePath(Prepared):

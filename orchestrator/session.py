@@ -17,8 +17,9 @@ from orchestrator.board import Board, Row
 from orchestrator.card import card
 from orchestrator.chatter import Aside, aside
 from orchestrator.connection import answering
+from orchestrator.exit_codes import DONE, INTERRUPTED, NOT_WELL, UNTRACKED
 from orchestrator.masking import without_secrets
-from orchestrator.outcome import DONE, INTERRUPTED, SOME_FAILED, STATUS, UNTRACKED, answered, broken_off
+from orchestrator.outcome import STATUS, answered, broken_off
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.progress import Manner, Progress
 from orchestrator.reported import folder_of, log_of, page_of
@@ -76,7 +77,7 @@ def session(
 
 def _session(run: Run, progress: Progress, streams: Aside, *, address: str | None, later: bool) -> int:
     """The same, of a run that speaks by `progress`."""
-    prepared, study, ending = run.prepared, run.prepared.study, SOME_FAILED
+    prepared, study, ending = run.prepared, run.prepared.study, NOT_WELL
     with nullcontext() if run.over else run.on_ray(address):
         # Whatever can be refused was refused by now; from here on things are written.
         logged(streams, study)
@@ -88,7 +89,7 @@ def _session(run: Run, progress: Progress, streams: Aside, *, address: str | Non
                 tracking.update(row)
             tracking.unbegun(run.board.rows.values())
             failed = run.frontier.failed or run.reading.lost
-            ending = INTERRUPTED if run.interrupted else SOME_FAILED if failed else DONE
+            ending = INTERRUPTED if run.interrupted else NOT_WELL if failed else DONE
             with folder_of(study) as folder:
                 past, costs = forecast.earlier(folder), prepared.costs
                 cost = forecast.compared(run.board, costs=costs, made=made, makespan=makespan, earlier=past)

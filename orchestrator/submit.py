@@ -20,14 +20,13 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from orchestrator import parcel
+from orchestrator.exit_codes import DONE, INTERRUPTED, LOST
 from orchestrator.masking import public
 from orchestrator.reach import TOKEN
 from orchestrator.signals import handling
 from orchestrator.study import Study
 from trainers.call import Invalid
 
-LOST = 1  # the exit code where nobody can say any more what became of a job, or where it never came to run
-INTERRUPTED = 130  # the exit code of a job that was stopped, as after Ctrl-C
 PATIENCE = 60  # seconds between two signs of life of a job that has not begun
 AWAY = 300.0  # seconds for which the cluster may be away while its log is read
 ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -56,7 +55,7 @@ def submit(study: Study, *, address: str | None, follow: bool, words: tuple[str,
     hint = f"--address {public(address)} {job}"
     if not follow:
         say(f"read along: ray job logs --follow {hint}\nstop it:    ray job stop {hint}")
-        return 0
+        return DONE
     try:
         with talking(address):
             return followed(client, job, say)
@@ -200,7 +199,7 @@ def code(info: Any, say: Say) -> int:
         say("the job was stopped; submit it again to go on")
         return INTERRUPTED
     if info.status == JobStatus.SUCCEEDED:
-        return 0
+        return DONE
     if info.driver_exit_code is None:  # it never came to run
         say(f"the job failed: {public(info.message or 'the cluster does not say why')}")
         return LOST

@@ -14,6 +14,7 @@ import pytest
 from ray.job_submission import JobStatus
 
 from orchestrator import submit
+from orchestrator.exit_codes import LOST
 from orchestrator.signals import handling
 
 
@@ -91,5 +92,5 @@ def test_a_job_that_is_gone_with_its_head_has_failed_and_can_be_submitted_again(
 ) -> None:
     monkeypatch.setattr(submit, "AWAY", away)
     told: list[str] = []
-    assert submit.followed(Gone(error), "job-1", told.append) == submit.LOST == 1
+    assert submit.followed(Gone(error), "job-1", told.append) == LOST == 1
     assert said in told[-1] and "submit it again to go on" in told[-1] and len(told) == 1
