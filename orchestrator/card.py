@@ -11,7 +11,8 @@ from orchestrator.board import Row
 from orchestrator.facts import entity
 from orchestrator.masking import LONGEST, without_secrets
 from orchestrator.prepared import Prepared
-from orchestrator.verdict import arrow, between, plain, yardsticks
+from orchestrator.verdict import yardsticks
+from orchestrator.words import arrow, between, plain
 
 REGISTERED = "models:/"  # how the addresses of registered models begin
 NARROW = 120  # characters to which no line is cut: the commands stay whole

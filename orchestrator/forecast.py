@@ -15,7 +15,7 @@ from orchestrator.frontier import Frontier
 from orchestrator.makespan import Places, Planned, Pretended, Schedule, Slots, play
 from orchestrator.prepared import Prepared
 from orchestrator.room import Room
-from orchestrator.verdict import clock
+from orchestrator.words import clock
 from trainers.spec import Stage
 
 SEVERAL = (1, 2, 4, 8)  # slots of which a plan speaks where the study does not say how many stages train at once

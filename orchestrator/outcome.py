@@ -11,7 +11,8 @@ from orchestrator.masking import public
 from orchestrator.reported import page_of
 from orchestrator.tracking import Ending
 from orchestrator.underway import Run
-from orchestrator.verdict import beside, plain, verdict
+from orchestrator.verdict import beside, verdict
+from orchestrator.words import plain
 from trainers.call import Invalid
 
 # Of the study's run in MLflow, by the exit code.

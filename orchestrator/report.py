@@ -20,17 +20,8 @@ from orchestrator.drawing import drawing
 from orchestrator.drawn_lattice import count
 from orchestrator.fitting import fitting
 from orchestrator.packing import packed
-from orchestrator.verdict import (
-    arrow,
-    between,
-    cautions,
-    clock,
-    epochs,
-    headline,
-    question,
-    remarks,
-    yardsticks,
-)
+from orchestrator.verdict import cautions, headline, question, remarks, yardsticks
+from orchestrator.words import arrow, between, clock, epochs
 
 PAGE = Path(__file__).parent / "page"
 LARGEST = 4_900_000  # bytes that pictures may fill a page up to, so that it goes into a mail

@@ -30,8 +30,8 @@ from orchestrator.summary import summarize
 from orchestrator.swept import swept
 from orchestrator.tracking import Ending, Tracking
 from orchestrator.underway import Run
-from orchestrator.verdict import arrow
 from orchestrator.warm import unknown
+from orchestrator.words import arrow
 from orchestrator.writable import writable
 from trainers.call import Invalid
 from trainers.scratch import clear

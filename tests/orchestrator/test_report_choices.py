@@ -18,7 +18,7 @@ from orchestrator.report import render
 from orchestrator.settings import Setting
 from orchestrator.sweep import sweep
 from orchestrator.swept import swept
-from orchestrator.verdict import way
+from orchestrator.words import way
 from tests.orchestrator import report_pages
 from tests.orchestrator.boards import lattice, summary, the_answer, want
 from tests.orchestrator.report_pages import page
