@@ -41,8 +41,8 @@ from orchestrator.searcher import DriverOnly, StageSearcher, Starts
 from orchestrator.trial import Trial, draining
 from trainers.address import at
 from trainers.call import Invalid
-from trainers.deaths import kills
 from trainers.order import SILENCE
+from trainers.proc import kills
 from trainers.spec import Stage
 
 # Tune would hand the driver's keys on to all trials, in what Ray writes to its log on every node. Nodes have their own.

@@ -112,7 +112,7 @@ ENTRANCES = {
     "orchestrator/session.py": {"trainers.scratch", "trainers.store"},
     "orchestrator/pictures.py": {"trainers.seen"},
     "orchestrator/shown.py": {"trainers.address"},
-    "orchestrator/cluster.py": {"trainers.address", "trainers.deaths", "trainers.order"},
+    "orchestrator/cluster.py": {"trainers.address", "trainers.order", "trainers.proc"},
     "orchestrator/warm.py": {"trainers.place", "trainers.store"},
     "orchestrator/prices.py": {"trainers.place", "trainers.store"},
     "orchestrator/trial.py": {

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
-from trainers import workers
+from trainers import proc, workers
 from trainers.call import Spec
 
-STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of Linux
+FORGET = proc.PROC / "self/clear_refs"
 
 
 class Usage(Spec):
@@ -85,5 +83,4 @@ def peak(device: torch.device) -> int:
     """Bytes, the most at once since `forget`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    (kibibytes,) = re.findall(r"^VmHWM:\s*(\d+) kB$", STATUS.read_text(), flags=re.MULTILINE)
-    return int(kibibytes) * 1024
+    return proc.peak()
