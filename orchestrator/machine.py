@@ -13,7 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path as File
 
-from orchestrator.examined import GIB, Finding, State, existing, tried
+from orchestrator.examined import GIB, Finding, State, tried
+from orchestrator.writable import existing
 
 OLDEST = (3, 10)
 TORCH_LIMIT = 120.0  # seconds

@@ -29,12 +29,12 @@ from orchestrator.resources import Placement
 from trainers.cohort import Crowded
 from trainers.deaths import life
 from trainers.loop import Paused, Stopped
+from trainers.order import Order
 from trainers.post import End, post_here
 from trainers.pulse import Pulse
+from trainers.result import Result
 from trainers.scratch import clear
 from trainers.stage import Again, StageFailed, outcome, run_here, run_on_workers
-from trainers.store import Result
-from trainers.worker import Order
 from trainers.workplace import Entry, Workplace
 
 POLL_SECONDS = 0.2  # how often the workers of a stage are asked for news

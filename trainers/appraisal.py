@@ -16,8 +16,9 @@ from trainers.evaluate import find
 from trainers.metrics.coco import to_coco
 from trainers.outputs import Detections, Network
 from trainers.published import Source, fetch
+from trainers.result import Result
 from trainers.spec import Model, Recipe, Stage
-from trainers.store import RESULT, WEIGHTS, Damaged, Result, Store
+from trainers.store import RESULT, WEIGHTS, Damaged, Store
 
 
 class Trained(NamedTuple):

@@ -32,13 +32,14 @@ from trainers.lease import Lost
 from trainers.loop import Paused, Stopped
 from trainers.meeting import Meeting
 from trainers.memory import Fewer
+from trainers.order import Order
 from trainers.own_data import OwnData
 from trainers.post import Beat, End
 from trainers.pulse import Pulse
+from trainers.result import Result
 from trainers.scratch import scratch
-from trainers.store import Result, Store
+from trainers.store import Store
 from trainers.visible import awaited
-from trainers.worker import Order
 from trainers.workplace import Entry, Workplace
 
 log = logging.getLogger(__name__)

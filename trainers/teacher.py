@@ -13,8 +13,9 @@ import torch
 from trainers import build, visible, workers
 from trainers.evaluate import measure
 from trainers.outputs import Network
+from trainers.result import Result
 from trainers.spec import Stage
-from trainers.store import Result, Store
+from trainers.store import Store
 from trainers.visible import awaited
 
 # Another device or another number of threads sums in another order; a wrong teacher is off by far more.

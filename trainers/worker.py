@@ -22,10 +22,11 @@ from trainers.lease import Lease, Lost
 from trainers.loop import Paused, Stopped, Training
 from trainers.order import Order
 from trainers.outputs import Network
+from trainers.result import Result
 from trainers.selection import Selection, kept
 from trainers.spec import Stage
 from trainers.staging import opened
-from trainers.store import Result, Store
+from trainers.store import Store
 from trainers.sync_norm import share_statistics
 from trainers.task import Task
 from trainers.teaching import Lessons, Teaching, no_lesson

@@ -31,7 +31,8 @@ from trainers import course, states
 from trainers.call import Invalid
 from trainers.full import Full, fitting, needed
 from trainers.lease import Lease
-from trainers.store import FORMAT, Result, Store
+from trainers.result import FORMAT, Result
+from trainers.store import Store
 
 
 @contextmanager

@@ -16,9 +16,10 @@ from pathlib import Path as File
 import pytest
 
 from orchestrator import doctor, machine
-from orchestrator.examined import GIB, Finding, existing, tried
+from orchestrator.examined import GIB, Finding, tried
 from orchestrator.exit_codes import NOT_WELL
 from orchestrator.study import load
+from orchestrator.writable import existing
 from tests.orchestrator.ready import ROOT
 from tests.orchestrator.studies import MODULE, changed, environment, write
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from tests.trainers.stages import stage
+from trainers.result import Result
 from trainers.spec import Stage
-from trainers.store import WEIGHTS, Result, Store
+from trainers.store import WEIGHTS, Store
 
 STAGE = stage()
 OTHER = stage(seed=1)

@@ -21,9 +21,10 @@ from trainers.course import Course
 from trainers.loop import Training
 from trainers.outputs import Outputs, Targets
 from trainers.reach import Unreachable
+from trainers.result import Result
 from trainers.selection import Selection
 from trainers.spec import Stage
-from trainers.store import Result, Store
+from trainers.store import Store
 from trainers.task import Lesson, Looks, Losses, Task, nothing
 from trainers.teaching import Teaching
 from trainers.usage import Watch

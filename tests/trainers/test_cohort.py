@@ -19,8 +19,9 @@ from trainers.backbones import TinyResNet
 from trainers.cohort import Crowded, train_together
 from trainers.loop import Paused, Stopped, Training
 from trainers.memory import OutOfMemory
+from trainers.result import Result
 from trainers.spec import Stage
-from trainers.store import Result, Store
+from trainers.store import Store
 from trainers.workplace import Workplace
 
 Outcome = Result | BaseException

@@ -19,8 +19,9 @@ from trainers import backbones, build, data, detectors, distill, worker
 from trainers.call import Call, Term, offers
 from trainers.cohort import train_together
 from trainers.order import Order
+from trainers.result import Result
 from trainers.spec import Model, Recipe, Stage
-from trainers.store import Result, Store
+from trainers.store import Store
 from trainers.workplace import Entry, Workplace
 
 FEW = Call(name="Digits", args={"classes": 2, "train": 8, "val": 4, "size": 32}).complete(data)

@@ -18,7 +18,8 @@ from tests.trainers.kept import OTHER, STAGE, epoch_of, facts, kept_state, put, 
 from tests.trainers.places import Files
 from trainers.atomic import digest
 from trainers.call import Invalid
-from trainers.store import FORMAT, RESULT, WEIGHTS, Damaged, Result, Store
+from trainers.result import FORMAT, Result
+from trainers.store import RESULT, WEIGHTS, Damaged, Store
 
 
 @pytest.fixture

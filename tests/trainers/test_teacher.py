@@ -12,8 +12,9 @@ from tests.trainers.kept import weights_file
 from tests.trainers.stages import CPU, DIGITS, stage
 from trainers import build, teacher, visible
 from trainers.evaluate import measure
+from trainers.result import Result
 from trainers.spec import Stage
-from trainers.store import Damaged, Result, Store
+from trainers.store import Damaged, Store
 from trainers.teacher import TOLERANCE, NotTheTeacher, agree, load, verified
 
 STAGE = stage()

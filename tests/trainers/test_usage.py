@@ -15,7 +15,8 @@ from tests.trainers.works import ROOT, TAUGHT, Crash, raising_at, run
 from trainers import usage, worker
 from trainers.finished import results
 from trainers.folder import Folder
-from trainers.store import FORMAT, Result, Store
+from trainers.result import FORMAT, Result
+from trainers.store import Store
 from trainers.usage import Watch, forget, peak
 
 MEGABYTE = 2**20

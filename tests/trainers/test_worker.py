@@ -19,11 +19,14 @@ from trainers.call import Call, Invalid
 from trainers.data import COCO
 from trainers.evaluate import measure
 from trainers.nonfinite import NonFinite
+from trainers.order import Order
 from trainers.outputs import Network
+from trainers.result import Result
 from trainers.spec import Data, Stage, Weights
-from trainers.store import Damaged, Result, Store
+from trainers.store import Damaged, Store
 from trainers.teacher import NotTheTeacher
-from trainers.worker import Entry, Order, work
+from trainers.worker import work
+from trainers.workplace import Entry
 
 # One stage in one go
 

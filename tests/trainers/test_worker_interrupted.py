@@ -18,8 +18,9 @@ from tests.trainers.works import TAUGHT, Crash, names, raising_at, run, untimed
 from trainers import teacher, worker
 from trainers.evaluate import measure
 from trainers.loop import Stopped
+from trainers.result import Result
 from trainers.spec import Stage
-from trainers.store import Result, Store
+from trainers.store import Store
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
