@@ -12,7 +12,7 @@ from orchestrator.board import Row
 from orchestrator.document import printable
 from orchestrator.exit_codes import DONE, NOT_WELL
 from orchestrator.frontier import Frontier
-from orchestrator.inputs import read
+from orchestrator.inputs import Inputs, read
 from orchestrator.lattice import Path
 from orchestrator.originals import Original, same
 from orchestrator.prepared import Prepared
@@ -45,7 +45,9 @@ class Outcome(NamedTuple):
 class OnePath(Prepared):
     """A study of which one path is wanted, and nothing beside it."""
 
-    path: Path
+    def __init__(self, study: Study, store: Store, inputs: Inputs, path: Path) -> None:
+        super().__init__(study, store, inputs)
+        self.path = path
 
     def frontier(self, done: Any, *, paused: Any = None) -> Frontier:
         return Frontier(self.lattice, lambda lattice, scores: (self.path,), seeds=self.study.seeds, done=done)
@@ -107,8 +109,7 @@ def _prepared(original: Original, place: str, seeds: Sequence[int]) -> OnePath:
     """The study on a store of its own. What it starts from is looked for where it was, and in its old store."""
     old, study = original.study, _alone(original.study, place, seeds)
     try:
-        made = OnePath(study, Store(place), read(study, Store(old.resources.store)))
-        made.path = original.path
+        made = OnePath(study, Store(place), read(study, Store(old.resources.store)), original.path)
         made.lattice.stage(original.path, original.seed)
     except KeyError as missing:
         raise Invalid(f"the study has no model {missing} any more") from None
