@@ -26,8 +26,9 @@ from trainers import backbones, build, data, detectors, distill, feeding, optim,
 from trainers.call import Call, Term
 from trainers.cohort import train_together
 from trainers.order import Order
+from trainers.result import Result
 from trainers.spec import Model, Recipe, Stage
-from trainers.store import Result, Store
+from trainers.store import Store
 from trainers.teacher import load
 from trainers.usage import peak
 from trainers.worker import work

@@ -55,7 +55,7 @@ def measured(folder: Path) -> tuple[Any, list[Any], list[str]]:
     """The costs of the study, each stage with its seconds, seed by seed, and their names."""
     from orchestrator.costs import Measured
     from orchestrator.prepared import prepare
-    from trainers.worker import Order
+    from trainers.order import Order
 
     found, names = [], []
     for seed in (0, 1):

@@ -26,8 +26,9 @@ def train(job: tuple[str, int, str]) -> tuple[str, float, float]:
 
     from orchestrator.study import load
     from trainers import build
+    from trainers.order import Order
     from trainers.spec import Stage
-    from trainers.worker import Order, work
+    from trainers.worker import work
 
     name, seed, store = job
     torch.set_num_threads(1)

@@ -29,8 +29,9 @@ from orchestrator.study import load
 from orchestrator.trial import Trial
 from orchestrator.underway import Run
 from trainers.loop import Training
+from trainers.order import Order
 from trainers.store import Store
-from trainers.worker import Order, work
+from trainers.worker import work
 
 
 def note(marks: str, event: str, key: str) -> None:

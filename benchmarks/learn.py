@@ -19,11 +19,12 @@ from orchestrator.study import load
 from trainers import build, detectors
 from trainers.call import Call
 from trainers.evaluate import measure
+from trainers.feeding import batches
 from trainers.loop import Training
+from trainers.order import Order
 from trainers.spec import Model, Stage
 from trainers.task import Task
 from trainers.teaching import no_lesson
-from trainers.worker import Order, batches
 
 DEMO = Path(__file__).parent.parent / "search_spaces" / "demo.yaml"
 SMALL = {"channels": 32, "convs": 2, "extra": 0, "hidden": 128, "sampled": 64}

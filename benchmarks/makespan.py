@@ -24,7 +24,7 @@ from table import show
 
 from orchestrator.frontier import Frontier
 from orchestrator.lattice import Entry, Lattice, Path
-from orchestrator.makespan import Handing, Schedule, Slots, play
+from orchestrator.makespan import Played, Schedule, Slots, play
 from orchestrator.searching import frontier
 from orchestrator.sweep import sweep
 from trainers.call import Call, Invalid, Term
@@ -121,7 +121,7 @@ def depth(stage: Stage) -> int:
     return len(list(stage.lineage))
 
 
-ORDERS: dict[str, Callable[[Frontier], Handing]] = {
+ORDERS: dict[str, Callable[[Frontier], Played]] = {
     "longest chain": lambda frontier: frontier,
     "fifo": Queued,
     "level by level": lambda frontier: Queued(frontier, depth),

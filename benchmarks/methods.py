@@ -26,8 +26,9 @@ from orchestrator.study import load
 from trainers import backbones, build, detectors, distill
 from trainers.call import Call, Invalid, Term, offers
 from trainers.outputs import Network
+from trainers.result import Result
 from trainers.spec import Model, Recipe, Stage
-from trainers.store import Result, Store
+from trainers.store import Store
 
 ROOT = Path(__file__).parent.parent
 SEEDS = (5, 6, 7, 8, 9)  # the demo was made by looking at seeds 0 to 4

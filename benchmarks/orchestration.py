@@ -18,8 +18,8 @@ from table import show
 from orchestrator import cluster
 from orchestrator.prepared import prepare
 from orchestrator.resources import Placement
-from orchestrator.session import facts
 from orchestrator.study import load
+from orchestrator.study_run import facts
 from orchestrator.tracking import Tracking
 from orchestrator.trial import Trial
 from orchestrator.underway import Run

@@ -13,9 +13,8 @@ import random
 from functools import lru_cache
 from math import exp, sqrt
 
-from orchestrator.asking import Strategy
 from orchestrator.frontier import Frontier
-from orchestrator.lattice import Entry, Lattice, Path
+from orchestrator.lattice import Entry, Lattice, Path, Strategy
 from trainers.call import Call, Term
 from trainers.spec import Data, Model, Recipe, Stage
 

@@ -17,11 +17,12 @@ from orchestrator.prepared import prepare
 from orchestrator.study import load
 from trainers import build, optim
 from trainers.data.batches import Batches
+from trainers.feeding import batches
 from trainers.loop import Training
+from trainers.order import Order
 from trainers.spec import Recipe, Stage
 from trainers.task import Task
 from trainers.teaching import Teaching
-from trainers.worker import Order, batches
 
 EPOCHS = 5
 DEMO = Path(__file__).parent.parent / "search_spaces" / "demo.yaml"

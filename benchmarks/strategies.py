@@ -15,8 +15,7 @@ from simulated import EPOCHS, NOISE, Search, World
 from table import show
 
 from orchestrator import strategies
-from orchestrator.asking import Strategy
-from orchestrator.lattice import Path, Scores, best
+from orchestrator.lattice import Path, Scores, Strategy, best
 from trainers.call import Call
 
 SEEDS = (0, 1, 2, 3, 4)

@@ -19,8 +19,7 @@ from simulated import EPOCHS, NOISE, Search, World
 from table import show
 
 from orchestrator import strategies
-from orchestrator.asking import Strategy
-from orchestrator.lattice import Path, best
+from orchestrator.lattice import Path, Strategy, best
 from orchestrator.searching import searching
 from orchestrator.settings import Setting, values
 from orchestrator.sweep import sweep

@@ -14,9 +14,11 @@ from multiprocessing import get_context, parent_process
 import torch
 
 from trainers.call import Call
+from trainers.order import Order
+from trainers.result import Result
 from trainers.spec import Stage
-from trainers.store import Result, Store
-from trainers.worker import Order, work
+from trainers.store import Store
+from trainers.worker import work
 
 
 def train_all(

@@ -11,9 +11,12 @@ from pathlib import Path as File
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.choice import choose
-from orchestrator.facts import without_secrets
-from orchestrator.ranking import Found, first, paths
+from orchestrator.connection import WHERE
+from orchestrator.masking import without_secrets
+from orchestrator.ranking import Found, paths
 from orchestrator.resources import Resources
+from orchestrator.yamlfile import YAML
+from trainers.call import Invalid
 
 if TYPE_CHECKING:
     from orchestrator.study import Study
@@ -55,7 +58,8 @@ class Asked:
         else:
             where = f"the MLflow experiment{'s' * (len(self.experiments) > 1)} {', '.join(self.experiments)}"
         found = [f for f in paths(self.uri, self.experiments, keys=self.keys, by=self.by) if math.isfinite(f.score)]
-        first(found, where)
+        if not found:
+            raise Invalid(f"no student of {where} is trained yet", WHERE)
         whole = [f for f in found if len(f.scores) >= self.seeds or not f.stages]
         students = {f.student for f in whole}
         found = [f for f in found if f in whole or f.student not in students]
@@ -93,7 +97,7 @@ def of_loaded(study: Study, tracking: str | None) -> Asked:
 def of_either(name: str, tracking: str | None) -> Asked:
     """Of a study's file, if there is such a file or the name is one of YAML; else of an experiment."""
     file = File(name)
-    if os.path.isfile(file) or file.suffix in (".yaml", ".yml"):  # the name of an experiment may be too long for a file
+    if os.path.isfile(file) or file.suffix in YAML:  # the name of an experiment may be too long for a file
         return of_study(file, tracking)
     return of_experiments([name], tracking)
 

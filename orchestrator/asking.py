@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from orchestrator.lattice import Lattice, Path, Scores
-
-Strategy = Callable[[Lattice, Scores], Iterable[Path]]
+from orchestrator.lattice import Lattice, Path, Scores, Strategy
 
 
 class Asking:

@@ -16,7 +16,7 @@ from ray.util import list_named_actors, placement_group_table, remove_placement_
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from trainers.scratch import sweep
+from trainers.scratch import clear
 
 PATIENCE = 10.0  # seconds in which what is about to end may end by itself
 RAYS_OWN = {"_AutoscalingCoordinatorActor"}  # Ray Train has one for all drivers of a cluster, that outlives each
@@ -129,6 +129,6 @@ def cleared(patience: float = PATIENCE, *, but: Collection[str] = ()) -> list[st
     if left:
         kept = ", ".join([*sorted(left.actors.values()), *(f"group {key}" for key in left.groups)])
         said.append(f"not removed within {REMOVAL:g} s, and to be looked for with `ray list actors`: {kept}")
-    if folders := sweep():
+    if folders := clear():
         said.append(f"{len(folders)} temporary folder(s) of processes that were killed are removed")
     return said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 from uuid import uuid4
@@ -12,6 +13,9 @@ from trainers.spec import Stage
 
 # paused: trained in part, until it is known whether it goes on; pruned: it does not
 State = Literal["waiting", "running", "paused", "done", "reused", "pruned", "failed", "lost"]
+STATES: tuple[State, ...] = ("done", "reused", "running", "waiting", "paused", "pruned", "failed", "lost")  # as told
+TRAINED: tuple[State, ...] = ("done", "reused")
+UNFINISHED: tuple[State, ...] = ("failed", "lost", "running", "waiting", "paused", "pruned")  # worst first
 
 
 @dataclass
@@ -88,3 +92,9 @@ class Board:
 
     def count(self, *states: State) -> int:
         return sum(row.state in states for row in self.rows.values())
+
+
+def state_of(states: Iterable[State]) -> State:
+    """That of several stages together: the worst that one of them is in; done once all are trained."""
+    known = set(states)
+    return next((state for state in UNFINISHED if state in known), "done")

@@ -8,9 +8,11 @@ from typing import Any
 
 from orchestrator import licences
 from orchestrator.board import Row
-from orchestrator.facts import LONGEST, entity, without_secrets
+from orchestrator.facts import entity
+from orchestrator.masking import LONGEST, without_secrets
 from orchestrator.prepared import Prepared
-from orchestrator.verdict import arrow, between, plain, yardsticks
+from orchestrator.verdict import yardsticks
+from orchestrator.words import arrow, between, plain
 
 REGISTERED = "models:/"  # how the addresses of registered models begin
 NARROW = 120  # characters to which no line is cut: the commands stay whole
@@ -31,10 +33,10 @@ def card(
     `address`: where it lies, if it is not registered.
     """
     sections = {
-        f"{name}": [sentence(summary, answer)],
+        f"{name}": [sentence(answer)],
         "How good": scores(summary, answer, row),
         "What it takes": takes(prepared, answer, row),
-        "What it came from": origin(prepared, answer, row),
+        "What it came from": origin(prepared, row),
         "Licences": terms(prepared, answer),
         "How to use it": usage(address or f"{REGISTERED}{entity(name)}@best"),
     }
@@ -67,7 +69,7 @@ def _section(title: str, lines: Sequence[str], *, level: int) -> str:
     return "\n".join([f"{'#' * level} {plain(title)}", "", *lines])
 
 
-def sentence(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
+def sentence(answer: Mapping[str, Any]) -> str:
     path = answer["best"]["path"]
     how = f"by the path {plain(arrow(path))}" if len(path) > 1 else "alone"
     return f"An object detector, {plain(path[-1])}, that learnt {how}."
@@ -101,7 +103,7 @@ def takes(prepared: Prepared, answer: Mapping[str, Any], row: Row) -> list[str]:
     ]
 
 
-def origin(prepared: Prepared, answer: Mapping[str, Any], row: Row) -> list[str]:
+def origin(prepared: Prepared, row: Row) -> list[str]:
     """The stages of its path as they were trained."""
     stage, study = row.stage, prepared.study
     losses = ", ".join(str(term) for term in stage.distill) or "none: it learnt alone"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as File
 from typing import TextIO
 
-from orchestrator.facts import without_secrets
+from orchestrator.masking import without_secrets
 from trainers.call import Invalid
 
 OURS = ("orchestrator", "trainers")  # whose warnings are for people

@@ -9,7 +9,7 @@ from pathlib import Path as File
 from typing import Any
 
 from orchestrator.datacheck import Layout, Report
-from orchestrator.verdict import plain
+from orchestrator.words import plain
 from orchestrator.yamlfile import flow
 from trainers.data.inspection import Findings, Source
 from trainers.data.rules import Problem

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def check(prepared: Prepared) -> None:
-    """Raise `Invalid` at the key for what cannot be trained as a study has it."""
+    """Raise `Invalid` at the key for what cannot be trained as a study has it. See `search` for what else it does."""
     pairs(prepared)
     workers(prepared)
     speed(prepared)
@@ -176,7 +176,8 @@ def expected(prepared: Prepared) -> None:
 def search(prepared: Prepared) -> None:
     """Refuse a search for which there are too many paths, hours that nobody knows, or a limit that cannot be kept.
 
-    Raises `Invalid` at ("search",) or ("search", name).
+    Not only a look: whoever is limited in hours can be asked only by a lattice that counts in them, and from here on it
+    does. Raises `Invalid` at ("search",) or ("search", name).
     """
     paths, _ = prepared.lattice.count()
     for call in calls(prepared.study.search):

@@ -13,12 +13,10 @@ import click
 from orchestrator.chatter import Unexpected
 from orchestrator.commands import asking, housekeeping, measuring, running, starting, student
 from orchestrator.document import printable
-from orchestrator.facts import public
+from orchestrator.exit_codes import INTERRUPTED, REFUSED, UNEXPECTED
+from orchestrator.masking import public
 from trainers.call import Invalid
 
-# The exit codes after Ctrl-C, and after what nobody has thought of; 2 is bad input, as in click itself. `outcome` has
-# the others.
-INTERRUPTED, BROKEN, REFUSED = 130, 1, 2
 NEEDED = ("fcntl", "resource")  # of Python's own modules those that Windows lacks
 
 
@@ -42,7 +40,7 @@ class Group(click.Group):
                 _say(ctx, error, f"error: {public(str(error.filename))}: no file or folder can have so long a name")
                 ctx.exit(REFUSED)
             _say(ctx, error, unexpected(error))
-            ctx.exit(BROKEN)
+            ctx.exit(UNEXPECTED)
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         _takes_debug(cmd)

@@ -1,4 +1,4 @@
-"""Ray under a run: where it is, how many stages fit on it at once, and Tune's event loop."""
+"""Ray under a run: the way to it, what its nodes have and see, and Tune's event loop."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ray.tune.stopper import Stopper
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cores import cores
-from orchestrator.facts import public
+from orchestrator.masking import public
 from orchestrator.reach import TOKEN
 from orchestrator.resources import Placement, amount_of
 from orchestrator.room import WATCHER, Node, fits
@@ -41,8 +41,8 @@ from orchestrator.searcher import DriverOnly, StageSearcher, Starts
 from orchestrator.trial import Trial, draining
 from trainers.address import at
 from trainers.call import Invalid
-from trainers.deaths import kills
 from trainers.order import SILENCE
+from trainers.proc import kills
 from trainers.spec import Stage
 
 # Tune would hand the driver's keys on to all trials, in what Ray writes to its log on every node. Nodes have their own.

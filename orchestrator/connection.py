@@ -31,8 +31,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.rest_utils import http_request
 from sqlalchemy import create_engine
 
-from orchestrator.facts import public
-from trainers.call import Invalid
+from orchestrator.masking import public
+from trainers.call import Invalid, alternatives
 
 __all__ = [
     "LoggedModel",
@@ -45,6 +45,7 @@ __all__ = [
     "answering",
     "connect",
     "every",
+    "experiments",
     "histories",
     "open_experiment",
     "patient",
@@ -213,6 +214,17 @@ def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
         log.warning("the MLflow experiment %s was deleted; it is back, with all its runs", name)
     identifier: str = found.experiment_id
     return identifier
+
+
+def experiments(client: MlflowClient, names: Sequence[str] | None) -> Iterator[tuple[str, str]]:
+    """These experiments with their ids, or all, each once. Raises `Invalid` for one that is not there."""
+    known = {one.name: one.experiment_id for one in every(client.search_experiments)}
+    for name in sorted(known) if names is None else dict.fromkeys(names):
+        if name not in known and (deleted := client.get_experiment_by_name(name)) is not None:
+            known[name] = deleted.experiment_id
+        if name not in known:
+            raise Invalid(f"the MLflow experiment {alternatives(name, known)}", WHERE)
+        yield name, known[name]
 
 
 def _artifacts(uri: str) -> str | None:

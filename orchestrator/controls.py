@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Literal
 
-from orchestrator.lattice import Lattice, Path, Scores, best
+from orchestrator.lattice import Lattice, Path, Scores, Strategy, best
 from trainers.call import Invalid
 from trainers.spec import Stage
 
 Control = Literal["alone", "direct", "alone_same_compute"]
 Cost = Callable[[Stage], float]
-Strategy = Callable[[Lattice, Scores], Iterable[Path]]
 
 
 def chosen(names: Sequence[Control] | None, lattice: Lattice) -> tuple[Control, ...]:

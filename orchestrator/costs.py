@@ -25,7 +25,8 @@ from functools import cached_property
 from statistics import median
 from typing import Literal, NamedTuple
 
-from trainers.spec import Model, Recipe, Stage, canonical
+from trainers.call import canonical
+from trainers.spec import Model, Recipe, Stage
 
 # A training step is about three forward passes; a teacher adds one of its own.
 STEP = 3

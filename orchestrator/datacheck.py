@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import track
 
+from orchestrator.exit_codes import DONE, NOT_WELL
 from orchestrator.found_data import look
 from trainers import data as datasets
 from trainers.atomic import write_new
@@ -21,7 +22,6 @@ from trainers.data.inspection import Findings, Source, inspect, together
 from trainers.data.mend import mended
 from trainers.data.rules import Problem
 
-PROBLEMS = 3  # the exit code when something stands in the way of training
 NAMES = "--train, --val, --train-images and --val-images"
 
 
@@ -46,7 +46,7 @@ class Report(NamedTuple):
     def code(self) -> int:
         """0 if what was looked at, or its clean copy where one was wanted, can be trained on as it is."""
         standing = self.problems if self.places is None else self.left
-        return PROBLEMS if standing else 0
+        return NOT_WELL if standing else DONE
 
     @property
     def problems(self) -> list[tuple[File | None, Problem]]:

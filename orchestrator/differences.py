@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from trainers import spec
-from trainers.call import Call, Term
+from trainers.call import Call, Term, canonical
 from trainers.spec import Stage
 
 Plain = dict[str, Any]  # a stage, its teacher within it, and `semantics`
@@ -41,7 +41,7 @@ def recorded(key: str, stage: Mapping[str, Any]) -> Plain:
 
 
 def _address(stage: Mapping[str, Any], semantics: int) -> str:
-    own = {name: spec.canonical(value) for name, value in stage.items() if name != "teacher"}
+    own = {name: canonical(value) for name, value in stage.items() if name != "teacher"}
     teacher = stage.get("teacher")
     above = _address(teacher, semantics) if isinstance(teacher, dict) else None
     return spec.address(own, teacher=above, semantics=semantics)

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from orchestrator import machine
 from orchestrator.document import printable
 from orchestrator.examined import Finding, State, tried
-from orchestrator.facts import public
+from orchestrator.exit_codes import DONE, NOT_WELL
+from orchestrator.masking import public
 from orchestrator.reach import TOKEN
 from orchestrator.resources import Resources
 from trainers.address import at, in_bucket
@@ -25,7 +26,6 @@ from trainers.call import Invalid
 if TYPE_CHECKING:
     from orchestrator.study import Study
 
-WRONG = 3  # the exit code when something is
 RAY_LIMIT = 180.0  # seconds for Ray to start, or to be reached, and to run a task
 HERE = ("localhost", "127.0.0.1", "::1")
 INSTALL = "install it as tapath wants it: pip install --constraint constraints.txt ."
@@ -158,7 +158,7 @@ def _said(error: Exception) -> str:
 
 
 def code(found: Iterable[Finding]) -> int:
-    return WRONG if any(one.state == "wrong" for one in found) else 0
+    return NOT_WELL if any(one.state == "wrong" for one in found) else DONE
 
 
 def as_json(found: Sequence[Finding]) -> dict[str, Any]:

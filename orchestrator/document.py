@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.facts import without_secrets
+from orchestrator.masking import without_secrets
 from trainers.call import Invalid
 
 Where = tuple[str | int, ...]  # the keys and list positions that lead to a value, from the outside in

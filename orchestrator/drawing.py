@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.answers import AXES, ways
 from orchestrator.drawn_lattice import edges, models, setting
-from orchestrator.verdict import epochs, way
+from orchestrator.words import epochs, way
 
 SHOWN = 20  # paths whose seeds are drawn
 FIGURES = 100_000  # numbers in all curves of a page, so that it stays small enough for a mail

@@ -8,11 +8,10 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from orchestrator.board import STATES, TRAINED
 from orchestrator.settings import shown
 from trainers.call import canonical
 
-# A state of an edge or a model is the first of these that one of its stages is in.
-STATES = ("done", "reused", "running", "waiting", "paused", "pruned", "failed", "lost")
 # Where an edge has no score, it opens the first of these: what it says, it says of that.
 OPENED = ("failed", "lost", "pruned", "running", "paused", "waiting", "done", "reused")
 
@@ -66,7 +65,7 @@ def _known(summary: Mapping[str, Any]) -> dict[Models, Known]:
     stages = _by_key(summary)
     tried: dict[Models, dict[str, list[Stage]]] = defaultdict(lambda: defaultdict(list))
     for stage in summary["stages"]:
-        if stage["state"] in ("done", "reused") and stage["budget"] == 1 and stage["score"] is not None:
+        if stage["state"] in TRAINED and stage["budget"] == 1 and stage["score"] is not None:
             settings = canonical([one["setting"] for one in _lineage(stage, stages)])
             tried[tuple(stage["path"])][settings].append(stage)
     found = {

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.study import Study, load
-from orchestrator.verdict import plain
+from orchestrator.words import plain, rows
 from orchestrator.yamlfile import parse
 from trainers import backbones, detectors
 from trainers import data as datasets
@@ -140,9 +140,3 @@ def text(made: dict[str, Any]) -> str:
         table = [[plain(name), *own] for name, own in figures.items()]
         lines += ["", *rows([["class", *heads], *table])]
     return "\n".join(lines)
-
-
-def rows(table: list[list[str]]) -> list[str]:
-    """Lines with their columns below one another."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

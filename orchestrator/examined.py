@@ -53,9 +53,3 @@ def tried(words: Sequence[str], *, limit: float) -> tuple[int, str, str]:
 def _sources() -> str:
     """Where this very program lies, for a Python that is started elsewhere."""
     return str(File(__file__).parents[1])
-
-
-def existing(place: File) -> File:
-    """The folder, or the nearest above it that there is."""
-    place = place.expanduser().absolute()
-    return next(folder for folder in (place, *place.parents) if folder.exists())

@@ -7,11 +7,10 @@ from statistics import fmean
 from typing import Any
 
 from orchestrator import settings
-from orchestrator.board import Board
+from orchestrator.board import TRAINED, Board
 from orchestrator.lattice import Lattice, Path
 from trainers.call import Invalid, alternatives
 
-TRAINED = ("done", "reused")
 PER_CENT = 100  # publications print per cent, metrics say parts of 1
 
 

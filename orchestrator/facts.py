@@ -1,4 +1,4 @@
-"""What MLflow is told about a stage, as flat text: parameters, tags and names; never a password."""
+"""What MLflow is told about a stage, as flat text: parameters, tags and names."""
 
 from __future__ import annotations
 
@@ -9,28 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.board import Row
+from orchestrator.masking import public
 from orchestrator.settings import text
-from trainers.call import Call, Spec
-from trainers.spec import SEMANTICS, Stage, canonical
-
-LONGEST = 5000  # characters of a value; MLflow cuts or refuses longer ones, depending on the server
-
-# A password may have anything in it that nobody wrote as %2F or %40, so all up to the last @ is taken for one: rather
-# half of an address is lost, as of http://host:1/a@b, than a password is told.
-_CREDENTIALS = re.compile(r"(?<=://)(?:[^/\s]*|[^/:\s]*:\S*)@")
-_SECRETS = re.compile(
-    r"(?i)([?&;][^=&;\s]*(?:user|pass|pwd|token|secret|sig|key|auth|credential)[^=&;\s]*=)[^&;\s\"']+"
-)
-
-
-def public(text: object) -> str:
-    """The same text without the user, password or token of any URI in it, cut to what MLflow takes."""
-    return without_secrets(str(text))[:LONGEST]
-
-
-def without_secrets(text: str) -> str:
-    """The same text without the user, password or token of any URI in it."""
-    return _SECRETS.sub(r"\1***", _CREDENTIALS.sub("", text))
+from trainers.call import Call, Spec, canonical
+from trainers.spec import SEMANTICS, Stage
 
 
 def parameters(stage: Stage) -> dict[str, str]:

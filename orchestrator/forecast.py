@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path as File
 from typing import Any
 
-from orchestrator.board import Board, Row
+from orchestrator.board import TRAINED, Board, Row
 from orchestrator.costs import Costs
 from orchestrator.frontier import Frontier
-from orchestrator.makespan import Listed, Places, Pretended, Schedule, Slots, play
+from orchestrator.makespan import Places, Planned, Pretended, Schedule, Slots, play
 from orchestrator.prepared import Prepared
 from orchestrator.room import Room
-from orchestrator.verdict import clock
+from orchestrator.words import clock
 from trainers.spec import Stage
 
 SEVERAL = (1, 2, 4, 8)  # slots of which a plan speaks where the study does not say how many stages train at once
@@ -47,7 +47,7 @@ def forecast(prepared: Prepared, room: Room | None = None) -> dict[str, Any]:
         so_far = Pretended(prepared.paused)
         fresh, relative = waiting is None, prepared.costs.relative
         frontier = (
-            prepared.frontier(done, paused=so_far.paused) if fresh else Listed(waiting or {}, relative, first.model)
+            prepared.frontier(done, paused=so_far.paused) if fresh else Planned(waiting or {}, relative, first.model)
         )
         return play(frontier, prepared.left, on=places, reached=so_far.reached)
 
@@ -135,7 +135,7 @@ def compared(
     end, processes started and results read back.
     """
     before = {stage["key"]: stage for stage in (earlier or {}).get("stages", ())}
-    rows = [row for row in board.rows.values() if row.state in ("done", "reused")]
+    rows = [row for row in board.rows.values() if row.state in TRAINED]
     run = (earlier or {}).get("run")
     if made is not None and made["unit"] == "seconds" and made["trainings"]:
         (on,) = made["slots"]

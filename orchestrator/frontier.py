@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from math import inf
 from statistics import fmean
 
-from orchestrator.asking import Asking, Strategy
+from orchestrator.asking import Asking
 from orchestrator.cohorts import Length, kin
-from orchestrator.lattice import Lattice, Path
+from orchestrator.lattice import Lattice, Path, Strategy
 from orchestrator.results import Results
 from orchestrator.turns import Turn, Turns
 from trainers.spec import Stage

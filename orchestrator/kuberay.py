@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from orchestrator import parcel
-from orchestrator.facts import without_secrets
+from orchestrator.masking import without_secrets
 from orchestrator.resources import Placement
 from orchestrator.study import Study
 from trainers.address import in_bucket

@@ -6,10 +6,9 @@ from itertools import islice
 from statistics import median, quantiles
 from typing import Any
 
-from orchestrator.evaluation import rows
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.study import Study
-from orchestrator.verdict import plain
+from orchestrator.words import plain, rows
 from trainers import build, footprint, teacher
 from trainers.appraisal import device_of, here
 from trainers.call import Invalid

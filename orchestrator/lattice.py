@@ -79,9 +79,6 @@ class Path:
         return self.settings[-1] if self.settings else ()
 
 
-Scores = Mapping[Path, float]  # higher is better; -inf: could not be trained
-
-
 @dataclass(frozen=True)
 class Entry:
     """What a name of the lattice stands for."""
@@ -262,6 +259,10 @@ class Lattice:
         while layer:
             layer = [(*models, name) for models in layer for name in self._students[models[-1]]]
             yield from (models for models in layer if models[-1] in students)
+
+
+Scores = Mapping[Path, float]  # higher is better; -inf: could not be trained
+Strategy = Callable[[Lattice, Scores], Iterable[Path]]  # the paths that are wanted now, known ones included
 
 
 def best(scores: Scores, lattice: Lattice, student: str) -> Path | None:

@@ -18,7 +18,8 @@ from rich.text import Text
 
 from orchestrator.board import Board, Row, State
 from orchestrator.outlook import Outlook
-from orchestrator.verdict import arrow, clock, leader, plain, rate, tally
+from orchestrator.verdict import leader
+from orchestrator.words import arrow, clock, plain, rate, tally
 
 STYLES: dict[State, str] = {
     "running": "cyan",

@@ -13,7 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path as File
 
-from orchestrator.examined import GIB, Finding, State, existing, tried
+from orchestrator.examined import GIB, Finding, State, tried
+from orchestrator.writable import existing
 
 OLDEST = (3, 10)
 TORCH_LIMIT = 120.0  # seconds
@@ -50,8 +51,13 @@ def torch() -> list[Finding]:
     return [Finding("torch", "well", f"{named}: nms runs"), _cuda(seen["gpus"], seen["cuda"], gpus)]
 
 
+def num_gpus() -> int:
+    """How many this machine has, whether torch sees them or not."""
+    return len(list(File("/dev").glob("nvidia[0-9]*")))
+
+
 def _cuda(gpus: int, version: str | None, names: list[str]) -> Finding:
-    there = len(list(File("/dev").glob("nvidia[0-9]*")))
+    there = num_gpus()
     if gpus:
         return Finding("CUDA", "well", f"{gpus} of {max(there, gpus)} GPUs: {', '.join(names)}; CUDA {version}")
     if not there:

@@ -17,7 +17,7 @@ from orchestrator.turns import Turn, Turns
 from trainers.spec import Stage
 
 
-class Handing(Protocol):
+class Played(Protocol):
     """A frontier, as far as it is played with."""
 
     def next(self, may: Callable[[str], bool]) -> Stage | None: ...
@@ -57,7 +57,7 @@ class Slots:
         return sum(cost for _, cost in costs) / self.number
 
 
-class Listed:
+class Planned:
     """A frontier of stages that are all known, by key, a teacher before its students: longest remaining chain first,
     then in their order, as the real one has it. `model`: what a stage trains, by its key."""
 
@@ -157,11 +157,10 @@ class Schedule:
 
 
 def play(
-    frontier: Handing,
+    frontier: Played,
     cost: Callable[[Stage], float],
     *,
     on: Places,
-    score: float = 0.0,
     reached: Callable[[str, int | None], None] = lambda key, goal: None,
 ) -> Schedule:
     """Train nothing, but take the frontier through to its end, as if every stage scored alike and took its cost.
@@ -190,6 +189,6 @@ def play(
         on.give(key)
         reached(key, goal)
         if goal is None:
-            frontier.finish(key, score)
+            frontier.finish(key, 0.0)
         else:
             frontier.pause(key)

@@ -15,10 +15,9 @@ from orchestrator.facts import entity
 from orchestrator.ranking import Found
 from orchestrator.resources import Resources
 from orchestrator.study import Study, load
+from orchestrator.yamlfile import YAML
 from trainers.appraisal import Trained, judged, of_record, of_stage
 from trainers.call import Call, Invalid
-
-YAML = (".yaml", ".yml")  # of a study, as no weights are called
 
 
 class Meant(NamedTuple):

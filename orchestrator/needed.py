@@ -11,12 +11,12 @@ from pathlib import Path as File
 
 from orchestrator.prepared import prepare
 from orchestrator.study import Study, load
-from orchestrator.yamlfile import BYTES, read
+from orchestrator.yamlfile import BYTES, YAML, read
 from trainers.call import Invalid
 from trainers.staging import named, scratch
 
 WHAT = {"data", "models", "distill"}  # the keys by which a study is told from other files
-YAML = (".yaml", ".yml")
+
 ALIKE = re.compile(r"(?i)\.ya?ml\W|\.(json|txt)$")  # names under which people put a study aside
 WORDS = re.compile(rb"\b(data|models|distill)[\"']?\s*:")
 

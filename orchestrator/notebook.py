@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import shown
 from orchestrator import study as studies
 from orchestrator.study import Study
-from orchestrator.verdict import arrow
+from orchestrator.words import arrow
 
 if TYPE_CHECKING:  # all three take seconds, and a study that is only looked at needs none
     from pandas import DataFrame

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from orchestrator.board import Row
-from orchestrator.facts import LONGEST, metric, without_secrets
+from orchestrator.facts import metric
 from orchestrator.lattice import Entry, Lattice, Path
+from orchestrator.masking import LONGEST, without_secrets
 from orchestrator.sweep import Sweep
 from trainers.call import Term, canonical
 from trainers.spec import Data, Model, Recipe, Stage
@@ -80,7 +81,7 @@ def description(
             "students": list(lattice.students),
             "seeds": list(lattice.seeds),
             "sweep": sweep.model_dump(mode="json") if sweep else None,
-            "controls": list(controls),
+            "controls": list(controls),  # which stages a study wants depends on them, and so does its `version`
             "judging": list(judging),
             "expected": {path: dict(figures) for path, figures in (expected or {}).items()},
             "source": without_secrets(source),

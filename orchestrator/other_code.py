@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from orchestrator.board import Board
-from orchestrator.verdict import listed
+from orchestrator.words import listed
 from trainers import sources
 from trainers.place import Place
 

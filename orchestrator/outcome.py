@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator import expectations
-from orchestrator.facts import public
+from orchestrator.exit_codes import DONE, INTERRUPTED, NOT_WELL, REFUSED, UNEXPECTED
+from orchestrator.masking import public
 from orchestrator.reported import page_of
 from orchestrator.tracking import Ending
 from orchestrator.underway import Run
-from orchestrator.verdict import beside, plain, verdict
+from orchestrator.verdict import beside, verdict
+from orchestrator.words import plain
 from trainers.call import Invalid
 
-DONE, BROKEN, REFUSED, SOME_FAILED, UNTRACKED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 # Of the study's run in MLflow, by the exit code.
 STATUS: dict[int, Ending] = {
     DONE: "FINISHED",
-    SOME_FAILED: "FAILED",
+    NOT_WELL: "FAILED",
     INTERRUPTED: "KILLED",
 }
 
@@ -26,7 +27,7 @@ def broken_off(error: BaseException) -> tuple[int, str]:
     """The exit code of a run that an error broke off, and the error in words."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, "interrupted"
-    return (REFUSED if isinstance(error, Invalid) else BROKEN), public(str(error) or type(error).__name__)
+    return (REFUSED if isinstance(error, Invalid) else UNEXPECTED), public(str(error) or type(error).__name__)
 
 
 def answered(run: Run, summary: Mapping[str, Any], *, told: bool) -> list[str]:

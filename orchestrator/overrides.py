@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator import scalar
 from orchestrator.document import Document, Where, located, printable
-from orchestrator.facts import without_secrets
+from orchestrator.masking import without_secrets
 from orchestrator.yamlfile import parse
 from trainers.call import Invalid, alternatives
 

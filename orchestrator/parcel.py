@@ -14,7 +14,7 @@ from pathlib import Path as File
 
 import orchestrator
 import trainers
-from orchestrator.facts import public
+from orchestrator.masking import public
 from orchestrator.study import Study
 from trainers.call import Invalid
 

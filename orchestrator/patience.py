@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from orchestrator.lattice import Lattice, Path, Scores
-from orchestrator.strategies.waves import Strategy
+from orchestrator.lattice import Lattice, Path, Scores, Strategy
 
 
 class Patient:

@@ -18,7 +18,7 @@ from orchestrator import report
 from orchestrator.board import Board
 from orchestrator.prepared import Prepared
 from orchestrator.reported import folder_of
-from orchestrator.verdict import arrow, plain
+from orchestrator.words import arrow, plain
 from trainers.call import canonical
 from trainers.spec import Stage
 

@@ -9,7 +9,8 @@ from typing import TextIO
 
 from orchestrator.board import Board, Row, State
 from orchestrator.outlook import Outlook
-from orchestrator.verdict import clock, leader, plain, rate, tally
+from orchestrator.verdict import leader
+from orchestrator.words import clock, plain, rate, tally
 
 HEARTBEAT = 60.0  # seconds between two lines that say what runs
 QUIET = 10.0  # seconds between two lines about epochs of one stage

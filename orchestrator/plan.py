@@ -8,9 +8,9 @@ from typing import Any
 
 from orchestrator import controls, elastic, expectations, forecast, other_code, slow_start, warm
 from orchestrator.costs import relative
-from orchestrator.facts import without_secrets
 from orchestrator.frontier import Frontier
 from orchestrator.makespan import Pretended, Slots, play
+from orchestrator.masking import without_secrets
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.study import Study
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from orchestrator import experience, searching
-from orchestrator.board import Board, Row
+from orchestrator.board import TRAINED, Board, Row
 from orchestrator.checks import BATCH, check, fits
 from orchestrator.costs import Costs, identity, relative
 from orchestrator.frontier import Frontier, Node
@@ -284,7 +284,7 @@ class Prepared:
         """The keys of the stages that are not done and that somebody trains now."""
         place = self.store.place
         leased = {name.split("/")[0] for name in place.find("*/lease-[0-9]*")}
-        open_ = {row.key for row in board.rows.values() if row.state not in ("done", "reused")}
+        open_ = {row.key for row in board.rows.values() if row.state not in TRAINED}
         return held({key: Lease(place.file(key)) for key in leased & open_})
 
     def fill(self, row: Row, result: Result, state: Any) -> None:

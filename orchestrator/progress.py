@@ -13,7 +13,7 @@ from orchestrator.board import Board, Row
 from orchestrator.json_lines import JsonLines, answers
 from orchestrator.outlook import Outlook
 from orchestrator.plain_lines import Lines
-from orchestrator.verdict import plain
+from orchestrator.words import plain
 from trainers.spec import Stage
 
 if TYPE_CHECKING:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path as File
 from typing import Any, NamedTuple
 
 from orchestrator.cores import cores
 from orchestrator.found_data import FoundData
 from orchestrator.ladder import SMALL
+from orchestrator.machine import num_gpus
 from orchestrator.yamlfile import flow
 from trainers import pair
 from trainers.spec import Recipe
@@ -18,7 +18,6 @@ USUAL = Recipe(epochs=EPOCHS, batch=BATCH, lr=RATE, group=True)
 SMALL_HEAD = {"channels": 16, "convs": 2, "extra": 0, "reg_max": 8}
 DISTRIBUTIONS = ("GFL", "GFLv2")  # the detectors that say boxes as LD needs it
 CORES = 4  # of a stage on a GPU: that many processes load its images
-DEVICES = File("/dev")
 SLOW = (
     "no GPU was named, and on CPUs this takes very long: take a smaller --student, smaller images, "
     "or a machine with a GPU"
@@ -141,4 +140,4 @@ def _machine(wanted: Wanted) -> list[str]:
 
 def gpus() -> int:
     """How many this machine has: as Linux lists them, or as torch sees them where it lists none, as under WSL2."""
-    return len(list(DEVICES.glob("nvidia[0-9]*"))) or pair.gpus()
+    return num_gpus() or pair.gpus()

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path as File
 from typing import Any
 
-from orchestrator.facts import public
+from orchestrator.masking import public
 from orchestrator.study import Study
 
 LIBRARIES = ("tapath", "torch", "torchvision", "ray", "mlflow")
@@ -24,14 +24,19 @@ TAG = "made"  # of the study's run in MLflow
 def made(study: Study) -> dict[str, Any]:
     """`command`, as it was typed but for what only changed how it was run; `versions` by name; `commit`, the sources'
     own in git, or None, and whether they were `changed` since."""
-    sets = (word for one in study.sets for word in ("--set", public(one)))
     commit, changed = _commit(File(__file__).parent)
     return {
-        "command": shlex.join(["tapath", "run", study.file, *sets]),
+        "command": command(study, "run"),
         "versions": dict(_versions()),
         "commit": commit,
         "changed": changed,
     }
+
+
+def command(study: Study, verb: str, *words: str) -> str:
+    """What to type for a study as it is here, with what was set."""
+    sets = (word for one in study.sets for word in ("--set", public(one)))
+    return shlex.join(["tapath", verb, study.file, *sets, *words])
 
 
 def remembered(tags: Mapping[str, str]) -> dict[str, Any] | None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from orchestrator.connection import WHERE, LoggedModel, connect, every, talking
-from trainers.call import Invalid, alternatives
+from orchestrator.connection import LoggedModel, connect, every, experiments, talking
 
 
 @dataclass(frozen=True)
@@ -58,23 +57,22 @@ class Experiment(NamedTuple):
 
 
 def paths(
-    uri: str, experiment: str | Sequence[str] | None, *, keys: Container[str] | None = None, by: str = "score"
+    uri: str, names: Sequence[str] | None, *, keys: Container[str] | None = None, by: str = "score"
 ) -> list[Found]:
     """The paths to the student whose checkpoints the experiments have; highest score first, without one last.
 
     Checkpoints that differ in more than their seeds are different entries even when their paths read the
     same, as in a sweep or after a change of the recipe. Those that differ in nothing else are one, whichever
-    experiments they are from. `experiment`: one, several, or None for all. `keys` leaves only these students; `by` is
-    the figure that ranks, such as val/AP50: the score is that by which a run ranked them last. Raises `Invalid`.
+    experiments they are from. `names`: of experiments; None for all. `keys` leaves only these students; `by` is the
+    figure that ranks, such as val/AP50: the score is that by which a run ranked them last. Raises `Invalid`.
     """
-    experiments = read(uri, [experiment] if isinstance(experiment, str) else experiment)
     ready: dict[str, LoggedModel] = {}
     groups: dict[tuple[str, str, str], dict[str, LoggedModel]] = defaultdict(dict)
     places: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    names: dict[str, list[str]] = defaultdict(list)
-    for one in experiments:
+    said: dict[str, list[str]] = defaultdict(list)
+    for one in read(uri, names):
         for fingerprint, name in one.data:
-            names[fingerprint] += [] if not name or name in names[fingerprint] else [name]
+            said[fingerprint] += [] if not name or name in said[fingerprint] else [name]
         for model in one.models:
             if model.status == "READY" and "setting" in model.tags:
                 key = model.tags["key"]
@@ -85,7 +83,7 @@ def paths(
                     groups[group][key] = model
                     places[group] += [] if one.name in places[group] else [one.name]
     found = [
-        _found(sorted(models.values(), key=_seed), ready, by, places[group], names, metric=group[2])
+        _found(sorted(models.values(), key=_seed), ready, by, places[group], said, metric=group[2])
         for group, models in groups.items()
     ]
     return sorted(
@@ -95,31 +93,12 @@ def paths(
     )
 
 
-def best(uri: str, experiment: str, *, keys: Container[str] | None = None, by: str = "score") -> Found:
-    """The path with the highest score. Raises `Invalid`, also when no student has a finite score."""
-    return first(paths(uri, experiment, keys=keys, by=by), f"the MLflow experiment {experiment}")
-
-
-def first(found: Iterable[Found], where: str) -> Found:
-    """The first with a finite score. Raises `Invalid` when there is none."""
-    for one in found:
-        if math.isfinite(one.score):
-            return one
-    raise Invalid(f"no student of {where} is trained yet", WHERE)
-
-
 def read(uri: str, names: Sequence[str] | None) -> list[Experiment]:
     """These experiments, or all. Raises `Invalid`, also for one that is not there."""
     client = connect(uri)
     with talking(uri):
-        known = {one.name: one.experiment_id for one in every(client.search_experiments)}
-        asked = sorted(known) if names is None else list(dict.fromkeys(names))
-        for name in asked:
-            if name not in known and (deleted := client.get_experiment_by_name(name)) is not None:
-                known[name] = deleted.experiment_id
-            if name not in known:
-                raise Invalid(f"the MLflow experiment {alternatives(name, known)}", WHERE)
-        return [_experiment(name, client.search_runs, client.search_logged_models, known[name]) for name in asked]
+        asked = experiments(client, names)
+        return [_experiment(name, client.search_runs, client.search_logged_models, own) for name, own in asked]
 
 
 def _experiment(

@@ -12,7 +12,7 @@ from pathlib import Path as File
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from orchestrator.facts import public
+from orchestrator.masking import public
 from trainers.address import in_bucket
 from trainers.alive import mark
 from trainers.call import Invalid

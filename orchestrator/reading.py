@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from orchestrator.facts import public
+from orchestrator.masking import public
 from trainers import visible
 from trainers.call import Invalid
 

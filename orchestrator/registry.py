@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import trainers
 from orchestrator.board import Row
 from orchestrator.connection import LoggedModel, MlflowClient, ModelVersion, connect, talking
-from orchestrator.facts import public
+from orchestrator.masking import public
 from trainers.call import Invalid
 
 SERVED = Path(__file__).with_name("served.py")

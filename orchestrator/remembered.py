@@ -13,11 +13,22 @@ from typing import Any, NamedTuple
 
 from orchestrator import notes, provenance
 from orchestrator.board import Row, State
-from orchestrator.connection import WHERE, LoggedModel, Metric, MlflowClient, Run, connect, every, histories, talking
+from orchestrator.connection import (
+    WHERE,
+    LoggedModel,
+    Metric,
+    MlflowClient,
+    Run,
+    connect,
+    every,
+    experiments,
+    histories,
+    talking,
+)
 from orchestrator.facts import metric
 from orchestrator.lattice import Lattice, Path
 from orchestrator.ranking import figure
-from trainers.call import Invalid, alternatives
+from trainers.call import Invalid
 from trainers.spec import Stage
 
 STATES: dict[str, State] = {"RUNNING": "running", "FAILED": "failed", "FINISHED": "done", "SCHEDULED": "waiting"}
@@ -66,15 +77,7 @@ def read(uri: str, names: Sequence[str]) -> list[Remembered]:
     that kept too little."""
     client = connect(uri)
     with talking(uri):
-        known = {one.name: one.experiment_id for one in every(client.search_experiments)}
-        found = []
-        for name in dict.fromkeys(names):
-            if name not in known and (deleted := client.get_experiment_by_name(name)) is not None:
-                known[name] = deleted.experiment_id
-            if name not in known:
-                raise Invalid(f"the MLflow experiment {alternatives(name, known)}", WHERE)
-            found.append(_experiment(client, name, known[name]))
-    return found
+        return [_experiment(client, name, identifier) for name, identifier in experiments(client, names)]
 
 
 def _experiment(client: MlflowClient, name: str, identifier: str) -> Remembered:

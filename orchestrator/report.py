@@ -15,21 +15,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup, escape
 
+from orchestrator.board import STATES
 from orchestrator.drawing import drawing
-from orchestrator.drawn_lattice import STATES, count
+from orchestrator.drawn_lattice import count
 from orchestrator.fitting import fitting
 from orchestrator.packing import packed
-from orchestrator.verdict import (
-    arrow,
-    between,
-    cautions,
-    clock,
-    epochs,
-    headline,
-    question,
-    remarks,
-    yardsticks,
-)
+from orchestrator.verdict import cautions, headline, question, remarks, yardsticks
+from orchestrator.words import arrow, between, clock, epochs
 
 PAGE = Path(__file__).parent / "page"
 LARGEST = 4_900_000  # bytes that pictures may fill a page up to, so that it goes into a mail

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from orchestrator import noise
 from orchestrator.board import Row
 from orchestrator.document import printable
+from orchestrator.exit_codes import DONE, NOT_WELL
 from orchestrator.frontier import Frontier
-from orchestrator.inputs import read
+from orchestrator.inputs import Inputs, read
 from orchestrator.lattice import Path
 from orchestrator.originals import Original, same
 from orchestrator.prepared import Prepared
@@ -21,7 +22,6 @@ from trainers.call import Call, Invalid
 from trainers.scratch import scratch
 from trainers.store import Result, Store
 
-OTHERWISE = 3  # the exit code when something else came of it
 FEWEST = 2  # other seeds that give one score a spread to be compared by
 Say = Callable[[str], None]
 
@@ -39,13 +39,15 @@ class Outcome(NamedTuple):
 
     @property
     def code(self) -> int:
-        return 0 if self.equal or (self.compared is not None and self.compared.alike) else OTHERWISE
+        return DONE if self.equal or (self.compared is not None and self.compared.alike) else NOT_WELL
 
 
 class OnePath(Prepared):
     """A study of which one path is wanted, and nothing beside it."""
 
-    path: Path
+    def __init__(self, study: Study, store: Store, inputs: Inputs, path: Path) -> None:
+        super().__init__(study, store, inputs)
+        self.path = path
 
     def frontier(self, done: Any, *, paused: Any = None) -> Frontier:
         return Frontier(self.lattice, lambda lattice, scores: (self.path,), seeds=self.study.seeds, done=done)
@@ -107,8 +109,7 @@ def _prepared(original: Original, place: str, seeds: Sequence[int]) -> OnePath:
     """The study on a store of its own. What it starts from is looked for where it was, and in its old store."""
     old, study = original.study, _alone(original.study, place, seeds)
     try:
-        made = OnePath(study, Store(place), read(study, Store(old.resources.store)))
-        made.path = original.path
+        made = OnePath(study, Store(place), read(study, Store(old.resources.store)), original.path)
         made.lattice.stage(original.path, original.seed)
     except KeyError as missing:
         raise Invalid(f"the study has no model {missing} any more") from None

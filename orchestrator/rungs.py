@@ -8,13 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from orchestrator.board import Board, Row
+from orchestrator.board import TRAINED, Board, Row, state_of
 from orchestrator.lattice import Path
 from orchestrator.settings import Setting, text
 from orchestrator.sweep import Stop
-
-TRAINED = ("done", "reused")
-FIRST_OF = ("failed", "lost", "running", "waiting", "paused", "pruned")
 
 Curve = list[list[float]]  # [epoch, score]
 
@@ -60,7 +57,7 @@ def _of_settings(
         {
             "name": text(settings[-1]),
             "points": _curve(rows, seeds, metric),
-            "state": _state(rows),
+            "state": state_of(row.state for row in rows),
             "score": _mean(rows, seeds),
             "epoch": (epoch := min(row.epoch for row in rows) if len(rows) == seeds else 0),
             "begun": epoch,
@@ -126,7 +123,7 @@ def _path(
 ) -> dict[str, Any]:
     """How far a path came."""
     furthest, whole = max(scores), max(scores) == max(length)
-    state = _state([row for rows in tried[furthest].values() for row in rows])
+    state = state_of(row.state for rows in tried[furthest].values() for row in rows)
     points = [[length[budget], score] for budget, score in scores.items() if score is not None]
     return {
         "name": " > ".join(models),
@@ -185,8 +182,3 @@ def _mean(rows: Sequence[Row], seeds: int) -> float | None:
     """The mean score over all the seeds, once they are there."""
     scores = [row.score for row in rows if row.score is not None and math.isfinite(row.score) and row.state in TRAINED]
     return fmean(scores) if len(scores) == seeds else None
-
-
-def _state(rows: Sequence[Row]) -> str:
-    states = {row.state for row in rows}
-    return next((state for state in FIRST_OF if state in states), "done")

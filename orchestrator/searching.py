@@ -10,10 +10,10 @@ from orchestrator import controls, strategies
 from orchestrator.buying import Buying
 from orchestrator.controls import Control, Cost
 from orchestrator.frontier import Frontier
-from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.lattice import Lattice, Path, Scores, Strategy
 from orchestrator.patience import Patient
 from orchestrator.settings import Setting
-from orchestrator.strategies.waves import Strategy, judges
+from orchestrator.strategies.waves import judges
 from orchestrator.sweep import Sweep
 from orchestrator.sweeping import Sweeping
 from trainers.call import Call

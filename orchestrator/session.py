@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shlex
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -17,7 +15,6 @@ from orchestrator import (
     elastic,
     expectations,
     forecast,
-    notes,
     other_code,
     pictures,
     provenance,
@@ -29,23 +26,24 @@ from orchestrator.board import Board, Row
 from orchestrator.card import card
 from orchestrator.chatter import Aside, aside
 from orchestrator.connection import answering
-from orchestrator.facts import public, without_secrets
-from orchestrator.outcome import DONE, INTERRUPTED, SOME_FAILED, STATUS, UNTRACKED, answered, broken_off
+from orchestrator.exit_codes import DONE, INTERRUPTED, NOT_WELL, UNTRACKED
+from orchestrator.masking import without_secrets
+from orchestrator.outcome import STATUS, answered, broken_off
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.progress import Manner, Progress
 from orchestrator.reported import folder_of, log_of, page_of
 from orchestrator.rungs import rungs
 from orchestrator.strategies.waves import judges
 from orchestrator.study import Study
+from orchestrator.study_run import begun
 from orchestrator.summary import summarize
 from orchestrator.swept import swept
 from orchestrator.tracking import Ending, Tracking
 from orchestrator.underway import Run
-from orchestrator.verdict import arrow
 from orchestrator.warm import unknown
 from orchestrator.writable import writable
 from trainers.call import Invalid
-from trainers.scratch import sweep
+from trainers.scratch import clear
 from trainers.store import Damaged
 
 MANY = 1000  # trainings that nobody starts by mistake
@@ -75,7 +73,7 @@ def session(
     if not later:
         reached(study.resources.tracking_uri)
     prepared.keep()
-    sweep()  # where nothing is left to be trained nobody else does
+    clear()  # where nothing is left to be trained nobody else does
     with aside() as streams:
         progress = Progress(run.board, out=streams.out, err=streams.err, log=streams.log, manner=manner)
         streams.warn = progress.warn
@@ -88,7 +86,7 @@ def session(
 
 def _session(run: Run, progress: Progress, streams: Aside, *, address: str | None, later: bool) -> int:
     """The same, of a run that speaks by `progress`."""
-    prepared, study, ending = run.prepared, run.prepared.study, SOME_FAILED
+    prepared, study, ending = run.prepared, run.prepared.study, NOT_WELL
     with nullcontext() if run.over else run.on_ray(address):
         # Whatever can be refused was refused by now; from here on things are written.
         logged(streams, study)
@@ -100,7 +98,7 @@ def _session(run: Run, progress: Progress, streams: Aside, *, address: str | Non
                 tracking.update(row)
             tracking.unbegun(run.board.rows.values())
             failed = run.frontier.failed or run.reading.lost
-            ending = INTERRUPTED if run.interrupted else SOME_FAILED if failed else DONE
+            ending = INTERRUPTED if run.interrupted else NOT_WELL if failed else DONE
             with folder_of(study) as folder:
                 past, costs = forecast.earlier(folder), prepared.costs
                 cost = forecast.compared(run.board, costs=costs, made=made, makespan=makespan, earlier=past)
@@ -142,47 +140,6 @@ def reached(uri: str) -> None:
         if error.__cause__ is None:  # it never will
             raise
         raise Invalid(f"{error}; start it, or train without it: --tracking-later", error.where) from error
-
-
-def begun(prepared: Prepared, *, later: bool = False) -> Tracking:
-    """The study's run in MLflow, open."""
-    study, resources = prepared.study, prepared.study.resources
-    sets = (word for one in study.sets for word in ("--set", public(one)))
-    again = shlex.join(["tapath", "report", study.file, *sets, "--relog"])
-    patience = resources.tracking_patience
-    tracking = Tracking(resources.tracking_uri, study.name, later=later, patience=patience, again=again)
-    known = {"study": study.name, "metric": prepared.score_name, provenance.TAG: json.dumps(provenance.made(study))}
-    tracking.start(facts(study, prepared), known, description=described(prepared), text=study.yaml)
-    return tracking
-
-
-def facts(study: Study, prepared: Prepared) -> dict[str, object]:
-    """What MLflow keeps of the study itself."""
-    return {
-        "data": str(study.data),
-        "data.fingerprint": prepared.contents.fingerprint,
-        "models": arrow(prepared.lattice.names),
-        "search": str(study.search),
-        "distill": ", ".join(str(call) for call in study.distill),
-        "seeds": list(study.seeds),
-        "controls": ", ".join(study.controls or ()),
-    }
-
-
-def described(prepared: Prepared) -> str:
-    """What MLflow keeps of the study so that a report can be made from it alone."""
-    study = prepared.study
-    return notes.description(
-        prepared.lattice,
-        metric=prepared.score_name,
-        search=str(study.search),
-        parameters={name: size.parameters for name, size in prepared.sizes.items()},
-        sweep=prepared.sweep,
-        controls=study.controls or (),
-        judging=judges(study.search, study.seeds) or (),
-        expected=study.expected,
-        source=study.source,
-    )
 
 
 def _train(run: Run, tracking: Tracking, progress: Progress) -> tuple[dict[str, Any], float]:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trainers.call import Term
-from trainers.spec import Recipe, canonical
+from trainers.call import Term, canonical
+from trainers.spec import Recipe
 
 LOSSES = "distill"  # the knob that chooses the losses; LD.weight is one of a loss, recipe.lr one of the recipe
 RECIPE = "recipe."

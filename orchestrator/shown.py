@@ -8,7 +8,8 @@ from html import escape
 from typing import Any
 
 from orchestrator.study import Study
-from orchestrator.verdict import arrow, clock, verdict
+from orchestrator.verdict import verdict
+from orchestrator.words import arrow, clock
 from trainers.address import in_bucket
 from trainers.call import Invalid
 

@@ -8,7 +8,6 @@ import os
 import shlex
 import signal
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,13 +20,13 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from orchestrator import parcel
-from orchestrator.facts import public
+from orchestrator.exit_codes import DONE, INTERRUPTED, LOST
+from orchestrator.masking import public
 from orchestrator.reach import TOKEN
+from orchestrator.signals import handling
 from orchestrator.study import Study
 from trainers.call import Invalid
 
-LOST = 1  # the exit code where nobody can say any more what became of a job, or where it never came to run
-INTERRUPTED = 130  # the exit code of a job that was stopped, as after Ctrl-C
 PATIENCE = 60  # seconds between two signs of life of a job that has not begun
 AWAY = 300.0  # seconds for which the cluster may be away while its log is read
 ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -56,7 +55,7 @@ def submit(study: Study, *, address: str | None, follow: bool, words: tuple[str,
     hint = f"--address {public(address)} {job}"
     if not follow:
         say(f"read along: ray job logs --follow {hint}\nstop it:    ray job stop {hint}")
-        return 0
+        return DONE
     try:
         with talking(address):
             return followed(client, job, say)
@@ -142,7 +141,7 @@ def followed(client: JobSubmissionClient, job: str, say: Say) -> int:
         try:
             info = client.get_job_info(job)
             if info.status != JobStatus.PENDING:
-                with interruptible():
+                with handling(_interrupt, (signal.SIGINT,)):
                     asyncio.run(log.read(client, job))
                 info = client.get_job_info(job)
             late = time.monotonic() + AWAY
@@ -164,21 +163,9 @@ def followed(client: JobSubmissionClient, job: str, say: Say) -> int:
         time.sleep(1)
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
+def _interrupt(number: int, frame: object) -> None:
     """Ctrl-C ends what asyncio runs. Its own way is to cancel the task, and then nobody hears of it where whoever waits
     for the network takes that for the end of a connection."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -212,7 +199,7 @@ def code(info: Any, say: Say) -> int:
         say("the job was stopped; submit it again to go on")
         return INTERRUPTED
     if info.status == JobStatus.SUCCEEDED:
-        return 0
+        return DONE
     if info.driver_exit_code is None:  # it never came to run
         say(f"the job failed: {public(info.message or 'the cluster does not say why')}")
         return LOST

@@ -11,7 +11,7 @@ from statistics import fmean, median, stdev
 from typing import Any, get_args
 
 from orchestrator.answers import answer, mark_fronts
-from orchestrator.board import Board, Row, State
+from orchestrator.board import TRAINED, Board, Row, State
 from orchestrator.lattice import Path
 from orchestrator.settings import Setting, values
 from trainers.call import Call
@@ -153,7 +153,7 @@ def _outcome(
     board: Board,
     metric: str = "",
 ) -> dict[str, Any] | None:
-    scores = [_finite(rows[s].score) for s in seeds if s in rows and rows[s].state in ("done", "reused")]
+    scores = [_finite(rows[s].score) for s in seeds if s in rows and rows[s].state in TRAINED]
     known = [score for score in scores if score is not None]
     if len(known) < len(seeds):
         return None

@@ -87,10 +87,6 @@ class Sweeping:
         trial = edge.winners.get(None) if edge else None
         return trial.training if trial else None
 
-    def over(self, path: Path) -> bool:
-        """Whether the sweep of a path is over, won or not."""
-        return path in self._edges and self._edges[path].over
-
     def first(self, path: Path) -> list[Setting]:
         """The settings that are tried first on a path's last edge."""
         return self._more(path, Edge(path, self.sweep, self.lattice, seeds=self.seeds, reached=self._reached), {})

@@ -8,15 +8,13 @@ from collections.abc import Collection
 from statistics import fmean
 from typing import Any
 
-from orchestrator.board import Board, Row
+from orchestrator.board import Board, Row, state_of
 from orchestrator.importance import importance
 from orchestrator.settings import Setting, shown, values
 from orchestrator.spaces import Space
 from orchestrator.sweep import Sweep
 
 Tried = dict[tuple[Setting, ...], list[Row]]  # the trainings of each trial
-TRAINED = ("done", "reused")
-UNFINISHED = ("failed", "lost", "running", "waiting", "paused", "pruned")
 
 
 def swept(board: Board, sweep: Sweep, seeds: Collection[int], metric: str) -> list[dict[str, Any]]:
@@ -65,7 +63,6 @@ def _after(row: Row, epoch: int, metric: str) -> list[float]:
 def _point(settings: tuple[Setting, ...], rows: list[Row], sweep: Sweep, seeds: int) -> dict[str, Any]:
     given = values(settings[-1])
     scores = [row.score for row in rows if row.score is not None and math.isfinite(row.score)]
-    states = {"done" if row.state in TRAINED else row.state for row in rows}
     return {
         "values": given,
         "text": {name: shown(value) for name, value in given.items()},
@@ -73,9 +70,7 @@ def _point(settings: tuple[Setting, ...], rows: list[Row], sweep: Sweep, seeds: 
         "score": fmean(scores) if len(scores) == seeds else None,
         "epochs": min(row.epoch for row in rows),
         "warm": next((row.warm for row in rows if row.warm), None),
-        "state": next(
-            (state for state in ("failed", "lost", "running", "waiting", "paused", "pruned") if state in states), "done"
-        ),
+        "state": state_of(row.state for row in rows),
     }
 
 

@@ -33,12 +33,10 @@ from orchestrator.connection import (
     talking,
 )
 from orchestrator.logged import Logged, path_seconds, ready, recorded, remove_doubles
-from orchestrator.ranking import Found, best, paths
+from orchestrator.masking import public, without_secrets
 from orchestrator.registry import register
 from orchestrator.sending import METRICS, checkpoint_metrics, epoch_metrics, send
 from trainers.call import Invalid
-
-__all__ = ["Found", "Tracking", "best", "paths"]
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +74,7 @@ class Tracking:
         self.unregistered = False  # whether a student could not be registered
         self.found_running = False  # whether the study's run was, before we opened it
         self._since = math.inf  # when somebody began to wait for MLflow
-        self._background = Background(f"MLflow at {facts.public(uri)}", explain=reason)
+        self._background = Background(f"MLflow at {public(uri)}", explain=reason)
         if not later:
             patient(uri, self._connect, patience)
 
@@ -93,7 +91,7 @@ class Tracking:
         `now.<name>`. `description` is what `notes.description` says, `text` the study's file.
         """
         self.version = notes.version(description)
-        texts = {notes.DESCRIPTION: description, notes.TEXT: facts.without_secrets(text)}
+        texts = {notes.DESCRIPTION: description, notes.TEXT: without_secrets(text)}
         self._opening = partial(self._open, parameters, tags, texts)
         if self.later:
             self._background.put(STUDY, self._ready)
@@ -117,7 +115,7 @@ class Tracking:
         elif not self.found_running:
             self.client.update_run(run.info.run_id, status="RUNNING")
         there = run.data.params
-        wanted = {facts.metric(key): facts.public(value) for key, value in parameters.items()}
+        wanted = {facts.metric(key): public(value) for key, value in parameters.items()}
         changed = {f"now.{key}": value for key, value in wanted.items() if value != there.get(key, value)}
         # Back at its first value: what was noted in between holds no more.
         changed |= {f"now.{key}": value for key, value in wanted.items() if f"now.{key}" in run.data.tags}
@@ -127,7 +125,7 @@ class Tracking:
             self.client,
             run.info.run_id,
             params={key: value for key, value in wanted.items() if key not in there},
-            tags={**changed, **{key: facts.public(value) for key, value in tags.items()}},
+            tags={**changed, **{key: public(value) for key, value in tags.items()}},
         )
         self.logged = recorded(self.client, self.experiment_id)
         identifier: str = run.info.run_id
@@ -171,7 +169,7 @@ class Tracking:
             self._background.put(END, partial(self._end, status, frozenset(busy)))
         all_there = self._background.settle(patience if came else 1.0, since=time.monotonic())
         if not all_there:
-            lacking = f"MLflow at {facts.public(self.uri)} has not got {left} stage{'' if left == 1 else 's'}"
+            lacking = f"MLflow at {public(self.uri)} has not got {left} stage{'' if left == 1 else 's'}"
             log.warning(
                 "%s and the study's end; nothing is lost, this logs it once it is back: %s", lacking, self.again
             )
@@ -294,7 +292,7 @@ class Tracking:
             self.experiment_id,
             name=facts.entity(row.path.models[-1]),
             source_run_id=have.run,
-            tags={**facts.tags(row), "sha256": row.sha256, "uri": facts.public(row.weights), **external},
+            tags={**facts.tags(row), "sha256": row.sha256, "uri": public(row.weights), **external},
             params=facts.parameters(row.stage),
             model_type="detector",
         )

@@ -29,12 +29,12 @@ from orchestrator.resources import Placement
 from trainers.cohort import Crowded
 from trainers.deaths import life
 from trainers.loop import Paused, Stopped
+from trainers.order import Order
 from trainers.post import End, post_here
 from trainers.pulse import Pulse
-from trainers.scratch import sweep
+from trainers.result import Result
+from trainers.scratch import clear
 from trainers.stage import Again, StageFailed, outcome, run_here, run_on_workers
-from trainers.store import Result
-from trainers.worker import Order
 from trainers.workplace import Entry, Workplace
 
 POLL_SECONDS = 0.2  # how often the workers of a stage are asked for news
@@ -83,7 +83,7 @@ class Trial(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         self.stages, self.going, self.ending, self.looked, self.thread = 0, False, False, 0.0, OneThread()
         self.node = ray.get_runtime_context().get_node_id()
-        sweep()
+        clear()
         self._start(config)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._terminated)

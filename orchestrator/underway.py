@@ -14,15 +14,16 @@ from typing import Any
 from orchestrator import reach, waiting
 from orchestrator.board import Board, Row
 from orchestrator.elastic import SETBACKS
-from orchestrator.facts import without_secrets
 from orchestrator.handing import Handing
+from orchestrator.masking import without_secrets
 from orchestrator.prepared import Prepared
 from orchestrator.reading import Reading
 from orchestrator.room import Room
 from orchestrator.signals import handling
+from trainers.order import Order
+from trainers.result import Result
 from trainers.scratch import scratch
 from trainers.spec import Stage
-from trainers.store import Result
 
 
 class Run:
@@ -235,7 +236,6 @@ class Run:
 
     def _order(self, stage: Stage) -> str:
         from trainers.staging import anywhere
-        from trainers.worker import Order
 
         study, placement = self.prepared.study, self.handing.placement(stage)
         return Order(

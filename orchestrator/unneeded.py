@@ -26,7 +26,6 @@ from trainers.store import PUBLISHED
 
 AGE = re.compile(r"(\d+(?:\.\d+)?) ?([smhdw])")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-LEFT = 3  # the exit code when something could not be removed
 NOBODY = "no study that is named wants it"
 
 

@@ -1,14 +1,14 @@
-"""What a summary or a board says in words: the answer, what to beware of, and the short forms of figures."""
+"""What a summary or a board says in sentences: the answer, and what to beware of."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.answers import ranked
-from orchestrator.board import Board, State
+from orchestrator.board import Board
 from orchestrator.summary import outcomes
+from orchestrator.words import arrow, between, clock, epochs, listed, plain, way
 
 
 def verdict(summary: Mapping[str, Any], *, reasons: bool = True) -> list[str]:
@@ -49,34 +49,6 @@ def cautions(summary: Mapping[str, Any], *, reasons: bool = True) -> list[str]:
         why = f"{arrow(first['path'])}: {plain(first['reason'])}"
         said.append(f"{_stages(counts['failed'])} failed{lost}." + (f" The first was {why}" if reasons else ""))
     return said
-
-
-def clock(seconds: float) -> str:
-    """0.4 s, 25 s, 3:20 or 1:02:03."""
-    if seconds < 59.5:
-        return f"{seconds:.0f} s" if seconds >= 9.95 or not seconds else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def rate(images: float | None) -> str:
-    """Images a second, 48 or 0.4; empty if nobody knows."""
-    return "" if images is None else f"{images:.{0 if images >= 9.95 else 1}f}"
-
-
-def arrow(path: Iterable[str]) -> str:
-    return " > ".join(path)
-
-
-def plain(text: str) -> str:
-    """One line without control characters."""
-    return "".join(c if c.isprintable() else " " for c in text.strip())
-
-
-def tally(counts: Counter[State]) -> str:
-    order: list[State] = ["done", "reused", "running", "waiting", "paused", "pruned", "failed", "lost"]
-    return ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
 
 
 def leader(board: Board) -> str:
@@ -170,11 +142,6 @@ def beside(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def between(bounds: Sequence[float] | None) -> str:
-    """`+0.010 to +0.030`, or nothing."""
-    return f"{bounds[0]:+.3f} to {bounds[1]:+.3f}" if bounds else ""
-
-
 def _line(
     outcome: Mapping[str, Any], name: str, *, gain: float | None = None, bounds: Sequence[float] | None = None
 ) -> tuple[str, ...]:
@@ -220,22 +187,6 @@ def _ties(answer: Mapping[str, Any]) -> list[str]:
     recommended = way(answer["recommended"])
     cheapest = "it is the cheapest of them" if recommended == first else f"{recommended} is the cheapest of them"
     return [f"A tie: {listed(others, most=4)} cannot be told from {first}; {cheapest}, and recommended."]
-
-
-def way(path: Sequence[str]) -> str:
-    """A path, or `r18 alone`."""
-    return arrow(path) if len(path) > 1 else f"{path[0]} alone"
-
-
-def epochs(outcome: Mapping[str, Any]) -> str:
-    """`, 48 epochs` where a model was trained for longer than the others."""
-    return f", {outcome['epochs']} epochs" if "epochs" in outcome else ""
-
-
-def listed(names: Sequence[str], last: str = "and", *, most: int = 9) -> str:
-    """`a, b and c`; of more than `most` the first, and how many more there are."""
-    shown = list(names) if len(names) <= most else [*names[:most], f"{len(names) - most} more"]
-    return f" {last} ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
 
 def _swept(summary: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:

@@ -22,9 +22,9 @@ from orchestrator.document import printable
 from orchestrator.lattice import Lattice, Path
 from orchestrator.settings import LOSSES, Setting, setting, text
 from orchestrator.sweep import Sweep
-from trainers.call import Invalid, Spec, Term
+from trainers.call import Invalid, Spec, Term, canonical
 from trainers.place import Place as Storage
-from trainers.spec import SEMANTICS, canonical
+from trainers.spec import SEMANTICS
 from trainers.store import Store
 
 WHERE = ("sweep", "warm_start")

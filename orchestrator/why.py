@@ -14,8 +14,8 @@ from orchestrator.frontier import Frontier
 from orchestrator.nearest import Finished
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.study import Study
-from orchestrator.verdict import listed
 from orchestrator.warm import unknown
+from orchestrator.words import listed
 from trainers import sources
 from trainers.call import Invalid, alternatives
 

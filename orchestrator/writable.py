@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path as File
 
-from orchestrator.examined import existing
 from trainers.call import Invalid
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # what the end of a write raises, which names no file
@@ -53,3 +52,9 @@ def _about(error: OSError, place: File) -> bool:
     file, place = File(str(error.filename)).absolute(), place.absolute()
     aside = file.parent == place.parent and file.name.startswith(f".{place.name}.")
     return place in (file, *file.parents) or file in place.parents or aside
+
+
+def existing(place: File) -> File:
+    """The folder, or the nearest above it that there is."""
+    place = place.expanduser().absolute()
+    return next(folder for folder in (place, *place.parents) if folder.exists())

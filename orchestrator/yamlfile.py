@@ -15,6 +15,7 @@ from orchestrator import scalar
 from orchestrator.document import Document, Where, located, printable
 from trainers.call import Invalid
 
+YAML = (".yaml", ".yml")  # ends of the names of studies, and of no weights
 BYTES = 1_000_000  # of a file
 EVENTS = 20_000  # values, and ends of lists and mappings, with every alias written out
 DEPTH = 32
@@ -187,6 +188,6 @@ def _problem(error: yaml.MarkedYAMLError) -> str:
 
 
 def _near(file: Path) -> str:
-    names = [path.name for pattern in ("*.yaml", "*.yml") for path in file.parent.glob(pattern)]
+    names = [path.name for suffix in YAML for path in file.parent.glob(f"*{suffix}")]
     near = difflib.get_close_matches(file.name, names, n=1)
     return f"; did you mean {file.parent / near[0]}?" if near else f" (from {Path.cwd()})"

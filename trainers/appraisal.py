@@ -16,8 +16,9 @@ from trainers.evaluate import find
 from trainers.metrics.coco import to_coco
 from trainers.outputs import Detections, Network
 from trainers.published import Source, fetch
+from trainers.result import Result
 from trainers.spec import Model, Recipe, Stage
-from trainers.store import RESULT, WEIGHTS, Damaged, Result, Store
+from trainers.store import RESULT, WEIGHTS, Damaged, Store
 
 
 class Trained(NamedTuple):
@@ -97,9 +98,8 @@ def of_record(stage: Path, file: Path) -> Trained:
         known = Stage.model_validate_json(stage.read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         raise Invalid(f"{stage.name} cannot be read as a stage") from None
-    detector = build.network(known.model, len(known.data.classes))
-    detector.load_state_dict(weights.read(file))
-    return Trained(detector.to(here()).eval().requires_grad_(False), known.data.classes, known.recipe.measuring())
+    detector = build.trained(known, weights.read(file), device=here())
+    return Trained(detector, known.data.classes, known.recipe.measuring())
 
 
 def _folder(place: Path | str) -> Path | str:

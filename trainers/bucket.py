@@ -26,7 +26,7 @@ from trainers.atomic import is_left_behind
 from trainers.call import Invalid
 from trainers.glimpse import Glimpse
 from trainers.place import Found, Place, matches
-from trainers.scratch import lasting, scratch
+from trainers.scratch import scratch
 
 WHERE = ("resources", "store")
 PART = 32 << 20  # bytes that are sent at once, and the most of a file that is in memory
@@ -225,7 +225,7 @@ class Bucket:
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
     """Of this process, until it ends."""
-    return lasting()
+    return scratch()
 
 
 _copies: dict[tuple[str, str], Path] = {}  # of this process, by the file's name and version

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainers import backbones, data, detectors, distill, metrics, optim, teaching, weights
 from trainers.augment import lengths
-from trainers.call import Call, Invalid, Term, offers
+from trainers.call import Call, Invalid, Term, canonical, offers
 from trainers.chance import drawing
 from trainers.data import sampling
 from trainers.data.split import COCO_AP
 from trainers.data.unread import Unread
 from trainers.export import training_only
 from trainers.outputs import Network
-from trainers.spec import Data, Model, Recipe, Stage, canonical
+from trainers.spec import Data, Model, Recipe, Stage
 
 
 def dataset(call: Call) -> Any:
@@ -108,6 +108,13 @@ def detector(stage: Stage, published: Path | None = None) -> Network:
     if getattr(built, "separate", False) and (given is None or given.part == "backbone"):
         built.renew_teacher()  # its copy of the backbone is to have what was loaded and frozen just now
     return built
+
+
+def trained(stage: Stage, learnt: dict[str, Tensor], *, device: torch.device) -> Network:
+    """The model of a stage with the weights that it has learnt, in evaluation mode and without gradients."""
+    built = network(stage.model, len(stage.data.classes))
+    built.load_state_dict(learnt)
+    return built.to(device).eval().requires_grad_(False)
 
 
 class Losses(NamedTuple):

@@ -24,7 +24,7 @@ from trainers.chance import Chance
 from trainers.headroom import free, most, used
 from trainers.loop import Stopped
 from trainers.order import Order
-from trainers.store import Result
+from trainers.result import Result
 from trainers.turns import Turn, Wait
 from trainers.worker import turns
 from trainers.workplace import Shared, Workplace

@@ -50,7 +50,7 @@ class Course:
             self.training.restore(left["training"])
             if self.selection.selects:
                 self.selection.restore(left["selection"])
-            self.watch.restore(left.get("usage"))
+            self.watch.restore(left["usage"])
             self.history, self.seconds = left["history"], left["seconds"]
             if workers.rank() == 0:
                 self._compare(sources.noted(store.place, self.stage.key), say)
@@ -77,7 +77,7 @@ class Course:
         name, state = store.last_state(key, say=damaged.append) or ("", None)
         if state is not None and state.get("key") != key:
             name, state = "", None  # somebody copied the state of another stage here
-        if state is not None and state.get("format", FORMAT) != FORMAT:
+        if state is not None and state["format"] != FORMAT:
             raise Invalid(
                 f"{store.place.file(key)} was begun by another version of tapath (states of format "
                 f"{state['format']}, this one has {FORMAT}): go on with that one, or remove the folder to begin anew"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from trainers import deaths, usage
+from trainers import proc, usage
 
 UNKNOWN = 1 << 62  # left, where the system does not say
 FOR_ALL = (0, 0)  # the pool of what is not recorded
@@ -17,16 +17,12 @@ def used(device: torch.device) -> int:
     """Bytes that this process has now."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    with suppress(OSError):
-        return deaths.field((deaths.PROC / "self/status").read_text(), "VmRSS") * 1024
-    return 0
+    return proc.resident()
 
 
 def most(device: torch.device) -> int:
     """Bytes that it had, the most at once since a stage began; 0 where the system does not say."""
-    with suppress(OSError, ValueError):
-        return usage.peak(device)
-    return 0
+    return usage.peak(device)
 
 
 def free(device: torch.device) -> int:
@@ -34,7 +30,7 @@ def free(device: torch.device) -> int:
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept - _set_apart(device)
-    taken, total = deaths.memory()
+    taken, total = proc.memory()
     return total - taken if total else UNKNOWN
 
 

@@ -128,11 +128,11 @@ class Training:
         self.unchecked = dict(state["unchecked"])
         if self.balance.ratios:
             self.balance.restore(state["balance"])
-        self.tolerance.skipped = state.get("skipped", 0)
-        found = state.get("micro_batch")  # what memory was enough for
+        self.tolerance.skipped = state["skipped"]
+        found = state["micro_batch"]  # what memory was enough for
         if found is not None:
             self.micro_batch = min(found, self.micro_batch or found)
-        left = state.get("under_way")
+        left = state["under_way"]
         self.meter = self._meter(left["meter"]) if left else None
         self.draws = left["draws"] if left else []
         self.scales = [one.to(self.device) for one in left["scales"]] if left else []
@@ -236,7 +236,7 @@ class Training:
         values = {name: loss.item() for name, loss in losses.items()}
         own = not all(abs(value) < float("inf") for value in values.values())
         name, value = wrong(values) if own else ("a loss of another worker" if refused else "the gradient", "no number")
-        text = self.tolerance.leave_out(self.task, step.said(name, value, self.scale))
+        text = self.tolerance.leave_out(step.said(name, value, self.scale))
         if own or (workers.rank() == 0 and not refused):
             self.say(text)
         return True

@@ -10,7 +10,7 @@ import torch
 
 from trainers import workers
 from trainers.chance import Chance
-from trainers.norm import live
+from trainers.norm import Statistics
 
 if TYPE_CHECKING:
     from trainers.loop import Training
@@ -88,16 +88,14 @@ class Before:
     of the distillation losses."""
 
     def __init__(self, training: Training) -> None:
-        self.buffers = [buffer.clone() for norm in live(training.task) for buffer in norm.buffers()]
+        self.statistics = Statistics(training.task)
         self.chance = Chance(training.device)
         self.unchecked = dict(training.unchecked)
         self.balance = training.balance.state()
 
     def restore(self, training: Training) -> None:
         """Put it back, and let go of what the failed step had made."""
-        now = [buffer for norm in live(training.task) for buffer in norm.buffers()]
-        for buffer, value in zip(now, self.buffers, strict=True):
-            buffer.copy_(value)
+        self.statistics.put_back()
         self.chance.put_back()
         training.unchecked = dict(self.unchecked)
         training.balance.restore(copy.deepcopy(self.balance))  # its lists grow, and this may be needed again

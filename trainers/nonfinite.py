@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import workers
-from trainers.norm import live
+from trainers.norm import Statistics
 
 SHOWN = 8  # images in a message
 
@@ -53,12 +53,12 @@ class Tolerance:
     def __init__(self, allowed: int) -> None:
         self.allowed, self.skipped = allowed, 0
         self.refused = False  # the losses of this step
-        self.buffers: list[Tensor] = []
+        self.statistics: Statistics | None = None  # those of before this step
 
     def begin(self, task: nn.Module) -> None:
         """Remember the statistics that a step changes before anybody knows what it is."""
         if self.allowed:
-            self.buffers = [buffer.clone() for norm in live(task) for buffer in norm.buffers()]
+            self.statistics = Statistics(task)
 
     def refuses(self, total: Tensor) -> bool:
         """Whether the sum of a batch's losses, (), is no number: for any of the workers, and so for all."""
@@ -74,12 +74,11 @@ class Tolerance:
         norms = [p.grad.norm() for p in learning if p.grad is not None]
         return bool(norms) and not bool(torch.isfinite(torch.stack(norms)).all().item())
 
-    def leave_out(self, task: nn.Module, reason: str) -> str:
+    def leave_out(self, reason: str) -> str:
         """Forget the step; -> what to say. Raises `NonFinite` if no more may be left out."""
         if self.skipped == self.allowed:
             raise NonFinite(f"{reason}; {self.skipped} steps were left out before, and no more may be")
         self.skipped += 1
-        now = [buffer for norm in live(task) for buffer in norm.buffers()]
-        for buffer, value in zip(now, self.buffers, strict=True):
-            buffer.copy_(value)
+        assert self.statistics is not None, "the step has begun"
+        self.statistics.put_back()
         return f"a step is left out, the {self.skipped}. of {self.allowed} that may be: {reason}"

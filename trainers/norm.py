@@ -91,3 +91,15 @@ def still(modules: Iterable[nn.Module]) -> None:
 def live(module: nn.Module) -> Iterator[_BatchNorm]:
     """The batch norms that take their statistics from the batch, and note them."""
     return (norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.training)
+
+
+class Statistics:
+    """What the live batch norms of a module have noted by now, so that it can be put back."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.buffers = [buffer for norm in live(module) for buffer in norm.buffers()]
+        self.kept = [buffer.clone() for buffer in self.buffers]
+
+    def put_back(self) -> None:
+        for buffer, value in zip(self.buffers, self.kept, strict=True):
+            buffer.copy_(value)

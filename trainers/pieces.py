@@ -22,7 +22,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from trainers import balance, workers
 from trainers.chance import Chance, drawing
-from trainers.norm import live
+from trainers.norm import Statistics, live
 from trainers.outputs import Outputs, Truth
 from trainers.task import Lesson, Look, Losses, Task
 from trainers.within import rebuilt, said
@@ -63,7 +63,6 @@ class Pieces:
         # Of each part: what the student may draw from, and how it looks; what is compiled draws in another order.
         self.chances: list[Chance] = []
         self.ways: list[Look] = []
-        self.running = [buffer for norm in live(task) for buffer in norm.buffers()]
         outputs = self._first(measured=task.measured(lesson))
         with inside():
             self.losses = task.judge(outputs, truth, lesson)
@@ -94,12 +93,11 @@ class Pieces:
     @contextmanager
     def _again(self, number: int) -> Iterator[list[Tensor]]:
         """What the student says of a part, as it did first, with the graph; its statistics have seen it already."""
-        kept = [buffer.clone() for buffer in self.running]
+        before = Statistics(self.task)
         with self.chances[number].again(), self.inside():
             every = list(said(self.ways[number](self.parts[number])))
         yield [every[first] for first in self.firsts]
-        for buffer, value in zip(self.running, kept, strict=True):
-            buffer.copy_(value)
+        before.put_back()
 
     def _of_parts(self, gradients: Sequence[Tensor | None]) -> list[list[tuple[int, Tensor]]]:
         """Of each part the gradients at what was said, with the numbers of where."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from trainers.alive import MARK, ended, mark
@@ -14,15 +12,9 @@ from trainers.alive import MARK, ended, mark
 NAME = re.compile(rf"tapath-({MARK})-\w+")
 
 
-@contextmanager
-def scratch() -> Iterator[str]:
-    """A folder that is gone afterwards; if this process is killed, with the next `sweep` on this machine."""
-    with lasting() as folder:
-        yield folder
-
-
-def lasting() -> tempfile.TemporaryDirectory[str]:
-    """The same, for whoever ends it himself, or with the process."""
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """A folder that is gone once it is closed, or with this process; if that is killed, with the next `clear` on this
+    machine."""
     return tempfile.TemporaryDirectory(prefix=f"tapath-{mark()}-", ignore_cleanup_errors=True)
 
 
@@ -32,7 +24,7 @@ def abandoned() -> list[Path]:
     return sorted(folder for folder, name in named if name is not None and ended(name[1]))
 
 
-def sweep() -> list[Path]:
+def clear() -> list[Path]:
     """Remove the folders that processes left behind which were killed; -> which."""
     found = abandoned()
     for folder in found:

@@ -21,8 +21,9 @@ from trainers.doubtful import doubtful
 from trainers.evaluate import find
 from trainers.matched import Box, best_threshold, matched, quality
 from trainers.outputs import Network
+from trainers.result import Result
 from trainers.spec import Recipe
-from trainers.store import Result, Store
+from trainers.store import Store
 from trainers.teacher import restore
 from trainers.thumbnails import data_uri
 

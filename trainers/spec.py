@@ -14,8 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from trainers.augment import Crop, Resizing, misfit
-from trainers.call import Call, Count, Fraction, Index, NonNegative, Positive, Spec, Term
-from trainers.call import canonical as canonical
+from trainers.call import Call, Count, Fraction, Index, NonNegative, Positive, Spec, Term, canonical
 
 # Raised by hand when the meaning of training changes, so that no older result passes for a newer one.
 SEMANTICS = 4

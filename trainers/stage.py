@@ -1,4 +1,4 @@
-"""Run a stage as a Ray Train `TorchTrainer`: in this process, or with several workers. The only Ray in this package."""
+"""Run a stage as a Ray Train `TorchTrainer`: in this process, or with several workers."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ from trainers.lease import Lost
 from trainers.loop import Paused, Stopped
 from trainers.meeting import Meeting
 from trainers.memory import Fewer
+from trainers.order import Order
 from trainers.own_data import OwnData
 from trainers.post import Beat, End
 from trainers.pulse import Pulse
+from trainers.result import Result
 from trainers.scratch import scratch
-from trainers.store import Result, Store
+from trainers.store import Store
 from trainers.visible import awaited
-from trainers.worker import Order
 from trainers.workplace import Entry, Workplace
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ LATE = "WorkerGroupStartupTimeoutError"  # what Ray Train says when not all work
 GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "Read timeout")
 BEAT = 1.0  # seconds between two signs of life of a worker, or less where it must be found out sooner
 PATIENCE = 86400  # seconds that workers wait for the first while it measures; torch would give up after 30 minutes
+TRIES = 3  # how often workers that die are replaced while no epoch comes
 
 
 class Deaths(UserCallback):
@@ -114,11 +116,10 @@ def run_on_workers(
     labels: Mapping[str, str],
     post: Any,
     fixed: bool = True,
-    tries: int = 3,
 ) -> None:
     """Train stages together with data-parallel workers, each of so many threads; the post is told of each how it ended.
 
-    A worker that dies is replaced and the stages go on from their last epochs, at most `tries` times without coming any
+    A worker that dies is replaced and the stages go on from their last epochs, at most `TRIES` times without coming any
     further, and so they do with half the images at once where memory runs out for one. An error in a stage's own
     training is the end of that stage, and the others begin again without it. `demand`: what a worker asks of its node,
     under Ray's names; `labels`: what the node must have. `Again` is raised when not all find room, so that others need
@@ -126,7 +127,7 @@ def run_on_workers(
     die where their number is not `fixed`, as it may be another next time.
     """
     spared = sum(order.stage.recipe.batch.bit_length() for order in orders)  # how often images can be halved
-    failures = FailureConfig(max_failures=tries + spared + len(orders) - 1, controller_failure_limit=0)
+    failures = FailureConfig(max_failures=TRIES + spared + len(orders) - 1, controller_failure_limit=0)
     if not fixed:
         failures = FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0)
     with scratch() as folder:
@@ -151,14 +152,15 @@ def run_on_workers(
                 callbacks=[Deaths(post, num_workers)],
             ),
         )
-        _fit(trainer, post, fixed=fixed, together=len(orders) > 1, tries=tries)
+        _fit(trainer, post, fixed=fixed, together=len(orders) > 1)
 
 
-def _fit(trainer: TorchTrainer, post: Any, *, fixed: bool, together: bool, tries: int) -> None:
+def _fit(trainer: TorchTrainer, post: Any, *, fixed: bool, together: bool) -> None:
     """Train; once more if only memory ran out, or so many times if workers did not start. Raises `Again`.
 
     Ray counts the deaths of a whole training. Here those before an epoch do not count against what comes after it.
     """
+    tries = TRIES
     while True:
         before, epochs = ray.get([post.fewest.remote(), post.epochs.remote()])
         try:

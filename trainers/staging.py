@@ -27,10 +27,9 @@ from typing import Any
 
 from trainers import build, data
 from trainers.atomic import write
-from trainers.call import Call, Invalid, offers
+from trainers.call import Call, Invalid, canonical, offers
 from trainers.loop import Stopped
 from trainers.order import Order
-from trainers.spec import canonical
 from trainers.staged import use
 
 COPIES = 16  # files at once: a network answers late, but many at a time

@@ -7,6 +7,8 @@ absolute is stored, so a store may be moved, from a folder to a bucket too.
     <store>/<key>/result.json          the stage, its score, its curves, the digest of its weights
     <store>/<key>/weights.safetensors  what the stage learned
     <store>/<key>/measured.json        that the weights, read back, have this score
+    <store>/<key>/paused.json          the epochs of a stage that paused, until it is done
+    <store>/<key>/lease-<number>       who trains it now: see `trainers.lease`
     <store>/<key>/state-<epoch>-<digest>.pt   where a half-trained stage stopped, the last two; gone when it is done
     <store>/<key>/sources.json         by which code it was trained so far; gone with it
     <store>/published/<sha256>.weights        weights that models start from
@@ -30,7 +32,7 @@ from torch import Tensor
 
 from trainers import states
 from trainers.address import at
-from trainers.atomic import digest as digest
+from trainers.atomic import digest
 from trainers.call import Invalid
 from trainers.full import fitting
 from trainers.place import Found, write
@@ -191,11 +193,8 @@ class Store:
     def result_file(self, key: str) -> Path | str:
         return self.place.file(f"{key}/{RESULT}")
 
-    def weights_file(self, key: str) -> Path | str:
-        return self.place.file(f"{key}/{WEIGHTS}")
-
     def weights_address(self, key: str) -> str:
-        """The same from whichever folder one looks."""
+        """Of its weights, from whichever folder one looks."""
         return f"{self.place.address}/{key}/{WEIGHTS}"
 
     def keep(self, file: Path, sha256: str, source: str = "") -> None:
@@ -234,11 +233,6 @@ class Store:
         """Where the stage last was, with the name of the file, if it was begun; a damaged state is set aside, and so is
         one with code in it."""
         return states.last(self.place, key, say=say)
-
-    def load_state(self, key: str, *, say: Callable[[str], object] = bool) -> dict[str, Any] | None:
-        """The same without the name."""
-        last = self.last_state(key, say=say)
-        return last and last[1]
 
     def state(self, name: str) -> dict[str, Any] | None:
         """The state in the file of this name, if it can be seen here by now; nothing is set aside."""

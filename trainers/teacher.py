@@ -13,8 +13,9 @@ import torch
 from trainers import build, visible, workers
 from trainers.evaluate import measure
 from trainers.outputs import Network
+from trainers.result import Result
 from trainers.spec import Stage
-from trainers.store import Result, Store
+from trainers.store import Store
 from trainers.visible import awaited
 
 # Another device or another number of threads sums in another order; a wrong teacher is off by far more.
@@ -38,10 +39,8 @@ def load(store: Store, stage: Stage, *, device: torch.device) -> Network:
 
 def restore(store: Store, result: Result, *, device: torch.device) -> Network:
     """The detector of a result that another worker may have written just now."""
-    detector = build.network(result.stage.model, len(result.stage.data.classes))
     awaited(lambda: store.weights_found(result.key))
-    detector.load_state_dict(store.weights(result))
-    return detector.to(device).eval().requires_grad_(False)
+    return build.trained(result.stage, store.weights(result), device=device)
 
 
 def verified(store: Store, stage: Stage, data: Any, *, device: torch.device, loader_workers: int = 0) -> Network:

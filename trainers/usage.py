@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
-from trainers import workers
+from trainers import proc, workers
 from trainers.call import Spec
 
-STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of Linux
+FORGET = proc.PROC / "self/clear_refs"
 
 
 class Usage(Spec):
@@ -34,17 +32,14 @@ class Watch:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.whole = True  # whether it has seen all of the training
         self.measuring = 0.0  # seconds
         self.memory: int | None = None  # bytes, before this process took the stage up, or at the last `note`
         self.counts = forget(device)
 
-    def restore(self, kept: Mapping[str, float | None] | None) -> None:
-        """Go on from what `note` returned before an interruption; None: nobody watched then."""
-        self.whole = kept is not None
-        if kept is not None:
-            self.measuring = kept["measuring"] or 0.0
-            self.memory = None if kept["memory"] is None else int(kept["memory"])
+    def restore(self, kept: Mapping[str, float | None]) -> None:
+        """Go on from what `note` returned before an interruption."""
+        self.measuring = kept["measuring"] or 0.0
+        self.memory = None if kept["memory"] is None else int(kept["memory"])
 
     @contextmanager
     def measures(self) -> Iterator[None]:
@@ -53,18 +48,16 @@ class Watch:
         yield
         self.measuring += time.perf_counter() - started
 
-    def note(self) -> dict[str, float | None] | None:
+    def note(self) -> dict[str, float | None]:
         """Bring all workers to the most of any; -> what to restore later. Every worker calls it."""
         now = peak(self.device) if self.counts else None
         own = [self.measuring, float(max(now or 0, self.memory or 0))]
         self.measuring, most = workers.largest(torch.tensor(own, dtype=torch.float64, device=self.device)).tolist()
         self.memory = int(most) or None
-        return {"measuring": self.measuring, "memory": self.memory} if self.whole else None
+        return {"measuring": self.measuring, "memory": self.memory}
 
-    def usage(self, *, images: int, seconds: float) -> Usage | None:
+    def usage(self, *, images: int, seconds: float) -> Usage:
         """Of a stage that has trained on so many images, some more than once, in so many seconds in all."""
-        if not self.whole:
-            return None
         return Usage(
             images_per_second=images / (seconds - self.measuring) if images else None,
             measuring=self.measuring,
@@ -90,5 +83,4 @@ def peak(device: torch.device) -> int:
     """Bytes, the most at once since `forget`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    (kibibytes,) = re.findall(r"^VmHWM:\s*(\d+) kB$", STATUS.read_text(), flags=re.MULTILINE)
-    return int(kibibytes) * 1024
+    return proc.peak()

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from trainers import build, sources, speed, teacher, workers
 from trainers.asked import Asked
@@ -23,10 +22,11 @@ from trainers.lease import Lease, Lost
 from trainers.loop import Paused, Stopped, Training
 from trainers.order import Order
 from trainers.outputs import Network
+from trainers.result import Result
 from trainers.selection import Selection, kept
 from trainers.spec import Stage
 from trainers.staging import opened
-from trainers.store import Result, Store
+from trainers.store import Store
 from trainers.sync_norm import share_statistics
 from trainers.task import Task
 from trainers.teaching import Lessons, Teaching, no_lesson
@@ -58,7 +58,7 @@ def turns(order: Order, here: Workplace) -> Turns[Result]:
                 return result
             if ours:
                 store.place.tidy(stage.key)
-                return (yield from _work(order, here, guard=lease.check if ours else lambda: None))
+                return (yield from _work(order, here, guard=lease.check))
             if workers.told(stop()):
                 raise Stopped
         except Lost as lost:
@@ -107,7 +107,7 @@ def _work(order: Order, here: Workplace, *, guard: Callable[[], None]) -> Turns[
         here.pulse.rest()
         course.halt(store)
         raise
-    product = _product(stage, course.weights(), device)
+    product = build.trained(stage, course.weights(), device=device)
     metrics = course.metrics() | _tested(order, product, data, device)
     _finish(store, order, product, data, metrics, course.facts(), device=device)
     return _stored(store, stage)
@@ -227,13 +227,6 @@ def _validate(order: Order, training: Training, data: Any, device: torch.device)
     recipe = order.stage.recipe
     found = measure(training.product, data, recipe, device=device, loader_workers=order.loader_workers)
     return {f"val/{name}": value for name, value in found.items()}
-
-
-def _product(stage: Stage, weights: dict[str, Tensor], device: torch.device) -> Network:
-    """The model with the weights that are kept."""
-    detector = build.network(stage.model, len(stage.data.classes))
-    detector.load_state_dict(weights)
-    return detector.to(device).eval().requires_grad_(False)
 
 
 def _tested(order: Order, detector: Network, data: Any, device: torch.device) -> Entry:

@@ -10,6 +10,7 @@ import click
 
 from orchestrator.commands.options import change_options, loaded_study
 from orchestrator.completion import AtHome, StudyFile, models
+from orchestrator.exit_codes import DONE, UNTRACKED
 from trainers.call import Invalid
 
 
@@ -80,7 +81,6 @@ def report(
         if tracking:
             raise Invalid("a study's report is made from its store; --tracking goes with --experiment", ("--tracking",))
         from orchestrator import session
-        from orchestrator.outcome import DONE, UNTRACKED
 
         loaded = loaded_study(study, store, sets)
         if relog:

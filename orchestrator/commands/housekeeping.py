@@ -9,6 +9,7 @@ from pathlib import Path as File
 import click
 
 from orchestrator.completion import AtHome, StudyFile
+from orchestrator.exit_codes import DONE, NOT_WELL
 
 
 @click.command()
@@ -47,7 +48,7 @@ def gc(
     left = unneeded.remove(found, warn) if delete else None
     said = json.dumps(unneeded.as_json(found, left), indent=1) if as_json else unneeded.text(found, left)
     click.echo(said)
-    sys.exit(unneeded.LEFT if left else 0)
+    sys.exit(NOT_WELL if left else DONE)
 
 
 @click.command()

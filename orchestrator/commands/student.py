@@ -13,9 +13,8 @@ import click
 
 from orchestrator.commands.options import change_options, study_options
 from orchestrator.completion import AtHome
+from orchestrator.exit_codes import DONE, NOT_WELL
 from orchestrator.writable import writable
-
-BROKEN = 3  # some images could not be read to the end
 
 
 def detector_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,7 +65,7 @@ def predict(
     for reason in made["broken"].values():
         click.echo(f"warning: left out: {reason}", err=True)
     click.echo(json.dumps(made, indent=1) if as_json else prediction.text(made))
-    sys.exit(BROKEN if made["broken"] else 0)
+    sys.exit(NOT_WELL if made["broken"] else DONE)
 
 
 @click.command()

@@ -4,8 +4,6 @@ A strategy is asked afresh after every result and yields all the paths that it w
 so it has no state to save. Every function imported here from a file of this folder can be named under `search`.
 """
 
-# `best` is not of this folder, so it is not taken for a strategy.
-from orchestrator.lattice import best as best
 from orchestrator.strategies.budgets import budget as budget
 from orchestrator.strategies.probing import probe as probe
 from orchestrator.strategies.promises import promising as promising

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from math import inf
 from statistics import fmean
 
-from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.lattice import Lattice, Path, Scores, Strategy
 from orchestrator.strategies.known import known
 from orchestrator.strategies.purses import Purse, check, purse
-from orchestrator.strategies.waves import EXHAUSTIVE, Strategy, inner, waves
+from orchestrator.strategies.waves import EXHAUSTIVE, inner, waves
 from trainers.call import Call, Positive
 
 

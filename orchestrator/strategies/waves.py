@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.lattice import Lattice, Path, Scores, Strategy
 from trainers.call import Call, Invalid
 
-Strategy = Callable[[Lattice, Scores], Iterable[Path]]
 # The paths that are new in a wave -> what is asked for, and their scores; none while they are not settled.
 Settle = Callable[[list[Path]], tuple[list[Path], Mapping[Path, float]]]
 

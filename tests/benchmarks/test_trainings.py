@@ -9,8 +9,9 @@ import pytest
 from benchmarks.trainings import train_all
 from tests.trainers.stages import DIGITS, stage
 from trainers.nonfinite import NonFinite
+from trainers.result import Result
 from trainers.spec import Stage
-from trainers.store import Result, Store
+from trainers.store import Store
 
 TEACHER = stage(seed=1, epochs=1)
 TAUGHT = stage({"LD": {"weight": 0.1}}, teacher=TEACHER, epochs=1)

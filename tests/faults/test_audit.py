@@ -20,7 +20,7 @@ from tests import buckets
 from tests.faults import clusters
 from trainers.address import at
 from trainers.atomic import DAY
-from trainers.scratch import abandoned, scratch, sweep
+from trainers.scratch import abandoned, clear, scratch
 
 LEAVING = """
 import os, signal
@@ -53,9 +53,9 @@ def test_a_folder_of_a_process_that_was_killed_is_removed_and_others_are_not(tem
     elsewhere.mkdir()
     with scratch() as mine:
         assert abandoned() == [left] and left.is_dir()
-        assert sweep() == [left] and not left.exists()
+        assert clear() == [left] and not left.exists()
         assert all(folder.is_dir() for folder in (File(mine), other, elsewhere))
-    assert not File(mine).exists() and sweep() == []
+    assert not File(mine).exists() and clear() == []
 
 
 KILLED = """
@@ -79,7 +79,7 @@ def killed_over(store: str) -> File:
 def test_what_a_killed_process_was_about_to_write_to_a_bucket_is_removed(temporary: File) -> None:
     draft = killed_over("s3://bucket/store")
     assert draft.is_file() and draft.parent.parent == temporary
-    assert sweep() == [draft.parent] and not draft.exists()
+    assert clear() == [draft.parent] and not draft.exists()
 
 
 PROBING = """

@@ -27,14 +27,15 @@ from tests.orchestrator import stored as finished
 from tests.orchestrator.boards import board
 from tests.orchestrator.studies import changed, without, write
 from tests.orchestrator.test_report import Page
-from tests.trainers.kept import STAGE, epoch_of, names, put, state
+from tests.trainers.kept import STAGE, epoch_of, kept_state, names, put, state, weights_file
 from tests.trainers.stages import stage
 from tests.trainers.works import run
 from trainers import sources, states, weights
+from trainers.atomic import digest
 from trainers.call import Invalid
 from trainers.lease import Lease
 from trainers.spec import Weights
-from trainers.store import Damaged, Store, digest
+from trainers.store import Damaged, Store
 
 DEEP = b"[" * 100_000
 
@@ -113,7 +114,7 @@ def test_a_packed_state_is_set_aside_before_it_is_opened(
     bomb(tmp_path / "x.pt")
     file = planted(store, tmp_path / "x.pt")
     monkeypatch.delattr(torch, "load")
-    assert store.load_state(STAGE.key) is None and not file.exists()
+    assert kept_state(store, STAGE.key) is None and not file.exists()
 
 
 def test_a_directory_of_a_zip_that_lies_is_found_too(store: Store, tmp_path: Path) -> None:
@@ -126,14 +127,14 @@ def test_a_directory_of_a_zip_that_lies_is_found_too(store: Store, tmp_path: Pat
     (tmp_path / "x.pt").write_bytes(bytes(content))
     assert states.swells(tmp_path / "x.pt")
     planted(store, tmp_path / "x.pt")
-    assert store.load_state(STAGE.key) is None
+    assert kept_state(store, STAGE.key) is None
 
 
 @pytest.mark.parametrize("content", [[torch.zeros(1)], "text"], ids=["list", "text"])
 def test_a_state_that_is_something_else_is_set_aside(store: Store, tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "x.pt")
     file = planted(store, tmp_path / "x.pt")
-    assert store.load_state(STAGE.key) is None and not file.exists()
+    assert kept_state(store, STAGE.key) is None and not file.exists()
 
 
 def test_a_state_of_another_stage_is_not_gone_on_with(tmp_path: Path) -> None:
@@ -171,7 +172,7 @@ def test_a_header_that_lies_is_refused_as_weights_and_in_the_store(store: Store,
     with pytest.raises(Invalid, match=r"x\.safetensors is damaged, or is no checkpoint"):
         weights.read(tmp_path / "x.safetensors")
     result = put(store)
-    file = store.weights_file(STAGE.key)
+    file = weights_file(store, STAGE.key)
     file.write_bytes(lie)
     forged = result.model_copy(update={"sha256": digest(file), "size": file.stat().st_size})
     store.result_file(STAGE.key).write_text(forged.model_dump_json())
@@ -194,14 +195,14 @@ def test_records_nested_to_any_depth_are_as_good_as_none(store: Store) -> None:
     store.mark_measured(result)
     store.save_state(STAGE.key, 1, state(1))
     store.save_pause(STAGE.key, [{"epoch": 1.0}])
-    store.keep(store.weights_file(STAGE.key), result.sha256, "source")
+    store.keep(weights_file(store, STAGE.key), result.sha256, "source")
     for file in (*store.root.rglob("*.json"), store.root / STAGE.key / "lease-000001"):
         file.write_bytes(DEEP)
     assert not store.measured(result) and store.paused(STAGE.key) == () and store.known("source") is None
     assert list(store.records()) == []
     assert not Lease(store.root / STAGE.key).take(), "held by somebody, until it expires"
     assert store.get(STAGE) is None and (store.root / STAGE.key / "result.json.corrupt").exists()
-    assert epoch_of(store.load_state(STAGE.key)) == 1
+    assert epoch_of(kept_state(store, STAGE.key)) == 1
 
 
 def test_a_study_of_50_megabytes_is_refused_without_being_read_whole(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from ray.cluster_utils import Cluster
 
 from tests.faults.clusters import cluster, trained, until
 from tests.orchestrator.studies import changed, tapath, underway, without, write
-from trainers import deaths
-from trainers.deaths import CGROUP, Life, why
+from trainers import proc
+from trainers.deaths import Life, why
+from trainers.proc import CGROUP
 
 GIB = 2**30
 LAST = Life(node="a", pid=1, peak=14 * GIB, used=15 * GIB, total=16 * GIB, kills=2)
@@ -61,22 +62,22 @@ FIRST_NO_LIMIT = {"memory/memory.limit_in_bytes": "9223372036854771712\n", "memo
 def test_the_memory_of_a_container_is_what_it_may_have(
     tmp_path: File, monkeypatch: pytest.MonkeyPatch, groups: dict[str, str], expected: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(deaths, "PROC", tmp_path / "proc")
-    monkeypatch.setattr(deaths, "CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(proc, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(proc, "CGROUP", tmp_path / "cgroup")
     for name, text in {"proc/meminfo": MEMINFO, **{f"cgroup/{name}": text for name, text in groups.items()}}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert deaths.memory() == expected
+    assert proc.memory() == expected
 
 
 def test_what_the_kernel_killed_is_counted_wherever_it_says_so(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deaths, "PROC", tmp_path)
-    monkeypatch.setattr(deaths, "CGROUP", tmp_path)
-    assert deaths.kills() == 0
+    monkeypatch.setattr(proc, "PROC", tmp_path)
+    monkeypatch.setattr(proc, "CGROUP", tmp_path)
+    assert proc.kills() == 0
     (tmp_path / "memory.events").write_text("low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 0\n")
-    assert deaths.kills() == 2
+    assert proc.kills() == 2
     (tmp_path / "vmstat").write_text("pgfault 31\noom_kill 5\n")
-    assert deaths.kills() == 5
+    assert proc.kills() == 5
 
 
 @pytest.fixture

@@ -24,14 +24,15 @@ from orchestrator.underway import Run
 from tests.orchestrator import stored as finished
 from tests.orchestrator import studies
 from tests.orchestrator.studies import Underway, command_line, tapath, underway, without, write
-from tests.trainers.kept import OTHER, STAGE, epoch_of, names, put, state
+from tests.trainers.kept import OTHER, STAGE, epoch_of, kept_state, names, put, state, weights_file
 from tests.trainers.stages import stage
 from tests.trainers.works import Crash, raising_at, run
 from trainers import course, states
 from trainers.call import Invalid
 from trainers.full import Full, fitting, needed
 from trainers.lease import Lease
-from trainers.store import FORMAT, Result, Store
+from trainers.result import FORMAT, Result
+from trainers.store import Store
 
 
 @contextmanager
@@ -178,7 +179,7 @@ def test_after_a_full_disk_and_damage_the_same_command_says_what_was_damaged_onc
 def test_new_weights_are_not_judged_by_the_record_of_damaged_ones(store: Store) -> None:
     """Another run may look while a stage is trained anew, on a device that gives other bits."""
     result = put(store)
-    weights = store.weights_file(STAGE.key)
+    weights = weights_file(store, STAGE.key)
     weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
     assert not store.check(STAGE)
 
@@ -283,19 +284,6 @@ def test_a_state_of_another_version_is_named_and_stays(tmp_path: Path) -> None:
     assert run(one, tmp_path).history[0]["epoch"] == 1
 
 
-def test_a_state_of_before_states_had_a_format_is_gone_on_with(tmp_path: Path) -> None:
-    one = stage(epochs=2)
-    with pytest.raises(Crash):
-        run(one, tmp_path, report=raising_at(1, Crash()))
-    (file,) = kept(tmp_path / one.key)
-    state = torch.load(file, weights_only=True)
-    del state["format"], state["training"]["skipped"]
-    file.unlink()
-    Store(tmp_path).save_state(one.key, 1, state)
-    seconds = state["history"][0]["seconds"]
-    assert run(one, tmp_path).history[0]["seconds"] == seconds
-
-
 def test_what_states_cost_is_one_more_than_the_last(store: Store) -> None:
     for n in range(1, 6):
         store.save_state(OTHER.key, n, state(n))
@@ -303,4 +291,4 @@ def test_what_states_cost_is_one_more_than_the_last(store: Store) -> None:
     one = io.BytesIO()
     torch.save(state(5), one)
     assert len(sizes) == 2 and sum(sizes) <= 2.1 * len(one.getvalue())
-    assert epoch_of(store.load_state(OTHER.key)) == 5
+    assert epoch_of(kept_state(store, OTHER.key)) == 5

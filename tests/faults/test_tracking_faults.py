@@ -23,14 +23,15 @@ import pytest
 
 from orchestrator import connection
 from orchestrator.prepared import prepare
-from orchestrator.session import begun, relog
+from orchestrator.session import relog
 from orchestrator.study import load
-from orchestrator.tracking import Tracking, best
+from orchestrator.study_run import begun
+from orchestrator.tracking import Tracking
 from tests.faults.servers import Mlflow, mlflow
 from tests.orchestrator import studies
 from tests.orchestrator.heads import ports
 from tests.orchestrator.studies import Ran, tapath, underway, without, write
-from tests.orchestrator.tracked import begin, models, row, settle, steps
+from tests.orchestrator.tracked import begin, best, models, row, settle, steps
 from trainers.lease import Lease
 
 TWO = without("mid", "low")

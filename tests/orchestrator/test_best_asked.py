@@ -16,7 +16,8 @@ from orchestrator.board import Row
 from orchestrator.choice import limit
 from orchestrator.cli import main
 from orchestrator.lattice import Path
-from orchestrator.tracking import Tracking, paths
+from orchestrator.ranking import paths
+from orchestrator.tracking import Tracking
 from tests.orchestrator.tracked import begin, models, row, run_of, runs, settle
 from trainers.call import Invalid
 
@@ -85,7 +86,7 @@ def test_several_experiments_are_asked_as_one_and_what_both_have_is_there_once(t
             ("r101 > r18", 0.5, ["one", "two"]),
             ("r34", 0.4, ["two"]),
         ]
-    assert [one.path for one in paths(two, "two")] == ["r18", "r101 > r18", "r34"]
+    assert [one.path for one in paths(two, ["two"])] == ["r18", "r101 > r18", "r34"]
     assert (found[0].data, found[0].names, found[0].metric) == ("fed", ["COCO: {root: cats}"], "AP")
 
 
@@ -134,14 +135,14 @@ def test_a_limit_counts_the_whole_path_and_may_be_reached(two: str) -> None:
 def test_hours_are_those_of_all_workers_and_published_weights_are_no_training(tracking: Tracking, uri: str) -> None:
     published = replace(row("r101", "teacher", done=0), score=0.9, metrics={"val/AP": 0.9}, seconds=6.0)
     settle(tracking, published, row(usage={"workers": 4.0}))
-    (found,) = paths(uri, "demo")
+    (found,) = paths(uri, ["demo"])
     assert found.seconds == pytest.approx(36) and found.worker_seconds == pytest.approx(6 + 4 * 30)
     assert found.stages == 1
 
 
 def test_what_is_not_known_whole_is_under_no_limit(tracking: Tracking, uri: str) -> None:
     settle(tracking, row("r101 > r18"))  # its teacher is in no experiment
-    (found,) = paths(uri, "demo")
+    (found,) = paths(uri, ["demo"])
     assert not found.whole and "at least 30 s" in best(uri, "--experiment", "demo", "--top", "1").stdout
     with pytest.raises(Invalid, match="it is not known of any path"):
         of_experiments(["demo"], uri).paths(under=["seconds=1000"])

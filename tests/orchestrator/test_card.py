@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from orchestrator.card import CUT, card, fitting
-from orchestrator.facts import LONGEST, public
 from orchestrator.licences import MMDETECTION, TORCHVISION, UNKNOWN
+from orchestrator.masking import LONGEST, public
 from orchestrator.study import load
 from tests.orchestrator.boards import SIZES, board, row, summary, the_answer
 from trainers.build import Size

@@ -12,7 +12,7 @@ from orchestrator import strategies
 from orchestrator.controls import bill, cheapest_and_dearest, chosen, longer, of_path, paths
 from orchestrator.costs import identity, relative
 from orchestrator.frontier import Frontier
-from orchestrator.lattice import Entry, Lattice, Path
+from orchestrator.lattice import Entry, Lattice, Path, best
 from tests.orchestrator.boards import model
 from trainers import schedules
 from trainers.call import Call, Invalid, Term
@@ -179,8 +179,8 @@ def test_the_frontier_ends_with_the_student_trained_for_as_long_as_the_best_path
     )
     long = [node for node in frontier.wanted() if node.path.budget > 1]
     assert [(node.path.models, node.seed) for node in long] == [(("wee",), 0), (("wee",), 1)]
-    best = strategies.best(frontier.scores, ours, ours.students[-1])
-    assert COST(long[0].stage) == pytest.approx(of_path(ours, best, COST), abs=COST(ours.stage(ALONE, 0)) / 20)
+    answer = best(frontier.scores, ours, ours.students[-1])
+    assert COST(long[0].stage) == pytest.approx(of_path(ours, answer, COST), abs=COST(ours.stage(ALONE, 0)) / 20)
 
 
 def test_the_bill_before_is_what_the_trainings_cost_in_the_end():

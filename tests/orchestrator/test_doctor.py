@@ -16,8 +16,10 @@ from pathlib import Path as File
 import pytest
 
 from orchestrator import doctor, machine
-from orchestrator.examined import GIB, Finding, existing, tried
+from orchestrator.examined import GIB, Finding, tried
+from orchestrator.exit_codes import NOT_WELL
 from orchestrator.study import load
+from orchestrator.writable import existing
 from tests.orchestrator.ready import ROOT
 from tests.orchestrator.studies import MODULE, changed, environment, write
 
@@ -199,7 +201,7 @@ def test_a_broken_installation_is_reported_with_what_mends_it(broken: tuple[str,
         capture_output=True,
         text=True,
     )
-    assert ended.returncode == doctor.WRONG, ended.stderr
+    assert ended.returncode == NOT_WELL, ended.stderr
     found = {one["what"]: one for one in json.loads(ended.stdout)["checks"]}
     wrong = {what: one for what, one in found.items() if one["state"] == "wrong"}
     if "torch" in broken:

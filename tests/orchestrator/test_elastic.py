@@ -11,7 +11,7 @@ from orchestrator.board import Row
 from orchestrator.checks import doubts
 from orchestrator.elastic import Elastic, told
 from orchestrator.lattice import Path
-from orchestrator.makespan import Listed, play
+from orchestrator.makespan import Planned, play
 from orchestrator.prepared import prepare
 from orchestrator.resources import Placement
 from orchestrator.room import Node, Room
@@ -185,7 +185,7 @@ def test_it_warns_of_what_each_worker_draws_to_learn_from(detector: str, tmp_pat
 def test_a_schedule_reckons_with_all_workers_where_there_is_room_and_else_with_fewer() -> None:
     for cpus, makespan in ((4, 10.0), (2, 20.0), (3, 20.0), (1, 40.0)):
         where = Room([Node("a", {"CPU": cpus})], {"big": SPREAD})
-        made = play(Listed({STAGE.key: STAGE}, lambda stage: 10.0, lambda key: "big"), lambda stage: 10.0, on=where)
+        made = play(Planned({STAGE.key: STAGE}, lambda stage: 10.0, lambda key: "big"), lambda stage: 10.0, on=where)
         assert (made.makespan, made.total) == (makespan, 10.0)
         assert made.lower_bound == max(10.0, 40 / cpus)
 

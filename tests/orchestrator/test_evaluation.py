@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from orchestrator.cli import main
 from orchestrator.evaluation import text as table
+from tests.trainers.kept import weights_file
 from tests.trainers.stages import DIGITS, stage
 from tests.trainers.works import run as train
 from trainers import build, data
@@ -34,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> File:
     """A store with one stage, the same weights in a file elsewhere, and the data as a COCO folder."""
     folder = tmp_path_factory.mktemp("evaluated")
     train(ONE, folder / "store")
-    shutil.copy(Store(folder / "store").weights_file(ONE.key), folder / "published.safetensors")
+    shutil.copy(weights_file(Store(folder / "store"), ONE.key), folder / "published.safetensors")
     write(Call(name="Digits", args=MORE).complete(data).of(data), folder / "digits")
     return folder
 
@@ -246,7 +247,7 @@ def test_a_stage_that_is_damaged_or_misplaced_is_refused(folder: File, tmp_path:
     ended = run(tmp_path / "renamed", "--data", WHERE)
     assert ended.exit_code == 2 and f"name the folder {ONE.key}" in ended.stderr
     shutil.copytree(folder / "store", tmp_path / "store")
-    file = Store(tmp_path / "store").weights_file(ONE.key)
+    file = weights_file(Store(tmp_path / "store"), ONE.key)
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(bytes(content))

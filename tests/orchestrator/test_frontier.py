@@ -10,8 +10,8 @@ from math import inf
 import pytest
 
 from orchestrator.frontier import Frontier
-from orchestrator.lattice import Entry, Lattice, Path
-from orchestrator.strategies import best, best_predecessor, exhaustive, greedy, successive_halving
+from orchestrator.lattice import Entry, Lattice, Path, best
+from orchestrator.strategies import best_predecessor, exhaustive, greedy, successive_halving
 from trainers.call import Call, Term
 from trainers.spec import Data, Model, Recipe, Stage
 

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from orchestrator.controls import chosen, paths
 from orchestrator.frontier import Frontier
-from orchestrator.lattice import Entry, Lattice, Path
+from orchestrator.lattice import Entry, Lattice, Path, best
 from orchestrator.strategies import (
-    best,
     best_predecessor,
     budget,
     exhaustive,

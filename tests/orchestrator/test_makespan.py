@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.frontier import Frontier
-from orchestrator.makespan import Listed, Pretended, Schedule, Slots, play
+from orchestrator.makespan import Planned, Pretended, Schedule, Slots, play
 from orchestrator.strategies import exhaustive
 from tests.orchestrator.test_frontier_invariants import lattices, studies
 from trainers.call import Call
@@ -65,7 +65,7 @@ class Jobs:
         def cost(stage: Stage) -> float:
             return self.seconds[stage.key]
 
-        return play(Listed({s.key: s for s in self.stages.values()}, cost), cost, on=Slots(num_slots))
+        return play(Planned({s.key: s for s in self.stages.values()}, cost), cost, on=Slots(num_slots))
 
 
 def times(schedule: Schedule) -> dict[str, tuple[float, float]]:
@@ -151,8 +151,8 @@ def test_with_a_slot_for_every_stage_only_the_chains_count_where_all_is_known(bu
     cost = costs(seed)
     every = partial(build, done=lambda stage: None, cost=cost)
     stages = every().waiting
-    assert play(Listed(stages, cost), cost, on=Slots(len(stages))).makespan == pytest.approx(
-        play(Listed(stages, cost), cost, on=Slots(1)).longest_chain
+    assert play(Planned(stages, cost), cost, on=Slots(len(stages))).makespan == pytest.approx(
+        play(Planned(stages, cost), cost, on=Slots(1)).longest_chain
     )
 
 
@@ -160,7 +160,7 @@ def test_with_a_slot_for_every_stage_only_the_chains_count_where_all_is_known(bu
 def test_stages_that_are_all_known_are_played_as_the_frontier_would(ours, seeds, seed, num_slots):
     cost = costs(seed)
     frontier = Frontier(ours, exhaustive, seeds=seeds, done=lambda stage: None, cost=cost)
-    assert play(Listed(frontier.waiting, cost), cost, on=Slots(num_slots)) == play(frontier, cost, on=Slots(num_slots))
+    assert play(Planned(frontier.waiting, cost), cost, on=Slots(num_slots)) == play(frontier, cost, on=Slots(num_slots))
 
 
 # What pauses

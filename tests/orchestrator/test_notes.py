@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from orchestrator import notes
 from orchestrator.board import Row
-from orchestrator.facts import LONGEST
 from orchestrator.lattice import Lattice, Path
+from orchestrator.masking import LONGEST
 from orchestrator.sweep import Sweep, sweep
 from tests.orchestrator.random_stages import stages
 from tests.orchestrator.sweeps import lattices, sweeps

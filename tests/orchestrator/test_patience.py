@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.lattice import Lattice, Path, Scores
+from orchestrator.lattice import Lattice, Path, Scores, best
 from orchestrator.patience import Patient
-from orchestrator.strategies import best, exhaustive
+from orchestrator.strategies import exhaustive
 from orchestrator.strategies.known import known
 from tests.orchestrator.test_strategies import EVERY, FOUR, lattice, lattices, table
 

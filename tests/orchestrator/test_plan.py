@@ -13,6 +13,7 @@ from orchestrator.prepared import prepare
 from orchestrator.study import Study, load
 from tests.orchestrator.stored import stage_of, store
 from tests.orchestrator.studies import PATHS, STAGES, changed, without, write
+from tests.trainers.kept import weights_file
 from trainers.call import Invalid
 from trainers.store import Store
 
@@ -133,7 +134,7 @@ def test_a_plan_marks_what_is_stored(study: Study) -> None:
 
 def test_a_result_whose_weights_are_gone_is_not_stored(study: Study) -> None:
     store(study, ("big",))
-    Store(study.resources.store).weights_file(stage_of(study, "big").key).unlink()
+    weights_file(Store(study.resources.store), stage_of(study, "big").key).unlink()
     assert not any(marks(planning.plan(study), "stored").values())
 
 

@@ -26,11 +26,11 @@ from orchestrator.registry import fetched
 from orchestrator.tracking import Tracking
 from tests.trainers.data.folders import turned
 from trainers import backbones, build, detectors
+from trainers.atomic import digest
 from trainers.call import Call, Invalid
 from trainers.data.split import Split
 from trainers.evaluate import find
 from trainers.spec import Data, Model, Recipe, Stage
-from trainers.store import digest
 
 torch.set_num_threads(1)
 

@@ -18,7 +18,7 @@ from orchestrator.report import render
 from orchestrator.settings import Setting
 from orchestrator.sweep import sweep
 from orchestrator.swept import swept
-from orchestrator.verdict import way
+from orchestrator.words import way
 from tests.orchestrator import report_pages
 from tests.orchestrator.boards import lattice, summary, the_answer, want
 from tests.orchestrator.report_pages import page
@@ -117,6 +117,7 @@ def test_a_path_of_the_ranking_shows_the_stages_that_led_to_its_score(browser: B
     assert browser.texts("#chips button") == ["r18 alone, seed 0 \u00d7"], "and not what was trained for longer"
     browser.show(page("mapped"))
     browser.click("#paths td button")
+    assert browser.until("document.querySelectorAll('#chips button').length") == 3
     assert browser.texts("#chips button") == [
         "r101 \u00d7", "r101 > r50, LD.weight 2, recipe.lr 0.004 \u00d7",
         "r101 > r50 > r18, LD.weight 2, recipe.lr 0.1 \u00d7",

@@ -19,7 +19,7 @@ from orchestrator.study import load
 from orchestrator.underway import Run
 from tests.orchestrator.studies import write
 from trainers import visible
-from trainers.worker import Order
+from trainers.order import Order
 
 
 @pytest.fixture

@@ -13,11 +13,10 @@ from orchestrator.outlook import Outlook
 from orchestrator.prepared import prepare
 from orchestrator.progress import Progress
 from orchestrator.study import load
-from orchestrator.tracking import best
 from orchestrator.verdict import leader, verdict
 from tests.orchestrator.boards import board, summary
 from tests.orchestrator.studies import changed, write
-from tests.orchestrator.tracked import begin, row, run_of, settle, steps
+from tests.orchestrator.tracked import begin, best, row, run_of, settle, steps
 from trainers.call import Invalid
 from trainers.spec import Best
 

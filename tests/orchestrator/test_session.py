@@ -174,7 +174,7 @@ def test_best_asks_mlflow_after_the_run_is_gone_by_study_and_by_experiment(finis
 # Again, and beside others.
 
 
-KILLED = "import os; from trainers.scratch import lasting; made = lasting(); os._exit(9)"
+KILLED = "import os; from trainers.scratch import scratch; made = scratch(); os._exit(9)"
 
 
 @pytest.fixture(scope="module")
@@ -255,8 +255,8 @@ def test_training_on_the_written_folder_gives_the_very_same_weights(finished: Fi
     from trainers import data
     from trainers.call import Call
     from trainers.data.digits import write as write_digits
+    from trainers.order import Order
     from trainers.stage import run_here
-    from trainers.worker import Order
     from trainers.workplace import Workplace
 
     write_digits(Call(name="Digits", args={"classes": 3, "train": 32, "val": 16}).of(data), tmp_path / "scenes")

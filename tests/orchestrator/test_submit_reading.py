@@ -14,6 +14,8 @@ import pytest
 from ray.job_submission import JobStatus
 
 from orchestrator import submit
+from orchestrator.exit_codes import LOST
+from orchestrator.signals import handling
 
 
 class Broken:
@@ -45,7 +47,7 @@ def test_ctrl_c_is_heard_though_whoever_waits_takes_it_for_the_end_of_a_connecti
 
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), submit.interruptible():
+    with pytest.raises(KeyboardInterrupt), handling(submit._interrupt, (signal.SIGINT,)):
         asyncio.run(waits())
     assert signal.getsignal(signal.SIGINT) == before
 
@@ -90,5 +92,5 @@ def test_a_job_that_is_gone_with_its_head_has_failed_and_can_be_submitted_again(
 ) -> None:
     monkeypatch.setattr(submit, "AWAY", away)
     told: list[str] = []
-    assert submit.followed(Gone(error), "job-1", told.append) == submit.LOST == 1
+    assert submit.followed(Gone(error), "job-1", told.append) == LOST == 1
     assert said in told[-1] and "submit it again to go on" in told[-1] and len(told) == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.board import Board
 from orchestrator.lattice import Entry, Lattice, Path
 from orchestrator.summary import summarize
-from orchestrator.verdict import clock, leader, listed, plain, verdict
+from orchestrator.verdict import leader, verdict
 from tests.orchestrator.boards import SIZES, board, fail, lattice, model, summary, the_answer, train, want
 from trainers.spec import Data, Recipe
 
@@ -233,39 +233,11 @@ def test_the_answer_of_an_unfinished_run_is_so_far():
     assert said[0].startswith("So far the best way") and "1 stage still to be trained." in said
 
 
-@pytest.mark.parametrize(
-    ("names", "said"), [("a", "a"), ("ab", "a and b"), ("abc", "a, b and c"), ("abcdef", "a, b, c, d and 2 more")]
-)
-def test_a_list_is_read_like_a_sentence(names, said):
-    assert listed(list(names), most=4) == said
-
-
 def test_the_leader_of_a_board_is_the_best_of_its_summary():
     filled = board(seeds=(0, 1))
     best = the_answer(summary(filled, seeds=(0, 1)))["best"]
     assert leader(filled).startswith(f"best {' > '.join(best['path'])}  {best['score']:.3f}, ")
     assert leader(Board("empty")) == ""
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (0, "0 s"),
-        (0.42, "0.4 s"),
-        (9.96, "10 s"),
-        (59.4, "59 s"),
-        (59.6, "1:00"),
-        (200, "3:20"),
-        (3600, "1:00:00"),
-    ],
-)
-def test_a_clock_is_short(seconds, said):
-    assert clock(seconds) == said
-
-
-@given(st.text())
-def test_plain_text_is_one_line_without_control_characters(text):
-    assert plain(text).isprintable()
 
 
 def test_a_stage_that_several_paths_want_counts_for_each_of_them():

@@ -75,7 +75,7 @@ def test_what_wins_was_trained_whole_and_an_edge_is_lost_only_where_every_settin
 ):
     sweeping, scores, answers = driven(strategy, made, ours, Curves(world, failing=failing), random.Random(world))
     for plain in {path.plain for path in answers[-1]}:
-        assert sweeping.over(plain), "nothing is left open"
+        assert sweeping._edges[plain].over, "nothing is left open"
         winner = sweeping.winner(plain)
         mine = {path: scores[path] for path in answers[-1] if path.plain == plain}
         whole = {path: score for path, score in mine.items() if path.until is None}

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.tracking import Tracking, best, paths
-from tests.orchestrator.tracked import begin, models, row, run_of, runs, settle, stage, steps
+from orchestrator.ranking import paths
+from orchestrator.tracking import Tracking
+from tests.orchestrator.tracked import begin, best, models, row, run_of, runs, settle, stage, steps
 
 
 def test_a_stage_is_a_child_run_of_the_study_with_its_parameters_metrics_and_tags(tracking: Tracking, uri: str) -> None:
@@ -106,7 +107,7 @@ def test_a_checkpoint_that_is_ranked_by_another_figure_has_that_as_its_score(tra
     settle(again, replace(row(score=0.5), score=0.6, state="reused"))
     settle(again, replace(row("r18", "alone", 0.4), score=0.8, state="reused"))
     again.close("FINISHED")
-    assert [(each.path, each.score) for each in paths(uri, "demo")] == [("r18", 0.8), ("r101 > r18", 0.6)]
+    assert [(each.path, each.score) for each in paths(uri, ["demo"])] == [("r18", 0.8), ("r101 > r18", 0.6)]
     assert [step for step, _ in steps(uri, row(), "val/AP")] == [1, 2, 3]
 
 

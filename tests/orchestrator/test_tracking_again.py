@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.tracking import Tracking, best
-from tests.orchestrator.tracked import begin, fail, models, row, run_of, runs, settle, steps
+from orchestrator.tracking import Tracking
+from tests.orchestrator.tracked import begin, best, fail, models, row, run_of, runs, settle, steps
 
 
 def test_a_study_that_is_run_again_goes_on_in_the_same_runs(uri: str) -> None:

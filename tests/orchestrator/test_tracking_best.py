@@ -6,9 +6,11 @@ import math
 
 import pytest
 
+from orchestrator.asked import of_experiments
 from orchestrator.board import Row
-from orchestrator.tracking import Tracking, best, paths
-from tests.orchestrator.tracked import begin, row, run_of, settle, stage
+from orchestrator.ranking import paths
+from orchestrator.tracking import Tracking
+from tests.orchestrator.tracked import begin, best, row, run_of, settle, stage
 from trainers.call import Invalid
 
 
@@ -19,7 +21,7 @@ def test_the_best_path_is_the_one_with_the_highest_mean_over_its_seeds(uri: str)
     settle(second, row("r101 > r18", score=0.3, seed=1), row("r101 > r34 > r18", score=0.6))
     for opened in (first, second):
         opened.close("FINISHED")
-    found = paths(uri, "demo")
+    found = paths(uri, ["demo"])
     assert [each.path for each in found] == ["r101 > r34 > r18", "r101 > r18", "r18"]
     assert [each.score for each in found] == pytest.approx([0.6, 0.5, 0.4])
     assert found[1].scores == pytest.approx({0: 0.7, 1: 0.3})
@@ -43,22 +45,22 @@ def test_another_figure_may_rank(tracking: Tracking, uri: str) -> None:
 
 def test_settings_of_one_path_are_not_averaged(tracking: Tracking, uri: str) -> None:
     settle(tracking, row(score=0.2, weight=0.25), row(score=0.6, weight=0.5))
-    assert [each.score for each in paths(uri, "demo")] == pytest.approx([0.6, 0.2])
+    assert [each.score for each in paths(uri, ["demo"])] == pytest.approx([0.6, 0.2])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_not_finite_never_wins(bad: float, tracking: Tracking, uri: str) -> None:
     settle(tracking, row("r101 > r34 > r18", score=bad))
     with pytest.raises(Invalid, match="no student"):
-        best(uri, "demo")
+        of_experiments(["demo"], uri).paths()
     settle(tracking, row("r18", "alone", -0.9))  # a miss rate: lower than the 0 that MLflow makes of NaN
     settle(tracking, row(score=0.5, seed=0), row(score=bad, seed=1))
     assert best(uri, "demo").path == "r18"
-    assert len(paths(uri, "demo")) == 3
+    assert len(paths(uri, ["demo"])) == 3
     assert not math.isfinite(run_of(uri, row("r101 > r34 > r18")).data.metrics["val/AP"]) or math.isinf(bad)
 
 
 def test_an_unknown_experiment_is_refused_with_those_there_are(tracking: Tracking, uri: str) -> None:
     with pytest.raises(Invalid, match=r"demos is not one of .*did you mean demo") as refused:
-        best(uri, "demos")
+        paths(uri, ["demos"])
     assert refused.value.where == ("resources", "tracking")

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from orchestrator import connection
-from orchestrator.tracking import Tracking, best
+from orchestrator.ranking import paths
+from orchestrator.tracking import Tracking
 from trainers.call import Invalid
 
 
@@ -43,7 +44,7 @@ def test_a_server_that_is_down_is_refused_at_once_without_its_password(scheme: s
 
 def test_asking_a_database_that_is_not_there_does_not_make_it(tmp_path: File) -> None:
     with pytest.raises(Invalid, match="no MLflow database"):
-        best(f"sqlite:///{tmp_path / 'none.db'}", "demo")
+        paths(f"sqlite:///{tmp_path / 'none.db'}", ["demo"])
     assert not list(tmp_path.iterdir())
 
 

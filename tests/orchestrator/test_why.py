@@ -22,6 +22,7 @@ from orchestrator.study import Study, load
 from orchestrator.why import sentence
 from tests.orchestrator.stored import stage_of, store
 from tests.orchestrator.studies import STAGES, TEXT, changed, without, write
+from tests.trainers.kept import weights_file
 from trainers import build, spec
 from trainers.call import Invalid
 from trainers.spec import Stage
@@ -88,7 +89,7 @@ def test_a_stage_that_was_begun_says_from_where_it_goes_on() -> None:
 
 
 def spoil(of: Stage, how: str) -> None:
-    record, weights = Store("store").result_file(of.key), Store("store").weights_file(of.key)
+    record, weights = Store("store").result_file(of.key), weights_file(Store("store"), of.key)
     content = weights.read_bytes()
     match how:
         case "a flipped bit":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from orchestrator.board import Row
 from orchestrator.connection import connect
 from orchestrator.lattice import Path
+from orchestrator.ranking import Found, paths
 from orchestrator.tracking import Tracking
 from trainers.call import Call
 from trainers.spec import Data, Model, Recipe, Stage
@@ -82,6 +84,11 @@ def run_of(uri: str, wanted: Row) -> Any:
 def models(uri: str) -> list[Any]:
     client = connect(uri)
     return list(client.search_logged_models([client.get_experiment_by_name("demo").experiment_id]))
+
+
+def best(uri: str, name: str = "demo", **asked: Any) -> Found:
+    """The first path of an experiment that has a finite score."""
+    return next(found for found in paths(uri, [name], **asked) if math.isfinite(found.score))
 
 
 def steps(uri: str, wanted: Row, name: str) -> list[tuple[int, float]]:

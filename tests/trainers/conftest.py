@@ -13,7 +13,7 @@ from tests.trainers import pretend_device
 from tests.trainers.works import ROOT, TAUGHT, run
 from trainers.data.batches import Batch, Batches
 from trainers.loop import Training
-from trainers.store import Result
+from trainers.result import Result
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,6 @@
 """What the tests of the store put into it: two stages, a result and its weights, and states of a training."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import torch
 from torch import Tensor
 
 from tests.trainers.stages import stage
+from trainers.result import Result
 from trainers.spec import Stage
-from trainers.store import Result, Store
+from trainers.store import WEIGHTS, Store
 
 STAGE = stage()
 OTHER = stage(seed=1)
@@ -45,3 +47,13 @@ def epoch_of(found: dict[str, Any] | None) -> int | None:
         return None
     assert torch.equal(found["tensors"]["w"], torch.full((100,), float(found["epoch"])))
     return int(found["epoch"])
+
+
+def kept_state(store: Store, key: str, *, say: Callable[[str], object] = bool) -> dict[str, Any] | None:
+    """Where a stage is to go on."""
+    last = store.last_state(key, say=say)
+    return last and last[1]
+
+
+def weights_file(store: Store, key: str) -> Any:
+    return store.place.file(f"{key}/{WEIGHTS}")

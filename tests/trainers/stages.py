@@ -7,8 +7,8 @@ import torch
 
 from trainers import backbones, build, data, detectors, distill, optim, schedules
 from trainers.call import Call, Term
+from trainers.order import Order
 from trainers.spec import Model, Recipe, Stage
-from trainers.worker import Order
 
 CPU = torch.device("cpu")
 DIGITS = Call(name="Digits", args={"classes": 2, "train": 32, "val": 16, "size": 32}).complete(data)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.trainers.kept import kept_state
 from tests.trainers.stages import CPU, STEPS, stage
 from tests.trainers.trainings import guide, identical, lessons, lessons_of, taught, training
 from tests.trainers.two_workers import together
@@ -20,9 +21,10 @@ from trainers.course import Course
 from trainers.loop import Training
 from trainers.outputs import Outputs, Targets
 from trainers.reach import Unreachable
+from trainers.result import Result
 from trainers.selection import Selection
 from trainers.spec import Stage
-from trainers.store import Result, Store
+from trainers.store import Store
 from trainers.task import Lesson, Looks, Losses, Task, nothing
 from trainers.teaching import Teaching
 from trainers.usage import Watch
@@ -206,7 +208,7 @@ def test_a_training_that_is_interrupted_goes_on_to_the_bit(looks: int, tmp_path:
     straight, first, second = (prepared(ONE, looks=looks) for _ in range(3))
     metrics = [epoch.metrics for epoch in straight.epochs(lessons(ONE))]
     Store(tmp_path).save_state(ONE.key, 1, next(first.epochs(lessons(ONE))).state)
-    kept = Store(tmp_path).load_state(ONE.key)
+    kept = kept_state(Store(tmp_path), ONE.key)
     assert kept is not None
     second.restore(kept)
     (last,) = (epoch.metrics for epoch in second.epochs(lessons(ONE)))

@@ -11,7 +11,7 @@ import pytest
 
 from tests import buckets
 from tests.buckets import Server
-from tests.trainers.kept import OTHER, STAGE, epoch_of, put, same, state, weights
+from tests.trainers.kept import OTHER, STAGE, epoch_of, kept_state, put, same, state, weights, weights_file
 from trainers import bucket as module
 from trainers import s3
 from trainers.address import at
@@ -63,7 +63,7 @@ def test_what_is_wrong_with_a_request_now_and_then_is_not_noticed(
     guarded.save_state(STAGE.key, 1, state(1))
     lease._renew()
     guarded.save_state(STAGE.key, 2, state(2))
-    assert epoch_of(store.load_state(STAGE.key)) == 2
+    assert epoch_of(kept_state(store, STAGE.key)) == 2
     result = put(guarded, check=store.mark_measured)
     store.drop_state(STAGE.key)
     lease.release()
@@ -164,8 +164,8 @@ def test_weights_that_were_read_back_are_not_read_again_until_they_are_others(st
 
     before = reads()
     assert store.check(STAGE) and reads() == before
-    content = buckets.read(str(store.weights_file(STAGE.key)))
-    buckets.put(str(store.weights_file(STAGE.key)), content[:-1] + bytes([content[-1] ^ 1]))
+    content = buckets.read(str(weights_file(store, STAGE.key)))
+    buckets.put(str(weights_file(store, STAGE.key)), content[:-1] + bytes([content[-1] ^ 1]))
     assert not store.check(STAGE) and reads() > before
     assert f"{STAGE.key}/weights.safetensors.corrupt" in buckets.names(store.root)
 
@@ -207,7 +207,7 @@ def test_a_glimpse_shows_what_was_there_and_what_was_done_through_it(store: Stor
         store.mark_measured(result)
         assert store.measured(result)
         store.save_state(OTHER.key, 3, state(3))
-        assert store.begun(OTHER.key) == 3 and epoch_of(store.load_state(OTHER.key)) == 3
+        assert store.begun(OTHER.key) == 3 and epoch_of(kept_state(store, OTHER.key)) == 3
         store.drop_state(OTHER.key)
         assert store.begun(OTHER.key) == 0
         store.place.set_aside(f"{STAGE.key}/weights.safetensors")

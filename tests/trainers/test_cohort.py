@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.amp.grad_scaler import GradScaler
 
+from tests.trainers.kept import kept_state
 from tests.trainers.stages import CPU, STEPS, model, order, stage
 from tests.trainers.trainings import identical
 from tests.trainers.works import ROOT, run, untimed
@@ -18,8 +19,9 @@ from trainers.backbones import TinyResNet
 from trainers.cohort import Crowded, train_together
 from trainers.loop import Paused, Stopped, Training
 from trainers.memory import OutOfMemory
+from trainers.result import Result
 from trainers.spec import Stage
-from trainers.store import Result, Store
+from trainers.store import Store
 from trainers.workplace import Workplace
 
 Outcome = Result | BaseException
@@ -265,7 +267,7 @@ def test_each_has_a_scaler_of_its_own_and_one_that_overflows_leaves_that_of_the_
 
     def noting(folder: Path, one: Stage) -> dict[str, Any]:
         def note(entry: dict[str, float]) -> None:
-            left = Store(folder).load_state(one.key)
+            left = kept_state(Store(folder), one.key)
             assert left is not None and left["training"]["epoch"] == entry["epoch"]
             kept.append(left["training"])
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.trainers.kept import kept_state
 from tests.trainers.stages import CPU, recipe
 from tests.trainers.test_cohort import assert_same
 from tests.trainers.test_every_detector import CASES, ONCE, SMALL
@@ -18,8 +19,9 @@ from trainers import backbones, build, data, detectors, distill, worker
 from trainers.call import Call, Term, offers
 from trainers.cohort import train_together
 from trainers.order import Order
+from trainers.result import Result
 from trainers.spec import Model, Recipe, Stage
-from trainers.store import Result, Store
+from trainers.store import Store
 from trainers.workplace import Entry, Workplace
 
 FEW = Call(name="Digits", args={"classes": 2, "train": 8, "val": 4, "size": 32}).complete(data)
@@ -69,7 +71,7 @@ def train(stages: Sequence[Stage], folder: Path) -> States:
 
     def place(key: str) -> Workplace:
         def report(entry: Entry) -> None:
-            left = store.load_state(key)
+            left = kept_state(store, key)
             assert left is not None and left["training"]["epoch"] == entry["epoch"]
             states[key].append(left["training"])
 

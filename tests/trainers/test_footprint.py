@@ -13,8 +13,8 @@ from trainers import backbones, build, detectors, footprint
 from trainers.call import Call
 from trainers.footprint import ENOUGH, IMAGES, MOST
 from trainers.outputs import Network
+from trainers.result import Result
 from trainers.spec import Model, Recipe
-from trainers.store import Result
 
 
 def test_a_result_has_the_size_and_the_latency_of_its_model(undisturbed: tuple[Result, Path]) -> None:

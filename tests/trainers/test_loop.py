@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.trainers.kept import kept_state
 from tests.trainers.stages import CPU, STEPS, recipe, stage
 from tests.trainers.trainings import (
     BOTH,
@@ -65,7 +66,7 @@ def test_four_epochs_are_the_same_to_the_bit_when_interrupted(name: str, left_af
     torch.manual_seed(12345)  # what another process happens to have
     second = training(one)
     torch.rand(7)
-    kept = Store(tmp_path).load_state(one.key)
+    kept = kept_state(Store(tmp_path), one.key)
     assert kept is not None
     second.restore(kept["training"])
     assert second.epoch == left_after

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.trainers.kept import kept_state
 from tests.trainers.stages import STEPS, stage
 from tests.trainers.trainings import identical, lessons, taught, training
 from tests.trainers.works import ROOT, Crash, raising_at, run
@@ -120,14 +121,6 @@ def test_a_training_that_goes_on_does_not_run_out_of_memory_again(asked: Callabl
     third, _ = told(PLAIN, micro_batch=1)
     third.restore(state)
     assert third.micro_batch == 1, "whoever wants fewer gets fewer"
-
-
-def test_a_state_of_before_is_gone_on_with() -> None:
-    one = training(PLAIN)
-    state = one.state()
-    del state["micro_batch"]
-    one.restore(state)
-    assert one.micro_batch is None
 
 
 class Spilling(torch.autograd.Function):
@@ -251,7 +244,7 @@ def test_what_was_found_outlives_a_crash_in_the_store(tmp_path: Path, asked: Cal
     seen = asked(4)
     with pytest.raises(Crash):
         run(of, tmp_path, report=raising_at(1, Crash()), say=said.append)
-    left = Store(tmp_path).load_state(of.key)
+    left = kept_state(Store(tmp_path), of.key)
     assert left is not None and left["training"]["micro_batch"] == 4
     assert len([line for line in said if "out of memory" in line]) == 1
     said.clear()

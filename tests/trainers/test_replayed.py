@@ -13,8 +13,9 @@ from torch._dynamo.utils import counters
 from tests.trainers.stages import order, stage
 from tests.trainers.works import ROOT
 from trainers.cohort import train_together
+from trainers.result import Result
 from trainers.spec import Stage
-from trainers.store import Result, Store
+from trainers.store import Store
 from trainers.worker import work
 from trainers.workplace import Workplace
 

@@ -14,9 +14,10 @@ from tests.trainers.stages import stage
 from tests.trainers.two_workers import together
 from tests.trainers.works import Crash, raising_at, run, untimed
 from trainers import teacher, worker
+from trainers.result import Result
 from trainers.selection import Selection
 from trainers.spec import Recipe, Stage
-from trainers.store import Result, Store
+from trainers.store import Store
 
 FOLDER = "TAPATH_TEST_FOLDER"
 BEST = {"select": {"best": "AP"}, "schedule": "Constant"}  # by a constant rate two epochs are the first two of four

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from trainers import backbones, detectors, distill, optim, schedules, spec
-from trainers.call import Call, Fraction, Invalid, Positive, Term, alternatives, offers
-from trainers.spec import Data, Guides, Model, Recipe, Stage, Weights, canonical
+from trainers.call import Call, Fraction, Invalid, Positive, Term, alternatives, canonical, offers
+from trainers.spec import Data, Guides, Model, Recipe, Stage, Weights
 
 
 class Loss:

@@ -27,8 +27,9 @@ from trainers.backbones import TinyResNet
 from trainers.order import Order
 from trainers.own_data import OwnData
 from trainers.post import End, Post
+from trainers.result import Result
 from trainers.stage import Again, _worker, outcome, run_on_workers
-from trainers.store import Result, Store
+from trainers.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -14,10 +14,12 @@ import torch
 
 from tests import buckets
 from tests.buckets import Server
-from tests.trainers.kept import OTHER, STAGE, epoch_of, facts, put, same, state, weights
+from tests.trainers.kept import OTHER, STAGE, epoch_of, facts, kept_state, put, same, state, weights
 from tests.trainers.places import Files
+from trainers.atomic import digest
 from trainers.call import Invalid
-from trainers.store import FORMAT, RESULT, WEIGHTS, Damaged, Result, Store, digest
+from trainers.result import FORMAT, Result
+from trainers.store import RESULT, WEIGHTS, Damaged, Store
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def test_a_store_may_be_moved_because_nothing_absolute_is_in_it(
     Files(moved.root).update(Files(store.root))
     found = moved.get(STAGE)
     assert found == result and moved.check(STAGE) and moved.measured(found)
-    assert same(moved.weights(found), weights()) and moved.load_state(OTHER.key) == {"x": 1}
+    assert same(moved.weights(found), weights()) and kept_state(moved, OTHER.key) == {"x": 1}
 
 
 def test_weights_that_are_no_neat_tensors_are_an_error_of_ours_and_store_nothing(store: Store, files: Files) -> None:
@@ -280,22 +282,22 @@ def kept_epochs(files: Files) -> list[int]:
 
 
 def test_the_last_two_states_are_kept_and_those_before_dropped(store: Store, files: Files) -> None:
-    assert store.load_state(STAGE.key) is None and store.begun(STAGE.key) == 0
+    assert kept_state(store, STAGE.key) is None and store.begun(STAGE.key) == 0
     for n, kept in ((1, [1]), (2, [1, 2]), (10, [2, 10]), (10, [2, 10])):
         store.save_state(STAGE.key, n, state(n))
-        assert epoch_of(store.load_state(STAGE.key)) == n == store.begun(STAGE.key)
+        assert epoch_of(kept_state(store, STAGE.key)) == n == store.begun(STAGE.key)
         assert kept_epochs(files) == kept and len(files) == len(kept)
     assert [epoch_of(store.state(f"{STAGE.key}/{name}")) for name in files] == [2, 10]
     assert store.state(f"{STAGE.key}/state-000001-{'0' * 64}.pt") is None
     store.drop_state(STAGE.key)
-    assert not files and store.load_state(STAGE.key) is None and store.begun(STAGE.key) == 0
+    assert not files and kept_state(store, STAGE.key) is None and store.begun(STAGE.key) == 0
     store.drop_state(STAGE.key)
 
 
 def test_saving_a_state_twice_does_not_drop_it(store: Store) -> None:
     for _ in range(2):
         store.save_state(STAGE.key, 3, {"x": 1})
-    assert store.load_state(STAGE.key) == {"x": 1}
+    assert kept_state(store, STAGE.key) == {"x": 1}
 
 
 def test_a_stage_that_pauses_keeps_one_state(store: Store, files: Files) -> None:
@@ -309,23 +311,23 @@ def test_of_two_states_the_later_is_taken_and_if_that_is_damaged_the_other(store
     for n in (9, 10):
         store.save_state(STAGE.key, n, state(n))
     ninth, tenth = files
-    assert epoch_of(store.load_state(STAGE.key)) == 10 == store.begun(STAGE.key)
+    assert epoch_of(kept_state(store, STAGE.key)) == 10 == store.begun(STAGE.key)
     damage(files, tenth, bit=5000)
     assert store.state(f"{STAGE.key}/{tenth}") is None and tenth in files, "who only looks sets nothing aside"
     said: list[str] = []
     for _ in range(2):
-        assert epoch_of(store.load_state(STAGE.key, say=said.append)) == 9 == store.begun(STAGE.key)
+        assert epoch_of(kept_state(store, STAGE.key, say=said.append)) == 9 == store.begun(STAGE.key)
     aside = store.place.file(f"{STAGE.key}/{tenth}.corrupt")
     assert f"{tenth}.corrupt" in files
     assert said == [f"what was kept after epoch 10 is damaged; it is set aside as {aside}"]
     damage(files, ninth, length=200)
-    assert store.load_state(STAGE.key) is None and store.begun(STAGE.key) == 0
+    assert kept_state(store, STAGE.key) is None and store.begun(STAGE.key) == 0
 
 
 def test_other_files_in_the_folder_are_none_of_our_states(store: Store, files: Files) -> None:
     for name in ("state-old.pt", "state-1-mine.pt", "state-.pt", "state-abcdef-0.pt", "notes.txt", ".state.pt.abc"):
         files[name] = b"mine"
-    assert store.load_state(STAGE.key) is None and store.begun(STAGE.key) == 0
+    assert kept_state(store, STAGE.key) is None and store.begun(STAGE.key) == 0
     store.save_state(STAGE.key, 1, state(1))
     store.drop_state(STAGE.key)
     assert len(files) == 6
@@ -359,7 +361,7 @@ def test_code_in_a_state_is_never_run_and_the_file_is_set_aside(
     else:
         torch.save(hostile, sample, _use_new_zipfile_serialization=how == "torch")
     name = plant(files, sample.read_bytes())
-    assert store.load_state(STAGE.key) is None
+    assert kept_state(store, STAGE.key) is None
     assert not target.exists() and list(files) == [f"{name}.corrupt"]
     torch.load(sample, weights_only=False) if how == "torch" else pickle.loads(pickle.dumps(hostile))
     assert target.exists(), "the sample was harmless"
@@ -368,7 +370,7 @@ def test_code_in_a_state_is_never_run_and_the_file_is_set_aside(
 @pytest.mark.parametrize("content", [b"", b"no state at all"])
 def test_a_well_named_file_that_is_no_state_is_set_aside(store: Store, files: Files, content: bytes) -> None:
     name = plant(files, content)
-    assert store.load_state(STAGE.key) is None and name not in files
+    assert kept_state(store, STAGE.key) is None and name not in files
 
 
 def test_code_in_place_of_weights_is_never_run(store: Store, files: Files, tmp_path: Path) -> None:
@@ -449,7 +451,7 @@ def test_a_file_where_the_store_should_be_is_refused_with_its_path(tmp_path: Pat
     with pytest.raises(Invalid, match=rf"the store {store.root} cannot be written: ") as caught:
         store.writable()
     assert caught.value.where == ("resources", "store")
-    assert store.get(STAGE) is None and store.load_state(STAGE.key) is None and store.begun(STAGE.key) == 0
+    assert store.get(STAGE) is None and kept_state(store, STAGE.key) is None and store.begun(STAGE.key) == 0
 
 
 def test_a_store_that_takes_no_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

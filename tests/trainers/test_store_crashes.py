@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.trainers.kept import STAGE, epoch_of, names, put, same, state, weights
+from tests.trainers.kept import STAGE, epoch_of, kept_state, names, put, same, state, weights
 from trainers import store as module
 from trainers.full import Full
 from trainers.store import Store
@@ -94,7 +94,7 @@ def test_a_full_disk_leaves_nothing_half_written_behind(store: Store, monkeypatc
             put(store)
         with pytest.raises(Full, match="No space left"):
             store.save_state(STAGE.key, 2, {"x": 2})
-    assert len(names(store.root / STAGE.key)) == 1 and store.load_state(STAGE.key) == {"x": 1}
+    assert len(names(store.root / STAGE.key)) == 1 and kept_state(store, STAGE.key) == {"x": 1}
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -110,9 +110,9 @@ def test_a_crash_at_any_moment_of_saving_leaves_this_state_or_the_one_before(
             store.save_state(STAGE.key, 3, state(3))
     assert done[:moment] == ["state", "fsync", "rename", "unlink", "unlink"][:moment]
     renamed = (moment, after) >= (3, True)  # saved, flushed, renamed, tidied up, the oldest one dropped
-    assert epoch_of(store.load_state(STAGE.key)) == store.begun(STAGE.key) == (3 if renamed else 2)
+    assert epoch_of(kept_state(store, STAGE.key)) == store.begun(STAGE.key) == (3 if renamed else 2)
     store.save_state(STAGE.key, 4, state(4))
-    assert epoch_of(store.load_state(STAGE.key)) == 4
+    assert epoch_of(kept_state(store, STAGE.key)) == 4
 
 
 def test_what_a_killed_writer_left_beside_a_file_is_no_file(store: Store) -> None:
@@ -121,5 +121,5 @@ def test_what_a_killed_writer_left_beside_a_file_is_no_file(store: Store) -> Non
     store.save_state(STAGE.key, 1, state(1))
     for file in list(folder.iterdir()):
         file.rename(folder / f".{file.name}.{'0' * 32}")
-    assert store.get(STAGE) is None and store.load_state(STAGE.key) is None and not store.measured(result)
+    assert store.get(STAGE) is None and kept_state(store, STAGE.key) is None and not store.measured(result)
     assert put(store) == store.get(STAGE) and store.check(STAGE)

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from tests.trainers.kept import weights_file
 from tests.trainers.stages import CPU, DIGITS, stage
 from trainers import build, teacher, visible
 from trainers.evaluate import measure
+from trainers.result import Result
 from trainers.spec import Stage
-from trainers.store import Damaged, Result, Store
+from trainers.store import Damaged, Store
 from trainers.teacher import TOLERANCE, NotTheTeacher, agree, load, verified
 
 STAGE = stage()
@@ -143,7 +145,7 @@ def test_it_is_measured_as_its_own_recipe_says(store: Store, monkeypatch: pytest
 def test_damaged_weights_are_named_before_anything_is_measured(store: Store, measurements: list[float]) -> None:
     stored(store, score=0.5)
     verified(store, STAGE, DATA, device=CPU)
-    file = store.weights_file(STAGE.key)
+    file = weights_file(store, STAGE.key)
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(bytes(content))

@@ -11,15 +11,18 @@ from torch.nn.parallel import DistributedDataParallel
 from tests.trainers.stages import CPU, DIGITS, stage
 from tests.trainers.two_workers import together
 from trainers import build, data, teacher, worker
+from trainers.atomic import digest
 from trainers.call import Call, Invalid
 from trainers.data import COCO, Digits
 from trainers.data.digits import write
 from trainers.data.split import Split
 from trainers.evaluate import find, measure
+from trainers.order import Order
+from trainers.result import Result
 from trainers.selection import kept
 from trainers.spec import Stage, Weights
-from trainers.store import Result, Store, digest
-from trainers.worker import Order, work
+from trainers.store import Store
+from trainers.worker import work
 
 TESTED = Call(name="Digits", args={**DIGITS.args, "test": 12}).complete(data)
 FOLDER = "TAPATH_TEST_FOLDER"

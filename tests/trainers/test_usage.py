@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 import torch
 
+from tests.trainers.kept import kept_state
 from tests.trainers.stages import CPU, STEPS, stage
 from tests.trainers.two_workers import together
 from tests.trainers.works import ROOT, TAUGHT, Crash, raising_at, run
 from trainers import usage, worker
 from trainers.finished import results
 from trainers.folder import Folder
-from trainers.store import FORMAT, Result, Store
+from trainers.result import FORMAT, Result
+from trainers.store import Store
 from trainers.usage import Watch, forget, peak
-from trainers.worker import Entry
 
 MEGABYTE = 2**20
 
@@ -51,7 +52,7 @@ def test_an_interruption_loses_nothing_of_what_was_taken(tmp_path: Path, monkeyp
     monkeypatch.setattr(usage, "peak", lambda device: 900 * MEGABYTE)
     with pytest.raises(Crash):
         run(TAUGHT, tmp_path, report=raising_at(2, Crash()))
-    kept = Store(tmp_path).load_state(TAUGHT.key)
+    kept = kept_state(Store(tmp_path), TAUGHT.key)
     assert kept is not None
     before = kept["usage"]
     monkeypatch.setattr(usage, "peak", lambda device: 100 * MEGABYTE)
@@ -59,20 +60,6 @@ def test_an_interruption_loses_nothing_of_what_was_taken(tmp_path: Path, monkeyp
     assert result.usage is not None and result.usage.measuring > before["measuring"] > 0
     if usage.forget(CPU):
         assert result.usage.memory == before["memory"] == 900 * MEGABYTE
-
-
-def test_of_a_stage_that_was_begun_before_anybody_noted_that_nothing_is_said(tmp_path: Path) -> None:
-    run(ROOT, tmp_path)
-    with pytest.raises(Crash):
-        run(TAUGHT, tmp_path, report=raising_at(1, Crash()))
-    store = Store(tmp_path)
-    kept = store.load_state(TAUGHT.key)
-    assert kept is not None
-    del kept["usage"]
-    store.save_state(TAUGHT.key, 1, kept)
-    entries: list[Entry] = []
-    result = run(TAUGHT, tmp_path, report=entries.append)
-    assert [entry["epoch"] for entry in entries] == [1, 2, 3] and result.usage is None
 
 
 def test_a_result_of_before_is_read_all_the_same(tmp_path: Path) -> None:
@@ -109,7 +96,7 @@ def largest(rank: int) -> tuple[float, int | None, int]:
     watch.restore({"measuring": (3.0, 5.0)[rank], "memory": (700.0, 600.0)[rank]})
     watch.note()
     made = watch.usage(images=100, seconds=15.0)
-    assert made is not None and made.images_per_second == 10
+    assert made.images_per_second == 10
     return made.measuring, made.memory, made.workers
 
 

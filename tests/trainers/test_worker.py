@@ -14,15 +14,19 @@ from tests.trainers.data.folders import made, read, write
 from tests.trainers.stages import CPU, DIGITS, STEPS, order, stage
 from tests.trainers.works import ROOT, TAUGHT, Crash, crash, names, run, untimed
 from trainers import build, data, sources, teacher, visible, worker
+from trainers.atomic import digest
 from trainers.call import Call, Invalid
 from trainers.data import COCO
 from trainers.evaluate import measure
 from trainers.nonfinite import NonFinite
+from trainers.order import Order
 from trainers.outputs import Network
+from trainers.result import Result
 from trainers.spec import Data, Stage, Weights
-from trainers.store import Damaged, Result, Store, digest
+from trainers.store import Damaged, Store
 from trainers.teacher import NotTheTeacher
-from trainers.worker import Entry, Order, work
+from trainers.worker import work
+from trainers.workplace import Entry
 
 # One stage in one go
 

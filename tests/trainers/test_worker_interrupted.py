@@ -12,13 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.trainers.kept import weights_file
 from tests.trainers.stages import STEPS, stage
 from tests.trainers.works import TAUGHT, Crash, names, raising_at, run, untimed
 from trainers import teacher, worker
 from trainers.evaluate import measure
 from trainers.loop import Stopped
+from trainers.result import Result
 from trainers.spec import Stage
-from trainers.store import Result, Store
+from trainers.store import Store
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
@@ -188,7 +190,7 @@ def test_a_damaged_state_costs_its_epoch_and_no_more(
 def test_weights_that_were_found_damaged_are_trained_anew_to_the_same_bytes(folder: Path) -> None:
     before = run(stage(epochs=1), folder)
     store = Store(folder)
-    file = store.weights_file(before.key)
+    file = weights_file(store, before.key)
     content = bytearray(file.read_bytes())
     content[200] ^= 1
     file.write_bytes(bytes(content))

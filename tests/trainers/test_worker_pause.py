@@ -12,7 +12,8 @@ from tests.trainers.stages import stage
 from tests.trainers.two_workers import together
 from tests.trainers.works import TAUGHT, names, run, untimed
 from trainers.loop import Paused, Stopped
-from trainers.store import Result, Store
+from trainers.result import Result
+from trainers.store import Store
 
 SHORT = stage(seed=7)  # two epochs
 FOLDER = "TAPATH_TEST_FOLDER"  # tells the workers, which inherit it, where the stores are

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.trainers.stages import CPU, order, stage
+from trainers.result import Result
 from trainers.spec import Stage
-from trainers.store import Result
-from trainers.worker import Entry, work
+from trainers.worker import work
+from trainers.workplace import Entry
 
 ROOT = stage(seed=7, epochs=1)
 TAUGHT = stage({"LD": {"weight": 2}}, "KD", teacher=ROOT, epochs=3, optimizer="AdamW", lr=0.003, ema=0.5)

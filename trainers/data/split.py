@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.call import Call, Invalid
+from trainers.call import Call, Invalid, canonical
 from trainers.data.annotations import refuse
 from trainers.data.masks import decode, wrong_pack
-from trainers.spec import canonical
 
 Metric = Annotated[Call, "trainers.metrics"]  # a knob of every data set
 COCO_AP = Call(name="CocoAP")

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+BETA = 2.0  # of the quality focal loss
 
-def quality_focal_loss(logits: Tensor, quality: Tensor, *, beta: float = 2.0) -> Tensor:
+
+def quality_focal_loss(logits: Tensor, quality: Tensor) -> Tensor:
     """|q - sigmoid(z)|^beta BCE(z, q), summed over the classes: equation 4. (R, K), q of 0..1 (R, K) -> (R,).
 
     The first factor has a gradient too.
     """
     cross_entropy = F.binary_cross_entropy_with_logits(logits, quality, reduction="none")
-    return ((quality - logits.sigmoid()).abs().pow(beta) * cross_entropy).sum(1)
+    return ((quality - logits.sigmoid()).abs().pow(BETA) * cross_entropy).sum(1)
 
 
 def distribution_focal_loss(logits: Tensor, distance: Tensor) -> Tensor:

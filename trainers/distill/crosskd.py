@@ -126,7 +126,7 @@ class CrossKD(nn.Module):
 
         loss = logits[:0].sum()
         if self.cls_weight:
-            loss = loss + self.cls_weight * (quality_focal_loss(logits, taught) @ counted.to(logits)) / count
+            loss = loss + self.cls_weight * (class_loss(logits, taught) @ counted.to(logits)) / count
         if self.edges_weight:
             total = workers.mean(score.sum()).clamp(min=1e-6)
             edges = self.edge_loss(crossed, teacher)
@@ -189,10 +189,10 @@ def aligned(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - mean) / (deviation + EPS) * their_deviation + their_mean
 
 
-def quality_focal_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """|q - p| * BCE(p, q) with p = sigmoid(student) and q = sigmoid(teacher), summed over the classes.
+def class_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """The quality focal loss with beta 1: |q - p| * BCE(p, q), summed over the classes.
 
-    Logits (R, K) twice -> (R,). The first factor has a gradient too.
+    p = sigmoid(student), q = sigmoid(teacher); logits (R, K) twice -> (R,). The first factor has a gradient too.
     """
     wanted = teacher.sigmoid()
     cross_entropy = F.binary_cross_entropy_with_logits(student, wanted, reduction="none")

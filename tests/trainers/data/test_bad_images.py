@@ -15,7 +15,8 @@ from tests.trainers.stages import CPU, stage
 from trainers.call import Call, Invalid
 from trainers.data import COCO, Digits, digits
 from trainers.data.batches import Batches, in_order
-from trainers.worker import Order, work
+from trainers.order import Order
+from trainers.worker import work
 
 
 def failing(*bad: int) -> Callable[[int], Tensor]:

@@ -16,7 +16,7 @@ from tests.trainers.test_every_detector import make
 from trainers import distill
 from trainers.call import Call, Invalid
 from trainers.distill import CrossKD
-from trainers.distill.crosskd import aligned, box_loss, frozen, quality_focal_loss
+from trainers.distill.crosskd import aligned, box_loss, class_loss, frozen
 from trainers.outputs import Outputs, Targets
 
 NONE = {f"{part}_weight": 0.0 for part in ("cls", "edges", "boxes", "centerness")}
@@ -106,7 +106,7 @@ def test_classes_are_compared_over_all_rows_that_count_and_divided_by_the_positi
 ) -> None:
     pair = only(kind, own, cls_weight=3.0)
     student, teacher, targets = pair.said()
-    loss = quality_focal_loss(pair.crossed(student).class_rows(), teacher.class_rows())
+    loss = class_loss(pair.crossed(student).class_rows(), teacher.class_rows())
     expected = loss[counted(targets)].sum() / positives(targets)
     torch.testing.assert_close(pair.loss(student, teacher, targets), 3 * expected)
     assert not targets.valid.all()
@@ -181,7 +181,7 @@ def test_sums_may_be_divided_by_the_real_centerness_of_the_positives(kind: str, 
     student, teacher, targets = by_number.said()
     crossed = by_number.crossed(student)
     rows = counted(targets)
-    cls = quality_focal_loss(crossed.class_rows(), teacher.class_rows())[rows].sum()
+    cls = class_loss(crossed.class_rows(), teacher.class_rows())[rows].sum()
     score = teacher.class_rows().sigmoid().amax(1)
     boxes = generalized_box_iou_loss(by_number.teacher.boxes(crossed), by_number.teacher.boxes(teacher))
     said, wanted = (
@@ -199,7 +199,7 @@ def test_where_there_is_no_centerness_sums_are_divided_by_one_and_a_detector_nee
     by_centerness = only("FCOS", {}, cls_weight=1.0, normaliser="centerness")
     by_centerness.images, by_centerness.truth = noise((64, 64), (40, 50), padded=(64, 64), boxes=0)
     student, teacher, targets = by_centerness.said()
-    cls = quality_focal_loss(by_centerness.crossed(student).class_rows(), teacher.class_rows())
+    cls = class_loss(by_centerness.crossed(student).class_rows(), teacher.class_rows())
     torch.testing.assert_close(by_centerness.loss(student, teacher, targets), cls[counted(targets)].sum())
     with pytest.raises(Invalid, match="no centerness") as refused:
         only("GFL", {"reg_max": 8}, normaliser="centerness")
@@ -332,14 +332,14 @@ def test_features_that_no_convolution_has_seen_may_be_negative() -> None:
     assert pair.loss(student, teacher, targets) > 0
 
 
-def test_quality_focal_loss_by_hand_and_its_gradient() -> None:
+def test_the_class_loss_by_hand_and_its_gradient() -> None:
     p, q = 0.2, 0.7
     x, y = (torch.tensor([[math.log(v / (1 - v))]], dtype=torch.float64) for v in (p, q))
     expected = abs(q - p) * -(q * math.log(p) + (1 - q) * math.log(1 - p))
-    assert quality_focal_loss(x, y).tolist() == pytest.approx([expected])
+    assert class_loss(x, y).tolist() == pytest.approx([expected])
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(4, 3, generator=generator, dtype=torch.float64) for _ in range(2))
-    assert torch.autograd.gradcheck(lambda s: quality_focal_loss(s, y), (x.requires_grad_(),))
+    assert torch.autograd.gradcheck(lambda s: class_loss(s, y), (x.requires_grad_(),))
 
 
 def test_how_far_boxes_are_apart_by_hand() -> None:
