@@ -188,6 +188,8 @@ class Room:
         It stays with the end for which it waits, so that what is kept is still there then.
         """
         wanted = self.placements[model]
+        if self._place({node.name: node.has for node in self.nodes.values()}, wanted) is None:
+            return  # nodes are gone: whatever ends, it has to wait for others to come
         awaited = self._enough(wanted, left, self._awaited.get(model))
         if awaited is None:
             self._awaited.pop(model, None)

@@ -46,6 +46,18 @@ def test_the_room_of_a_large_stage_is_kept_as_it_becomes_free():
     assert (found, ended) == (["big"], 8), "no small one has come in between"
 
 
+@pytest.mark.parametrize("running", [0, 1])
+def test_nothing_is_kept_for_a_stage_that_the_nodes_left_cannot_hold(running: int):
+    room = Room(TWO, {"big": BIG, "small": Placement(gpus=1)})
+    assert started(room, *["small"] * running) == ["small"] * running
+    room.change([TWO[0]])
+    assert started(room, "big", "small", "small") == ["small", "small"]
+    room.change(TWO)
+    for key in list(room.taken):
+        room.give(key)
+    assert started(room, "big", "small")[0] == "big"
+
+
 THREE = [Node(name, {"CPU": 1}) for name in "abc"]
 PARTS = {
     "workers on three nodes": Room(THREE, {"large": Placement(workers=2), "small": SMALL}),
