@@ -83,7 +83,9 @@ class Buying:
             self._answer += self._wave
             served = {trial.models[-1] for trial in self._wave if trial == trial.training}
             self._unserved = [student for student in self._unserved if student not in served]
-            self._known |= dict.fromkeys(set(new).difference(self._wave), -inf)
+            bought = set(self._wave)
+            # In order, as what is bought next depends on it.
+            self._known |= dict.fromkeys((trial for trial in new if trial not in bought), -inf)
         return self._answer
 
     def _lacking(self) -> list[Path]:
