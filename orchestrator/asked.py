@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.alike import SHORTENED
 from orchestrator.choice import choose
 from orchestrator.connection import WHERE
 from orchestrator.masking import without_secrets
@@ -58,6 +59,8 @@ class Asked:
         else:
             where = f"the MLflow experiment{'s' * (len(self.experiments) > 1)} {', '.join(self.experiments)}"
         found = [f for f in paths(self.uri, self.experiments, keys=self.keys, by=self.by) if math.isfinite(f.score)]
+        # Trained for longer or shorter than the recipe says it is a control, or a rung of a search.
+        found = [f for f in found if not SHORTENED.search(f.path)]
         if not found:
             raise Invalid(f"no student of {where} is trained yet", WHERE)
         whole = [f for f in found if len(f.scores) >= self.seeds or not f.stages]

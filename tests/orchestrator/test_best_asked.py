@@ -77,6 +77,13 @@ def two(uri: str) -> str:
     return uri
 
 
+def test_a_control_that_trained_for_longer_is_neither_an_answer_nor_another_student(uri: str) -> None:
+    longer = replace(row("r18", "alone", 0.9), path=Path(("r18",), 5.25))
+    record(uri, "one", row("r101", "teacher", 0.9), row("r101 > r18", score=0.5), longer, metric="AP")
+    said = json.loads(best(uri, "--experiment", "one", "--json").stdout)
+    assert said["path"] == "r101 > r18"
+
+
 def test_several_experiments_are_asked_as_one_and_what_both_have_is_there_once(two: str) -> None:
     for asked in (None, ["one", "two"]):
         found = paths(two, asked)
