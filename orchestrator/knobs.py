@@ -148,8 +148,10 @@ def _of_recipe(recipes: Mapping[str, Recipe], name: str, value: Any) -> Any:
             raise Invalid(explain(error) if RECIPE + at == name else f"{at}: {explain(error)}") from None
         if wrong := misfit(changed.resize, changed.crop):
             raise Invalid(f"{model}: {wrong}")
-        place = changed.model_dump(mode="json")
-        for key in name.removeprefix(RECIPE).split("."):
+        field, *rest = name.removeprefix(RECIPE).split(".")
+        # What came later is left out of what is written where it has its default.
+        place = changed.model_dump(mode="json").get(field, getattr(changed, field))
+        for key in rest:
             place = place[key]
         settled = place
     return settled

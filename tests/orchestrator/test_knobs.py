@@ -33,6 +33,14 @@ def refused(written: dict, losses=(LD,), **recipes: Recipe) -> Invalid:
 # What a value becomes
 
 
+@pytest.mark.parametrize(
+    ("knob", "options"),
+    [("bias_lr", [1.0, 2.0]), ("bias_decay", [0.0, 1.0]), ("on_nonfinite", ["fail", {"skip": 3}])],
+)
+def test_what_is_not_written_where_it_has_its_default_may_be_swept(knob: str, options: list):
+    assert list(check({f"recipe.{knob}": options}).knobs[f"recipe.{knob}"].options) == options
+
+
 def test_a_whole_number_for_a_real_one_becomes_one():
     made = check({"LD.weight": [1, 0.5], "recipe.lr": [1], "recipe.optimizer.SGD.momentum": [0, 0.9]})
     options = [option for knob in made.knobs.values() for option in knob.options]
