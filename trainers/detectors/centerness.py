@@ -59,7 +59,7 @@ def losses(
     said = rows(outputs.own["centerness"]).squeeze(1).index_select(0, targets.row).float()
     centred = F.binary_cross_entropy_with_logits(said, target, reduction="sum")
     count, total = workers.mean(torch.stack([count, weight.sum()]))
-    count, total = count.clamp(min=1), total.clamp(min=1e-6)
+    count, total = count.clamp(min=1 / workers.count()), total.clamp(min=1e-6)
     found = {name: loss @ weight / total for name, loss in by_box.items()}
     return {"cls": cls / count, "centerness": centred / count, **found}
 

@@ -78,5 +78,5 @@ class MaskRCNN(FasterRCNN):
         with torch.autocast(logits.device.type, enabled=False):
             mask = maskrcnn_loss(logits, boxes, truth.masks, [label + 1 for label in truth.labels], matched)
             number = logits.new_full((), len(logits))
-            mask = mask * number / workers.mean(number).clamp(min=1)
+            mask = mask * number / workers.mean(number).clamp(min=1 / workers.count())
         return {**super().region_losses(features, drawn, truth), "mask": mask}

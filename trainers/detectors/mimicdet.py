@@ -198,7 +198,7 @@ class MimicDet(nn.Module):
             hard = hardest(s_cls.detach(), proposals.image, count=self.mined)
             answering = targets.own["refinement"][0]
             counts = handed([len(answering), len(hard), len(number), len(proposals.mimicked)], said.device)
-            positives, mined, sampled, mimicked = workers.mean(counts.to(said.dtype)).clamp(min=1)
+            positives, mined, sampled, mimicked = workers.mean(counts.to(said.dtype)).clamp(min=1 / workers.count())
             score, refinement = self.refinement_losses(outputs, targets)
             s_box = box_loss(deltas, proposals, torch.arange(len(deltas), device=deltas.device), self.coder)
             t_cls = F.cross_entropy(taught.cls, proposals.label[number], reduction="sum")
