@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from trainers import workers
 from trainers.box_losses import giou_loss
 from trainers.call import Index, Invalid, NonNegative
-from trainers.distill.pair import agree, dense, same_strides
+from trainers.distill.pair import agree, dense, same_strides, some_part
 from trainers.distill.pkd import EPS, moments
 from trainers.distill.soft import Temperature, full_precision, soft_kl
 from trainers.outputs import Dense, Network, Outputs, Targets, rows
@@ -89,6 +89,9 @@ class CrossKD(nn.Module):
         self.edges_weight = edges_weight if teacher.bins else 0.0
         self.boxes_weight = 0.0 if teacher.bins else boxes_weight
         self.cls_weight, self.centerness_weight = cls_weight, centerness_weight
+        if any((cls_weight, edges_weight, boxes_weight, centerness_weight)):
+            centred = centerness_weight if hasattr(teacher, "centred") else 0.0
+            some_part((cls_weight, self.edges_weight, self.boxes_weight, centred), "CrossKD")
         self.bins = teacher.bins
         self.temperature = temperature
         self.overlap = overlap
@@ -112,7 +115,7 @@ class CrossKD(nn.Module):
         """What sums are divided by, a mean over the workers. -> ()."""
         if self.normaliser == "centerness":
             total = workers.mean(student.by.centred(student, targets).sum())
-            return total.where(total > 0, 1)
+            return total.where(total > 0, 1 / workers.count())
         image = targets.row // (len(targets.valid) // targets.images)
         positives = full_precision(student.cls[0]).new_zeros(targets.images)
         positives = positives.index_add_(0, image, torch.ones_like(image).to(positives))

@@ -224,15 +224,15 @@ def test_a_normaliser_that_is_the_default_is_not_written_so_that_keys_stay() -> 
         Call(name="CrossKD", args={"normaliser": "cells"}).complete(distill)
 
 
-def test_of_distributions_edges_are_compared_and_of_numbers_boxes() -> None:
-    for kind, own, silent in (
-        ("GFL", {"reg_max": 8}, "boxes"),
-        ("ATSS", {"reg_max": 8}, "boxes"),
-        ("ATSS", {}, "edges"),
-    ):
-        pair = only(kind, own, **{f"{silent}_weight": 1.0})
-        found = pair.loss(*pair.said())
-        assert found.item() == 0 and found.requires_grad
+@pytest.mark.parametrize(
+    ("kind", "own", "silent"),
+    [("GFL", {"reg_max": 8}, "boxes"), ("ATSS", {"reg_max": 8}, "boxes"), ("ATSS", {}, "edges")],
+)
+def test_of_distributions_edges_are_compared_and_of_numbers_boxes(kind: str, own: dict[str, Any], silent: str) -> None:
+    with pytest.raises(Invalid, match="every part of CrossKD has the weight 0 for this pair"):
+        only(kind, own, **{f"{silent}_weight": 1.0})
+    pair, both = (only(kind, own, cls_weight=1.0, **more) for more in ({}, {f"{silent}_weight": 1.0}))
+    assert pair.loss(*pair.said()).item() == both.loss(*both.said()).item() > 0
 
 
 @EVERY
