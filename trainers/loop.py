@@ -147,7 +147,8 @@ class Training:
     def _meter(self, left: dict[str, Any] | None = None) -> Meter:
         """Of the epoch that comes, or of one that was stopped."""
         every = 1 if self.device.type == "cpu" else 50
-        return Meter(every=every, scale=lambda: self.scale, left=left, device=self.device, clock=self.clock)
+        scaler = self.scaler  # alone: what held this training would outlive it in the circle
+        return Meter(every=every, scale=lambda: scale_of(scaler), left=left, device=self.device, clock=self.clock)
 
     def epochs(self, lessons: Lessons, *, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
         """Train epoch by epoch, from wherever this training stands.
@@ -198,7 +199,7 @@ class Training:
     @property
     def scale(self) -> float | None:
         """What losses are multiplied by where float16 is scaled, else None."""
-        return float(self.scaler.get_scale()) if self.scaler.is_enabled() else None
+        return scale_of(self.scaler)
 
     def _note_scale(self) -> None:
         """Keep the loss scale, on the device: the scaler would wait for it to say how large it is."""
@@ -284,3 +285,8 @@ def named(batch: Whole | Pieces) -> dict[str, Tensor]:
 def chance(seed: int, epoch: int, rank: int) -> int:
     """What a worker's draws in an epoch start from: so that a training goes on as it was, and workers draw apart."""
     return random.Random(f"{seed} {epoch} {rank}").getrandbits(63)
+
+
+def scale_of(scaler: torch.amp.grad_scaler.GradScaler) -> float | None:
+    """What losses are multiplied by where float16 is scaled, else None."""
+    return float(scaler.get_scale()) if scaler.is_enabled() else None

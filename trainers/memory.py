@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from trainers.loop import Training
 
 T = TypeVar("T")
+# What the driver, Triton and libraries say that ask for memory themselves: cuBLAS, and cuDNN before 9 and since.
 NO_ROOM = (
+    "out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
-)  # what libraries say that ask for memory themselves
+    "ALLOCATION_FAILED",
+)
 
 
 class OutOfMemory(RuntimeError):

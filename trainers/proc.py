@@ -11,18 +11,27 @@ UNLIMITED = 1 << 60  # what the first version of control groups has for no limit
 
 
 def memory() -> tuple[int, int]:
-    """How much memory this machine, or the container that we are in, uses and has; 0 where it does not say."""
+    """How much memory this machine, or the container that we are in, uses and has; 0 where it does not say.
+
+    What files are cached in is not used: it is given up where somebody needs it.
+    """
     used = total = 0
     with suppress(OSError):
         text = (PROC / "meminfo").read_text()
         total, free = (field(text, name) * 1024 for name in ("MemTotal", "MemAvailable"))
         used = total - free
-    names = ("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")
-    for limit, usage in names:  # the second and the first version of control groups
+    names = (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+    )
+    for limit, usage, stat, cached in names:  # the second and the first version of control groups
         with suppress(OSError, ValueError):
             most = int((CGROUP / limit).read_text())
             if most < min(total or UNLIMITED, UNLIMITED):
-                return int((CGROUP / usage).read_text()), most
+                now, cache = int((CGROUP / usage).read_text()), 0
+                with suppress(OSError):
+                    cache = field((CGROUP / stat).read_text(), cached)
+                return max(0, now - cache), most
     return used, total
 
 

@@ -46,6 +46,7 @@ def test_a_death_is_named(said: str, last: Life | None, killed: int | None, expe
 
 
 MEMINFO = "MemTotal:       16777216 kB\nMemFree:         1048576 kB\nMemAvailable:    4194304 kB\n"
+CACHED = f"anon {GIB}\nfile {5 * GIB}\ninactive_file {3 * GIB}\nactive_file {2 * GIB}\n"
 NO_LIMIT = {"memory.max": "max\n", "memory.current": "1\n"}
 FIRST_NO_LIMIT = {"memory/memory.limit_in_bytes": "9223372036854771712\n", "memory/memory.usage_in_bytes": "1\n"}
 
@@ -57,6 +58,15 @@ FIRST_NO_LIMIT = {"memory/memory.limit_in_bytes": "9223372036854771712\n", "memo
         (NO_LIMIT, (12 * GIB, 16 * GIB)),
         (FIRST_NO_LIMIT, (12 * GIB, 16 * GIB)),
         ({"memory.max": f"{8 * GIB}", "memory.current": f"{7 * GIB}"}, (7 * GIB, 8 * GIB)),
+        ({"memory.max": f"{8 * GIB}", "memory.current": f"{7 * GIB}", "memory.stat": CACHED}, (4 * GIB, 8 * GIB)),
+        (
+            {
+                "memory/memory.limit_in_bytes": f"{8 * GIB}",
+                "memory/memory.usage_in_bytes": f"{7 * GIB}",
+                "memory/memory.stat": CACHED.replace("inactive", "total_inactive"),
+            },
+            (4 * GIB, 8 * GIB),
+        ),
     ],
 )
 def test_the_memory_of_a_container_is_what_it_may_have(

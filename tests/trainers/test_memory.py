@@ -1,7 +1,9 @@
 """A step that runs out of memory is tried again with half as many images at once, and is the step that it was."""
 
 import copy
+import gc
 import pickle
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -215,6 +217,9 @@ def test_other_errors_are_nobodys_lack_of_memory(monkeypatch: pytest.MonkeyPatch
         (torch.OutOfMemoryError("CUDA out of memory"), True),
         (torch.cuda.OutOfMemoryError("CUDA out of memory"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True),
         (RuntimeError("out of bounds"), False),
     ],
 )
@@ -264,3 +269,17 @@ def test_a_stage_takes_what_its_order_says(tmp_path: Path, asked: Callable[[int]
     said = list[str]()
     run(of, tmp_path / "pieces", micro_batch=3, say=said.append)
     assert seen == [3, 3, 2] * 2 * STEPS and ["batch norms learn from 3 of" in line for line in said] == [True]
+
+
+def test_of_a_training_that_ends_within_an_epoch_nothing_stays() -> None:
+    one, _ = told(PLAIN)
+    turns = one.turns(lessons(PLAIN))
+    next(turns)
+    assert one.meter is not None
+    kept = weakref.ref(one.task)
+    gc.disable()
+    try:
+        del turns, one
+        assert kept() is None
+    finally:
+        gc.enable()
