@@ -1,4 +1,4 @@
-# Everything sets itself up in .venv; a fresh machine needs Python 3.10 or newer, git and make.
+# Everything sets itself up in .venv; a fresh machine needs Python 3.11 or newer, git and make.
 PYTHON ?= python3
 BIN := .venv/bin
 
