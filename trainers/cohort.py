@@ -23,6 +23,7 @@ from trainers import workers
 from trainers.chance import Chance
 from trainers.headroom import free, most, used
 from trainers.loop import Stopped
+from trainers.memory import is_of_memory
 from trainers.order import Order
 from trainers.result import Result
 from trainers.turns import Turn, Wait
@@ -117,7 +118,7 @@ def train_together(orders: Sequence[Order], workplaces: Sequence[Workplace], end
             member = members[_next(members)]
             shared.more_come = any(one is not member and not one.has_begun for one in members)
             beside = max((one.took for one in members), default=0)
-            if _is_over(member, ended, beside=beside):
+            if _is_over(member, ended, beside=beside, others=len(members) - 1):
                 members.remove(member)
     finally:
         for member in members:
@@ -142,14 +143,19 @@ def _furthest_behind(members: Sequence[Member]) -> int:
         time.sleep(min(member.waits for member in members) - now)
 
 
-def _is_over(member: Member, ended: Ended, *, beside: int) -> bool:
+def _is_over(member: Member, ended: Ended, *, beside: int, others: int) -> bool:
     """Let it take its turn; -> whether that was its last. Nothing holds on to an error here, nor by it to what the
-    training had in memory."""
+    training had in memory.
+
+    Who lacks memory beside `others` is crowded, as it may well have enough alone: it goes on from its last epoch then.
+    """
     try:
         result = member.go(beside=beside)
     except (Exception, Stopped) as error:
-        ended(member.order.stage.key, error)
-        if workers.count() > 1 and not isinstance(error, AGREED):
+        several = workers.count() > 1
+        crowded = others and not several and isinstance(error, RuntimeError) and is_of_memory(error)
+        ended(member.order.stage.key, Crowded() if crowded else error)
+        if several and not isinstance(error, AGREED):
             raise
         return True
     if result is not None:

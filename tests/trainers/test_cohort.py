@@ -201,7 +201,7 @@ def test_where_there_is_no_memory_for_another_it_is_given_back_and_the_others_ar
 def test_one_that_runs_out_of_memory_in_a_step_leaves_the_others_alone_and_is_itself_as_alone(
     tmp_path: Path, rooted: Path, alone: Path, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
-    """From its third step on the wide one has room for so many images; with 0 nothing is left but to fail."""
+    """From its third step on the wide one has room for so many images; with 0 it is to be tried without the others."""
     plain, wide = SIBLINGS[1:3]
     looks: list[int] = []
     forward = TinyResNet.forward
@@ -221,7 +221,9 @@ def test_one_that_runs_out_of_memory_in_a_step_leaves_the_others_alone_and_is_it
     assert said[0] == "out of memory in epoch 1, step 3 with 8 images at once; from now on 4 at once"
     assert_same(alone, tmp_path / "together", [plain])
     if limit == 0:
-        assert isinstance(outcomes[0], OutOfMemory) and Store(tmp_path / "together").get(wide) is None
+        assert isinstance(outcomes[0], Crowded) and Store(tmp_path / "together").get(wide) is None
+        with pytest.raises(OutOfMemory):
+            run(wide, tmp_path / "together")
         return
     looked, before = looks.copy(), said.copy()
     looks.clear()
@@ -229,6 +231,27 @@ def test_one_that_runs_out_of_memory_in_a_step_leaves_the_others_alone_and_is_it
     run(wide, tmp_path / "alone", say=said.append)
     assert (looks, said) == (looked, before)
     assert_same(tmp_path / "alone", tmp_path / "together", [wide])
+
+
+def test_one_that_lacks_memory_to_be_measured_beside_others_goes_on_without_them(
+    tmp_path: Path, rooted: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, wide = SIBLINGS[1:3]
+    forward = TinyResNet.forward
+
+    def looking(self: TinyResNet, images: torch.Tensor) -> list[torch.Tensor]:
+        if not self.training and self.channels[0] == 16 and crowded:
+            raise torch.OutOfMemoryError("no room beside the other")
+        return forward(self, images)
+
+    monkeypatch.setattr(TinyResNet, "forward", looking)
+    shutil.copytree(rooted, tmp_path, dirs_exist_ok=True)
+    crowded = True
+    outcomes = together([wide, plain], tmp_path)
+    assert isinstance(outcomes[0], Crowded) and isinstance(outcomes[1], Result)
+    crowded = False
+    run(wide, tmp_path)
+    assert_same(alone, tmp_path, [wide, plain])
 
 
 @pytest.fixture
