@@ -188,6 +188,9 @@ def search(prepared: Prepared) -> None:
                 ("search",),
             )
         if call.args.get("gpu_hours") is not None:
+            if prepared.inputs.provisional:
+                message = "how many GPU hours a stage takes is known only with the data: plan without --no-data"
+                raise Invalid(f"{message}, or give a limit in stages", ("search",))
             prepared.know_hours()
         if prepared.sweep and call.name == "budget" and call is not prepared.study.search:
             message = "with a sweep a budget counts settings, which a search that it is part of does not know"

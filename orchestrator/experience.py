@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from orchestrator.costs import Costs, Forward, Measured, per_image
 from orchestrator.inputs import Inputs
 from orchestrator.resources import Placement
-from trainers.finished import results
+from trainers.finished import results, results_of
 from trainers.spec import Model
 from trainers.store import Result, Store
 
@@ -26,10 +26,16 @@ def costs(store: Store, placed: Callable[[Model], Placement], inputs: Inputs, fo
         if result.stage.data.fingerprint == inputs.contents.fingerprint
         and like(result, placed(result.stage.model), gpu)
     ]
-    return Costs(
-        per_image(forward),
-        (Measured(result.stage, _with_all(result, placed(result.stage.model))) for result in mine),
-    )
+    return Costs(per_image(forward), _measured(mine, placed))
+
+
+def of(keys: Iterable[str], store: Store, placed: Callable[[Model], Placement]) -> Iterator[Measured]:
+    """What these stages have taken, whatever else was measured since, on whichever devices."""
+    return _measured(results_of(store.place, keys), placed)
+
+
+def _measured(found: Iterable[Result], placed: Callable[[Model], Placement]) -> Iterator[Measured]:
+    return (Measured(result.stage, _with_all(result, placed(result.stage.model))) for result in found)
 
 
 def figures(result: Result) -> dict[str, float]:

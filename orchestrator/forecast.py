@@ -142,7 +142,12 @@ def compared(
         predicted = {"seconds": made["total"], "trainings": made["trainings"], **on}
         given_up = [row for row in board.rows.values() if row.state == "pruned" and row.started]  # in this run
         done = [row for row in rows if row.state == "done"] + given_up
-        took = {"seconds": sum(row.seconds for row in done), "trainings": len(done), "makespan": makespan}
+        took = {
+            "seconds": sum(row.seconds for row in done),
+            "trainings": len(done),
+            "given_up": len(given_up),
+            "makespan": makespan,
+        }
         run = {"predicted": predicted, "took": took}
     stages = [_stage(row, costs, before.get(row.key)) for row in rows]
     return {"run": run, "ratio": _ratio(stages), "stages": stages}

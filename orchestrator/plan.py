@@ -95,8 +95,8 @@ def _counted(prepared: Prepared, frontier: Frontier) -> dict[str, Any]:
     return {
         "controls": own,
         "trainings": {
-            # Each path on its own, and the student alone, briefly or long.
-            "naive": (models + beside * len(study.students)) * len(study.seeds),
+            # Each path on its own, and the student alone, briefly or long; how often with which settings nobody says.
+            "naive": None if study.sweep else (models + beside * len(study.students)) * len(study.seeds),
             "needed": needed,
             "exact": now or len(keys(final, longest=1)) == len(keys(frontier, longest=1)),
             "stored": stored,
@@ -175,7 +175,7 @@ def text(made: dict[str, Any]) -> str:
         lines.append(f"  ... and {len(made['stages']) - SHOWN} more; --json has them all")
     lines += expectations.text(made["expected"], made["source"])
     about = "" if trainings["exact"] else "about "
-    naive = f"{trainings['naive']} if every path were trained on its own"
+    naive = f" ({trainings['naive']} if every path were trained on its own)" if trainings["naive"] else ""
     stored = f"{trainings['stored']} in the store, {trainings['missing']} to do"
     if made["provisional"]:
         stored = "planned without the data: keys and what the store has are known only with it"
@@ -186,7 +186,7 @@ def text(made: dict[str, Any]) -> str:
     lines += ["", *said] if (said := slow_start.text(made["slow_start"])) else []
     lines += ["", *other_code.text(made["other_code"])]
     lines += [*warm.lines(made["warm_start"]), *controls_text(made["controls"]), *forecast.text(made["cost"])]
-    lines.append(f"{about}{trainings['needed']} trainings ({naive}), {stored}")
+    lines.append(f"{about}{trainings['needed']} trainings{naive}, {stored}")
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from orchestrator import experience, searching
@@ -180,7 +180,8 @@ class Prepared:
     def know_hours(self) -> None:
         """Have the lattice say what stages cost in GPU hours, the same at every start. Raises `Invalid` if nothing like
         them was measured."""
-        self.prices = Prices(self.store, self.study.search, self.lattice, self.costs.measured)
+        kept = partial(experience.of, store=self.store, placed=self.placed)
+        self.prices = Prices(self.store, self.study.search, self.lattice, self.costs.measured, of=kept)
         costs = Costs(self.costs.flops, self.prices.measured)
         taught = self.lattice.shortest(self.lattice.students[-1])  # alone it may be published
         if costs.predict(self.lattice.stage(taught, 0)).seconds is None:

@@ -6,7 +6,7 @@ Every training adds a measurement, and by the newest a budget would end otherwis
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pydantic import ValidationError
 
@@ -28,8 +28,16 @@ class Basis(Spec):
 class Prices:
     """What a search is priced by, as the store has it, or else by all that is measured now."""
 
-    def __init__(self, store: Store, search: Call, lattice: Lattice, measured: Iterable[Measured]) -> None:
-        """Raises `Invalid` for a file that cannot be read."""
+    def __init__(
+        self,
+        store: Store,
+        search: Call,
+        lattice: Lattice,
+        measured: Iterable[Measured],
+        *,
+        of: Callable[[Iterable[str]], Iterable[Measured]],
+    ) -> None:
+        """`of`: what stages have taken, by their keys. Raises `Invalid` for a file that cannot be read."""
         said = {
             "search": search.canonical,
             "data": lattice.data.canonical,
@@ -37,10 +45,9 @@ class Prices:
         }
         self.store = store
         self.name = f"{FOLDER}/{hashlib.sha256(canonical(said).encode()).hexdigest()[:16]}.json"
-        now = {one.stage.key: one for one in measured}
         kept = _read(store.place, self.name)
         # Of what is gone from the store since then nothing is known any more.
-        self.measured = [one for key, one in now.items() if kept is None or key in kept.keys] or list(now.values())
+        self.measured = (list(of(kept.keys)) if kept else []) or list(measured)
         self.is_new = kept is None
 
     def keep(self) -> None:

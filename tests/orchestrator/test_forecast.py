@@ -220,7 +220,7 @@ def test_the_report_has_predicted_and_taken_of_each_stage_in_all_and_the_makespa
     assert cost["run"]["predicted"] == {
         "seconds": 90.0, "trainings": 9, "slots": 2, "makespan": 50.0, "lower_bound": 45.0,
     }  # fmt: skip
-    assert cost["run"]["took"] == {"seconds": total, "trainings": 9, "makespan": 60.0}
+    assert cost["run"]["took"] == {"seconds": total, "trainings": 9, "given_up": 0, "makespan": 60.0}
     assert cost["ratio"] == pytest.approx(total / 90)
     assert [one["seconds"] for one in cost["stages"]] == [row.seconds for row in filled.rows.values()]
     assert {(one["predicted"], one["basis"], one["peak_memory_bytes"]) for one in cost["stages"]} == {
@@ -262,6 +262,10 @@ def test_the_page_has_a_table_of_costs() -> None:
     said = " ".join(shown.text["p"])
     assert "9 trainings lay ahead" in said and "50 s to pass with 2 at once (at the least 45 s)" in said
     assert "9 were trained to the end" in said and "1:00 passed" in said
+    given_up = finished()
+    (last := [*given_up.rows.values()][-1]).state, last.started = "pruned", 1.0
+    shown = page(forecast.compared(given_up, costs=fixed(10.0), made=MADE, makespan=60.0))
+    assert "9 were trained, 1 until given up" in " ".join(shown.text["p"])
 
 
 def test_a_page_without_predictions_says_so_and_one_without_costs_has_no_table() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path as File
 import pytest
 import torch
 
+from orchestrator import experience
 from orchestrator.lattice import Path
 from orchestrator.prepared import prepare
 from tests.orchestrator.studies import STAGES
@@ -15,7 +16,9 @@ from trainers import build
 from trainers.call import Invalid
 
 
-def test_a_budget_in_hours_reckons_at_every_start_as_it_did_at_the_first(tmp_path: File) -> None:
+def test_a_budget_in_hours_reckons_at_every_start_as_it_did_at_the_first(
+    tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else a run that goes on would drop what it has trained, or refuse its own study."""
     limited = ("search={budget: {gpu_hours: 1}}", "seeds=[1]")
     trained(prepare(studied(tmp_path)), *STAGES, seconds=36.0)
@@ -28,8 +31,13 @@ def test_a_budget_in_hours_reckons_at_every_start_as_it_did_at_the_first(tmp_pat
     trained(prepare(studied(tmp_path, "seeds=[1]")), *STAGES, seconds=7200.0)
     again = prepare(studied(tmp_path, *limited))
     assert again.lattice.cost(stage) == before and again.costs.predict(stage).seconds > 36
+    monkeypatch.setattr(experience, "NEWEST", 3)
+    assert prepare(studied(tmp_path, *limited)).lattice.cost(stage) == before, "however much is newer"
+    monkeypatch.undo()
     other = prepare(studied(tmp_path, "search={budget: {gpu_hours: 99}}", "seeds=[1]"))
     assert other.lattice.cost(stage) > before, "another limit is another search"
+    with pytest.raises(Invalid, match="plan without --no-data"):
+        prepare(studied(tmp_path, *limited), provisional=True)
     (file,) = (tmp_path / "store" / "prices").iterdir()
     file.write_text("{")
     with pytest.raises(Invalid, match="remove that file, and it is priced anew"):

@@ -289,8 +289,8 @@ def test_what_a_search_would_sweep_is_counted(tmp_path: File, search: str, train
     sets = (f"search={search}", "sweep={LD.weight: [0.1, 0.5]}", "controls=[alone]")
     sets += ("seeds=[0, 1]",) if search == "racing" else ()
     made = planning.plan(load(write(tmp_path), (*sets, f"resources.store={tmp_path / 'store'}")))
-    assert made["trainings"]["needed"] == trainings
-    assert made["cost"]["trainings"] == trainings
+    assert made["trainings"]["needed"] == trainings and made["trainings"]["naive"] is None
+    assert made["cost"]["trainings"] == trainings and "on its own" not in planning.text(made)
 
 
 def test_students_that_would_share_a_name_in_the_registry_are_refused(tmp_path: File) -> None:
