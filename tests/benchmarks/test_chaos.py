@@ -50,8 +50,8 @@ def test_only_processes_below_this_one_are_found_and_they_still_are_when_their_p
     import signal
     import subprocess
 
-    program = "import subprocess, sys, time; subprocess.Popen(sys.argv[1:]); print('there', flush=True); time.sleep(60)"
-    child = (sys.executable, "-c", "import time; time.sleep(60)")
+    program = "import subprocess, sys, time; subprocess.Popen(sys.argv[1:]); time.sleep(60)"
+    child = (sys.executable, "-c", "import time; print('there', flush=True); time.sleep(60)")
     others = {*chaos.processes(sys.executable)}  # of other tests
     with subprocess.Popen((sys.executable, "-c", program, *child), stdout=subprocess.PIPE) as mine:
         mine.stdout.readline()

@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 
 from orchestrator.cli import main
 from tests.trainers.data.folders import made, read, write
-from trainers.data import COCO
+from tests.trainers.data.voc_files import write_digits
+from trainers.data import COCO, Digits
 
 
 @pytest.fixture(autouse=True)
@@ -76,9 +77,7 @@ def test_what_cannot_be_found_is_to_be_named_and_other_layouts_are_not_checked(f
     ended = check("empty")
     assert ended.exit_code == 2 and "empty holds nothing that is known here" in ended.stderr
     assert "or name the files by --train, --val, --train-images and --val-images" in ended.stderr
-    (folder / "voc/VOC2007/ImageSets/Main").mkdir(parents=True)
-    for part in ("trainval", "test"):
-        (folder / f"voc/VOC2007/ImageSets/Main/{part}.txt").write_text("1\n")
+    write_digits(folder / "voc", Digits(train=2, val=1))
     ended = check("voc")
     assert ended.exit_code == 2 and "voc holds VOC, and only annotations in COCO's format are checked" in ended.stderr
 
