@@ -26,7 +26,8 @@ from trainers.call import Call, Invalid, alternatives, offers
 Ask = Callable[..., Any]  # click's prompt
 
 COCO_ROOT = "data/coco"
-ANEW = ["    # it starts from nothing, so all of it learns", "    recipe: {freeze: 0, fixed_norm: false}"]
+ANEW = {"freeze": 0, "fixed_norm": False}
+SWIN = {"optimizer": {"AdamW": {"weight_decay": 0.05}}, "lr": 0.0001}  # as mmdetection trains it, 16 images a batch
 DIGITS = FoundData({"Digits": {"classes": 6, "train": 1200, "val": 200}}, 6, (64, 64), ["drawn digits, nothing to get"])
 TO_ASK = {
     "data": "The folder of the data (empty: drawn digits, to try it)",
@@ -181,13 +182,22 @@ def _weights(wanted: Wanted, name: str, *, teaches: bool) -> list[str]:
             _where(_part(trained, "detector")),
         ]
     if wanted.weights == "none" and teaches:
-        return [] if wanted.small else ANEW
+        return _recipe(wanted, name, anew=True)
     if weights := LADDER[name].weights:
         own = "    # the backbone as ImageNet taught it" + (
             "; published detectors know other classes, so it is trained here" if teaches and trained else ""
         )
-        return [own, _where(_part(weights, "backbone"))]
-    return [] if wanted.small else ANEW
+        return [own, _where(_part(weights, "backbone")), *_recipe(wanted, name)]
+    return _recipe(wanted, name, anew=True)
+
+
+def _recipe(wanted: Wanted, name: str, *, anew: bool = False) -> list[str]:
+    """In what a model that is trained differs from the recipe of all; `anew`: it starts from nothing."""
+    if wanted.small:
+        return []
+    swin = LADDER[name].family == "Swin"
+    why = ["    # it starts from nothing, so all of it learns"] * anew + ["    # a transformer's usual rate"] * swin
+    return [*why, f"    recipe: {flow((ANEW if anew else {}) | (SWIN if swin else {}))}"] if why else []
 
 
 def _part(file: str, part: str) -> dict[str, str]:

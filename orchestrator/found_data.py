@@ -115,7 +115,7 @@ def _coco(root: File, named: str) -> FoundData | None:
         rows = _rows(root / listed, part)
         if rows is None:
             continue
-        images = _images(root, listed, [row["file_name"] for row in rows["images"]])
+        images = _images(root, listed, part, [row["file_name"] for row in rows["images"]])
         paths[part] = {os.path.normpath(os.path.join(images, row["file_name"])) for row in rows["images"]}
         wanted = {part: listed.as_posix(), f"{part}_images": images}
         args |= {key: value for key, value in wanted.items() if defaults.get(key) != value}
@@ -161,13 +161,15 @@ def _below(root: File) -> Iterator[tuple[File, list[str]]]:
 
 def _of_part(part: str, files: list[File]) -> File | None:
     """The annotation file of a part: its name says so, or that of its folder; COCO's own come first."""
-
-    def says(text: str) -> bool:
-        words = re.split(r"[^a-z]+", text.lower())
-        return any(word.startswith(PARTS[part][0]) or word in PARTS[part] for word in words)
-
-    found = [file for file in files if says(file.name)] or [file for file in files if says(str(file.parent))]
+    found = [file for file in files if _says(file.name, part)]
+    found = found or [file for file in files if _says(str(file.parent), part)]
     return min(found, key=lambda file: ("instances" not in file.name, len(file.parts), str(file)), default=None)
+
+
+def _says(text: str, part: str) -> bool:
+    """Whether a name is that of a part."""
+    words = re.split(r"[^a-z]+", text.lower())
+    return any(word.startswith(PARTS[part][0]) or word in PARTS[part] for word in words)
 
 
 def _rows(file: File, part: str) -> dict[str, Any] | None:
@@ -181,20 +183,26 @@ def _rows(file: File, part: str) -> dict[str, Any] | None:
         raise Invalid(f"{error}; `tapath data check` lists all that is wrong with it", WHERE) from None
 
 
-def _images(root: File, listed: File, names: list[str]) -> str:
+def _images(root: File, listed: File, part: str, names: list[str]) -> str:
     """The folder of these images, from root on. Raises `Invalid` if there is none."""
     some = names[:: max(1, len(names) // LOOKED)]
-    for folder in _candidates(root, listed):
+    for folder in _candidates(root, listed, part):
         if all((root / folder / name).is_file() for name in some):
             return folder.as_posix()
     raise Invalid(f"the images of {root / listed} are in no folder of {root}, such as {some[0]}", WHERE)
 
 
-def _candidates(root: File, listed: File) -> Iterable[File]:
-    """Folders, those first that are called like the annotation file."""
+def _candidates(root: File, listed: File, part: str) -> Iterable[File]:
+    """Folders, those first that are called like the annotation file or like its part, and those of other parts last:
+    images of two parts may have the same names."""
     stem = listed.stem.removeprefix("instances_")
-    folders = (folder for folder, _ in _below(root))
-    return sorted(folders, key=lambda folder: (folder.name != stem, folder != listed.parent, folder.parts))
+    others = PARTS.keys() - {part}
+
+    def rank(folder: File) -> tuple[Any, ...]:
+        own, other = _says(str(folder), part), any(_says(str(folder), one) for one in others)
+        return folder.name != stem, other and not own, not own, folder != listed.parent, folder.parts
+
+    return sorted((folder for folder, _ in _below(root)), key=rank)
 
 
 def _typical(images: list[dict[str, Any]]) -> tuple[int, int]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from trainers import build, workers
-from trainers.data.batches import in_order
+from trainers import build, memory, workers
+from trainers.data.batches import Batch, in_order
 from trainers.data.split import Split
 from trainers.outputs import Detections, Network
 from trainers.spec import Recipe
+
+log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -31,26 +35,75 @@ def find(
     """
     detector.eval()
     found: dict[int, Detections] = {}
-    batches = in_order(
-        split,
-        batch=recipe.batch,
-        resize=recipe.resize,
-        divisor=build.divisor(detector),
-        loader_workers=loader_workers,
-        rank=rank,
-        world=world,
-        device=device,
+    batches = Ahead(
+        in_order(
+            split,
+            batch=recipe.batch,
+            resize=recipe.resize,
+            divisor=build.divisor(detector),
+            loader_workers=loader_workers,
+            rank=rank,
+            world=world,
+            device=device,
+        )
     )
-    batch = next(batches, None)
-    while batch is not None:
-        images, truth = batch
-        with precision(recipe, device):
-            outputs = detector(images.to(device, non_blocking=True))
-        batch = next(batches, None)  # comes while that is computed, for which the host is to wait now
-        every = fetched(detector.detect(outputs, truth.sizes))
+    at_once = recipe.batch  # images, as long as there is memory for so many
+    for images, truth in batches:
+        every: list[Detections] = []
+        while len(every) < len(images):
+            part = slice(len(every), len(every) + at_once)
+            some = _look(detector, images[part].to(device, non_blocking=True), truth.sizes[part], recipe, batches)
+            if some is None:
+                at_once = _fewer(min(at_once, len(images)))
+            else:
+                every += some
         for one, image_id, scale in zip(every, truth.ids, truth.scales, strict=True):
             found[image_id] = original(one, scale)
     return found
+
+
+class Ahead:
+    """Batches, the next of which is made while the one before is computed with."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self.batches = batches
+        self.made: list[Batch | None] = []
+
+    def make(self) -> None:
+        """Make the next, if it is not there yet."""
+        if not self.made:
+            self.made.append(next(self.batches, None))
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.make()
+        while (batch := self.made.pop()) is not None:
+            yield batch
+            self.make()
+
+
+def _look(
+    detector: Network, images: Tensor, sizes: Sequence[tuple[int, int]], recipe: Recipe, meanwhile: Ahead
+) -> list[Detections] | None:
+    """What is found in images (B, 3, H, W) on the device; None: it has no memory for so many at once."""
+
+    def ask() -> Any:
+        with precision(recipe, images.device):
+            return detector(images)
+
+    outputs = memory.if_room(ask)
+    meanwhile.make()  # before anything that waits for the device
+    return None if outputs is None else memory.if_room(lambda: fetched(detector.detect(outputs, sizes)))
+
+
+def _fewer(images: int) -> int:
+    """How many are looked at from now on, after so many at once were too many. Raises `OutOfMemory`."""
+    if images == 1:
+        raise memory.OutOfMemory(
+            "out of memory in validation, one image at once; what helps is a device with more memory, precision bf16 "
+            "or smaller images (resize)"
+        )
+    log.warning("out of memory in validation with %d images at once; from now on %d at once", images, -(-images // 2))
+    return -(-images // 2)
 
 
 def fetched(every: Sequence[Detections]) -> list[Detections]:

@@ -86,6 +86,19 @@ def is_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in NO_ROOM)
 
 
+def if_room(call: Callable[[], T]) -> T | None:
+    """What a call returns; None where the device has no memory for it."""
+    try:
+        return call()
+    except RuntimeError as error:
+        if not is_of_memory(error):
+            raise
+    # Not where the error is handled: it holds all that the call had made.
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return None
+
+
 class Before:
     """What a step changes before weights and optimizer: statistics of batch norms, random numbers, and what was found
     of the distillation losses."""

@@ -204,6 +204,12 @@ def test_annotations_beside_their_images_are_told_by_their_folders() -> None:
     }
 
 
+def test_images_of_two_parts_may_have_the_same_names() -> None:
+    put_coco(File("cats"), ("labels/val/cats.json", "valid/images"), ("labels/train/cats.json", "images/train"))
+    found = look(File("cats")).written["COCO"]
+    assert found["train_images"] == "images/train" and found["val_images"] == "valid/images"
+
+
 def test_coco_itself_needs_no_names_and_takes_the_published_teacher() -> None:
     from trainers.data.coco_names import COCO_NAMES
 
@@ -419,6 +425,14 @@ def test_of_a_teacher_from_nothing_all_learns_and_the_others_keep_what_imagenet_
     assert study.models["r50"].weights is None
     kept = {name: (one.recipe.freeze, one.recipe.fixed_norm) for name, one in study.models.items()}
     assert kept == {"r50": (0, False), "r34": (1, True), "r18": (1, True)}
+
+
+@pytest.mark.parametrize("weights", ["published", "none"])
+def test_a_transformer_learns_at_its_own_rate_and_the_others_at_theirs(weights: str) -> None:
+    study = began("--teacher", "swin_t", "--student", "r18", "--teacher-weights", weights)
+    rates = {name: (one.recipe.optimizer.name, one.recipe.lr, one.recipe.freeze) for name, one in study.models.items()}
+    assert rates.pop("swin_t") == ("AdamW", 0.0001, 0 if weights == "none" else 1)
+    assert {*rates.values()} == {("SGD", 0.01, 1)}
 
 
 def test_of_few_images_the_warm_up_is_a_tenth_of_all_steps() -> None:

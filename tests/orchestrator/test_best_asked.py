@@ -295,7 +295,13 @@ def test_a_path_that_has_not_all_seeds_of_its_study_is_no_match_for_one_that_has
     few = [replace(row("r101 > r18", score=0.9), seed=0)]
     all_seeds = [row("r101 > r34 > r18", score=0.5, seed=seed) for seed in (0, 1)]
     record(uri, "raced", *few, *all_seeds)
-    plain, of_two = of_experiments(["raced"], uri), replace(of_experiments(["raced"], uri), seeds=2)
-    assert [found.path for found in plain.paths()] == ["r101 > r18", "r101 > r34 > r18"]
+    of_two = replace(of_experiments(["raced"], uri), seeds=2)
     assert [found.path for found in of_two.paths()] == ["r101 > r34 > r18"]
     assert [found.path for found in replace(of_two, seeds=3).paths()] == ["r101 > r18", "r101 > r34 > r18"]
+
+
+def test_without_a_study_all_seeds_are_as_many_as_a_path_of_the_experiment_has(uri: str) -> None:
+    record(uri, "raced", row("r101 > r18", score=0.9), *(row("r101 > r34 > r18", seed=seed) for seed in (0, 1)))
+    record(uri, "quick", row("r34 > r18", score=0.8))
+    assert [found.path for found in of_experiments(["raced"], uri).paths()] == ["r101 > r34 > r18"]
+    assert [found.path for found in of_experiments(None, uri).paths()] == ["r34 > r18", "r101 > r34 > r18"]

@@ -16,6 +16,7 @@ from tests.trainers.waits import watched
 from trainers import build
 from trainers.data import lanes
 from trainers.evaluate import fetched, find, original
+from trainers.memory import OutOfMemory
 from trainers.outputs import Detections
 
 BATCH, BATCHES = 4, 4  # 15 images, the last batch has three
@@ -63,6 +64,45 @@ def test_of_a_batch_one_copy_is_waited_for_beside_what_a_detector_waits_for(name
     with watched(detector) as seen:
         find(detector, build.dataset(DATA).val, recipe(batch=BATCH), device=CPU)
     assert dict(seen) == {"detect": BATCHES, "cpu": BATCHES, **LOADING}
+
+
+def scarce(detector: Any, method: str, images: int) -> list[int]:
+    """Let a method of a detector lack memory for more than so many images; -> how many it is given each time."""
+    given: list[int] = []
+    whole = getattr(detector, method)
+
+    def limited(first: Any, *rest: Any) -> Any:
+        given.append(len(rest[0] if rest else first))
+        if given[-1] > images:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return whole(first, *rest)
+
+    setattr(detector, method, limited)
+    return given
+
+
+@pytest.mark.parametrize("method", ["forward", "detect"])
+@pytest.mark.parametrize("name", MODELS)
+def test_where_a_batch_has_no_room_half_as_many_images_are_looked_at_from_then_on(
+    name: str, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    detector = network(name)
+    given = scarce(detector, method, 2)
+    found = find(detector, build.dataset(DATA).val, recipe(batch=BATCH), device=CPU)
+    assert given == [4, *[2] * 7, 1]
+    assert caplog.messages == ["out of memory in validation with 4 images at once; from now on 2 at once"]
+    expected = find(network(name), build.dataset(DATA).val, recipe(batch=2), device=CPU)
+    assert found.keys() == expected.keys()
+    for image, one in found.items():
+        assert all(torch.equal(value, getattr(expected[image], key)) for key, value in vars(one).items())
+
+
+def test_where_one_image_has_no_room_it_is_said_what_helps() -> None:
+    detector = network("GFL")
+    given = scarce(detector, "forward", 0)
+    with pytest.raises(OutOfMemory, match="in validation, one image at once; what helps is"):
+        find(detector, build.dataset(DATA).val, recipe(batch=BATCH), device=CPU)
+    assert given == [4, 2, 1]
 
 
 def there(name: str) -> tuple[dict[int, Detections], dict[str, int], list[str]]:
