@@ -89,7 +89,7 @@ def _names(target: File, knobs: Mapping[str, str]) -> Mapping[str, Any]:
     if knobs or any((target / args[part]).is_file() for part in ("train", "val")):
         return args
     try:
-        kind, args = next(iter(look(target).written.items()))
+        kind, args = next(iter(look(target, slips=True).written.items()))
     except Invalid as error:
         raise Invalid(f"{error}; or name the files by {NAMES}") from None
     if kind != "COCO":

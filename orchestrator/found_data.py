@@ -6,12 +6,13 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path as File
 from statistics import median
 from typing import Any, NamedTuple
 
 from trainers.call import Invalid
-from trainers.data.annotations import lists_of, parse
+from trainers.data.annotations import lists_of, parse, tables, unsafe
 from trainers.data.coco_names import COCO_NAMES
 from trainers.data.voc import BOTH_YEARS, VOC_NAMES, named_in
 
@@ -33,12 +34,15 @@ class FoundData(NamedTuple):
     is_coco: bool = False  # whether its classes are those on which published detectors were trained
 
 
-def look(folder: File) -> FoundData:
-    """What a folder holds. Raises `Invalid` at ("--data",) when it holds nothing that can be trained on as it is."""
+def look(folder: File, *, slips: bool = False) -> FoundData:
+    """What a folder holds. Raises `Invalid` at ("--data",) when it holds nothing that can be trained on as it is.
+
+    `slips`: annotations in COCO's format may have mistakes, and images may be missing; it is only found where they are.
+    """
     root = folder.expanduser()
     if not root.is_dir():
         raise Invalid(f"there is no folder {folder} (from {File.cwd()})", WHERE)
-    for find in (_voc, _caltech, _citypersons, _coco):
+    for find in (_voc, _caltech, _citypersons, partial(_coco, slips=slips)):
         if (found := find(root, str(folder))) is not None:
             return found
     raise Invalid(f"{folder} holds nothing that is known here: {KINDS}; see *Data* in the README", WHERE)
@@ -92,7 +96,7 @@ def _citypersons(root: File, named: str) -> FoundData | None:
     return FoundData({"CityPersons": {"root": named}}, 1, (1024, 2048), ["CityPersons in COCO's format"])
 
 
-def _coco(root: File, named: str) -> FoundData | None:
+def _coco(root: File, named: str, *, slips: bool) -> FoundData | None:
     files = [folder / name for folder, names in _below(root) for name in names if name.endswith(".json")]
     files = [file for file in files if not any(word in file.name for word in OTHERS)]
     if not files:
@@ -112,19 +116,19 @@ def _coco(root: File, named: str) -> FoundData | None:
     for part, listed in (("train", train), ("val", val), ("test", chosen["test"])):
         if listed is None:
             continue
-        rows = _rows(root / listed, part)
+        rows = _rows(root / listed, part, slips=slips)
         if rows is None:
             continue
-        images = _images(root, listed, part, [row["file_name"] for row in rows["images"]])
+        images = _images(root, listed, part, [row["file_name"] for row in rows["images"]], slips=slips)
         paths[part] = {os.path.normpath(os.path.join(images, row["file_name"])) for row in rows["images"]}
         wanted = {part: listed.as_posix(), f"{part}_images": images}
         args |= {key: value for key, value in wanted.items() if defaults.get(key) != value}
         names = [str(one.get("name")) for one in rows["categories"]]
         number = len(rows["annotations"])
         said.append(f"{part}: {len(rows['images']):,} images, {number:,} boxes, {len(names)} classes, in {listed}")
-        if part == "train":
+        if part == "train" and not slips:
             classes, image = names, _typical(rows["images"])
-    if both := paths["train"] & paths["val"]:
+    if (both := paths["train"] & paths["val"]) and not slips:
         message = f"{root / train} and {root / val} share {len(both):,} images, such as {min(both)}"
         raise Invalid(f"{message}; move the one away that is not meant, or write the study by hand", WHERE)
     known = set(classes) == set(COCO_NAMES)
@@ -172,24 +176,35 @@ def _says(text: str, part: str) -> bool:
     return any(word.startswith(PARTS[part][0]) or word in PARTS[part] for word in words)
 
 
-def _rows(file: File, part: str) -> dict[str, Any] | None:
-    """What an annotation file says, if it is right but for its annotations; None for a test without annotations."""
+def _rows(file: File, part: str, *, slips: bool) -> dict[str, Any] | None:
+    """What an annotation file says, if it is right but for its annotations; None for a test without annotations.
+
+    With `slips` it is enough that there are images with names.
+    """
     coco = parse(file, masks=False)
     if part == "test" and not (isinstance(coco, dict) and coco.get("annotations")):
         return None
     try:
-        return lists_of(coco, str(file))
+        if not slips:
+            return lists_of(coco, str(file))
+        rows = tables(coco, str(file))
+        return {**rows, "images": [row for row in rows["images"] if unsafe(row.get("file_name")) is None]}
     except Invalid as error:
         raise Invalid(f"{error}; `tapath data check` lists all that is wrong with it", WHERE) from None
 
 
-def _images(root: File, listed: File, part: str, names: list[str]) -> str:
-    """The folder of these images, from root on. Raises `Invalid` if there is none."""
+def _images(root: File, listed: File, part: str, names: list[str], *, slips: bool) -> str:
+    """The folder of these images, from root on; with `slips` that of most. Raises `Invalid` if there is none."""
     some = names[:: max(1, len(names) // LOOKED)]
+    found = dict[File, int]()
     for folder in _candidates(root, listed, part):
-        if all((root / folder / name).is_file() for name in some):
+        found[folder] = sum((root / folder / name).is_file() for name in some)
+        if found[folder] == len(some):
             return folder.as_posix()
-    raise Invalid(f"the images of {root / listed} are in no folder of {root}, such as {some[0]}", WHERE)
+    best = max(found, key=found.__getitem__)
+    if slips and found[best]:
+        return best.as_posix()
+    raise Invalid(f"the images of {root / listed} are in no folder of {root}, such as {', '.join(some[:1])}", WHERE)
 
 
 def _candidates(root: File, listed: File, part: str) -> Iterable[File]:

@@ -72,6 +72,23 @@ def test_files_of_other_names_are_found_as_for_a_new_study(folder: File) -> None
     assert check("set").exit_code == 3
 
 
+def test_files_of_other_names_are_found_whatever_is_wrong_with_them(folder: File) -> None:
+    for part in ("train", "val"):
+        (folder / "set" / "annotations" / f"instances_{part}2017.json").rename(folder / "set" / f"{part}.json")
+        (folder / "set" / f"{part}2017").rename(folder / "set" / part)
+    file = folder / "set" / "train.json"
+    rows = json.loads(file.read_text())
+    rows["images"][0] |= {"width": "96"}
+    rows["images"].append({"id": 99, "file_name": "../up.png", "width": 9, "height": 9})
+    rows["categories"][0] = {"id": 1, "name": None}
+    file.write_text(json.dumps(rows))
+    (folder / "set" / "train" / "2.png").unlink()
+    ended = check("set")
+    assert ended.exit_code == 3, ended.output
+    for part in ("width '96', height", "'../up.png' leaves the folder", "category 1 has no name", "2.png"):
+        assert part in ended.stdout
+
+
 def test_what_cannot_be_found_is_to_be_named_and_other_layouts_are_not_checked(folder: File) -> None:
     (folder / "empty").mkdir()
     ended = check("empty")
