@@ -6,6 +6,7 @@ http://host.robots.ox.ac.uk/pascal/VOC/
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from functools import lru_cache, partial
@@ -44,6 +45,7 @@ VOC_NAMES = (
     "train",
     "tvmonitor",
 )
+SUFFIXES = (".jpg", ".jpeg", ".png")  # of two images of one name the first counts
 BOTH_YEARS = ["2007 trainval", "2012 trainval"]  # "07+12"
 
 
@@ -100,9 +102,10 @@ class VOC:
             file = _list(devkit, part, "train")
             notes, pictures = _folders(devkit, file)
             yield str(file.relative_to(folder))
-            for name in _names(file):
+            names = _names(file)
+            for name, picture in zip(names, _pictures(pictures, names), strict=True):
                 yield str((notes / f"{name}.xml").relative_to(folder))
-                yield str((pictures / f"{name}.jpg").relative_to(folder))
+                yield str((pictures / picture).relative_to(folder))
 
     @staticmethod
     def unseen(**_: Any) -> Unseen:
@@ -214,18 +217,28 @@ def _sheets(devkit: Path, file: Path, classes: tuple[str, ...]) -> list[tuple[st
     """The images that a file lists, from the year's folder on, and their annotations. Raises `Invalid`."""
     names = _names(file)
     notes, pictures = _folders(devkit, file)
-    rows = [{"file_name": f"{name}.jpg"} for name in names]
+    named = _pictures(pictures, names)
+    rows = [{"file_name": picture} for picture in named]
     refuse((said for _, said in missing(rows, pictures)), f"images that {file} lists and that are not in {pictures}")
     rows = [{"file_name": f"{name}.xml"} for name in names]
     refuse((said for _, said in missing(rows, notes)), f"annotations of {file} that are not in {notes}")
     sheets, mistakes = [], []
-    for name in names:
+    for name, picture in zip(names, named, strict=True):
         try:
-            sheets.append((f"{pictures.name}/{name}.jpg", read(notes / f"{name}.xml", classes)))
+            sheets.append((f"{pictures.name}/{picture}", read(notes / f"{name}.xml", classes)))
         except Invalid as error:
             mistakes.append(f"{name}.xml {error}")
     refuse(mistakes, str(notes))
     return sheets
+
+
+def _pictures(folder: Path, names: list[str]) -> list[str]:
+    """The file of each image in the folder: VOC's own are .jpg, and that is what one is called that is not there."""
+    files = [Path(name) for name in os.listdir(folder)]
+    known = [file for file in files if file.suffix.lower() in SUFFIXES]
+    known.sort(key=lambda file: (-SUFFIXES.index(file.suffix.lower()), file.suffix))
+    there = {file.stem: file.name for file in known}  # of one name the last counts
+    return [there.get(name, f"{name}.jpg") for name in names]
 
 
 def _names(file: Path) -> list[str]:

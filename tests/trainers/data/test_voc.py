@@ -20,6 +20,7 @@ from trainers.data.voc import VOC_NAMES, named_in
 from trainers.data.voc_xml import read
 
 TWO = thing("dog", (10, 5, 20, 25)) + thing("person", (1, 1, 48, 32), difficult=1)
+ALL: Any = {"train": ["2007 trainval", "2012 trainval"], "val": "2007 test", "test": None}
 BEFORE = "1e6a03c6263de89e78105453c9b8b2d7b81cc3f3e07f3a8921b82e05167080a1"  # the fingerprint of `root`
 
 
@@ -52,6 +53,19 @@ def test_images_are_decoded_whole(root: Path) -> None:
     with Image.open(root / "VOC2012/JPEGImages/2008_000008.jpg") as image:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     assert torch.equal(VOC(root=str(root)).train.read(1), pixels)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".PNG", ".jpeg", ".JPG"])
+def test_an_image_of_ones_own_may_be_called_otherwise(root: Path, suffix: str) -> None:
+    image = root / "VOC2012/JPEGImages/2008_000008.jpg"
+    with Image.open(image) as opened:
+        opened.save(image.with_suffix(suffix))
+    assert VOC(root=str(root)).train.coco["images"][1]["file_name"].endswith(".jpg")  # of both this one counts
+    image.unlink()
+    data = VOC(root=str(root))
+    assert data.train.coco["images"][1]["file_name"] == f"VOC2012/JPEGImages/2008_000008{suffix}"
+    assert data.train.read(1).shape == (3, 32, 48)
+    assert f"VOCdevkit/VOC2012/JPEGImages/2008_000008{suffix}" in [*VOC.files(root=str(root.parent), **ALL)]
 
 
 def test_corners_are_counted_from_one_and_the_last_column_and_row_are_cut_off(root: Path) -> None:
@@ -241,10 +255,10 @@ def test_ten_mistakes_are_listed_and_the_rest_counted(root: Path) -> None:
 
 
 def test_a_list_that_names_a_missing_image_or_annotation_is_refused(root: Path) -> None:
-    (root / "VOC2007/JPEGImages/000002.jpg").rename(root / "VOC2007/JPEGImages/000002.JPG")
-    with pytest.raises(Invalid, match=r"images that .*test\.txt lists .*: 000002\.jpg \(there is 000002\.JPG\)"):
+    (root / "VOC2007/JPEGImages/000002.jpg").rename(root / "VOC2007/JPEGImages/000002.bmp")
+    with pytest.raises(Invalid, match=r"images that .*test\.txt lists .*: 000002\.jpg"):
         VOC(root=str(root))
-    (root / "VOC2007/JPEGImages/000002.JPG").rename(root / "VOC2007/JPEGImages/000002.jpg")
+    (root / "VOC2007/JPEGImages/000002.bmp").rename(root / "VOC2007/JPEGImages/000002.jpg")
     (root / "VOC2007/Annotations/000001.xml").unlink()
     with pytest.raises(Invalid, match=r"annotations of .*test\.txt that are not in .*Annotations: 000001\.xml"):
         VOC(root=str(root))
