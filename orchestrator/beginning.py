@@ -176,18 +176,14 @@ def _weights(wanted: Wanted, name: str, *, teaches: bool) -> list[str]:
         file = {"file": wanted.weights, "part": "detector"}
         return ["    # it is measured, and not trained; write part: backbone if it is only that", _where(file)]
     trained = TRAINED.get((wanted.detector, name))
-    if teaches and wanted.weights == "published" and trained and wanted.data.is_coco:
-        return [
-            "    # mmdetection's, trained on COCO: it is measured, and not trained",
-            _where(_part(trained, "detector")),
-        ]
+    if teaches and wanted.weights == "published" and trained:
+        whose, part = "    # mmdetection's, trained on COCO", "detector" if wanted.data.is_coco else "without_classes"
+        does = "it is measured, and not trained" if wanted.data.is_coco else "it is trained on, with these classes"
+        return [f"{whose}: {does}", _where(_part(trained, part))]
     if wanted.weights == "none" and teaches:
         return _recipe(wanted, name, anew=True)
     if weights := LADDER[name].weights:
-        own = "    # the backbone as ImageNet taught it" + (
-            "; published detectors know other classes, so it is trained here" if teaches and trained else ""
-        )
-        return [own, _where(_part(weights, "backbone")), *_recipe(wanted, name)]
+        return ["    # the backbone as ImageNet taught it", _where(_part(weights, "backbone")), *_recipe(wanted, name)]
     return _recipe(wanted, name, anew=True)
 
 

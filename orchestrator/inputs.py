@@ -82,7 +82,7 @@ def unread(study: Study) -> Inputs:
     found = {}
     for name, source in _sources(study).items():
         if source.part is None:
-            message = f"unread, {source} may be any part of a model; write part: detector, or part: backbone"
+            message = f"unread, {source} may be any part of a model; write part: detector, without_classes or backbone"
             raise Invalid(message, ("models", name, "weights"))
         stand_in = hashlib.sha256(source.file.encode()).hexdigest()
         found[name] = Weights(sha256=stand_in, part=source.part)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from trainers.atomic import digest, set_aside
 from trainers.call import Invalid, Spec
 from trainers.download import address, download, shown
+from trainers.spec import Part
 from trainers.store import Damaged, Store
 
 HASHED = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # names of published files end with the first digits of their SHA-256
@@ -25,7 +26,7 @@ class Source(Spec):
 
     file: Annotated[str, Field(min_length=1)]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None = None  # its first digits, at least 8
-    part: Literal["detector", "backbone"] | None = None  # what to take; None: all that the file holds
+    part: Part | None = None  # what to take; None: all that the file holds
 
     @model_validator(mode="before")
     @classmethod

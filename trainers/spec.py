@@ -26,11 +26,15 @@ LATER = (
 )  # knobs of a recipe that are not written where they have their defaults
 
 
+# Which part of a model weights are: all of it, all but what has rows for classes, or the backbone.
+Part = Literal["detector", "without_classes", "backbone"]
+
+
 class Weights(Spec):
     """Published weights by their content: the SHA-256 of their file, and which part of a model they are."""
 
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    part: Literal["detector", "backbone"] = "detector"
+    part: Part = "detector"
 
 
 class Model(Spec):

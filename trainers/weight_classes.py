@@ -20,6 +20,7 @@ COCO_SLOTS = 91  # torchvision's classes are COCO's ids, of which ten between 1 
 COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 COCO_IDS = [i for i in range(1, COCO_SLOTS) if i not in COCO_GAPS]
 ELSE = "to take only its backbone, write part: backbone"
+ANEW = "to train it on with other classes, write part: without_classes"
 
 
 class Classes(NamedTuple):
@@ -29,6 +30,11 @@ class Classes(NamedTuple):
     number: int  # of the data
     wanted: tuple[str, ...] | None  # the data's names
     named: tuple[str, ...] | None  # the file's names
+
+
+def has_classes(name: str) -> bool:
+    """Whether a tensor of this name, as we call it, has rows for classes."""
+    return any(re.fullmatch(pattern, name) for pattern, *_ in CLASS_ROWS)
 
 
 def with_classes(name: str, value: Tensor, own: Tensor, classes: Classes) -> Tensor:
@@ -57,12 +63,12 @@ def rows(slots: int, background: int, classes: Classes) -> list[int]:
     if names is not None and classes.wanted is not None:
         if strange := [name for name in classes.wanted if name not in names]:
             whose = "its own" if classes.named else "those of COCO"
-            raise Invalid(f"these weights know no class {strange[0]!r}: their classes are {whose}; {ELSE}")
+            raise Invalid(f"these weights know no class {strange[0]!r}: their classes are {whose}; {ANEW}; {ELSE}")
         return first + [names.index(name) for name in classes.wanted]
     if classes.published == DETECTION and slots == COCO_SLOTS and number == COCO:
         return first + COCO_IDS
     if slots != number + background:
-        raise Invalid(f"these weights are for {slots - background} classes, and the data has {number}; {ELSE}")
+        raise Invalid(f"these weights are for {slots - background} classes, and the data has {number}; {ANEW}; {ELSE}")
     return list(range(slots))
 
 

@@ -14,7 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -23,8 +23,9 @@ from torch import Tensor
 
 from trainers.call import Invalid
 from trainers.outputs import Network
+from trainers.spec import Part
 from trainers.states import swells
-from trainers.weight_classes import ELSE, Classes, with_classes
+from trainers.weight_classes import ELSE, Classes, has_classes, with_classes
 from trainers.weight_names import (
     CLASSIFICATION,
     COMPUTED,
@@ -37,8 +38,6 @@ from trainers.weight_names import (
     matches,
     ours,
 )
-
-Part = Literal["detector", "backbone"]
 
 # In what a checkpoint keeps its weights; averaged ones are what was measured.
 WRAPPINGS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model")
@@ -96,7 +95,7 @@ def read(file: Path) -> State:
 
 
 def load(file: Path, network: Network, *, part: Part = "detector", classes: tuple[str, ...] | None = None) -> None:
-    """Give a network, or its backbone, the weights of a file; `Invalid` as of `read` and `fitted`."""
+    """Give a network, or a part of it, the weights of a file; `Invalid` as of `read` and `fitted`."""
     state = read(file)
     target = owner(network.backbone, state) if part == "backbone" else network
     target.load_state_dict(fitted(state, network, part=part, classes=classes))
@@ -111,10 +110,11 @@ def fitted(state: State, network: Network, *, part: Part, classes: tuple[str, ..
     """The state of a detector, or of its backbone, all of it and in its shapes, out of published weights.
 
     classes: the names of the network's classes, which get the rows of those names as in `trainers.weight_classes`.
+    `without_classes`: tensors that have rows for classes are the network's own.
     Raises `Invalid` when the weights are of another network.
     """
     published = kind(state)
-    if published == CLASSIFICATION and part == "detector":
+    if published == CLASSIFICATION and part != "backbone":
         raise Invalid("these are the weights of a classifier, which fit a backbone: write part: backbone")
     backbone = owner(network.backbone, state)
     check_style(state, backbone)
@@ -127,6 +127,8 @@ def fitted(state: State, network: Network, *, part: Part, classes: tuple[str, ..
         return checked(state, backbone.state_dict(), published, type(backbone).__name__)
     check_conventions(network, published)
     own = network.state_dict()
+    if part == "without_classes":
+        state = {name: own[name] if name in own and has_classes(name) else x for name, x in state.items()}
     known = Classes(published, network.num_classes, wanted=classes, named=named)
     state = {name: with_classes(name, x, own[name], known) if name in own else x for name, x in state.items()}
     return checked(state, own, published, type(network).__name__, f"; {ELSE}")

@@ -220,11 +220,14 @@ def test_coco_itself_needs_no_names_and_takes_the_published_teacher() -> None:
     assert study.models["r101"].weights is not None and study.models["r101"].weights.part == "detector"
 
 
-def test_a_teacher_of_other_classes_is_trained_from_its_backbone() -> None:
+def test_a_published_teacher_of_other_classes_is_trained_on() -> None:
     put_coco(File("cats"), ("train.json", "train"), ("val.json", "val"))
     study = began("--data", "cats", "--teacher", "r101", "--student", "r50")
-    assert study.models["r101"].weights is not None and study.models["r101"].weights.part == "backbone"
-    assert "published detectors know other classes" in File("study.yaml").read_text()
+    assert study.models["r101"].weights is not None and study.models["r101"].weights.part == "without_classes"
+    assert "trained on COCO: it is trained on, with these classes" in File("study.yaml").read_text()
+    planned = run("plan", "study.yaml", "--no-data", "--json")
+    assert planned.exit_code == 0, planned.output
+    assert {one["epochs"] for one in json.loads(planned.stdout)["stages"]} == {12}  # what is measured only has 0
     assert study.recipe.resize is None  # the images are small
 
 

@@ -340,6 +340,48 @@ def test_another_number_of_classes_is_said_in_plain_words(detector: str) -> None
     assert weights.fitted(state, make(3), part="backbone")
 
 
+@pytest.mark.parametrize(
+    ("detector", "fresh"),
+    [
+        ("GFL", {"head.cls"}),
+        ("GFLv2", {"head.cls"}),
+        ("ATSS", {"head.cls"}),
+        ("RetinaNet", {"head.classification_head.cls_logits"}),
+        ("FCOS", {"head.classification_head.cls_logits"}),
+        ("RepPoints", {"head.cls_out"}),
+        ("FasterRCNN", {"roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred"}),
+        (
+            "MaskRCNN",
+            {f"roi_heads.{part}" for part in ("box_predictor.cls_score", "box_predictor.bbox_pred")}
+            | {"roi_heads.mask_predictor.mask_fcn_logits"},
+        ),
+        ("MimicDet", {"s_head.cls", "t_head.cls"}),
+    ],
+)
+@pytest.mark.parametrize("classes", [5, 3])
+def test_all_but_the_classes_is_taken_for_others_even_if_they_are_as_many(
+    detector: str, fresh: set[str], classes: int
+) -> None:
+
+    def make(num_classes: int) -> Any:
+        return getattr(detectors, detector)(backbones.TinyResNet(width=8), num_classes, channels=16)
+
+    published, mine = make(5).state_dict(), make(classes)
+    for name in published:
+        published[name] = published[name] + 1
+    before = mine.state_dict()
+    found = weights.fitted(dict(published), mine, part="without_classes")
+    own = {name for name in before if name.rpartition(".")[0] in fresh}
+    assert {name.rpartition(".")[0] for name in own} == fresh and found.keys() == before.keys()
+    assert all(torch.equal(found[name], (before if name in own else published)[name]) for name in found)
+
+
+def test_a_classifier_has_no_detector_to_leave_its_classes_out_of() -> None:
+    state = {"conv1.weight": torch.zeros(1)}
+    with pytest.raises(Invalid, match="fit a backbone"):
+        weights.fitted(state, detectors.GFL(backbones.TinyResNet(width=8), 2, channels=16), part="without_classes")
+
+
 @pytest.mark.parametrize("style", ["caffe", "pytorch"])
 def test_a_style_that_only_the_configuration_in_the_file_tells_must_be_the_networks(tmp_path: Path, style: Any) -> None:
     config = f"model = dict(type='FCOS', backbone=dict(type='ResNet', depth=18, style='{style}'))  # \""
