@@ -106,6 +106,21 @@ def test_weights_that_are_not_there_are_refused_with_their_line(tmp_path: File) 
     assert "tiny.yaml:4: models.big.weights" in ran.err and "there is no file gone.pth" in ran.err
 
 
+def test_for_other_classes_a_published_detector_is_trained_on(weights: File, tmp_path: File) -> None:
+    begins = (BIG, f"  big: {{weights: {{file: '{weights}', part: without_classes}}, detector")
+    text = changed(begins, ("classes: 3", "classes: 5"), text=TWO)
+    write(tmp_path, text.replace("part: without_classes", "part: detector"))
+    refused = tapath(tmp_path, "plan", "tiny.yaml")
+    assert refused.code == 2 and "to train it on with other classes, write part: without_classes" in refused.err
+    write(tmp_path, text)
+    ran = tapath(tmp_path, "run", "tiny.yaml")
+    assert ran.code == 0, ran.err
+    teacher = studies.stages(tmp_path)["big",]
+    assert teacher["epochs"] == len(teacher["history"]) > 0
+    learnt = load_file(tmp_path / "store" / teacher["key"] / "weights.safetensors")
+    assert learnt["head.cls.bias"].shape == (5,) and load_file(weights)["head.cls.bias"].shape == (3,)
+
+
 def test_one_measurement_serves_every_seed(weights: File, tmp_path: File) -> None:
     with_weights = (BIG, f"  big: {{weights: {weights}, detector")
     write(tmp_path, changed(with_weights, ("distill:", "seeds: [0, 1]\ndistill:"), text=TWO))
