@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator import expectations
 from orchestrator.asked import Asked
-from orchestrator.listing import lines, plain, unlike
+from orchestrator.listing import few_seeds, lines, plain, unlike
 from orchestrator.ranking import Found
 from trainers.call import Invalid
 
@@ -23,6 +23,7 @@ def ranked(asked: Asked, *, top: int | None, as_json: bool, **filters: Any) -> t
         first = {one.student: one for one in reversed(found)}
         best = [first[student] for student in each if student in first]
         warnings += [f"no path to {student} is among them" for student in each if student not in first]
+    warnings += few_seeds(best, found)
     rows = [expectations.of(asked.expected or {}, one.path, one.figures) for one in best]
     listed = list(zip(best, rows, strict=True))
     if as_json:

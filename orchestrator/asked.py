@@ -33,9 +33,8 @@ class Asked:
     by: str = "score"
     expected: Mapping[str, Mapping[str, float]] | None = None  # what was published of the study's paths
     source: str = ""
-    # Of the study: a path that has fewer, dropped by a race or not there yet, is no match for one with all. 0: as many
-    # as any path of its experiment has.
-    seeds: int = 0
+    # Of the study: a path that has fewer, dropped by a race or not there yet, is no match for one with all.
+    seeds: int = 1
     students: Sequence[str] = ()  # of the study, in its order; without one the experiments say who they are
 
     def each(self, found: Sequence[Found]) -> list[str]:
@@ -60,25 +59,16 @@ class Asked:
         else:
             where = f"the MLflow experiment{'s' * (len(self.experiments) > 1)} {', '.join(self.experiments)}"
         found = [f for f in paths(self.uri, self.experiments, keys=self.keys, by=self.by) if math.isfinite(f.score)]
-        # Trained for longer or shorter than the recipe says it is a control, or a rung of a search.
-        found = [f for f in found if not SHORTENED.search(f.path)]
+        if self.keys is None:  # a study says itself who is a student: what was logged may be of before a change
+            # Trained for longer or shorter than the recipe says it is a control, or a rung of a search.
+            found = [f for f in found if not SHORTENED.search(f.path)]
         if not found:
             raise Invalid(f"no student of {where} is trained yet", WHERE)
-        return choose(self._comparable(found), **filters)
+        students = {f.student for f in found if self._is_whole(f)}
+        return choose([f for f in found if self._is_whole(f) or f.student not in students], **filters)
 
-    def _comparable(self, found: Sequence[Found]) -> list[Found]:
-        """Those with all seeds; of a student of whom there is none, what there is."""
-        most: dict[str, int] = defaultdict(int)  # seeds of a path, by experiment
-        for one in found:
-            for experiment in one.experiments:
-                most[experiment] = max(most[experiment], len(one.scores))
-
-        def is_whole(one: Found) -> bool:
-            seeds = self.seeds or min(most[experiment] for experiment in one.experiments)
-            return len(one.scores) >= seeds or not one.stages
-
-        students = {one.student for one in found if is_whole(one)}
-        return [one for one in found if is_whole(one) or one.student not in students]
+    def _is_whole(self, one: Found) -> bool:
+        return len(one.scores) >= self.seeds or not one.stages
 
 
 def of_experiments(names: Sequence[str] | None, tracking: str | None) -> Asked:

@@ -99,6 +99,7 @@ def _citypersons(root: File, named: str) -> FoundData | None:
 def _coco(root: File, named: str, *, slips: bool) -> FoundData | None:
     files = [folder / name for folder, names in _below(root) for name in names if name.endswith(".json")]
     files = [file for file in files if not any(word in file.name for word in OTHERS)]
+    files = _unsplit(files)
     if not files:
         return None
     chosen = {part: _of_part(part, files) for part in PARTS}
@@ -135,6 +136,12 @@ def _coco(root: File, named: str, *, slips: bool) -> FoundData | None:
     return FoundData({"COCO": args}, len(classes), image, said, is_coco=known)
 
 
+def _unsplit(files: list[File]) -> list[File]:
+    """Those that are not there in two parts as well, as `tapath data split` writes them."""
+    names = {file.name for file in files}
+    return [file for file in files if not {f"{file.stem}_train.json", f"{file.stem}_val.json"} <= names]
+
+
 def _unsaid(files: list[File], named: str, *, lacks_train: bool) -> str:
     """What to do where no name says what the annotations are for."""
     by_hand = "or write the study by hand, as *Your own images* in the README does"
@@ -157,23 +164,26 @@ def _below(root: File) -> Iterator[tuple[File, list[str]]]:
         links_first = sorted(inside, key=lambda name: (not os.path.islink(os.path.join(here, name)), name))
         fresh = {os.path.realpath(os.path.join(here, name)): name for name in links_first}
         inside[:] = sorted(name for place, name in fresh.items() if place not in seen)
-        seen |= fresh.keys()
-        yield folder, sorted(names)
         if len(folder.parts) >= DEPTH:
             inside.clear()
+        seen |= {os.path.realpath(os.path.join(here, name)) for name in inside}
+        yield folder, sorted(names)
 
 
 def _of_part(part: str, files: list[File]) -> File | None:
     """The annotation file of a part: its name says so, or that of its folder; COCO's own come first."""
-    found = [file for file in files if _says(file.name, part)]
-    found = found or [file for file in files if _says(str(file.parent), part)]
+    own = [file for file in files if _part(file.name) == part]
+    found = own or [file for file in files if not _part(file.name) and _part(str(file.parent)) == part]
     return min(found, key=lambda file: ("instances" not in file.name, len(file.parts), str(file)), default=None)
 
 
-def _says(text: str, part: str) -> bool:
-    """Whether a name is that of a part."""
-    words = re.split(r"[^a-z]+", text.lower())
-    return any(word.startswith(PARTS[part][0]) or word in PARTS[part] for word in words)
+def _part(text: str) -> str:
+    """The part that a name is of, by its last word that says one; empty if none does."""
+    for word in reversed(re.split(r"[^a-z]+", text.lower())):
+        for part, words in PARTS.items():
+            if word.startswith(words[0]) or word in words:
+                return part
+    return ""
 
 
 def _rows(file: File, part: str, *, slips: bool) -> dict[str, Any] | None:
@@ -188,7 +198,7 @@ def _rows(file: File, part: str, *, slips: bool) -> dict[str, Any] | None:
         if not slips:
             return lists_of(coco, str(file))
         rows = tables(coco, str(file))
-        return {**rows, "images": [row for row in rows["images"] if unsafe(row.get("file_name")) is None]}
+        return {**rows, "images": [row for row in rows["images"] if not unsafe(row.get("file_name"))]}
     except Invalid as error:
         raise Invalid(f"{error}; `tapath data check` lists all that is wrong with it", WHERE) from None
 
@@ -211,11 +221,10 @@ def _candidates(root: File, listed: File, part: str) -> Iterable[File]:
     """Folders, those first that are called like the annotation file or like its part, and those of other parts last:
     images of two parts may have the same names."""
     stem = listed.stem.removeprefix("instances_")
-    others = PARTS.keys() - {part}
 
     def rank(folder: File) -> tuple[Any, ...]:
-        own, other = _says(str(folder), part), any(_says(str(folder), one) for one in others)
-        return folder.name != stem, other and not own, not own, folder != listed.parent, folder.parts
+        said = _part(str(folder))
+        return folder.name != stem, said not in (part, ""), said != part, folder != listed.parent, folder.parts
 
     return sorted((folder for folder, _ in _below(root)), key=rank)
 

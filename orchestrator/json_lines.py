@@ -21,7 +21,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from orchestrator.board import Board, Row, State
@@ -98,7 +98,7 @@ class JsonLines:
             self._write("progress", part=part, left=left, **self._counts())
 
     def _write(self, event: str, **facts: Any) -> None:
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = json.dumps(finite({"time": now, "event": event, **facts}), allow_nan=False)
         with self.lock:
             print(line, file=self.stream, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
@@ -43,6 +44,19 @@ def cost(found: Found) -> str:
     if not math.isfinite(found.seconds):
         return "cost unknown"
     return f"{'' if found.whole else 'at least '}{found.seconds:.4g} s"
+
+
+def few_seeds(best: Sequence[Found], found: Sequence[Found]) -> list[str]:
+    """Of which of these paths there are fewer seeds than of others to the same student."""
+    most: dict[tuple[str, str], int] = defaultdict(int)
+    for one in found:
+        most[one.data, one.student] = max(most[one.data, one.student], len(one.scores))
+    return [
+        f"{one.path} has {len(one.scores)} of {wanted} seeds, so luck counts for more in it; asked by a study's file, "
+        "in place of an experiment's name, only paths with all seeds are an answer"
+        for one in best
+        if one.stages and len(one.scores) < (wanted := most[one.data, one.student])
+    ]
 
 
 def unlike(found: Iterable[Found]) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path as File
 from orchestrator.examined import GIB, Finding, State, tried
 from orchestrator.writable import existing
 
-OLDEST = (3, 10)
+OLDEST = (3, 11)
 TORCH_LIMIT = 120.0  # seconds
 ROOM, LITTLE = 10, 1  # GiB free: below the first a warning, below the second nothing can be trained
 FULL = 0.95  # of a disk, from which on Ray places nothing more there

@@ -16,7 +16,6 @@ from trainers.call import Invalid
 from trainers.staging import named, scratch
 
 WHAT = {"data", "models", "distill"}  # the keys by which a study is told from other files
-
 ALIKE = re.compile(r"(?i)\.ya?ml\W|\.(json|txt)$")  # names under which people put a study aside
 WORDS = re.compile(rb"\b(data|models|distill)[\"']?\s*:")
 

@@ -47,8 +47,9 @@ class Prices:
         self.name = f"{FOLDER}/{hashlib.sha256(canonical(said).encode()).hexdigest()[:16]}.json"
         kept = _read(store.place, self.name)
         # Of what is gone from the store since then nothing is known any more.
-        self.measured = (list(of(kept.keys)) if kept else []) or list(measured)
-        self.is_new = kept is None
+        known = list(of(kept.keys)) if kept else []
+        self.measured = known or list(measured)
+        self.is_new = not known
 
     def keep(self) -> None:
         """Have the next run reckon likewise."""

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from statistics import fmean, median, stdev
 from typing import Any, get_args
 
@@ -60,7 +60,7 @@ def summarize(
         "metric": metric,
         "search": search,
         "seeds": list(seeds),
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": time.time() - board.started,
         "compute_seconds": sum(row.seconds for row in board.rows.values() if _trained_here(row)),
         "models": [_model(n, model, counted.get(n)) for n, model in models.items()],

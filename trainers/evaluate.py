@@ -96,13 +96,13 @@ def _look(
 
 
 def _fewer(images: int) -> int:
-    """How many are looked at from now on, after so many at once were too many. Raises `OutOfMemory`."""
+    """How many are looked at at once in the rest, after so many were too many. Raises `OutOfMemory`."""
     if images == 1:
         raise memory.OutOfMemory(
             "out of memory in validation, one image at once; what helps is a device with more memory, precision bf16 "
             "or smaller images (resize)"
         )
-    log.warning("out of memory in validation with %d images at once; from now on %d at once", images, -(-images // 2))
+    log.warning("out of memory in validation with %d images at once; the rest of it with %d", images, -(-images // 2))
     return -(-images // 2)
 
 

@@ -7,7 +7,6 @@ unless `--as-stored`. `Detector(folder)(pixels)`: boxes are x1, y1, x2, y2; A ar
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ import numpy as np
 
 Array = Any  # numpy's
 Rule = dict[str, Any]
-LARGEST = math.log(1000 / 16)  # of a side's logarithm
+LARGEST = float(np.log(1000 / 16))  # of a side's logarithm
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow hands PostScript to another program
 
 
@@ -210,7 +209,7 @@ def reading(start: float, end: float, length: int, rule: Rule) -> tuple[Array, i
     """How much each cell of a side counts in each bin of a region, and the first cell that counts. -> (P, cells)."""
     bins = rule["pooled"]
     extent = end - start if rule["aligned"] else max(end - start, 1.0)
-    points = rule["sampling"] or max(math.ceil(extent / bins), 1)
+    points = rule["sampling"] or max(int(np.ceil(extent / bins)), 1)
     step = np.float32(extent / bins)
     at = start + np.arange(bins)[:, None] * step + (np.arange(points) + np.float32(0.5)) * step / points
     counts = ((at >= -1) & (at <= length)) / points
@@ -277,6 +276,7 @@ def read(file: str | Path, *, as_stored: bool = False) -> Array:
     from PIL import Image
 
     image, noted = Image.open(file, formats=FORMATS), 1
+    image.filename = ""  # by its name Pillow maps TIFF into memory, and garbles what it then turns
     image.load()  # Pillow itself turns TIFF
     with suppress(Exception):  # a note that cannot be read is none
         noted = 1 if as_stored else image.getexif().get(0x0112, 1)

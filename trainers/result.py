@@ -9,7 +9,7 @@ from trainers.footprint import Footprint
 from trainers.spec import Stage
 from trainers.usage import Usage
 
-FORMAT = 3  # 1 had no alphas, no selected epoch and no usage, 2 had no footprint, 3 no sources
+FORMAT = 4  # 1 had no alphas, no selected epoch and no usage, 2 had no footprint, 3 no sources
 
 
 class Result(Spec):

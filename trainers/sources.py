@@ -1,9 +1,10 @@
 """By which code a stage was trained: of each class that it names, what the file means that defines it.
 
 A stage's key has names and knobs, and no code; so whoever corrects a loss gets what the old one has taught. A result
-remembers a digest of each such file, and what differs can be said. Comments, docstrings and layout are no part of it,
-nor is what such files share, as `pair.py` and `outputs.py`: for that there is `spec.SEMANTICS`. Digests are compared
-within one minor version of Python, since each reads the same text into another tree.
+remembers a digest of each such file, with those of its base classes, and what differs can be said. Comments, docstrings
+and layout are no part of it, nor are functions of other files, as of `pair.py` and `outputs.py`: for that there is
+`spec.SEMANTICS`. Digests are compared within one minor version of Python, since each reads the same text into another
+tree.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import ast
 import hashlib
 import inspect
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from pydantic import ValidationError
 
@@ -28,6 +30,7 @@ from trainers.records import Begun
 from trainers.spec import Stage
 from trainers.store import SOURCES, Store
 
+READ = time.time()  # when the files had been read that are imported above
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}:"  # what a digest begins with
 MIXED = "+"  # what one ends with where a training went on with other code: none is equal to that
 PACKAGES = {
@@ -62,15 +65,27 @@ def _names(call: Call, package: ModuleType) -> Iterator[str]:
 
 @cache
 def now(name: str) -> str | None:
-    """The digest of `distill.LD` as this process has it; None if nothing is called so, or its source is not there."""
+    """The digest of `distill.LD` as this process has it; None if nothing is called so, or its source is not there, or
+    was written since this process has read it."""
     package, _, thing = name.partition(".")
     known = offers(PACKAGES[package]) if package in PACKAGES else {}
     if thing not in known:
         return None
     try:
-        return PYTHON + digest(Path(inspect.getfile(known[thing])).read_bytes())
+        files = _files(known[thing])
+        if any(file.stat().st_mtime > READ for file in files):
+            return None
+        each = [digest(file.read_bytes()) for file in files]
     except (OSError, SyntaxError, ValueError):
         return None
+    return PYTHON + (each[0] if len(each) == 1 else hashlib.sha256(" ".join(each).encode()).hexdigest()[:16])
+
+
+def _files(thing: Any) -> list[Path]:
+    """The files that define a class and its base classes, or a function; of ours alone beside its own."""
+    bases = inspect.getmro(thing)[1:] if inspect.isclass(thing) else ()
+    ours = [base for base in bases if base.__module__.partition(".")[0] == __name__.partition(".")[0]]
+    return [Path(name) for name in dict.fromkeys(inspect.getfile(one) for one in (thing, *ours))]
 
 
 def digest(source: bytes) -> str:
@@ -100,7 +115,11 @@ def differ(one: str | None, other: str | None) -> bool:
 
 def since(before: Mapping[str, str], then: Mapping[str, str]) -> dict[str, str]:
     """What a training remembers that was begun by some code and goes on by some: where both differ, that they do."""
-    mixed = {name: f"{one.rstrip(MIXED)}{MIXED}" for name, one in before.items() if differ(one, then.get(name))}
+    mixed = {
+        name: f"{one.rstrip(MIXED)}{MIXED}"
+        for name, one in before.items()
+        if differ(one, then.get(name)) or (one.endswith(MIXED) and name in then)
+    }
     return {**then, **mixed}
 
 

@@ -127,10 +127,10 @@ def fitted(state: State, network: Network, *, part: Part, classes: tuple[str, ..
         return checked(state, backbone.state_dict(), published, type(backbone).__name__)
     check_conventions(network, published)
     own = network.state_dict()
-    if part == "without_classes":
-        state = {name: own[name] if name in own and has_classes(name) else x for name, x in state.items()}
     known = Classes(published, network.num_classes, wanted=classes, named=named)
-    state = {name: with_classes(name, x, own[name], known) if name in own else x for name, x in state.items()}
+    fresh = part == "without_classes"
+    for name in [name for name in state if name in own and has_classes(name)]:
+        state[name] = own[name] if fresh else with_classes(name, state[name], own[name], known)
     return checked(state, own, published, type(network).__name__, f"; {ELSE}")
 
 

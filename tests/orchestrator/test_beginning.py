@@ -329,15 +329,40 @@ def test_an_export_that_calls_all_of_it_training_is_to_be_split(listed: str) -> 
         look(File("cats"))
 
 
+WHOLE = ["train.json", "val.json", "train_val.json", "instances_train2017.json", "labels/trainval.json", "all.json"]
+
+
+@pytest.mark.parametrize("listed", WHOLE)
+def test_what_was_split_is_found_whatever_it_is_called(listed: str) -> None:
+    put_coco(File("cats"), (listed, "images"))
+    assert run("init", "--data", "cats", *SMALL).exit_code == 2, "there is one file"
+    split = run("data", "split", f"cats/{listed}", "--val", "0.5")
+    assert split.exit_code == 0, split.output
+    study = began("--data", "cats", *SMALL)
+    stem = listed.removesuffix(".json")
+    assert study.data.args["train"] == f"{stem}_train.json" and study.data.args["val"] == f"{stem}_val.json"
+    assert study.data.args["train_images"] == study.data.args["val_images"] == "images"
+    assert run("data", "check", "cats").exit_code == 0
+
+
+def test_one_file_that_is_called_for_both_parts_is_to_be_split() -> None:
+    put_coco(File("cats"), ("train_val.json", "images"))
+    with pytest.raises(Invalid, match=r"there is one annotation file; `tapath data split cats/train_val\.json`"):
+        look(File("cats"))
+
+
+def test_a_link_deep_below_hides_no_folder() -> None:
+    put_coco(File("cats"), ("train.json", "z/images"), ("val.json", "z/images"))
+    File("cats/a/b/c").mkdir(parents=True)
+    File("cats/a/b/c/link").symlink_to(File("cats/z/images").absolute())
+    assert look(File("cats")).written["COCO"]["train_images"] == "z/images"
+
+
 def test_files_of_one_folder_that_share_images_are_no_training_and_validation() -> None:
     put_coco(File("cats"), ("train.json", "train"))
-    assert run("data", "split", "cats/train.json").exit_code == 0
-    with pytest.raises(
-        Invalid, match=r"cats/train.json and cats/train_val.json share 1 images, such as train/train_\d"
-    ):
+    File("cats/val.json").write_bytes(File("cats/train.json").read_bytes())
+    with pytest.raises(Invalid, match=r"cats/train.json and cats/val.json share 2 images, such as train/train_1\.jpg"):
         look(File("cats"))
-    File("cats/train.json").unlink()
-    assert look(File("cats")).written["COCO"]["train"] == "train_train.json"
 
 
 @pytest.mark.parametrize(
@@ -481,7 +506,8 @@ def test_without_a_gpu_a_large_model_has_all_cores_and_it_is_said_how_long_that_
     assert ended.exit_code == 0 and f"warning: {proposed.SLOW}" in ended.stdout
     assert load("study.yaml").resources.cpus == 6 and proposed.SLOW in File("study.yaml").read_text()
     for others in ((*words, "--gpus", "1"), ("--gpus", "0")):  # the latter are digits
-        assert "very long" not in run("init", "--force", *others).stdout
+        quick = run("init", "--force", *others)
+        assert quick.exit_code == 0 and "very long" not in quick.stdout
     assert load("study.yaml").resources.cpus == 1
 
 

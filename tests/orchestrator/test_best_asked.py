@@ -295,13 +295,28 @@ def test_a_path_that_has_not_all_seeds_of_its_study_is_no_match_for_one_that_has
     few = [replace(row("r101 > r18", score=0.9), seed=0)]
     all_seeds = [row("r101 > r34 > r18", score=0.5, seed=seed) for seed in (0, 1)]
     record(uri, "raced", *few, *all_seeds)
-    of_two = replace(of_experiments(["raced"], uri), seeds=2)
+    plain, of_two = of_experiments(["raced"], uri), replace(of_experiments(["raced"], uri), seeds=2)
+    assert [found.path for found in plain.paths()] == ["r101 > r18", "r101 > r34 > r18"]
     assert [found.path for found in of_two.paths()] == ["r101 > r34 > r18"]
     assert [found.path for found in replace(of_two, seeds=3).paths()] == ["r101 > r18", "r101 > r34 > r18"]
 
 
-def test_without_a_study_all_seeds_are_as_many_as_a_path_of_the_experiment_has(uri: str) -> None:
-    record(uri, "raced", row("r101 > r18", score=0.9), *(row("r101 > r34 > r18", seed=seed) for seed in (0, 1)))
-    record(uri, "quick", row("r34 > r18", score=0.8))
-    assert [found.path for found in of_experiments(["raced"], uri).paths()] == ["r101 > r34 > r18"]
-    assert [found.path for found in of_experiments(None, uri).paths()] == ["r34 > r18", "r101 > r34 > r18"]
+def test_where_no_study_says_how_many_seeds_there_are_a_path_with_few_is_named(uri: str) -> None:
+    few, whole = row("r101 > r18", score=0.9), [row("r101 > r34 > r18", seed=seed) for seed in (0, 1)]
+    record(uri, "raced", few, *whole, on("bbbb", row("r34 > r18", score=0.2)), row("r101 > r34", score=0.1))
+    said = "warning: r101 > r18 has 1 of 2 seeds"
+    assert said in best(uri, "--experiment", "raced", "--student", "r18").stderr
+    assert said in best(uri, "--experiment", "raced", "--top", "3").stderr
+    for words in (("--data", "bbbb"), ("--student", "r34")):
+        ended = best(uri, "--experiment", "raced", *words)
+        assert ended.exit_code == 0 and "seeds" not in ended.stderr, ended.stderr
+
+
+def test_a_study_answers_with_its_own_stages_whatever_they_were_called_when_they_were_logged(uri: str) -> None:
+    rung = replace(row("r101 > r18", score=0.7), path=Path(("r101", "r18"), 0.5))
+    record(uri, "demo", rung)
+    asked = of_experiments(["demo"], uri)
+    with pytest.raises(Invalid, match="no student of"):
+        asked.paths()
+    (found,) = replace(asked, keys={rung.key}).paths()
+    assert found.keys == {rung.seed: rung.key}

@@ -89,6 +89,23 @@ def test_files_of_other_names_are_found_whatever_is_wrong_with_them(folder: File
         assert part in ended.stdout
 
 
+def test_all_images_may_lie_in_one_folder_that_is_called_like_neither_part(folder: File) -> None:
+    (folder / "set" / "labels").mkdir()
+    (folder / "set" / "pictures").mkdir()
+    for part in ("train", "val"):
+        file = folder / "set" / "annotations" / f"instances_{part}2017.json"
+        rows = json.loads(file.read_text())
+        for one in rows["images"]:
+            image = folder / "set" / f"{part}2017" / one["file_name"]
+            one["file_name"] = f"{part}_{image.name}"
+            image.rename(folder / "set" / "pictures" / one["file_name"])
+        file.rename(folder / "set" / "labels" / f"{part}.json").write_text(json.dumps(rows))
+    ended = check("set")
+    assert ended.exit_code == 0, ended.output
+    args = yaml.safe_load(ended.stdout.splitlines()[-1].removeprefix("no problems: "))["data"]["COCO"]
+    assert args["train_images"] == args["val_images"] == "pictures"
+
+
 def test_what_cannot_be_found_is_to_be_named_and_other_layouts_are_not_checked(folder: File) -> None:
     (folder / "empty").mkdir()
     ended = check("empty")

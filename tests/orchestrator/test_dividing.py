@@ -100,8 +100,8 @@ def test_nothing_is_written_over_and_bad_words_end_with_2(source: Source) -> Non
     before = {path: path.read_bytes() for path in File("out").iterdir()}
     for words, said in (
         ((file, "--out", "out"), "out/instances_all_train.json is there already and is not written over"),
-        ((file, "--val", "0"), "0"),
-        ((file, "--val", "1"), "1"),
+        ((file, "--val", "0"), "'--val'"),
+        ((file, "--val", "1"), "'--val'"),
         ((file, "--out", file), "--out"),
         (("nowhere.json",), "nowhere.json"),
         (("set/all/1.png",), "is not JSON"),

@@ -176,10 +176,11 @@ def test_it_warns_of_what_each_worker_draws_to_learn_from(detector: str, tmp_pat
     models = "".join(
         f"  {name}: {{detector: {{{detector}: {{channels: 16, hidden: 16}}}}, backbone: TinyResNet}}\n" for name in "ab"
     )
-    text = f"data: {{Digits: {{classes: 3, train: 32, val: 16}}}}\nmodels:\n{models}distill: [DeFeat]\n"
+    text = f"data: {{Digits: {{classes: 3, train: 32, val: 16}}}}\nmodels:\n{models}distill: [DeFeat, TADF]\n"
     found = doubts(prepare(load(write(tmp_path, text))), "b")
     assert any(f"drawn of {detector}" in doubt for doubt in found)
-    assert any("the regions drawn of DeFeat" in doubt for doubt in found) is (detector == "FasterRCNN")
+    for loss in ("DeFeat", "TADF"):
+        assert any(f"the regions drawn of {loss}" in doubt for doubt in found) is (detector == "FasterRCNN")
 
 
 def test_a_schedule_reckons_with_all_workers_where_there_is_room_and_else_with_fewer() -> None:

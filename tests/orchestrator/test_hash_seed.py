@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from pathlib import Path as File
 
 from orchestrator import strategies
 from orchestrator.lattice import Entry, Lattice
@@ -45,8 +46,13 @@ def test_a_budget_buys_the_same_of_a_sweep_in_every_process() -> None:
     asked = (sys.executable, "-c", f"from {__name__} import bought; print(*bought())")
     said = [
         subprocess.run(
-            asked, env={**os.environ, "PYTHONHASHSEED": str(seed)}, capture_output=True, text=True, check=True
+            asked,
+            cwd=File(__file__).parents[2],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         ).stdout
-        for seed in range(4)
+        for seed in range(8)
     ]
     assert len(set(said)) == 1 and said[0].strip()

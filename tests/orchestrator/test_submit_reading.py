@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from types import SimpleNamespace
@@ -42,10 +41,10 @@ def test_every_line_is_printed_once_however_often_reading_begins_anew() -> None:
 
 def test_ctrl_c_is_heard_though_whoever_waits_takes_it_for_the_end_of_a_connection() -> None:
     async def waits() -> None:
+        asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGINT)
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
 
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), handling(submit._interrupt, (signal.SIGINT,)):
         asyncio.run(waits())

@@ -90,11 +90,25 @@ def test_where_a_batch_has_no_room_half_as_many_images_are_looked_at_from_then_o
     given = scarce(detector, method, 2)
     found = find(detector, build.dataset(DATA).val, recipe(batch=BATCH), device=CPU)
     assert given == [4, *[2] * 7, 1]
-    assert caplog.messages == ["out of memory in validation with 4 images at once; from now on 2 at once"]
+    assert caplog.messages == ["out of memory in validation with 4 images at once; the rest of it with 2"]
     expected = find(network(name), build.dataset(DATA).val, recipe(batch=2), device=CPU)
     assert found.keys() == expected.keys()
     for image, one in found.items():
         assert all(torch.equal(value, getattr(expected[image], key)) for key, value in vars(one).items())
+
+
+@pytest.mark.parametrize("method", ["forward", "detect"])
+def test_another_error_is_not_taken_for_lack_of_memory(method: str) -> None:
+    detector, asked = network("GFL"), list[int]()
+
+    def broken(*given: Any) -> Any:
+        asked.append(1)
+        raise RuntimeError("index 5 is out of bounds")
+
+    setattr(detector, method, broken)
+    with pytest.raises(RuntimeError, match=r"^index 5 is out of bounds$"):
+        find(detector, build.dataset(DATA).val, recipe(batch=BATCH), device=CPU)
+    assert asked == [1]
 
 
 def test_where_one_image_has_no_room_it_is_said_what_helps() -> None:

@@ -282,11 +282,11 @@ def test_files_are_read_to_the_bit_as_in_training(suffix: str, pixels: Any, tmp_
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
-def test_files_are_turned_to_the_bit_as_in_use_here(orientation: int, suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("suffix", "mode"), [("jpg", "RGB"), ("png", "RGB"), ("tif", "RGB"), ("tif", "L")])
+def test_files_are_turned_to_the_bit_as_in_use_here(orientation: int, suffix: str, mode: str, tmp_path: Path) -> None:
     file = tmp_path / f"x.{suffix}"
     image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
-    Image.fromarray(image).save(
+    Image.fromarray(image).convert(mode).save(
         file, **({"tiffinfo": {0x0112: orientation}} if suffix == "tif" else noted(orientation))
     )
     for as_stored in (False, True):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,9 @@ from tests.trainers.stages import DIGITS, stage
 from tests.trainers.works import ROOT, TAUGHT, Crash, names, raising_at, run
 from trainers import backbones, sources
 from trainers.call import Call
+from trainers.detectors import MaskRCNN
+from trainers.distill import LD
+from trainers.result import FORMAT
 from trainers.spec import Model, Stage, Weights
 from trainers.store import Store
 
@@ -63,7 +69,7 @@ def test_comments_docstrings_and_layout_are_no_code(old: bytes, new: bytes) -> N
 @pytest.mark.parametrize(
     ("old", "new"), [(b"2 * a", b"3 * a"), (b'"a": 1', b'"a": True'), (b"(self, a)", b"(self, a=0)")]
 )
-def test_all_else_is(old: bytes, new: bytes) -> None:
+def test_all_but_comments_docstrings_and_layout_makes_another_digest(old: bytes, new: bytes) -> None:
     assert TEXT.count(old) == 1 and sources.digest(TEXT.replace(old, new)) != sources.digest(TEXT)
 
 
@@ -93,11 +99,44 @@ def test_calls_within_calls_are_named_and_of_published_weights_no_optimizer() ->
     assert list(code) == ["backbones.Halved", "backbones.ResNet", *OF_TAUGHT[1:3], "metrics.CocoAP"]
 
 
-def test_a_source_that_cannot_be_read_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def afresh() -> Iterator[None]:
+    """Nothing that was read before counts, and nothing that a test has read counts after it."""
     sources.now.cache_clear()
+    yield
+    sources.now.cache_clear()
+
+
+@pytest.mark.usefixtures("afresh")
+def test_a_source_that_cannot_be_read_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inspect.getfile", lambda thing: "/nowhere.py")
     assert sources.of(ROOT, DIGITS) == {}
+
+
+@pytest.mark.usefixtures("afresh")
+def test_a_source_that_was_written_since_this_process_has_read_it_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = Path(shutil.copyfile(inspect.getfile(LD), tmp_path / "ld.py"))
+    monkeypatch.setattr("inspect.getfile", lambda thing: str(file))
+    os.utime(file, (0, sources.READ - 1))
+    assert sources.now("distill.LD") is not None
+    os.utime(file, (0, sources.READ + 1))
     sources.now.cache_clear()
+    assert sources.now("distill.LD") is None
+
+
+def test_a_digest_is_of_the_base_classes_too() -> None:
+    files = [Path(sources.__file__).parent / "detectors" / f"{name}.py" for name in ("mask_rcnn", "faster_rcnn")]
+    assert sources._files(MaskRCNN)[:2] == files
+    assert sources.now("detectors.MaskRCNN") != sources.PYTHON + sources.digest(files[0].read_bytes())
+    assert all("torch" not in str(file) for file in sources._files(MaskRCNN))
+
+
+def test_what_was_mixed_stays_so_whatever_python_goes_on() -> None:
+    assert sources.since({"a": f"{OTHER}+"}, {"a": "2.7:0"}) == {"a": f"{OTHER}+"}
+    assert sources.since({"a": f"{OTHER}+"}, {}) == {}
+    assert sources.since({"a": OTHER}, {"a": OTHER}) == {"a": OTHER}
 
 
 def test_a_class_whose_code_is_another_now_is_named(edited: Any) -> None:
@@ -122,8 +161,10 @@ def test_a_result_remembers_its_code_and_an_older_one_is_read_without(folder: Pa
     old = put(Store(tmp_path / "old"))
     file = tmp_path / "old" / old.key / "result.json"
     text = file.read_text()
-    file.write_text(text.replace('"sources": {},\n', "").replace('"format": 4', '"format": 3'))
-    assert file.read_text() != text and "sources" not in file.read_text()
+    for now, before in (('"sources": {},\n', ""), (f'"format": {FORMAT}', '"format": 3')):
+        assert text.count(now) == 1
+        text = text.replace(now, before)
+    file.write_text(text)
     read = Store(tmp_path / "old").get(old.stage)
     assert read is not None and read.sources == {} and sources.changed(read.sources) == ()
 

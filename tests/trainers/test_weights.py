@@ -376,6 +376,22 @@ def test_all_but_the_classes_is_taken_for_others_even_if_they_are_as_many(
     assert all(torch.equal(found[name], (before if name in own else published)[name]) for name in found)
 
 
+@pytest.mark.parametrize("wanted", [("a", "b", "c"), ("a", "b", "c", "d", "e"), ("dog", "cat", "cow", "hen", "pig")])
+def test_of_a_file_that_names_its_classes_all_but_these_is_taken_too(wanted: tuple[str, ...], tmp_path: Path) -> None:
+    names = ("cat", "dog", "cow", "hen", "pig")
+
+    def make(num_classes: int) -> Any:
+        return detectors.GFL(backbones.TinyResNet(width=8), num_classes, channels=16)
+
+    published, mine = make(5), make(len(wanted))
+    torch.save({"meta": {"CLASSES": names}, "state_dict": published.state_dict()}, tmp_path / "x.pth")
+    before = {name: value.clone() for name, value in mine.state_dict().items()}
+    weights.load(tmp_path / "x.pth", mine, part="without_classes", classes=wanted)
+    for name, value in mine.state_dict().items():
+        expected = before if name.startswith("head.cls.") else published.state_dict()
+        assert torch.equal(value, expected[name]), name
+
+
 def test_a_classifier_has_no_detector_to_leave_its_classes_out_of() -> None:
     state = {"conv1.weight": torch.zeros(1)}
     with pytest.raises(Invalid, match="fit a backbone"):

@@ -99,7 +99,7 @@ def _dark(path: Path) -> Flaw | None:
         if not image.mode.startswith("I"):
             return None
         largest, mode = int(np.asarray(image).max(initial=0)), image.mode
-    if largest >= BRIGHT or not is_deep(mode, largest):
+    if largest >= BRIGHT or largest == 0 or not is_deep(mode, largest):
         return None
     used, levels = max(largest, 0).bit_length(), (max(largest, 0) >> 8) + 1
     left = f"{levels} level{'s' if levels > 1 else ''} would be left"

@@ -89,6 +89,7 @@ def _opened(file: Path | BinaryIO, source: str) -> Iterator[Image.Image]:
     """An image while it is decoded; whatever decoders raise is `Invalid`."""
     try:
         with Image.open(file, formats=FORMATS) as image:
+            image.filename = ""  # by its name Pillow maps TIFF into memory, and garbles what it then turns
             yield image
     except Invalid:
         raise

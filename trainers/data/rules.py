@@ -19,6 +19,7 @@ FLAT_ONE_IN = 100_000
 FLAT = "flat box"
 SEVERAL = 3  # boxes from which on all of a file tell how it is written
 CORNERS_ONE_IN = 4  # that leave their images if corners are read as sizes; three in four do where objects lie anywhere
+FAR = 0.1  # of a side: who draws by hand misses by less
 PIXELS = Image.MAX_IMAGE_PIXELS or 0  # the most that an image may have: Pillow's own limit against bombs
 LARGEST = 2**63 - 1  # ids are held in 64 bits
 
@@ -86,9 +87,9 @@ def misread(rows: list[Row], sizes: Mapping[int, Size | None]) -> Iterator[Probl
         said = f"all {len(boxes):,} boxes lie within 0..1, as annotation {shown(row.get('id'))}: {shown(row['bbox'])}"
         yield Problem("normalised", None, f"{said}; they look normalised: multiply them by their image's sides")
     boxes = _if_all(rows, sizes, _as_corners)
-    out = [row for row, size in boxes if not inside(row["bbox"], size)]
+    out = [row for row, size in boxes if not inside(row["bbox"], size, by=FAR)]
     if len(boxes) >= SEVERAL and len(out) * CORNERS_ONE_IN >= len(boxes):
-        said = f"as x, y, width, height {len(out):,} of {len(boxes):,} boxes leave their images, as annotation "
+        said = f"as x, y, width, height {len(out):,} of {len(boxes):,} boxes leave their images by far, as annotation "
         said += f"{shown(out[0].get('id'))}: {shown(out[0]['bbox'])}; as x1, y1, x2, y2 none does"
         yield Problem("corners", None, f"{said}. These look like corners: write x1, y1, x2 - x1, y2 - y1")
 
@@ -239,10 +240,10 @@ def four(bbox: Any) -> bool:
     return isinstance(bbox, list | tuple) and len(bbox) == 4 and all(number(side) for side in bbox)
 
 
-def inside(bbox: list[float], size: Size) -> bool:
-    """Whether a box lies in an image, but for the tolerance."""
+def inside(bbox: list[float], size: Size, *, by: float = 0.0) -> bool:
+    """Whether a box lies in an image, but for the tolerance, and for a part of a side on its right and below."""
     x, y, w, h = bbox
-    right, bottom = size[0] + TOLERANCE, size[1] + TOLERANCE
+    right, bottom = (side * (1 + by) + TOLERANCE for side in size)
     return min(x, y) >= -TOLERANCE and x + w <= right and y + h <= bottom
 
 

@@ -131,6 +131,7 @@ def test_boxes_that_are_all_shares_of_their_image_are_refused() -> None:
 
 NOT_ALL = {
     "corners but for one": (*IN_CORNERS, [30, 2, 5, 9]),
+    "large objects, one drawn over the edge": ([2, 2, 38, 20], [1, 3, 38, 26], [3, 1, 39, 28], [4, 4, 30, 25]),
     "corners of which one leaves": (*IN_CORNERS, [20, 20, 50, 29]),
     "two corners": IN_CORNERS[:2],
     "large objects, of which one leaves": (*[[1, 2, 30, 20]] * 4, [1, 2, 40, 30]),

@@ -280,7 +280,7 @@ def test_boxes_that_are_all_written_in_another_way_are_not_guessed(
         changed(made(tmp_path), lambda coco: [row.update(bbox=bbox) for row in coco["annotations"]])
 
 
-def test_nor_where_all_are_once_others_have_gone(tmp_path: Path) -> None:
+def test_boxes_that_are_all_shares_once_others_have_gone_are_not_guessed_either(tmp_path: Path) -> None:
     source = made(tmp_path, images=4)
     (source.folder / "4.png").write_bytes(b"")
     with pytest.raises(Invalid, match=r"all 3 boxes lie within 0\.\.1"):

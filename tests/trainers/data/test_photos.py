@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from tests.trainers.data.folders import turned
 from trainers.call import Invalid
-from trainers.data.images import read_photo
+from trainers.data.images import TURNS, read_photo
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 ORIENTATIONS = range(1, 9)
@@ -35,14 +35,15 @@ def test_a_photograph_is_read_as_a_viewer_shows_it_or_as_it_is_stored(
     assert torch.equal(read_photo(path, as_stored=True), stored)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "CMYK"])
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_tiff_which_pillow_turns_is_not_turned_twice(orientation: int, tmp_path: Path) -> None:
+def test_tiff_which_pillow_turns_is_turned_once_and_right(orientation: int, mode: str, tmp_path: Path) -> None:
     path = tmp_path / "x.tif"
-    Image.fromarray(RGB).save(path, tiffinfo={0x0112: orientation})
-    image = Image.open(path)
-    image.load()
-    assert torch.equal(read_photo(path), pixels(image))
-    assert image.size == ((6, 8) if orientation > 4 else (8, 6))
+    stored = Image.fromarray(RGB).convert(mode)
+    stored.save(path, tiffinfo={0x0112: orientation})
+    method = TURNS.get(orientation)
+    assert torch.equal(read_photo(path), pixels(stored if method is None else stored.transpose(method)))
+    assert read_photo(path).shape == ((3, 8, 6) if orientation > 4 else (3, 6, 8))
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)

@@ -18,15 +18,17 @@ LOSSES: dict[str, dict[str, Any]] = {
     "CWD": {"CWD": {}},
     "CWD of classes": {"CWD": {"source": "cls"}},
     "CrossKD": {"CrossKD": {"align": False}},
+    "CrossKD by centerness": {"CrossKD": {"align": False, "after": 1, "normaliser": "centerness"}},
     "FGD": {"FGD": {"weight": 100.0}},
     "GI": {"GI": {"regions_weight": 1.0}},
     **{f"Imitation {region}": {"Imitation": {"region": region}} for region in ("all", "inside", "main", "fine")},
 }
 
 
-def detectors() -> tuple[Network, Network]:
+def detectors(loss: str) -> tuple[Network, Network]:
     """A student and its teacher, the same each time, and both sure enough of something to disagree."""
-    pair = tuple(make("GFL", {"reg_max": 8}, width=width) for width in (4, 8))
+    kind, knobs = ("FCOS", {}) if "centerness" in loss else ("GFL", {"reg_max": 8})
+    pair = tuple(make(kind, knobs, width=width) for width in (4, 8))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for detector in pair:
@@ -40,7 +42,7 @@ def learn(images: Sequence[int]) -> dict[tuple[str, str], tuple[Tensor, Tensor]]
     """For each loss and batch the loss, and all gradients of the student."""
     found = {}
     for name, call in LOSSES.items():
-        student, teacher = detectors()
+        student, teacher = detectors(name)
         torch.manual_seed(0)
         loss = Call.model_validate(call).complete(distill).of(distill, student, teacher)
         for batch, boxes in BATCHES.items():
