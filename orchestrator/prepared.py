@@ -147,7 +147,7 @@ class Prepared:
         try:
             image = build.image_size(self.inputs.dataset, recipe)
             return build.size_of(model, len(self.contents.classes), image).flops
-        except Invalid:
+        except (Invalid, KeyError, TypeError):  # also of a class, or a knob, that there is no more
             return None
 
     @cached_property

@@ -12,12 +12,14 @@ import torch
 from orchestrator import forecast, plan
 from orchestrator.board import Board
 from orchestrator.costs import Costs
+from orchestrator.lattice import Path
 from orchestrator.prepared import Prepared, prepare
 from orchestrator.report import render
 from orchestrator.study import Study, load
 from tests.orchestrator.boards import board, summary
 from tests.orchestrator.studies import PATHS, STAGES, changed, without, write
 from tests.orchestrator.test_report import Page
+from trainers.call import Call
 from trainers.spec import Stage
 from trainers.store import Store
 from trainers.usage import Usage
@@ -42,6 +44,19 @@ def trained(prepared: Prepared, *paths: tuple[str, ...], seconds: float = 8.0, *
                 seconds=seconds,
                 **{"device": "cpu", "usage": ON_CPU, **facts},
             )
+
+
+def test_a_result_whose_model_cannot_be_built_any_more_hinders_no_plan(tmp_path: File) -> None:
+    study = studied(tmp_path)
+    prepared = prepare(study)
+    trained(prepared, *STAGES)
+    stage = prepared.lattice.stage(Path(("wee",)), 1)
+    usual = {"score": 0.5, "metrics": {"val/AP": 0.5}, "history": [{"epoch": 1.0, "val/AP": 0.5}], "seconds": 8.0}
+    for call in (Call(name="Gone"), Call(name="GFL", args={"gone": 1}), Call(name="GFL", args={"channels": -1})):
+        gone = stage.model_copy(update={"model": stage.model.model_copy(update={"detector": call})})
+        prepared.store.put(gone, {"weight": torch.zeros(3)}, device="cpu", usage=ON_CPU, **usual)
+        assert prepared.forward(gone.model, gone.recipe) is None
+    assert plan.plan(study)["cost"]
 
 
 def costs_of(made: dict[str, Any], study: Study) -> dict[tuple[str, ...], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path as File
 
 import pytest
@@ -42,6 +43,22 @@ def test_a_budget_in_hours_reckons_at_every_start_as_it_did_at_the_first(
     file.write_text("{")
     with pytest.raises(Invalid, match="remove that file, and it is priced anew"):
         prepare(studied(tmp_path, *limited))
+
+
+def test_where_nothing_of_what_was_measured_is_left_it_is_priced_anew_and_for_good(tmp_path: File) -> None:
+    limited = ("search={budget: {gpu_hours: 1}}", "seeds=[1]")
+    trained(prepare(studied(tmp_path)), *STAGES, seconds=36.0)
+    first = prepare(studied(tmp_path, *limited))
+    first.keep()
+    stage = first.lattice.stage(Path(("big", "wee")), 1)
+    for result in (tmp_path / "store").glob("*/result.json"):
+        shutil.rmtree(result.parent)
+    trained(prepare(studied(tmp_path, "seeds=[2]")), *STAGES, seconds=72.0)
+    second = prepare(studied(tmp_path, *limited))
+    assert second.lattice.cost(stage) == pytest.approx(0.02)
+    second.keep()
+    trained(prepare(studied(tmp_path, "seeds=[3]")), *STAGES, seconds=7200.0)
+    assert prepare(studied(tmp_path, *limited)).lattice.cost(stage) == pytest.approx(0.02)
 
 
 def test_a_published_student_makes_no_hours_known(tmp_path: File) -> None:
