@@ -43,7 +43,7 @@ def possible(kind: Format, detector: Network, folder: Path) -> None:
     if missing:
         raise Invalid(
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed here, which {kind} needs: "
-            "pip install 'tapath[export]'"
+            f"pip install {' '.join(missing)}"
         )
     if type(detector).__name__ not in RULES:
         raise Invalid(

@@ -86,6 +86,18 @@ def test_regions_on_objects_are_counted_over_all_workers(monkeypatch: pytest.Mon
     torch.testing.assert_close(model.region_losses(features, here, truth())["mask"], whole * 4 / 16)
 
 
+def test_one_region_on_an_object_among_two_workers_counts_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DDP takes the mean of both workers' losses, of which the other's is 0."""
+    model, here = make(), drawn()
+    for number, labels in enumerate(here.labels):
+        labels[1 if number == 0 else 0 :] = 0
+    features = model(torch.rand(3, 3, 64, 64)).features
+    alone = model.region_losses(features, here, truth())["mask"]
+    monkeypatch.setattr(workers, "count", lambda: 2)
+    monkeypatch.setattr(workers, "mean", lambda number: number / 2)
+    torch.testing.assert_close(model.region_losses(features, here, truth())["mask"] / 2, alone)
+
+
 def test_without_regions_on_objects_the_mask_loss_is_zero_and_its_gradients_too() -> None:
     model, seen = make(), truth()
     nothing = Truth(
