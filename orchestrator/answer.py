@@ -23,7 +23,7 @@ def ranked(asked: Asked, *, top: int | None, as_json: bool, **filters: Any) -> t
         first = {one.student: one for one in reversed(found)}
         best = [first[student] for student in each if student in first]
         warnings += [f"no path to {student} is among them" for student in each if student not in first]
-    warnings += few_seeds(best, found)
+    warnings += few_seeds(best, found) if asked.keys is None else []
     rows = [expectations.of(asked.expected or {}, one.path, one.figures) for one in best]
     listed = list(zip(best, rows, strict=True))
     if as_json:

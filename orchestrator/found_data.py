@@ -97,7 +97,7 @@ def _citypersons(root: File, named: str) -> FoundData | None:
 
 
 def _coco(root: File, named: str, *, slips: bool) -> FoundData | None:
-    files = [folder / name for folder, names in _below(root) for name in names if name.endswith(".json")]
+    files = [folder / name for folder, names in _below(root) for name in names if re.fullmatch(r"[^.].*\.json", name)]
     files = [file for file in files if not any(word in file.name for word in OTHERS)]
     files = _unsplit(files)
     if not files:
@@ -115,7 +115,7 @@ def _coco(root: File, named: str, *, slips: bool) -> FoundData | None:
     }
     said, classes, image, paths = list[str](), list[str](), (0, 0), dict[str, set[str]]()
     for part, listed in (("train", train), ("val", val), ("test", chosen["test"])):
-        if listed is None:
+        if listed is None or (slips and part == "test"):
             continue
         rows = _rows(root / listed, part, slips=slips)
         if rows is None:
@@ -126,12 +126,15 @@ def _coco(root: File, named: str, *, slips: bool) -> FoundData | None:
         args |= {key: value for key, value in wanted.items() if defaults.get(key) != value}
         names = [str(one.get("name")) for one in rows["categories"]]
         number = len(rows["annotations"])
-        said.append(f"{part}: {len(rows['images']):,} images, {number:,} boxes, {len(names)} classes, in {listed}")
+        said.append(
+            f"{part}: {len(rows['images']):,} images, {number:,} boxes, {len(names)} classes, in {listed} and {images}"
+        )
         if part == "train" and not slips:
             classes, image = names, _typical(rows["images"])
-    if (both := paths["train"] & paths["val"]) and not slips:
-        message = f"{root / train} and {root / val} share {len(both):,} images, such as {min(both)}"
-        raise Invalid(f"{message}; move the one away that is not meant, or write the study by hand", WHERE)
+    for other, listed in (("val", val), ("test", chosen["test"])):
+        if listed is not None and (both := paths["train"] & paths.get(other, set())) and not slips:
+            message = f"{root / train} and {root / listed} share {len(both):,} images, such as {min(both)}"
+            raise Invalid(f"{message}; move the one away that is not meant, or write the study by hand", WHERE)
     known = set(classes) == set(COCO_NAMES)
     return FoundData({"COCO": args}, len(classes), image, said, is_coco=known)
 
@@ -200,15 +203,28 @@ def _rows(file: File, part: str, *, slips: bool) -> dict[str, Any] | None:
         rows = tables(coco, str(file))
         return {**rows, "images": [row for row in rows["images"] if not unsafe(row.get("file_name"))]}
     except Invalid as error:
+        if slips:
+            raise
         raise Invalid(f"{error}; `tapath data check` lists all that is wrong with it", WHERE) from None
 
 
 def _images(root: File, listed: File, part: str, names: list[str], *, slips: bool) -> str:
-    """The folder of these images, from root on; with `slips` that of most. Raises `Invalid` if there is none."""
+    """The folder of these images, from root on; with `slips` that of most. Raises `Invalid` if there is none.
+
+    Images of two parts may have the same names: another part's folder is none where the part's own has some of them.
+    """
     some = names[:: max(1, len(names) // LOOKED)]
+    whole = _split_from(root, listed)
+    part = part if whole == listed else _part(whole.name) or _part(str(whole.parent))
     found = dict[File, int]()
-    for folder in _candidates(root, listed, part):
-        found[folder] = sum((root / folder / name).is_file() for name in some)
+    for folder in _candidates(root, whole, part):
+        if (
+            part
+            and _part(str(folder)) not in (part, "")
+            and any(there for other, there in found.items() if _part(str(other)) == part)
+        ):
+            break
+        found[folder] = sum(os.path.isfile(root / folder / name) for name in some)
         if found[folder] == len(some):
             return folder.as_posix()
     best = max(found, key=found.__getitem__)
@@ -217,14 +233,22 @@ def _images(root: File, listed: File, part: str, names: list[str], *, slips: boo
     raise Invalid(f"the images of {root / listed} are in no folder of {root}, such as {', '.join(some[:1])}", WHERE)
 
 
+def _split_from(root: File, listed: File) -> File:
+    """The annotation file of which `tapath data split` has made this one, or this one if it is not there."""
+    whole = listed.with_name(re.sub(r"_(train|val)$", "", listed.stem) + listed.suffix)
+    return whole if (root / whole).is_file() else listed
+
+
 def _candidates(root: File, listed: File, part: str) -> Iterable[File]:
-    """Folders, those first that are called like the annotation file or like its part, and those of other parts last:
-    images of two parts may have the same names."""
+    """Folders, those first that are called like the annotation file, like its part or images (masks may have the names
+    of their images), and those of other parts last."""
     stem = listed.stem.removeprefix("instances_")
 
     def rank(folder: File) -> tuple[Any, ...]:
         said = _part(str(folder))
-        return folder.name != stem, said not in (part, ""), said != part, folder != listed.parent, folder.parts
+        other, own = bool(part) and said not in (part, ""), said == part != ""
+        called = "image" in str(folder).lower()
+        return other, folder.name != stem, not own, not called, folder != listed.parent, folder.parts
 
     return sorted((folder for folder, _ in _below(root)), key=rank)
 

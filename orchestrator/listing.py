@@ -47,7 +47,7 @@ def cost(found: Found) -> str:
 
 
 def few_seeds(best: Sequence[Found], found: Sequence[Found]) -> list[str]:
-    """Of which of these paths there are fewer seeds than of others to the same student."""
+    """Which of these paths, of experiments, have fewer seeds than others to the same student."""
     most: dict[tuple[str, str], int] = defaultdict(int)
     for one in found:
         most[one.data, one.student] = max(most[one.data, one.student], len(one.scores))
