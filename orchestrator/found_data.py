@@ -218,11 +218,8 @@ def _images(root: File, listed: File, part: str, names: list[str], *, slips: boo
     part = part if whole == listed else _part(whole.name) or _part(str(whole.parent))
     found = dict[File, int]()
     for folder in _candidates(root, whole, part):
-        if (
-            part
-            and _part(str(folder)) not in (part, "")
-            and any(there for other, there in found.items() if _part(str(other)) == part)
-        ):
+        own_has_some = any(there for other, there in found.items() if _part(str(other)) == part)
+        if own_has_some and _is_anothers(folder, part):
             break
         found[folder] = sum(os.path.isfile(root / folder / name) for name in some)
         if found[folder] == len(some):
@@ -245,12 +242,22 @@ def _candidates(root: File, listed: File, part: str) -> Iterable[File]:
     stem = listed.stem.removeprefix("instances_")
 
     def rank(folder: File) -> tuple[Any, ...]:
-        said = _part(str(folder))
-        other, own = bool(part) and said not in (part, ""), said == part != ""
-        called = "image" in str(folder).lower()
-        return other, folder.name != stem, not own, not called, folder != listed.parent, folder.parts
+        own, called = _part(str(folder)) == part != "", "image" in str(folder).lower()
+        return (
+            _is_anothers(folder, part),
+            folder.name != stem,
+            not own,
+            not called,
+            folder != listed.parent,
+            folder.parts,
+        )
 
     return sorted((folder for folder, _ in _below(root)), key=rank)
+
+
+def _is_anothers(folder: File, part: str) -> bool:
+    """Whether a folder is called like another part; where a part is not known, none is."""
+    return bool(part) and _part(str(folder)) not in (part, "")
 
 
 def _typical(images: list[dict[str, Any]]) -> tuple[int, int]:
