@@ -80,6 +80,12 @@ def freed() -> list[str]:
     return found
 
 
+def free() -> None:
+    """Give these back if Ray answers: what finds no room for them waits, and somebody tries this again."""
+    with suppress(Exception):  # part of it is not public; no stage and no run should end for it
+        freed()
+
+
 def _remove(left: Leftovers) -> None:
     """End actors and give groups back. Ray ends only those actors of which one has a handle or a name, and those that
     Ray Train leaves where a trial is killed and no dashboard runs have neither: of these the process is ended."""

@@ -23,7 +23,7 @@ import torch
 from ray import tune
 from ray.exceptions import ActorDiedError, RayError
 
-from orchestrator.audit import freed
+from orchestrator.audit import free
 from orchestrator.one_thread import OneThread
 from orchestrator.resources import Placement
 from trainers.cohort import Crowded
@@ -66,14 +66,6 @@ def draining() -> set[str]:
         return set(ray._private.state.state.get_draining_nodes())
     except Exception:  # whatever it is with a call that is not public, no stage should end for it
         return set()
-
-
-def free() -> None:
-    """Give back the room that workers have left who are no more: without it the next may find none."""
-    try:
-        freed()
-    except Exception:  # it is given back with the driver at the latest, and no stage should end for it
-        return
 
 
 class Trial(tune.Trainable):
@@ -121,6 +113,8 @@ class Trial(tune.Trainable):
         if self.over is None:  # not before: a driver that ends waits for those stages only of which it knows
             self.over = self.thread.do(self.work)
         if self.gone and not self.open:
+            if not self.over.wait(BEAT):  # what its workers hold would be given back by nobody
+                return self._sign_of_life()
             self.ending = True
             return {"left": True}
         if self.alone and not self.leaving.is_set() and time.monotonic() - self.looked > BEAT:
@@ -236,6 +230,7 @@ class Trial(tune.Trainable):
         self.post, over = post_here(self.post_name, [order.stage.key for order in self.orders]), threading.Event()
         watching = threading.Thread(target=self._watch_workers, args=(self.post, over), daemon=True)
         watching.start()
+        free()
         try:
             run_on_workers(
                 self.orders,

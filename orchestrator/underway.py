@@ -218,7 +218,7 @@ class Run:
 
         theirs = audit.there()
         with handling(self._interrupt):
-            threading.Thread(target=waiting.watch, args=(self, cluster.shortage), daemon=True).start()
+            threading.Thread(target=waiting.watch, args=(self, cluster.shortage, audit.free), daemon=True).start()
             try:
                 with scratch() as folder:
                     cluster.tune_all(self, self._configure, folder=folder, silence=self.reading.silence)

@@ -57,11 +57,13 @@ class Waits:
         return found
 
 
-def watch(run: Run, shortage: Callable[[Placement], str]) -> None:
-    """Say once a minute which stages of a run wait for resources, and for which, until it ends."""
+def watch(run: Run, shortage: Callable[[Placement], str], free: Callable[[], None]) -> None:
+    """Say once a minute which stages of a run wait for resources, and for which, until it ends. `free` gives back what
+    is held by those that are no more: of a process that was killed beside its workers nobody else might."""
     stalled = Waits()  # for the first stage that waits while nothing runs
     while not run.stopping.wait(PATIENCE / 4) and not run.frontier.over:
         for key in run.handing.waits.late() or stalled.late():
+            free()
             row = run.board.rows[key]
             run.say(f"{row.path} waits: {shortage(run.handing.placement(row.stage))}")
         idle = not run.frontier.running and run.reading.away is None

@@ -58,7 +58,12 @@ def test_a_stage_that_waits_for_resources_is_said_to_as_long_as_it_waits(
     said: list[str] = []
     run.say = said.append
     (stage,) = run.next()
-    watch = threading.Thread(target=waiting.watch, args=(run, lambda placement: "needs 1 CPU, free are 0 of 4"))
+    given_back: list[float] = []
+
+    def free() -> None:
+        given_back.append(time.monotonic())
+
+    watch = threading.Thread(target=waiting.watch, args=(run, lambda placement: "needs 1 CPU, free are 0 of 4", free))
     watch.start()
     time.sleep(1)
     run.started(stage.key)
@@ -69,6 +74,7 @@ def test_a_stage_that_waits_for_resources_is_said_to_as_long_as_it_waits(
     watch.join()
     assert 2 <= len(before) <= 5 and set(before) == {"big waits: needs 1 CPU, free are 0 of 4"}
     assert said == before, "it waits no more"
+    assert len(given_back) == len(said), "what the dead hold may be what it waits for"
 
 
 def watched(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -77,7 +83,7 @@ def watched(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     said: list[str] = []
     run.say = said.append
     short = "needs 2 CPU, free are 1 of 1"
-    threading.Thread(target=waiting.watch, args=(run, lambda placement: short), daemon=True).start()
+    threading.Thread(target=waiting.watch, args=(run, lambda placement: short, lambda: None), daemon=True).start()
     return said
 
 

@@ -16,7 +16,7 @@ from orchestrator.resources import Placement
 from orchestrator.trial import Finished, Trial
 from tests.trainers.stages import order, stage
 from trainers.call import Invalid
-from trainers.loop import Paused
+from trainers.loop import Paused, Stopped
 from trainers.post import End, Letters
 from trainers.stage import StageFailed
 
@@ -76,6 +76,26 @@ def test_all_stages_of_a_process_are_trained_by_one_thread_whatever_becomes_of_t
         assert process.reset_config(given(tmp_path))
     assert len(set(threads)) == 1 and threads[0] != threading.get_ident()
     assert failures == ["it does not train", "SystemExit: a library wants to end the process", "it does not train"]
+
+
+def test_a_process_whose_node_is_taken_away_is_there_until_its_workers_have_given_back_what_they_held(
+    process: Trial, tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hears of the end of a stage before that, and nobody else would give it back."""
+    ended = threading.Event()
+
+    def work() -> None:
+        process._end(next(iter(process.training)), Stopped())
+        ended.wait()
+
+    monkeypatch.setattr("orchestrator.trial.BEAT", 0.1)
+    monkeypatch.setattr("orchestrator.trial.draining", lambda: {""})  # its own node
+    process.work, process.alone = work, False
+    process.leave()
+    for _ in range(4):
+        assert set(process.step()) == {"life"}
+    ended.set()
+    assert process.step() == {"left": True}
 
 
 class Answers:
