@@ -170,6 +170,7 @@ class Run:
         self.changed(row)
         if why == "crowded":
             handing.cohorts.crowded(row.stage)
+            self.said(key, f"no memory beside the others; it goes on apart from them, from epoch {row.epoch}")
         elif why == "died" and handing.cohorts.has(key):
             handing.cohorts.part(key)
         handing.retry(key, why)

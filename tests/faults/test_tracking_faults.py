@@ -48,11 +48,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, fresh: File) -> Iterator[Ml
         yield started
 
 
-@pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SHORT))
-
-
 def everything(uri: str, name: str) -> dict[str, dict[str, list[int]]]:
     """By path the steps of every metric; no stage has two runs or two checkpoints, and no run is left running."""
     client = connection.connect(uri)
@@ -116,7 +111,7 @@ def test_a_study_may_be_trained_without_mlflow_and_logged_later(
     assert connection.connect(server.uri).get_model_version_by_alias("tiny", "best").version == "1"
 
 
-def test_a_run_that_began_without_the_server_is_logged_whole_once_it_is_there(server: Mlflow, hurried: None) -> None:
+def test_a_run_that_began_without_the_server_is_logged_whole_once_it_is_there(server: Mlflow) -> None:
     server.kill()
     try:
         tracking = Tracking(server.uri, "absent", later=True)
@@ -146,7 +141,7 @@ def test_what_mlflow_can_never_track_in_is_refused_even_if_it_may_be_later() -> 
 
 
 def test_what_a_killed_or_frozen_server_missed_is_logged_once_and_in_order(
-    server: Mlflow, hurried: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: Mlflow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One stage is half logged when the server is killed, another is asked for while it is frozen, and what it was
     asked for is carried out when it thaws, though nobody waits for that any more."""
@@ -163,8 +158,10 @@ def test_what_a_killed_or_frozen_server_missed_is_logged_once_and_in_order(
         assert tracking._background.wait(60)
         server.signal(signal.SIGSTOP)
         try:
-            tracking.update(second)
-            wait_for(lambda: caplog.text.count("trying again") == 2)
+            with monkeypatch.context() as hurried:
+                hurried.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SHORT))
+                tracking.update(second)
+                wait_for(lambda: caplog.text.count("trying again") == 2)
         finally:
             server.signal(signal.SIGCONT)
         assert tracking._background.wait(60)

@@ -105,9 +105,14 @@ def test_who_left_with_its_node_may_come_back_beside_others(tmp_path: File) -> N
 
 def test_for_whom_there_is_no_memory_waits_for_a_place(tmp_path: File) -> None:
     run = began(tmp_path, slots=1)
+    said: list[str] = []
+    run.say = said.append
     (cohort,) = handed(run)
-    assert run.again(cohort[-1], "crowded")
-    assert run.board.rows[cohort[-1]].state == "waiting"
+    row = run.board.rows[cohort[-1]]
+    assert run.again(row.key, "crowded")
+    assert row.state == "waiting"
+    why = "no memory beside the others; it goes on apart from them, from epoch 0"
+    assert said == [f"{row.path} (seed 0): {why}"]
     assert run.next() == [], "those who train have the place"
     for key in cohort[:-1]:
         run.failed(key, "stopped", "")
