@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 KINDS = ("trial", "worker", "node", "driver")
 TRIALS = ("ray::ResourceTrainable", "ray::Trial")
 WORKERS = ("ray::RayTrainWorker", "ray::_RayTrainWorker")
-OURS = (*TRIALS, *WORKERS, "ray::Letters", "ray::TrainController", "ray::PlacementGroupCleaner")
+OURS = (*TRIALS, *WORKERS, "ray::Letters", "ray::TrainController")
 RAYS_OWN = "_AutoscalingCoordinatorActor"  # outlives every driver, for all of them
 MINUTE = 60.0
 

@@ -20,13 +20,12 @@ from trainers.scratch import clear
 
 PATIENCE = 10.0  # seconds in which what is about to end may end by itself
 RAYS_OWN = {"_AutoscalingCoordinatorActor"}  # Ray Train has one for all drivers of a cluster, that outlives each
-CLEANER = "PlacementGroupCleaner"  # Ray Train's, that outlives a killed driver for ever where no dashboard runs
 REMOVAL = 60.0  # seconds in which what is left must have gone
 LOOK = 0.1  # seconds between two looks
 
 
 class Leftovers(NamedTuple):
-    """Of this driver, in the cluster that it has joined; and who cleans up for Ray Train after those that are dead."""
+    """Of this driver, in the cluster that it has joined."""
 
     actors: dict[str, str]  # the name of the class, by id
     groups: list[str]  # placement groups, by id
@@ -48,14 +47,13 @@ def leftovers(but: Collection[str] = ()) -> Leftovers:
     Asked of the control store itself, for the public API of states needs a dashboard. Ids end with their driver's.
     """
     job = ray.get_runtime_context().get_job_id()
-    dead = {one["JobID"] for one in ray._private.state.jobs() if one["IsDead"]}
     actors = {
         key: name
         for key, actor in ray._private.state.actors().items()
         if actor["State"] != "DEAD"
+        and actor["JobID"] == job
         and key not in but
         and (name := actor["ActorClassName"].rpartition(".")[2]) not in RAYS_OWN
-        if actor["JobID"] == job or (name == CLEANER and actor["JobID"] in dead)
     }
     own = {key: one for key, one in placement_group_table().items() if key.endswith(job) and key not in but}
     return Leftovers(actors, [key for key, one in own.items() if one["state"] != "REMOVED"])

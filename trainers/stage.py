@@ -28,12 +28,12 @@ from torch import nn
 from trainers import workers
 from trainers.cohort import Crowded, Ended, train_together
 from trainers.deaths import why
+from trainers.lean import Lean
 from trainers.lease import Lost
 from trainers.loop import Paused, Stopped
 from trainers.meeting import Meeting
 from trainers.memory import Fewer
 from trainers.order import Order
-from trainers.own_data import OwnData
 from trainers.post import Beat, End
 from trainers.pulse import Pulse
 from trainers.result import Result
@@ -131,7 +131,7 @@ def run_on_workers(
     if not fixed:
         failures = FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0)
     with scratch() as folder:
-        trainer = OwnData(
+        trainer = Lean(
             _worker,
             train_loop_config={
                 "orders": [order.model_dump_json() for order in orders],

@@ -167,26 +167,6 @@ def test_room_whose_maker_is_dead_is_given_back_while_the_driver_goes_on() -> No
     assert states == {left: "REMOVED", kept: "CREATED", own.id.hex(): "CREATED"}
 
 
-DRIVER = """
-import ray, sys
-ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
-for name in ("PlacementGroupCleaner", "Another"):
-    kind = ray.remote(num_cpus=0)(type(name, (), {"lives": lambda self: True}))
-    assert ray.get(kind.options(lifetime="detached").remote().lives.remote())
-"""
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("cluster")
-def test_of_drivers_that_are_gone_only_what_ray_train_has_to_clean_up_after_them_is_removed() -> None:
-    address = ray.get_runtime_context().gcs_address
-    subprocess.run([sys.executable, "-c", DRIVER, address], check=True)
-    assert audit.cleared(patience=0.3) == ["1 actor(s) were left in the cluster and are removed: PlacementGroupCleaner"]
-    assert audit.cleared() == []
-    alive = [one["ActorClassName"] for one in ray._private.state.actors().values() if one["State"] != "DEAD"]
-    assert alive == ["Another"]
-
-
 @pytest.mark.ray
 @pytest.mark.usefixtures("cluster")
 def test_what_is_left_in_the_cluster_is_said_and_removed(left: File) -> None:

@@ -24,8 +24,8 @@ from tests.trainers.stages import order, stage
 from tests.trainers.test_cohort import assert_same
 from tests.trainers.works import run
 from trainers.backbones import TinyResNet
+from trainers.lean import LEFT_OUT, Lean
 from trainers.order import Order
-from trainers.own_data import OwnData
 from trainers.post import End, Post
 from trainers.result import Result
 from trainers.stage import Again, _worker, outcome, run_on_workers
@@ -95,11 +95,11 @@ def test_one_of_two_stages_on_the_same_workers_fails_and_the_other_is_as_if_trai
     assert_same(halved[0], tmp_path, [PLAIN])
 
 
-def test_no_process_is_started_for_datasets_of_rays_own() -> None:
+def test_no_process_is_started_for_datasets_of_rays_own_nor_to_clean_up_after_a_controller() -> None:
     theirs, ours = (
-        [type(one).__name__ for one in kind(_worker)._create_default_callbacks()] for kind in (TorchTrainer, OwnData)
+        [type(one).__name__ for one in kind(_worker)._create_default_callbacks()] for kind in (TorchTrainer, Lean)
     )
-    assert ours == [name for name in theirs if name != "DatasetsCallback"] and len(ours) == len(theirs) - 1
+    assert ours == [name for name in theirs if name not in LEFT_OUT] and len(ours) == len(theirs) - len(LEFT_OUT)
 
 
 @pytest.mark.usefixtures("cluster")
