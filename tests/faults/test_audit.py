@@ -187,4 +187,4 @@ def test_what_is_left_in_the_cluster_is_said_and_removed(left: File) -> None:
         "1 temporary folder(s) of processes that were killed are removed",
     ]
     assert audit.cleared() == [] and not audit.leftovers() and not left.exists()
-    assert ray.get(ray.remote(num_cpus=1)(lambda: "its CPU is free").remote(), timeout=30)
+    assert ray.get(ray.remote(num_cpus=1)(lambda: "its CPU is free").remote(), timeout=180)

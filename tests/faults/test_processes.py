@@ -242,7 +242,7 @@ def test_a_run_of_which_a_stage_failed_leaves_nothing_behind(
             time.sleep(0.1)
         assert len(workers) == 2, "others were started, for which nothing was left to do"
         assert command.end() == 3 and "failed   big: NonFinite" in command.text, command.text
-        assert command.left(patience=10) == set()
+        assert command.left(patience=60) == set()
     assert left(ray_cluster.address) == {"actors": [], "groups": []}
     until(lambda: not processes(*TRIALS, *WORKERS, "ray::Letters", "ray::TrainController"))
     folders = [folder.name for folder in File(tempfile.gettempdir()).glob("tapath-*-*-*-*")]

@@ -113,7 +113,7 @@ def own() -> dict[str, str]:
     return {**environment(), "PATH": path, **token}
 
 
-def until_answering(started: subprocess.Popen[bytes], port: int, *, limit: float = 60) -> None:
+def until_answering(started: subprocess.Popen[bytes], port: int, *, limit: float = 180) -> None:
     late = time.monotonic() + limit
     while True:
         assert started.poll() is None, f"it ended with {started.returncode}"

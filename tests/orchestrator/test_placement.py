@@ -149,7 +149,7 @@ def test_a_trial_is_placed_on_the_node_that_its_labels_name_or_that_has_its_gpus
         wanted = Placement(labels={"disk": "ssd"})
         for placement, node in ((wanted, fast), (Placement(gpus=8, accelerator="A100"), large)):
             group = cluster.bundles({"placement": placement.model_dump_json()}).to_placement_group()
-            ray.get(group.ready(), timeout=30)
+            ray.get(group.ready(), timeout=180)
             assert set(placement_group_table(group)["bundles_to_node_id"].values()) == {node.name}
             remove_placement_group(group)
         room = Room(nodes, {"wee": wanted, "all": Placement(workers=3), "eighth": Placement(cpus=0.1, gpus=1)})

@@ -68,7 +68,7 @@ def test_a_lost_process_is_replaced_once_and_nothing_is_lost_or_seen_twice(
     tmp_path: Path, fate: Callable[[Path], None]
 ) -> None:
     work = partial(at_three, folder=tmp_path, times=1, fate=fate)
-    assert list(ahead(work, range(8), processes=2, patience=1.0)) == list(range(8))
+    assert list(ahead(work, range(8), processes=2, patience=3.0)) == list(range(8))
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -76,7 +76,7 @@ def test_a_lost_process_is_replaced_once_and_nothing_is_lost_or_seen_twice(
 def test_the_second_loss_ends_the_work(tmp_path: Path, fate: Callable[[Path], None], how: str) -> None:
     work = partial(at_three, folder=tmp_path, times=2, fate=fate)
     with pytest.raises(RuntimeError, match=f"a loader process {how} at item"):
-        list(ahead(work, range(8), processes=1, patience=1.0))
+        list(ahead(work, range(8), processes=1, patience=3.0))
 
 
 def at_some(n: int, *, fates: dict[int, Callable[[Path], None]], folder: Path) -> int:
@@ -89,7 +89,7 @@ def at_some(n: int, *, fates: dict[int, Callable[[Path], None]], folder: Path) -
 @pytest.mark.parametrize("processes", [1, 3])
 def test_each_names_the_items_that_no_process_survives_and_does_all_others(tmp_path: Path, processes: int) -> None:
     work = partial(at_some, fates={0: die, 7: hang, 8: die, 19: die}, folder=tmp_path)
-    results = list(each(work, range(20), processes=processes, patience=1.5))
+    results = list(each(work, range(20), processes=processes, patience=3.0))
     assert [r.how if isinstance(r, Lost) else r for r in results] == [
         {0: "died", 7: "hung", 8: "died", 19: "died"}.get(n, n) for n in range(20)
     ]
