@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from trainers.scratch import clear
 
 PATIENCE = 10.0  # seconds in which what is about to end may end by itself
+CONTROLLER = "TrainController"  # Ray Train's, of the workers of a stage
 RAYS_OWN = {"_AutoscalingCoordinatorActor"}  # Ray Train has one for all drivers of a cluster, that outlives each
 REMOVAL = 60.0  # seconds in which what is left must have gone
 LOOK = 0.1  # seconds between two looks
@@ -60,7 +61,8 @@ def leftovers(but: Collection[str] = ()) -> Leftovers:
 
 
 def freed() -> list[str]:
-    """Give back the placement groups of this driver whose maker is dead, while it goes on; -> their ids.
+    """Give back the placement groups of this driver that Ray Train's controllers have left who are dead, while it goes
+    on; -> their ids. Their workers are dead with them; what others have made and handed on is not touched.
 
     Ray Train keeps a group of workers of which one dies while they start, and Ray itself gives it back with the driver
     alone: until then no other workers would find room. Ray's public table does not say who made a group.
@@ -70,12 +72,16 @@ def freed() -> list[str]:
     for row in ray._private.state.state._connect_and_get_accessor().get_placement_group_table():
         one = PlacementGroupTableData.FromString(row)
         key = one.placement_group_id.hex()
-        of_driver = one.creator_actor_id in (b"", ray.ActorID.nil().binary())  # whose actor counts as dead
-        alive = one.state != PlacementGroupTableData.REMOVED
-        if alive and key.endswith(job) and one.creator_actor_dead and not (of_driver or one.is_detached):
+        kept = one.state == PlacementGroupTableData.REMOVED or one.is_detached or not one.creator_actor_id
+        if key.endswith(job) and not kept and _was_controller(ray.ActorID(one.creator_actor_id)):
             remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(key)))
             found.append(key)
     return found
+
+
+def _was_controller(maker: ray.ActorID) -> bool:
+    actor = {} if maker.is_nil() else ray._private.state.actors(maker.hex())  # no actor: the driver itself
+    return bool(actor) and actor["State"] == "DEAD" and actor["ActorClassName"].rpartition(".")[2] == CONTROLLER
 
 
 def free() -> None:

@@ -13,10 +13,9 @@ import queue
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 import torch
@@ -24,37 +23,26 @@ from ray import tune
 from ray.exceptions import ActorDiedError, RayError
 
 from orchestrator.audit import free
+from orchestrator.ended import Finished, Unheard, finished
 from orchestrator.one_thread import OneThread
 from orchestrator.resources import Placement
-from trainers.cohort import Crowded
 from trainers.deaths import life
-from trainers.loop import Paused, Stopped
+from trainers.loop import Stopped
 from trainers.order import Order
 from trainers.post import End, post_here
 from trainers.pulse import Pulse
 from trainers.result import Result
 from trainers.scratch import clear
-from trainers.stage import Again, StageFailed, outcome, run_here, run_on_workers
+from trainers.stage import StageFailed, outcome, run_here, run_on_workers
 from trainers.workplace import Entry, Workplace
 
 POLL_SECONDS = 0.2  # how often the workers of a stage are asked for news
+LOADING = 300.0  # seconds more than between two steps that workers may take to load everything and find one another
 BEAT = 2.0  # seconds between two signs of life, if nothing else is to be said
 GRACE = 24.0  # seconds for the last step of a stage whose process was told to go; Kubernetes, for one, gives 30
 POSTLESS = "lost the post by which its workers are heard of, and was ended"
+UNWATCHED = "lost the process that watches over its workers, and was ended"
 HEARD = 5.0  # seconds for the driver to hear that it left and to end it; of a death it might hear first
-
-
-class Finished(NamedTuple):
-    """The end of a stage: its score, or why there is none."""
-
-    key: str
-    score: float | None = None
-    failed: str = ""
-    traceback: str = ""
-    paused: bool = False
-    again: str = ""  # why it is to be handed out once more: as `Again` has it
-    left: bool = False  # before its time, with all that it has: to be gone on with somewhere else
-    lost: str = ""  # what this process cannot go on without: another takes the stage up, as if this had died
 
 
 def draining() -> set[str]:
@@ -110,13 +98,14 @@ class Trial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         if self.ending:
             os._exit(1)  # the driver knows why, and has another process go on
+        if self.going and self.over is None:  # told so between two stages
+            self.ending = True
+            return {"left": True}
         if self.over is None:  # not before: a driver that ends waits for those stages only of which it knows
             self.over = self.thread.do(self.work)
         if self.gone and not self.open:
-            if not self.over.wait(BEAT):  # what its workers hold would be given back by nobody
-                return self._sign_of_life()
-            self.ending = True
-            return {"left": True}
+            self.ending = self.over.wait(BEAT)  # what its workers hold would be given back by nobody before
+            return {"left": True} if self.ending else {**self._sign_of_life(), "left": True}
         if self.alone and not self.leaving.is_set() and time.monotonic() - self.looked > BEAT:
             self.looked = time.monotonic()
             if self.node in draining():
@@ -189,6 +178,8 @@ class Trial(tune.Trainable):
     def _guard(self, train: Callable[[Placement], None], placement: Placement) -> None:
         try:
             train(placement)
+        except ActorDiedError:
+            self._unheard(UNWATCHED)
         except BaseException as error:  # the thread is needed for the next ones
             for key in list(self.training):
                 self._end(key, error)
@@ -196,26 +187,7 @@ class Trial(tune.Trainable):
     def _end(self, key: str, how: Result | BaseException) -> None:
         """A stage has ended."""
         self.training.discard(key)
-        match how:
-            case Result():
-                end = Finished(key, score=how.score)
-            case Paused():
-                end = Finished(key, paused=True)
-            case Again():
-                end = Finished(key, again=how.why)
-            case Crowded():
-                end = Finished(key, again="crowded")
-            case Stopped():
-                end = Finished(key, left=True) if self.leaving.is_set() else Finished(key, failed="stopped")
-            case ActorDiedError():
-                end = Finished(key, lost=POSTLESS)
-            case StageFailed(traceback=said) if said:
-                end = Finished(key, failed=str(how), traceback=said)
-            case _:
-                kind = "" if isinstance(how, StageFailed) else f"{type(how).__name__}: "
-                said = "".join(traceback.format_exception(how))
-                end = Finished(key, failed=f"{kind}{how}", traceback=said)
-        self.news.put((key, end))
+        self.news.put((key, finished(key, how, leaving=self.leaving.is_set())))
 
     def _train_here(self, placement: Placement) -> None:
         def workplace(order: Order, device: torch.device) -> Workplace:
@@ -245,8 +217,10 @@ class Trial(tune.Trainable):
             over.set()
             watching.join()
             free()
+        # What they have said cannot be read where the store is away; who is told to leave does not wait for it.
+        silent = Stopped() if self.stopping.is_set() else StageFailed("its workers ended and said nothing of it")
         for key in list(self.training):
-            self._end(key, StageFailed("its workers ended and said nothing of it"))
+            self._end(key, silent)
 
     def _watch_workers(self, post: Any, over: threading.Event) -> None:
         """Hand on what the workers of a stage tell; end those that hang, and have all leave a node that goes."""
@@ -260,8 +234,7 @@ class Trial(tune.Trainable):
                     looked = time.monotonic()
                     self._look_at_workers(post)
             except ActorDiedError:  # the workers stop when they hear of it, and end with this process
-                for key in list(self.training):
-                    self._end(key, ActorDiedError())
+                self._unheard(POSTLESS)
                 return
             except RayError:  # the next round may go well
                 pass
@@ -290,5 +263,14 @@ class Trial(tune.Trainable):
             said = f"worker {rank} gave no sign of life, or made no step, for {self.silence:g} s: ended"
             self.news.put((self.orders[0].stage.key, said))
             ray.kill(actor)
-        if not self.leaving.is_set() and (ray.get(post.nodes.remote()) | {self.node}) & draining():
+        there = ray.get(post.nodes.remote())
+        if not there:  # they begin, and may wait for what others hold of whom Ray hears late that they are dead
+            free()
+            if (silent := ray.get(post.unheard.remote())) > self.silence + LOADING:
+                self._unheard(f"heard nothing of its workers for {silent:.0f} s, and was ended")
+        if not self.leaving.is_set() and (there | {self.node}) & draining():
             self.leave()
+
+    def _unheard(self, why: str) -> None:
+        for key in list(self.training):
+            self._end(key, Unheard(why))

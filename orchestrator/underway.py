@@ -45,6 +45,7 @@ class Run:
         self.leave: Callable[[], None] = lambda: None  # called before the process ends at once
         self.tracebacks: dict[str, str] = {}
         self.ends: dict[str, str] = {}  # what became of the process of a stage that waits for another
+        self.bereft = threading.Event()  # some process with workers has died, and they may hold their room still
 
     @property
     def over(self) -> bool:
@@ -111,6 +112,8 @@ class Run:
 
     def died(self, key: str, why: str) -> None:
         row, why = self.board.rows[key], without_secrets(why)
+        if self.handing.whole(row.stage).apart:
+            self.bereft.set()
         if self.handing.whole(row.stage).min_workers is not None:
             self.tell("retry", row, f"the process of {row.path} (seed {row.seed}) {why}")
         else:
@@ -217,15 +220,17 @@ class Run:
         """Let Ray Tune train what is wanted and missing, until nothing is left or somebody interrupts."""
         from orchestrator import audit, cluster
 
-        theirs = audit.there()
+        theirs, ended = audit.there(), threading.Event()
+        watching = (self, ended, cluster.shortage, audit.free)
         with handling(self._interrupt):
-            threading.Thread(target=waiting.watch, args=(self, cluster.shortage, audit.free), daemon=True).start()
+            threading.Thread(target=waiting.watch, args=watching, daemon=True).start()
             try:
                 with scratch() as folder:
                     cluster.tune_all(self, self._configure, folder=folder, silence=self.reading.silence)
                 for key in self.reading.awaited:  # nobody waits for them any longer
                     self.failed(key, "stopped", "")
             finally:
+                ended.set()
                 for text in audit.cleared(but=theirs):
                     self.say(text)
 

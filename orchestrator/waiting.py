@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from threading import Event
 from typing import TYPE_CHECKING
 
 from orchestrator.resources import Placement
@@ -57,13 +58,16 @@ class Waits:
         return found
 
 
-def watch(run: Run, shortage: Callable[[Placement], str], free: Callable[[], None]) -> None:
-    """Say once a minute which stages of a run wait for resources, and for which, until it ends. `free` gives back what
-    is held by those that are no more: of a process that was killed beside its workers nobody else might."""
+def watch(run: Run, ended: Event, shortage: Callable[[Placement], str], free: Callable[[], None]) -> None:
+    """Say once a minute which stages of a run wait for resources, and for which, until it has ended. `free` gives back
+    what is held by those that are no more: of a process that was killed beside its workers nobody else might."""
     stalled = Waits()  # for the first stage that waits while nothing runs
-    while not run.stopping.wait(PATIENCE / 4) and not run.frontier.over:
-        for key in run.handing.waits.late() or stalled.late():
+    while not ended.wait(PATIENCE / 4) and not run.stopping.is_set() and not run.frontier.over:
+        late = run.handing.waits.late() or stalled.late()
+        if late or run.bereft.is_set():
+            run.bereft.clear()
             free()
+        for key in late:
             row = run.board.rows[key]
             run.say(f"{row.path} waits: {shortage(run.handing.placement(row.stage))}")
         idle = not run.frontier.running and run.reading.away is None

@@ -124,8 +124,8 @@ ENTRANCES = {
     "orchestrator/cluster.py": {"trainers.address", "trainers.order", "trainers.proc"},
     "orchestrator/warm.py": {"trainers.place", "trainers.store"},
     "orchestrator/prices.py": {"trainers.place", "trainers.store"},
+    "orchestrator/ended.py": {"trainers.cohort", "trainers.loop", "trainers.result", "trainers.stage"},
     "orchestrator/trial.py": {
-        "trainers.cohort",
         "trainers.deaths",
         "trainers.loop",
         "trainers.order",

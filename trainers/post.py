@@ -45,7 +45,7 @@ class Letters:
         self.micro_batches: dict[str, int] = {}  # by key, what memory was enough for
         self.furthest: dict[str, float] = {}  # epochs, by key
         self.beats: dict[int, Beat] = {}  # by rank, the last of each worker
-        self.looked = time.monotonic()
+        self.looked = self.begun = time.monotonic()  # when they were last looked for, and when they were to begin
 
     def report(self, key: str, news: Entry | str) -> None:
         self.news.append((key, news))
@@ -75,6 +75,7 @@ class Letters:
     def forget(self) -> None:
         """The workers are replaced by others."""
         self.beats.clear()
+        self.begun = time.monotonic()
 
     def take(self) -> list[tuple[str, Entry | str | End]]:
         taken, self.news = self.news, []
@@ -100,17 +101,24 @@ class Letters:
     def nodes(self) -> set[str]:
         return {beat.node for beat in self.beats.values()}
 
+    def unheard(self) -> float:
+        """For how many seconds workers are to begin of which none was heard yet; 0 if one was."""
+        return 0.0 if self.beats else time.monotonic() - self.begun
+
     def late(self, patience: float) -> dict[int, Any]:
         """The workers by rank that have given no sign of life for so many seconds; or, if all do, those that have made
         no step for so long. Each is named once."""
         now = time.monotonic()
         missed, self.looked = max(0.0, now - self.looked - LOOK), now
         # Nobody was heard while this process itself stood still.
+        self.begun += missed
         self.beats = {rank: beat._replace(heard=beat.heard + missed) for rank, beat in self.beats.items()}
         hung = {rank for rank, beat in self.beats.items() if beat.silent > patience}
         # Where some hang, it may be because they wait for another, of which nothing is heard since a little less long.
         limit = patience / 2 if hung else patience
         late = {rank for rank, beat in self.beats.items() if now - beat.heard > limit} or hung
+        if late:
+            self.begun = now  # with others in their place
         return {rank: self.beats.pop(rank).actor for rank in late}
 
     def lessen(self, key: str, micro_batch: int, text: str) -> None:

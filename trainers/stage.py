@@ -174,13 +174,15 @@ def _fit(trainer: TorchTrainer, post: Any, *, fixed: bool, together: bool) -> No
                 raise Again("late") from error
             if together:
                 raise Again("died") from error
-            if fixed and cause is None and ray.get(post.epochs.remote()) > epochs:
-                continue
-            if fixed:
-                tries -= 1
-                if cause is None or tries < 0:
-                    raise
-            elif ray.get(post.fewest.remote()) == before:
+            if fixed and cause is None:
+                if ray.get(post.epochs.remote()) > epochs:
+                    continue
+                raise
+            tries -= fixed
+            if tries < 0:
+                said = str(cause).strip()
+                raise StageFailed(f"its workers do not find together: {said.splitlines()[-1]}", said) from error
+            if not fixed and ray.get(post.fewest.remote()) == before:
                 raise Again("lost") from error
 
 
@@ -189,10 +191,8 @@ def outcome(order: Order, end: End) -> Result | BaseException:
     match end.how:
         case "done":
             result = awaited(lambda: Store(order.store).get(order.stage))
-            here = platform.node()
-            return result or StageFailed(
-                f"its result cannot be seen in {order.store} from {here}: does every node see it?"
-            )
+            unseen = f"its result cannot be seen in {order.store} from {platform.node()}: does every node see it?"
+            return result or StageFailed(unseen)
         case "failed":
             return StageFailed(end.reason, end.traceback)
         case "paused":

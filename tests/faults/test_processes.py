@@ -229,6 +229,16 @@ def test_several_workers_are_left_after_the_same_step_and_go_on_with_the_step_af
     undisturbed(disturbed.folder, shared, {})
 
 
+def test_several_workers_that_never_find_together_fail_with_the_reason(tmp_path: File) -> None:
+    """Those that tried before them have left their room to them, and not waiting for it hides why they tried again."""
+    write(tmp_path, changed(("[alone]", "[]"), text=without("mid", "low")))
+    ran = tapath(tmp_path, "run", "tiny.yaml", *TWO[:2], cores=1, GLOO_SOCKET_IFNAME="nowhere")
+    assert ran.code == 3, ran.err
+    (said,) = (line for line in ran.err.splitlines() if " failed   big: " in line)
+    assert "its workers do not find together: RuntimeError: " in said and said.endswith("nowhere"), said
+    assert " waits: " not in ran.err
+
+
 def test_a_run_of_which_a_stage_failed_leaves_nothing_behind(
     run: tuple[str, ...], ray_cluster: Cluster, tmp_path: File
 ) -> None:

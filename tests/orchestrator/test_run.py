@@ -63,18 +63,38 @@ def test_a_stage_that_waits_for_resources_is_said_to_as_long_as_it_waits(
     def free() -> None:
         given_back.append(time.monotonic())
 
-    watch = threading.Thread(target=waiting.watch, args=(run, lambda placement: "needs 1 CPU, free are 0 of 4", free))
+    ended = threading.Event()
+    needs = "needs 1 CPU, free are 0 of 4"
+    watch = threading.Thread(target=waiting.watch, args=(run, ended, lambda placement: needs, free))
     watch.start()
     time.sleep(1)
     run.started(stage.key)
     time.sleep(0.2)
     before = list(said)
     time.sleep(0.5)
-    run.stopping.set()
+    ended.set()
     watch.join()
     assert 2 <= len(before) <= 5 and set(before) == {"big waits: needs 1 CPU, free are 0 of 4"}
     assert said == before, "it waits no more"
     assert len(given_back) == len(said), "what the dead hold may be what it waits for"
+
+
+def test_what_a_process_that_died_beside_its_workers_held_is_given_back_before_anybody_has_waited_for_long(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.waiting.PATIENCE", 2.0)
+    given_back, ended = threading.Event(), threading.Event()
+    watch = threading.Thread(target=waiting.watch, args=(run, ended, lambda placement: "", given_back.set))
+    watch.start()
+    (stage,) = run.next()
+    run.started(stage.key)
+    run.died(stage.key, "died")
+    assert not given_back.wait(1), "it had none"
+    monkeypatch.setattr(run.handing, "whole", lambda stage: Placement(workers=2))
+    run.died(stage.key, "died")
+    assert given_back.wait(60)
+    ended.set()
+    watch.join()
 
 
 def watched(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -83,7 +103,8 @@ def watched(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     said: list[str] = []
     run.say = said.append
     short = "needs 2 CPU, free are 1 of 1"
-    threading.Thread(target=waiting.watch, args=(run, lambda placement: short, lambda: None), daemon=True).start()
+    watching = (run, threading.Event(), lambda placement: short, lambda: None)
+    threading.Thread(target=waiting.watch, args=watching, daemon=True).start()
     return said
 
 

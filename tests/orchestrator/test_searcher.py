@@ -12,8 +12,8 @@ import pytest
 
 from orchestrator import searcher as searching
 from orchestrator.cluster import Interrupted
+from orchestrator.ended import Finished
 from orchestrator.searcher import LOOK, RETRIES, StageSearcher
-from orchestrator.trial import Finished
 from trainers.deaths import Life
 
 LIFE = Life(node="n", pid=1, peak=2**30, used=2**30, total=2**31, kills=0)

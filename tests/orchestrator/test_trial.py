@@ -10,14 +10,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError
 
+from orchestrator.ended import Finished
 from orchestrator.one_thread import OneThread
 from orchestrator.resources import Placement
-from orchestrator.trial import Finished, Trial
+from orchestrator.trial import LOADING, UNWATCHED, Trial
 from tests.trainers.stages import order, stage
 from trainers.call import Invalid
 from trainers.loop import Paused, Stopped
-from trainers.post import End, Letters
+from trainers.post import Beat, End, Letters
 from trainers.stage import StageFailed
 
 
@@ -92,10 +94,32 @@ def test_a_process_whose_node_is_taken_away_is_there_until_its_workers_have_give
     monkeypatch.setattr("orchestrator.trial.draining", lambda: {""})  # its own node
     process.work, process.alone = work, False
     process.leave()
-    for _ in range(4):
-        assert set(process.step()) == {"life"}
+    assert set(process.step()) == {"life"}
+    for _ in range(3):
+        assert set(process.step()) == {"life", "left"}, "if it is killed meanwhile it has left all the same"
     ended.set()
     assert process.step() == {"left": True}
+
+
+def test_a_process_that_is_told_to_go_between_two_stages_does_not_begin_with_the_next(
+    process: Trial, tmp_path: File
+) -> None:
+    process.going = True
+    assert process.step() == {"left": True}
+    assert process.over is None and not leases(tmp_path)
+
+
+def test_a_stage_whose_controller_dies_is_gone_on_with_by_another_process(process: Trial) -> None:
+    def died() -> None:
+        process._guard(dies, Placement())
+
+    def dies(_: Placement) -> None:
+        raise ActorDiedError()
+
+    process.work = died
+    while "hung" not in (said := process.step()):
+        assert set(said) == {"life"}
+    assert said == {"hung": UNWATCHED} and process.ending
 
 
 class Answers:
@@ -140,3 +164,69 @@ def test_a_stage_of_which_the_store_says_what_nobody_understands_fails_with_it(
         raise Invalid("it is of a later version")
 
     assert after_its_workers(process, monkeypatch, outcome).failed == "Invalid: it is of a later version"
+
+
+@pytest.fixture
+def unheard(process: Trial, monkeypatch: pytest.MonkeyPatch) -> Letters:
+    """The post of its workers, of which none has told anything yet."""
+    monkeypatch.setattr("orchestrator.trial.ray.get", lambda answer: answer)
+    monkeypatch.setattr("orchestrator.trial.draining", set)
+    monkeypatch.setattr("orchestrator.trial.free", lambda: None)
+    return Letters([*process.training])
+
+
+def post(letters: Letters) -> Any:
+    return SimpleNamespace(**{name: Answers(getattr(letters, name)) for name in ("late", "nodes", "unheard", "take")})
+
+
+def test_workers_of_which_nothing_is_heard_for_too_long_are_given_up_with_their_process(
+    process: Trial, unheard: Letters
+) -> None:
+    process._look_at_workers(post(unheard))
+    assert process.training
+    unheard.begun -= process.silence + LOADING
+    process._look_at_workers(post(unheard))
+    (_, end) = process.news.get_nowait()
+    assert isinstance(end, Finished) and not process.training
+    assert end.lost == f"heard nothing of its workers for {process.silence + LOADING:.0f} s, and was ended"
+
+
+def test_workers_of_which_one_was_heard_are_not(process: Trial, unheard: Letters) -> None:
+    unheard.begun -= process.silence + LOADING
+    unheard.beat(0, Beat(None, "a node", 0.0))
+    process._look_at_workers(post(unheard))
+    assert process.training
+
+
+def test_room_is_given_back_as_long_as_workers_wait_for_it(
+    process: Trial, unheard: Letters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed: list[str] = []
+    monkeypatch.setattr("orchestrator.trial.free", lambda: freed.append("once"))
+    for _ in range(3):
+        process._look_at_workers(post(unheard))
+    unheard.beat(0, Beat(None, "a node", 0.0))
+    process._look_at_workers(post(unheard))
+    assert freed == ["once"] * 3
+
+
+@pytest.mark.parametrize(("leaving", "left"), [(True, True), (False, False)])
+def test_a_stage_whose_workers_ended_while_its_process_was_told_to_go_and_the_store_was_away_has_not_failed(
+    process: Trial, unheard: Letters, monkeypatch: pytest.MonkeyPatch, leaving: bool, left: bool
+) -> None:
+    def run(*_: Any, **__: Any) -> None:
+        if leaving:
+            process.leave()
+
+    monkeypatch.setattr("orchestrator.trial.run_on_workers", run)
+    monkeypatch.setattr("orchestrator.trial.post_here", lambda *_: SimpleNamespace(**vars(post(unheard)), stop=Told()))
+    process._train_on_workers(Placement(workers=2))
+    (_, end) = process.news.get_nowait()
+    assert isinstance(end, Finished) and end.left == left and bool(end.failed) != left
+
+
+class Told:
+    """A call to another process of which nobody awaits anything."""
+
+    def remote(self) -> None:
+        pass
