@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -41,8 +40,6 @@ from trainers.scratch import scratch
 from trainers.store import Store
 from trainers.visible import awaited
 from trainers.workplace import Entry, Workplace
-
-log = logging.getLogger(__name__)
 
 
 def run_here(
@@ -156,7 +153,9 @@ def run_on_workers(
 
 
 def _fit(trainer: TorchTrainer, post: Any, *, fixed: bool, together: bool) -> None:
-    """Train; once more if only memory ran out, or so many times if workers did not start. Raises `Again`.
+    """Train; once more if only memory ran out, or so many times if workers did not start.
+
+    Raises `Again`, and `StageFailed` if they never start.
 
     Ray counts the deaths of a whole training. Here those before an epoch do not count against what comes after it.
     """
@@ -174,16 +173,17 @@ def _fit(trainer: TorchTrainer, post: Any, *, fixed: bool, together: bool) -> No
                 raise Again("late") from error
             if together:
                 raise Again("died") from error
-            if fixed and cause is None:
-                if ray.get(post.epochs.remote()) > epochs:
-                    continue
-                raise
-            tries -= fixed
-            if tries < 0:
-                said = str(cause).strip()
-                raise StageFailed(f"its workers do not find together: {said.splitlines()[-1]}", said) from error
-            if not fixed and ray.get(post.fewest.remote()) == before:
-                raise Again("lost") from error
+            if not fixed:
+                if ray.get(post.fewest.remote()) == before:
+                    raise Again("lost") from error
+            elif cause is None:
+                if ray.get(post.epochs.remote()) <= epochs:
+                    raise
+            else:
+                tries -= 1
+                if tries < 0:
+                    said = str(cause).strip()
+                    raise StageFailed(f"its workers do not find together: {said.splitlines()[-1]}", said) from error
 
 
 def outcome(order: Order, end: End) -> Result | BaseException:

@@ -230,7 +230,7 @@ def test_several_workers_are_left_after_the_same_step_and_go_on_with_the_step_af
 
 
 def test_several_workers_that_never_find_together_fail_with_the_reason(tmp_path: File) -> None:
-    """Those that tried before them have left their room to them, and not waiting for it hides why they tried again."""
+    """What those before them held is given back, or they would wait for it and nobody would learn the reason."""
     write(tmp_path, changed(("[alone]", "[]"), text=without("mid", "low")))
     ran = tapath(tmp_path, "run", "tiny.yaml", *TWO[:2], cores=1, GLOO_SOCKET_IFNAME="nowhere")
     assert ran.code == 3, ran.err
